@@ -1,0 +1,104 @@
+"""Types of keyword arguments that carry their range, and the check of a value against a type.
+
+One declaration serves twice: `@checked` refuses a bad value when the class is built from a notebook, and
+`segtrain.config.check_config` reads the same annotation from the source before any class is imported.
+"""
+
+import functools
+import inspect
+import math
+import types
+import typing
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Union
+
+from segtrain.errors import did_you_mean
+
+
+@dataclass(frozen=True)
+class Range:
+    """A range a value must lie in, with the words for it."""
+
+    text: str
+    test: Callable[[Any], bool]
+
+
+NonNegative = Annotated[float, Range("a number >= 0", lambda v: v >= 0)]
+Positive = Annotated[float, Range("a number > 0", lambda v: v > 0)]
+Fraction = Annotated[float, Range("a number from 0 to 1", lambda v: 0 <= v <= 1)]
+FractionBelowOne = Annotated[float, Range("a number from 0 up to, not with, 1", lambda v: 0 <= v < 1)]
+PositiveInt = Annotated[int, Range("a whole number >= 1", lambda v: v >= 1)]
+NonNegativeInt = Annotated[int, Range("a whole number >= 0", lambda v: v >= 0)]
+Label = Annotated[int, Range("a mask value from 0 to 255", lambda v: 0 <= v <= 255)]
+Size = Annotated[list[int], Range("[height, width], both >= 1", lambda v: len(v) == 2 and min(v) >= 1)]
+Weights = Annotated[
+    Sequence[float], Range("finite numbers >= 0, not all 0", lambda v: _are_weights([float(x) for x in v]))
+]
+
+_WORDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", type(None): "null"}
+
+
+def mistake(value, annotation) -> str | None:
+    """Why `value` does not fit `annotation`, in words, or None when it fits (or the type is not known here)."""
+    origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
+    if annotation in (Any, inspect.Parameter.empty) or isinstance(annotation, str):
+        return None
+    if origin is Annotated:
+        limits = [a for a in inner[1:] if isinstance(a, Range)]
+        found = mistake(value, inner[0])
+        if found is None and not all(limit.test(value) for limit in limits):
+            found = f"must be {limits[0].text}"
+        return found and (f"must be {limits[0].text}" if limits else found)
+    if origin in (Union, types.UnionType):
+        found = [mistake(value, option) for option in inner]
+        if None in found:
+            return None
+        return "must be " + " or ".join(
+            dict.fromkeys(text.removeprefix("must be ").split(", did you")[0] for text in found)
+        )
+    if origin is Literal:
+        if any(value == option and type(value) is type(option) for option in inner):
+            return None
+        return f"must be one of {' | '.join(map(str, inner))}{did_you_mean(value, inner)}"
+    if origin in (list, Sequence, tuple):
+        if isinstance(value, str | bytes | dict) or not hasattr(value, "__len__"):
+            return "must be a list"
+        of = inner[0] if inner else Any
+        return next((f"must be a list, each {m.removeprefix('must be ')}" for v in value if (m := mistake(v, of))), None)
+    if origin is dict or annotation is dict:
+        return None if isinstance(value, dict) else "must be a mapping"
+    if annotation is None or annotation is type(None):
+        return None if value is None else "must be null"
+    if annotation is float:
+        fits = not isinstance(value, bool | str) and hasattr(value, "__float__") and math.isfinite(value)
+    elif annotation is int:
+        fits = not isinstance(value, bool | str) and hasattr(value, "__index__")
+    elif annotation in (bool, str):
+        fits = isinstance(value, annotation)
+    else:
+        return None
+    return None if fits else f"must be {_WORDS[annotation]}"
+
+
+def checked(function):
+    """Decorate an `__init__` or a factory: every argument is held against its annotation.
+
+    Raises ValueError that names the argument, its value and what is allowed.
+    """
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def with_check(*args, **kwargs):
+        given = signature.bind(*args, **kwargs).arguments
+        for name, value in given.items():
+            if found := mistake(value, signature.parameters[name].annotation):
+                owner = function.__qualname__.removesuffix(".__init__")
+                raise ValueError(f"{owner}: {name}={value!r} {found}")
+        return function(*args, **kwargs)
+
+    return with_check
+
+
+def _are_weights(values: list[float]) -> bool:
+    return all(math.isfinite(v) and v >= 0 for v in values) and any(v > 0 for v in values)

@@ -1,0 +1,189 @@
+"""How many pixels and images each class has: one pass over the masks, with threads, cached by file."""
+
+import hashlib
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from segtrain.data.dataset import SegmentationDataset, check_values
+
+
+@dataclass(frozen=True)
+class ClassCounts:
+    """Counts per class over a split; ignored pixels are never counted.
+
+    Attributes:
+        class_names: C names.
+        pixels: int64 [C], pixels of the class (n_c).
+        images: int64 [C], images the class is in (i_c).
+        pixels_of_images: int64 [C], valid pixels of the images the class is in (m_c).
+        valid_pixels: int64 [C], pixels that are not ignored in the channel of the class (N_c).
+        ignored_pixels: int, averaged over the channels.
+        num_images, num_empty: images; images with no class but the background.
+        multilabel: whether a pixel may have several classes.
+    """
+
+    class_names: list[str]
+    pixels: np.ndarray
+    images: np.ndarray
+    pixels_of_images: np.ndarray
+    valid_pixels: np.ndarray
+    ignored_pixels: int
+    num_images: int
+    num_empty: int
+    multilabel: bool = False
+
+    @property
+    def share(self) -> np.ndarray:
+        """float64 [C]: pixels of the class over valid pixels."""
+        return self.pixels / np.maximum(self.valid_pixels, 1)
+
+    def to_dict(self) -> dict:
+        """For class_counts.json."""
+        rows = zip(self.class_names, self.pixels.tolist(), self.share.tolist(), self.images.tolist(), strict=True)
+        return {
+            "classes": [
+                {"index": i, "name": name, "pixels": pixels, "share": share, "images": images}
+                for i, (name, pixels, share, images) in enumerate(rows)
+            ],
+            "valid_pixels": int(self.valid_pixels.max()),
+            "ignored_pixels": self.ignored_pixels,
+            "images": self.num_images,
+            "images_without_foreground": self.num_empty,
+        }
+
+
+def count_classes(
+    dataset: SegmentationDataset, cache: Path | None = None, threads: int | None = None, progress: bool = False
+) -> ClassCounts:
+    """Count the masks of a dataset.
+
+    Args:
+        dataset: one split; its `mask_histogram` is used when it has one.
+        cache: folder where the counts of each mask are kept under the dataset's `mask_key`. None: no cache.
+        threads: None uses every core this process may run on.
+        progress: show a progress bar.
+
+    Raises DataError that names the file for a mask that cannot be read or has values outside the classes.
+    """
+    table = _cached_table(dataset, cache, threads, progress) if cache and hasattr(dataset, "mask_key") else None
+    if table is None:
+        table = _count(dataset, range(len(dataset.names)), threads, progress)
+    return _summed(table, dataset)
+
+
+def default_cache() -> Path:
+    """Where counts are kept: $SEGTRAIN_CACHE, or segtrain/ in the user's cache folder."""
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(os.environ.get("SEGTRAIN_CACHE") or home / "segtrain")
+
+
+def _count(dataset, indices, threads: int | None, progress: bool) -> np.ndarray:
+    """int64 [images, 2C + 1]: pixels of each class, valid pixels of each class's channel, all pixels."""
+    threads = threads or len(os.sched_getaffinity(0))
+    if hasattr(dataset, "check_pair"):
+        for index in indices:
+            dataset.check_pair(index)
+    chunks = [indices[i : i + 16] for i in range(0, len(indices), 16)]  # a task a mask costs a tenth of its decoding
+    with ThreadPoolExecutor(threads) as pool, _bar(len(indices), progress) as bar:
+        table = np.empty((len(indices), 2 * dataset.num_classes + 1), dtype=np.int64)
+        row = 0
+        for rows in pool.map(lambda chunk: [_count_one(dataset, i) for i in chunk], chunks):
+            table[row : row + len(rows)] = rows
+            row += len(rows)
+            bar.update(len(rows))
+    return table
+
+
+def _bar(total: int, progress: bool):
+    from tqdm import tqdm
+
+    return tqdm(desc="counting classes", unit="mask", total=total, disable=not progress, leave=False)
+
+
+def _count_one(dataset, index: int) -> np.ndarray:
+    classes, ignore, name = dataset.num_classes, dataset.ignore_index, dataset.names[index]
+    if dataset.multilabel:
+        mask = dataset.mask(index)
+        check_values(np.bincount(mask.ravel(), minlength=256), dataset, name)
+        pixels = ((mask == 1) & (mask != ignore)).sum(axis=(0, 1))
+        valid = (mask != ignore).sum(axis=(0, 1))
+        return np.concatenate([pixels, valid, [mask.shape[0] * mask.shape[1]]])
+    histogram = getattr(dataset, "mask_histogram", None)
+    histogram = histogram(index) if histogram else np.bincount(dataset.mask(index).ravel(), minlength=256)
+    check_values(histogram, dataset, name)
+    total = histogram.sum()
+    valid = total - histogram[ignore]
+    row = np.full(2 * classes + 1, valid)
+    row[:classes], row[-1] = histogram[:classes], total
+    if ignore < classes:
+        row[ignore] = 0
+    return row
+
+
+def _cached_table(dataset, cache: Path, threads: int | None, progress: bool) -> np.ndarray | None:
+    """The table with rows from the cache where the key is known; None when the cache folder cannot be used."""
+    from filelock import FileLock
+
+    keys = np.array([_digest(dataset.mask_key(i)) for i in range(len(dataset.names))])
+    same_rule = f"{dataset.num_classes} {dataset.ignore_index} {dataset.multilabel} " + "".join(keys[:1])
+    file = cache / f"counts-{_digest(same_rule)}.npz"
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(f"{file}.lock")
+        lock.acquire()
+    except OSError:  # a read-only home must not stop a training: counting again is only slower
+        return None
+    try:
+        known = _read_cache(file, 2 * dataset.num_classes + 1)
+        missing = [i for i, key in enumerate(keys) if key not in known]
+        if missing:
+            known |= zip(keys[missing].tolist(), _count(dataset, missing, threads, progress), strict=True)
+            _write_cache(file, keys, np.stack([known[key] for key in keys]))
+        return np.stack([known[key] for key in keys])
+    finally:
+        lock.release()
+
+
+def _read_cache(file: Path, columns: int) -> dict[str, np.ndarray]:
+    try:
+        with np.load(file, allow_pickle=False) as saved:
+            keys, table = saved["keys"], saved["table"]
+    except Exception:  # a cache is only a cache: whatever is wrong with the file, count again
+        return {}
+    return dict(zip(keys.tolist(), table, strict=True)) if table.shape == (len(keys), columns) else {}
+
+
+def _write_cache(file: Path, keys: np.ndarray, table: np.ndarray) -> None:
+    part = file.with_suffix(f".{os.getpid()}.part")
+    try:
+        with part.open("wb") as stream:
+            np.savez(stream, keys=keys, table=table)
+        part.replace(file)
+    except OSError:
+        part.unlink(missing_ok=True)
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _summed(table: np.ndarray, dataset) -> ClassCounts:
+    classes = dataset.num_classes
+    pixels, valid = table[:, :classes], table[:, classes:-1]
+    present = pixels > 0
+    foreground = np.arange(classes) != (-1 if dataset.background is None else dataset.background)
+    return ClassCounts(
+        class_names=list(dataset.class_names),
+        pixels=pixels.sum(axis=0),
+        images=present.sum(axis=0),
+        pixels_of_images=(present * valid).sum(axis=0),
+        valid_pixels=valid.sum(axis=0),
+        ignored_pixels=int(table[:, -1].sum() - valid.sum() // classes),
+        num_images=len(table),
+        num_empty=int((~present[:, foreground].any(axis=1)).sum()),
+        multilabel=dataset.multilabel,
+    )

@@ -1,0 +1,1 @@
+"""What the words after `segtrain` do: one file each. Read train.py first."""

@@ -1,0 +1,50 @@
+"""`segtrain evaluate RUN [key=value …]`: score a finished run's best checkpoint again."""
+
+import argparse
+from pathlib import Path
+
+from segtrain.build import build, build_dataset, build_loss, build_scores
+from segtrain.checkpoint import load_checkpoint
+from segtrain.commands.report import means_line, scores_table
+from segtrain.config import check_config, load_saved
+from segtrain.run_folder import RunFolder, per_class_rows
+
+
+def main(words: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="segtrain evaluate", description=__doc__)
+    parser.add_argument("run", type=Path, help="folder of a run")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example dataset.root=PATH")
+    parser.add_argument("--split", default="val", choices=["train", "val", "test"])
+    parser.add_argument("--checkpoint", default="best", choices=["best", "last"])
+    parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help="allow classes of this package")
+    arguments = parser.parse_intermixed_args(words)
+    cfg = load_saved(arguments.run / "config.yaml", arguments.overrides, arguments.trust)
+    scores, result = evaluate_run(cfg, arguments.run, arguments.split, arguments.checkpoint)
+    name = arguments.split if arguments.checkpoint == "best" else f"{arguments.split}_{arguments.checkpoint}"
+    out = RunFolder(arguments.run / "evaluation" / name)
+    out.write_json("scores.json", result)
+    out.write_per_image("per_image.npz", scores)
+    print(f"{len(scores.names)} {arguments.split} images:  {means_line(result['scores'])}\n")
+    print(scores_table(result["per_class"]))
+    print(f"\nwritten to {out.path}")
+    return 0
+
+
+def evaluate_run(cfg, run: Path, split: str, checkpoint: str):
+    """The filled scores, and {"scores", "per_class"} as in result.json."""
+    check_config(cfg)
+    dataset = build_dataset(cfg, split)
+    from segtrain.evaluation import evaluate
+    from segtrain.logbook import Progress
+
+    trainer, scores = build(cfg, "trainer"), build_scores(cfg, dataset)
+    cfg.model.encoder_weights = None  # every weight comes from the checkpoint
+    model = build(cfg, "model").to(trainer.device)
+    model.load_state_dict(load_checkpoint(run / "checkpoints" / f"{checkpoint}.pt", trainer.device)["model"])
+    loss = build_loss(cfg, dataset.multilabel).to(trainer.device)
+    batches = build(cfg, "loader").evaluation(dataset)
+    progress = Progress(split, len(batches))
+    mean_loss = evaluate(model, batches, scores, trainer.device, trainer.autocast, loss, dataset.names,
+                         trainer.val_batches, progress.advance)  # fmt: skip
+    progress.close()
+    return scores, {"scores": {**scores.compute(), "loss": mean_loss}, "per_class": per_class_rows(scores)}

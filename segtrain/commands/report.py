@@ -1,0 +1,60 @@
+"""The tables of counts, weights and scores that commands print."""
+
+from pathlib import Path
+
+from segtrain.class_counts import ClassCounts
+from segtrain.tables import number, percent, share, table
+
+
+def counts_table(counts: ClassCounts, weights: list[float] | None, val_counts: ClassCounts | None = None) -> str:
+    """Pixels, share, images and weight of each class, and what of the images has no foreground."""
+    columns = ["class", "pixels", "share", "images", "weight"]
+    rows = [
+        [name, f"{counts.pixels[i]:,}", share(counts.share[i]), str(counts.images[i]), number(weights[i] if weights else 1)]
+        for i, name in enumerate(counts.class_names)
+    ]
+    if val_counts is not None:
+        columns.append("val pixels")
+        for row, pixels in zip(rows, val_counts.pixels, strict=True):
+            row.append(f"{pixels:,}")
+    empty = 100 * counts.num_empty / max(counts.num_images, 1)
+    title = f"{counts.num_images} training images, {empty:.0f} % of them without foreground"
+    if counts.ignored_pixels:
+        title += f", {counts.ignored_pixels:,} pixels ignored"
+    return table(columns, rows, title)
+
+
+def scores_table(per_class: list[dict], counts_share: dict[str, float] | None = None) -> str:
+    """IoU, Dice, precision and recall in percent, the rarest class first."""
+    rows = sorted(per_class, key=lambda row: row["support"])
+    columns = ["class", "IoU %", "Dice %", "precision %", "recall %", "truth pixels"]
+    columns += ["share in train"] if counts_share else []
+    return table(
+        columns,
+        [
+            [row["name"], *(percent(row[key]) for key in ("iou", "dice", "precision", "recall")), f"{row['support']:,}"]
+            + ([share(counts_share[row["name"]])] if counts_share else [])
+            for row in rows
+        ],
+    )
+
+
+def means_line(scores: dict[str, float]) -> str:
+    names = ("iou/mean", "iou/foreground", "dice/mean", "accuracy")
+    return "  ".join(f"{name} {percent(scores[name])} %" for name in names if name in scores)
+
+
+def final_report(result: dict, counts: ClassCounts, folder: Path) -> str:
+    """What a training ends with."""
+    best = result["best"]
+    shares = dict(zip(counts.class_names, counts.share, strict=True))
+    undefined = [row["name"] for row in result["per_class"] if row["iou"] != row["iou"]]
+    lines = [
+        f"best epoch {best['epoch'] + 1} by {best['monitor']}:  {means_line(result['scores'])}",
+        "",
+        scores_table(result["per_class"], shares),
+    ]
+    if undefined:
+        lines.append(f"n/a: {', '.join(undefined)} occurs neither in truth nor in prediction; left out of the means")
+    lines += ["", f"run folder: {folder}", f"TensorBoard: tensorboard --logdir {folder.parent}"]
+    return "\n".join(lines)

@@ -1,0 +1,33 @@
+"""`segtrain resume RUN`: continue a run in its own folder, from checkpoints/last.pt."""
+
+import argparse
+import logging
+from pathlib import Path
+
+from segtrain.commands.train import train
+from segtrain.config import load_saved
+from segtrain.errors import ConfigError
+from segtrain.run_folder import RunFolder
+
+
+def main(words: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="segtrain resume", description=__doc__)
+    parser.add_argument("run", type=Path, help="folder of a run")
+    parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help="allow classes of this package")
+    arguments = parser.parse_args(words)
+    cfg = load_saved(arguments.run / "config.yaml", [], arguments.trust)
+    run = RunFolder(arguments.run)
+    if run.read_result().get("status") == "finished":
+        raise ConfigError("the run is finished", str(run.path), "start a new run, with more trainer.epochs")
+    if not (run.checkpoints / "last.pt").is_file():
+        raise ConfigError("there is no checkpoint to go on from", str(run.checkpoints / "last.pt"), "start the run again")
+    _log_to(run.path / "segtrain.log")
+    with run:
+        train(cfg, run, resume=True)
+    return 0
+
+
+def _log_to(file: Path) -> None:
+    logging.basicConfig(
+        level=logging.INFO, format="%(message)s", handlers=[logging.StreamHandler(), logging.FileHandler(file)]
+    )

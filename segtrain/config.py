@@ -1,0 +1,284 @@
+"""Composing, checking and reading back configs. No class of a config is built here: build.py does that."""
+
+import re
+import secrets
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
+
+from segtrain.arguments import NonNegativeInt, Weights, mistake
+from segtrain.errors import ConfigError, did_you_mean
+from segtrain.signatures import signature_of
+
+SEARCH_PATH = "pkg://segtrain.configs"
+ROOT_KEYS = {"seed": NonNegativeInt, "class_weights": Weights | None, "debug": bool}
+PARTS = (
+    "dataset augment sampling loader weighting model loss optimizer schedule metric trainer"
+).split()
+# Arguments that build.py fills in, so a config need not (and a required one is not missing).
+PROVIDED = {
+    "dataset": {"split"},
+    "optimizer": {"model"},
+    "schedule": {"optimizer", "steps"},
+    "metric": {"class_names", "multilabel"},
+}
+TRUSTED = ("segtrain", "segmentation_models_pytorch", "albumentations", "torch.optim", "torch.nn")
+
+
+def register_resolvers() -> None:
+    """`${stamp:}`, a new run's folder name, and `${job_name:NUM,DIRNAME}`, a sweep job's."""
+    OmegaConf.register_new_resolver("stamp", _stamp, replace=True, use_cache=False)
+    OmegaConf.register_new_resolver("job_name", _job_name, replace=True)
+
+
+def _stamp() -> str:
+    return f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{secrets.token_hex(2)}"
+
+
+def _job_name(number: int, overrides: str) -> str:
+    """`03_alpha=0.25,weighting=log_ratio`: keys by their last word, no slashes, at most 120 characters."""
+    last_words = re.sub(r"(^|,)[\w.@/]*[./](\w+)=", r"\1\2=", str(overrides))
+    return f"{int(number):02d}_{re.sub(r'[/ ]', '-', last_words)}"[:120].rstrip(",_.")
+
+
+def config_loader(config_dir: str | None = None):
+    """Hydra's loader for segtrain's configs, then those in `config_dir`."""
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl
+    from hydra._internal.utils import create_config_search_path
+
+    register_resolvers()
+    search_path = create_config_search_path(SEARCH_PATH)
+    if config_dir is not None:
+        if not Path(config_dir).is_dir():
+            raise ConfigError(f"no folder {config_dir}", "--config-dir", "name the folder that holds your YAML files")
+        search_path.append("command-line", f"file://{Path(config_dir).resolve()}")
+    return ConfigLoaderImpl(search_path)
+
+
+def compose(overrides: list[str], config_dir: str | None = None, config_name: str | None = None, sweep: bool = False):
+    """The config of a command line, `hydra` node included. Raises ConfigError with every wrong key and option.
+
+    With `sweep`, values such as `loss.alpha=0,1` are accepted and left to the sweeper.
+    """
+    from hydra.errors import HydraException
+    from hydra.types import RunMode
+
+    loader = config_loader(config_dir)
+    try:
+        return loader.load_configuration(
+            config_name or "config",
+            overrides,
+            run_mode=RunMode.MULTIRUN if sweep else RunMode.RUN,
+            validate_sweep_overrides=not sweep,
+        )
+    except (HydraException, OmegaConfBaseException) as error:
+        mistakes = list(_override_mistakes(loader, overrides, config_name or "config")) or [str(error)]
+        raise config_error(mistakes) from error
+
+
+def without_hydra(cfg: DictConfig) -> DictConfig:
+    """The job's part of a composed config."""
+    return OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])
+
+
+def output_folder(cfg: DictConfig, key: str) -> Path:
+    """Where hydra.run.dir or hydra.sweep.dir of a composed config points to."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.core.utils import setup_globals
+
+    setup_globals()
+    HydraConfig.instance().set_config(cfg)
+    return Path(OmegaConf.select(cfg, key))
+
+
+def config_error(mistakes: list[str]) -> ConfigError:
+    """One error for all mistakes."""
+    fix = "`segtrain --cfg job` prints the whole config, `segtrain --help` the options of each group"
+    if len(mistakes) == 1:
+        return ConfigError(mistakes[0], fix=fix)
+    return ConfigError(f"{len(mistakes)} mistakes\n" + "\n".join(f"  - {m}" for m in mistakes), fix=fix)
+
+
+def _override_mistakes(loader, overrides: list[str], config_name: str) -> Iterator[str]:
+    """A sentence for every override that Hydra cannot apply."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+    from hydra.types import RunMode
+
+    parser, groups, values = OverridesParser.create(), [], []
+    for text in overrides:
+        try:
+            override = parser.parse_override(text)
+        except HydraException:
+            yield f"{text!r} is not key=value (quote values with special characters: 'key=\"a b\"')"
+            continue
+        options = loader.get_group_options(override.key_or_group)
+        (groups if options else values).append((text, override, options))
+    good = []
+    for text, override, options in groups:
+        if override.is_delete():
+            continue
+        chosen = override.value().list if override.is_choice_sweep() else [override.value()]
+        wrong = [v for v in chosen if isinstance(v, str) and v not in options]
+        for value in wrong:
+            yield (
+                f"{override.key_or_group} has no option {value!r}{did_you_mean(value, options)} "
+                f"(options: {', '.join(sorted(options))})"
+            )
+        if not wrong and not override.is_sweep_override():
+            good.append(text)
+    try:
+        base = loader.load_configuration(config_name, good, run_mode=RunMode.RUN)
+    except (HydraException, OmegaConfBaseException) as error:
+        yield str(error)
+        return
+    for _, override, _ in values:
+        if not override.is_add() and not override.is_force_add():
+            yield from _key_mistakes(base, override.key_or_group)
+
+
+def _key_mistakes(cfg: DictConfig, key: str) -> Iterator[str]:
+    node, path = cfg, []
+    for word in key.split("."):
+        if isinstance(node, ListConfig):
+            return
+        if not isinstance(node, DictConfig) or word not in node:
+            keys = list(node.keys()) if isinstance(node, DictConfig) else []
+            owner = ".".join(path) or "the config"
+            places = [f"{k}.{word}" for k, v in cfg.items() if isinstance(v, DictConfig) and word in v and k != "hydra"]
+            hint = did_you_mean(word, keys) or (f", did you mean {places[0]!r}?" if places else "")
+            yield f"{owner} has no key {word!r}{hint}"
+            return
+        try:
+            node = node[word]
+        except OmegaConfBaseException:
+            return
+        path.append(word)
+
+
+def check_config(cfg: DictConfig) -> None:
+    """Bind every `_target_` node to the signature of its class, without importing any class.
+
+    Raises ConfigError that lists all mistakes: unknown and missing keys, types, ranges, a weighting nobody reads.
+    """
+    mistakes = [f"there is no key {k!r}{did_you_mean(k, [*PARTS, *ROOT_KEYS])}" for k in cfg if k not in (*PARTS, *ROOT_KEYS)]
+    mistakes += [f"{k}={cfg[k]!r} {m}" for k, t in ROOT_KEYS.items() if k in cfg and (m := mistake(_plain(cfg[k]), t))]
+    for part in PARTS:
+        if not isinstance(cfg.get(part), DictConfig):
+            mistakes.append(f"{part} is not set: choose an option of the group {part}")
+        elif "_target_" not in cfg[part]:
+            mistakes.append(f"{part} has no _target_, the dotted name of its class")
+        else:
+            mistakes += _node_mistakes(cfg[part], part, PROVIDED.get(part, set()))
+    mistakes += [] if mistakes else _weighting_mistakes(cfg)
+    if mistakes:
+        raise config_error(mistakes)
+
+
+def _node_mistakes(node: DictConfig, path: str, provided: set[str]) -> Iterator[str]:
+    target = node["_target_"]
+    try:
+        signature = signature_of(target)
+    except LookupError as error:
+        yield f"{path}._target_={target}: {error}"
+        return
+    keys = [k for k in node if k not in ("_target_", "_convert_", "_recursive_", "_partial_")]
+    for key in keys:
+        if key not in signature.annotations and not signature.open:
+            known = [k for k in signature.annotations if k not in provided]
+            yield f"{path}: {target} takes no {key!r}{did_you_mean(key, known)}"
+            continue
+        if OmegaConf.is_missing(node, key):
+            yield f"{path}.{key} is not set: give {path}.{key}=VALUE"
+            continue
+        try:
+            value = node[key]
+        except InterpolationToMissingValueError:  # the value that is missing is reported where it stands
+            continue
+        except OmegaConfBaseException as error:
+            yield f"{path}.{key}: {str(error).splitlines()[0]}"
+            continue
+        if isinstance(value, DictConfig) and "_target_" in value:
+            yield from _node_mistakes(value, f"{path}.{key}", set())
+        elif isinstance(value, ListConfig) and any(isinstance(v, DictConfig) and "_target_" in v for v in value):
+            for i, item in enumerate(value):
+                yield from _node_mistakes(item, f"{path}.{key}[{i}]", set())
+        elif found := mistake(_plain(value), signature.annotations.get(key)):
+            yield f"{path}.{key}={_plain(value)!r} {found}"
+    for name in signature.required:
+        if name not in keys and name not in provided:
+            yield f"{path}: {target} needs {name!r}: give +{path}.{name}=VALUE"
+
+
+def _plain(value):
+    if not OmegaConf.is_config(value):
+        return value
+    return OmegaConf.to_container(value, resolve=True, throw_on_missing=False)
+
+
+def reads_class_weights(cfg: DictConfig) -> bool:
+    """Whether any node holds `${class_weights}`."""
+    text = OmegaConf.to_yaml(OmegaConf.masked_copy(cfg, [p for p in PARTS if p in cfg]), resolve=False)
+    return "${class_weights}" in text
+
+
+def _weighting_mistakes(cfg: DictConfig) -> list[str]:
+    if cfg.weighting._target_ == "segtrain.weighting.NoWeighting" or reads_class_weights(cfg):
+        return []
+    if cfg.class_weights is not None:  # a rerun of a saved config, where the weights are written in
+        return []
+    return [
+        f"the weighting ({cfg.weighting._target_}) is read by nobody: the loss has no ${{class_weights}}. Set "
+        "weighting=none, choose a loss with a pixel term, or give the loss 'loss.class_weights=${class_weights}'"
+    ]
+
+
+def load_saved(file: Path, overrides: list[str], trust: list[str]) -> DictConfig:
+    """A run's config.yaml with `key=value` overrides, as data from a stranger.
+
+    Raises ConfigError for a missing file, an unknown key, or a class outside the trusted packages.
+    """
+    if not file.is_file():
+        raise ConfigError(f"{file.parent} holds no run: config.yaml is missing", fix="name the folder of a run")
+    cfg = OmegaConf.load(file)
+    if "${" in file.read_text(encoding="utf-8"):
+        raise ConfigError("a saved config must be resolved, this one holds ${…}", str(file), "use the file the run wrote")
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise ConfigError(f"{text!r} is not key=value")
+        if wrong := list(_key_mistakes(cfg, key)):
+            raise config_error(wrong)
+        OmegaConf.update(cfg, key, OmegaConf.from_dotlist([f"v={value}"]).v)
+    allowed = (*TRUSTED, *trust)
+    for target in _targets(OmegaConf.to_container(cfg)):
+        if not any(target == package or target.startswith(f"{package}.") for package in allowed):
+            raise ConfigError(
+                f"the run's config builds {target}, which is not in a trusted package",
+                str(file),
+                f"when you trust its code: --trust {target.split('.')[0]}",
+            )
+    return cfg
+
+
+def _targets(value) -> Iterator[str]:
+    if isinstance(value, dict):
+        if "_target_" in value:
+            yield str(value["_target_"])
+        for item in value.values():
+            yield from _targets(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _targets(item)
+
+
+def flat(cfg) -> dict[str, object]:
+    """`{"loss.alpha": 0.25, …}`: every leaf by its dotted key; lists are leaves."""
+    leaves = {}
+    for key, value in (cfg if isinstance(cfg, dict) else OmegaConf.to_container(cfg)).items():
+        below = flat(value) if isinstance(value, dict) else None
+        leaves |= {f"{key}.{k}": v for k, v in below.items()} if below else {key: value}
+    return leaves

@@ -1,0 +1,1 @@
+"""Images and masks: datasets, image files, augmentation, order of samples, loaders."""

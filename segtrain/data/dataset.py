@@ -1,0 +1,75 @@
+"""What segtrain asks of a dataset. Any class with these attributes and methods is one; nothing to inherit."""
+
+from typing import Protocol
+
+import numpy as np
+
+from segtrain.errors import ConfigError, DataError
+
+SPLITS = ("train", "val", "test")
+
+
+class SegmentationDataset(Protocol):
+    """One split of a dataset. Built as `YourClass(split="train", **the keys of its YAML)`.
+
+    Attributes:
+        num_classes: number of classes C, at most 255.
+        class_names: C names.
+        ignore_index: mask value of pixels that are neither learned from nor scored.
+        background: index of the class that is left out of foreground scores, or None.
+        multilabel: whether a pixel may have several classes.
+        names: one unique name per image.
+    """
+
+    num_classes: int
+    class_names: list[str]
+    ignore_index: int
+    background: int | None
+    multilabel: bool
+    names: list[str]
+
+    def image(self, index: int) -> np.ndarray:
+        """uint8 [H, W, 3], RGB."""
+
+    def mask(self, index: int) -> np.ndarray:
+        """uint8 [H, W] of class indices; multi-label [H, W, C] of 0 and 1. Or ignore_index in either."""
+
+    # Optional. Without `mask_key` the class counts of the dataset are not cached.
+    # def mask_key(self, index) -> str: a text that changes when the mask does
+    # def mask_histogram(self, index) -> np.ndarray: int64 [256], pixels per mask value, faster than via mask()
+    # def check_pair(self, index) -> None: raise DataError when image and mask do not fit, before training
+    # def size(self, index) -> tuple[int, int]: height and width, without decoding the image
+
+
+def check_classes(owner: str, num_classes: int, class_names, background: int | None) -> list[str]:
+    """Class names as given, or "class 0" and so on. Raises ConfigError when they do not match num_classes."""
+    if not 1 <= num_classes <= 255:
+        raise ConfigError(f"num_classes={num_classes} is not from 1 to 255", owner, "set dataset.num_classes")
+    names = [f"class {i}" for i in range(num_classes)] if class_names is None else list(class_names)
+    if len(names) != num_classes:
+        raise ConfigError(
+            f"{len(names)} class names for num_classes={num_classes}",
+            f"{owner}: {', '.join(names)}",
+            "give dataset.class_names one name per class, or null",
+        )
+    if len(set(names)) < len(names):
+        raise ConfigError(f"class names repeat: {', '.join(names)}", owner, "make dataset.class_names unique")
+    if background is not None and not 0 <= background < num_classes:
+        raise ConfigError(
+            f"background={background} is no class of 0 to {num_classes - 1}", owner, "set dataset.background to a class index or null"
+        )
+    return names
+
+
+def check_values(histogram: np.ndarray, dataset: SegmentationDataset, name: str) -> None:
+    """Raise DataError when a mask's histogram [256] has pixels outside the classes and the ignore index."""
+    limit = 2 if dataset.multilabel else dataset.num_classes
+    wrong = np.flatnonzero(histogram)
+    wrong = wrong[(wrong >= limit) & (wrong != dataset.ignore_index)]
+    if len(wrong):
+        values = ", ".join(f"{v} ({histogram[v]} pixels)" for v in wrong[:5]) + (" …" if len(wrong) > 5 else "")
+        raise DataError(
+            f"mask values outside the classes 0 to {limit - 1} and ignore_index={dataset.ignore_index}: {values}",
+            name,
+            "correct the mask, or set dataset.num_classes or dataset.ignore_index",
+        )

@@ -1,0 +1,141 @@
+"""Generated datasets with the trouble segtrain is for: rare classes, empty images, several labels a pixel.
+
+No files: an image is a function of (seed, split, index).
+"""
+
+from typing import Literal
+
+import numpy as np
+
+from segtrain.arguments import Label, NonNegativeInt, PositiveInt, Size, checked
+
+NAMES = ["disc", "square", "cross"]
+_COLOURS = np.array([[150, 110, 90], [100, 145, 100], [105, 110, 150]], dtype=np.float32)
+_SPLIT_NUMBER = {"train": 0, "val": 1, "test": 2}
+
+
+class _Generated:
+    """The part both datasets share: random streams, a noisy picture, and shapes drawn as [H, W] bool arrays."""
+
+    def _stream(self, index: int) -> np.random.Generator:
+        return np.random.default_rng([self.seed, _SPLIT_NUMBER[self.split], index])
+
+    def mask_key(self, index: int) -> str:
+        return f"{type(self).__name__} {self.seed} {self.split} {index} {self.height}x{self.width} v1"
+
+    def size(self, index: int) -> tuple[int, int]:
+        return self.height, self.width
+
+    def _setup(self, split: str, size: list[int], length: int, seed: int) -> None:
+        self.split, self.seed = split, seed
+        self.height, self.width = size
+        self.names = [f"{split}_{i:05d}" for i in range(length)]
+
+    def _objects(self, rng: np.random.Generator) -> list[tuple[int, np.ndarray]]:
+        """Shape number and area of each object; none in one image of four."""
+        if rng.random() < 0.25:
+            return []
+        unit = min(self.height, self.width) / 96
+        objects = [(0, self._disc(rng, rng.uniform(5.5, 8.5) * unit)) for _ in range(rng.integers(1, 3))]
+        if rng.random() < 0.6:
+            objects.append((1, self._square(rng, rng.uniform(3.5, 5) * unit)))
+        if rng.random() < 0.5:
+            objects.append((2, self._cross(rng, rng.uniform(3, 4) * unit)))
+        return objects
+
+    def _offsets(self, rng, margin: float) -> tuple[np.ndarray, np.ndarray]:
+        y = np.arange(self.height)[:, None] - rng.uniform(margin, self.height - margin)
+        x = np.arange(self.width)[None, :] - rng.uniform(margin, self.width - margin)
+        return y, x
+
+    def _disc(self, rng, radius: float) -> np.ndarray:
+        y, x = self._offsets(rng, radius)
+        return y**2 + x**2 <= radius**2
+
+    def _square(self, rng, half: float) -> np.ndarray:
+        y, x = self._offsets(rng, half)
+        return np.maximum(abs(y), abs(x)) <= half
+
+    def _cross(self, rng, half: float) -> np.ndarray:
+        y, x = self._offsets(rng, half)
+        bar = half / 3
+        return (np.minimum(abs(y), abs(x)) <= bar) & (np.maximum(abs(y), abs(x)) <= half)
+
+    def _picture(self, rng, objects) -> np.ndarray:
+        """Objects on a background of soft blotches, under noise."""
+        cells = rng.normal(110, 12, (self.height // 12 + 2, self.width // 12 + 2, 3)).astype(np.float32)
+        picture = cells.repeat(12, 0).repeat(12, 1)[: self.height, : self.width]
+        for shape, area in objects:
+            picture[area] = 0.5 * picture[area] + 0.5 * (_COLOURS[shape] + rng.normal(0, 8))
+        picture += rng.normal(0, 10, picture.shape).astype(np.float32)
+        return picture.clip(0, 255).astype(np.uint8)
+
+
+class Shapes(_Generated):
+    """Background (97 % of the pixels), discs, squares and rare small crosses (0.2 %); 1 image of 4 is empty.
+
+    Raises ValueError for an argument out of range.
+    """
+
+    multilabel = False
+
+    @checked
+    def __init__(
+        self,
+        split: Literal["train", "val", "test"],
+        size: Size,
+        train_images: PositiveInt = 192,
+        val_images: PositiveInt = 96,
+        seed: NonNegativeInt = 0,
+        num_classes: Literal[4] = 4,
+        ignore_index: Label = 255,
+        background: Literal[0] | None = 0,
+    ):
+        self._setup(split, size, train_images if split == "train" else val_images, seed)
+        self.num_classes, self.ignore_index, self.background = num_classes, ignore_index, background
+        self.class_names = ["background", *NAMES]
+
+    def image(self, index: int) -> np.ndarray:
+        rng = self._stream(index)
+        return self._picture(rng, self._objects(rng))
+
+    def mask(self, index: int) -> np.ndarray:
+        mask = np.zeros((self.height, self.width), dtype=np.uint8)
+        for shape, area in self._objects(self._stream(index)):
+            mask[area] = shape + 1
+        return mask
+
+
+class ShapesMultilabel(_Generated):
+    """The same shapes as labels that overlap: a pixel of a cross on a disc is both. No background class.
+
+    Raises ValueError for an argument out of range.
+    """
+
+    multilabel = True
+
+    @checked
+    def __init__(
+        self,
+        split: Literal["train", "val", "test"],
+        size: Size,
+        train_images: PositiveInt = 192,
+        val_images: PositiveInt = 96,
+        seed: NonNegativeInt = 0,
+        num_classes: Literal[3] = 3,
+        ignore_index: Label = 255,
+        background: None = None,
+    ):
+        self._setup(split, size, train_images if split == "train" else val_images, seed)
+        self.num_classes, self.ignore_index, self.background = num_classes, ignore_index, background
+        self.class_names = list(NAMES)
+
+    def image(self, index: int) -> np.ndarray:
+        rng = self._stream(index)
+        return self._picture(rng, self._objects(rng))
+
+    def mask(self, index: int) -> np.ndarray:
+        mask = np.zeros((self.height, self.width, 3), dtype=np.uint8)
+        for shape, area in self._objects(self._stream(index)):
+            mask[area, shape] = 1
+        return mask

@@ -1,0 +1,50 @@
+"""Failures a user can do something about: each says what, where and what to do, and has an exit code."""
+
+
+class SegtrainError(Exception):
+    """An expected failure. `what` happened, `where` (file, key, class), `fix`: what the user can do."""
+
+    exit_code = 1
+    label = "error"
+
+    def __init__(self, what: str, where: str = "", fix: str = ""):
+        super().__init__(what, where, fix)  # all three: exceptions travel between processes as their args
+        self.what, self.where, self.fix = what, where, fix
+
+    def __str__(self) -> str:
+        lines = [f"{self.label}: {self.what}"]
+        lines += [f"  where: {self.where}"] if self.where else []
+        lines += [f"  to do: {self.fix}"] if self.fix else []
+        return "\n".join(lines)
+
+
+class ConfigError(SegtrainError):
+    exit_code, label = 2, "config error"
+
+
+class DataError(SegtrainError):
+    exit_code, label = 3, "data error"
+
+
+class OutOfMemory(SegtrainError):
+    exit_code, label = 4, "out of memory"
+
+
+class DiskError(SegtrainError):
+    exit_code, label = 5, "disk error"
+
+
+class NotFinite(SegtrainError):
+    exit_code, label = 6, "not finite"
+
+
+class Preempted(SegtrainError):
+    exit_code, label = 75, "preempted"
+
+
+def did_you_mean(word: str, known) -> str:
+    """`, did you mean 'x'?` when something in `known` is close to `word`, else nothing."""
+    from difflib import get_close_matches
+
+    close = get_close_matches(str(word), [str(k) for k in known], n=1, cutoff=0.6)
+    return f", did you mean {close[0]!r}?" if close else ""

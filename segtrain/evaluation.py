@@ -1,0 +1,49 @@
+"""One pass of a model over whole images: the scores and the mean loss. Training and `evaluate` share it."""
+
+from collections.abc import Iterable
+
+import torch
+
+from segtrain.errors import DataError
+from segtrain.metrics import predict
+
+
+@torch.no_grad()
+def evaluate(
+    model: torch.nn.Module,
+    batches: Iterable,
+    scores,
+    device: torch.device,
+    autocast,
+    loss=None,
+    names: list[str] | None = None,
+    limit: int | None = None,
+    bar=None,
+) -> float:
+    """Fill `scores` from the first `limit` batches (all for None), and return the mean loss per image (NaN without).
+
+    Args:
+        batches: of (uint8 images, targets, indices), each image at its own size.
+        scores: with update(prediction, target, names) and multilabel; is reset first.
+        autocast: a function that returns the autocast context.
+        names: the dataset's names, by index.
+        bar: called with the number of images done in each batch.
+    """
+    model.eval()
+    scores.reset()
+    total, images = torch.zeros((), dtype=torch.float64, device=device), 0
+    for number, (batch, target, indices) in enumerate(batches):
+        if limit is not None and number >= limit:
+            break
+        batch, target = batch.to(device, non_blocking=True), target.to(device, non_blocking=True)
+        with autocast():
+            logits = model(batch)
+        if loss is not None:
+            total += loss(logits, target).double() * len(batch)
+        scores.update(predict(logits, scores.multilabel), target, [names[i] for i in indices] if names else None)
+        images += len(batch)
+        if bar is not None:
+            bar(len(batch))
+    if images == 0:
+        raise DataError("there is no image to score", "the split, or trainer.val_batches", "add images to the split")
+    return float(total / images) if loss is not None else float("nan")

@@ -1,0 +1,40 @@
+"""The forms a target comes in, and the refusal of labels that are no class."""
+
+import torch
+
+
+def is_hard(logits: torch.Tensor, target: torch.Tensor) -> bool:
+    """True for class indices [N,H,W]; False for one value per class and pixel, [N,C,H,W].
+
+    Raises ValueError when the target has neither shape.
+    """
+    n, _, h, w = logits.shape
+    if target.shape == (n, h, w) and not target.is_floating_point():
+        return True
+    if target.shape == logits.shape:
+        return False
+    raise ValueError(
+        f"target must be integer [{n},{h},{w}] or [N,C,H,W] like the logits {list(logits.shape)}, "
+        f"it is {target.dtype} {list(target.shape)}"
+    )
+
+
+def check_labels(target: torch.Tensor, num_classes: int, ignore_index: int) -> None:
+    """Raise ValueError that names value, count and image for labels that are no class and not ignore_index."""
+    low, high = (int(v) for v in target.aminmax())
+    if 0 <= low and high < num_classes:
+        return
+    wrong = ((target < 0) | (target >= num_classes)) & (target != ignore_index)
+    count = int(wrong.sum())
+    if count:
+        image = int(wrong.flatten(1).any(dim=1).nonzero()[0])
+        values = sorted(target[wrong].unique().tolist())[:5]
+        raise ValueError(
+            f"label {', '.join(map(str, values))} is no class of 0 to {num_classes - 1} and not "
+            f"ignore_index={ignore_index}: {count} pixels, the first in image {image} of the batch"
+        )
+
+
+def work_dtype(logits: torch.Tensor) -> torch.dtype:
+    """float64 for float64 logits, else float32, whatever autocast does."""
+    return torch.float64 if logits.dtype == torch.float64 else torch.float32

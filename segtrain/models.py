@@ -1,0 +1,178 @@
+"""Segmentation networks from segmentation-models-pytorch behind closed signatures: a typo is an error.
+
+Every model takes uint8 pixels [N,3,H,W] of any size, normalises them itself and returns logits [N,C,H,W].
+"""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from segtrain.arguments import PositiveInt, checked
+from segtrain.errors import ConfigError, did_you_mean
+
+IMAGENET_MEAN = [0.485, 0.456, 0.406]
+IMAGENET_STD = [0.229, 0.224, 0.225]
+
+
+class SegmentationModel(nn.Module):
+    """Normalise, pad to a multiple of the network's stride, run the network, cut the padding off.
+
+    Args:
+        network: float [N,3,H,W] -> logits [N,C,H,W].
+        mean, std: of each channel, for pixels scaled to 0…1.
+        stride: what height and width must be a multiple of.
+    """
+
+    def __init__(self, network: nn.Module, mean: list[float], std: list[float], stride: int = 32):
+        super().__init__()
+        self.network, self.stride = network, stride
+        self.register_buffer("scale", 1 / (255 * torch.tensor(std, dtype=torch.float32))[:, None, None])
+        self.register_buffer("shift", (torch.tensor(mean) / torch.tensor(std))[:, None, None])
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        height, width = images.shape[-2:]
+        x = images.to(self.scale.dtype) * self.scale - self.shift
+        bottom, right = -height % self.stride, -width % self.stride
+        if bottom or right:
+            x = nn.functional.pad(x, (0, right, 0, bottom))
+        logits = self.network(x.contiguous(memory_format=torch.channels_last))
+        return logits[..., :height, :width]
+
+
+@checked
+def unet(
+    num_classes: PositiveInt,
+    encoder: str = "resnet18",
+    encoder_weights: str | None = None,
+    decoder_channels: list[int] = (256, 128, 64, 32, 16),
+    mean: list[float] = IMAGENET_MEAN,
+    std: list[float] = IMAGENET_STD,
+) -> SegmentationModel:
+    """U-Net. Ronneberger et al., 2015, https://arxiv.org/abs/1505.04597"""
+    return _model("Unet", num_classes, encoder, encoder_weights, mean, std, decoder_channels=tuple(decoder_channels))
+
+
+@checked
+def unetplusplus(
+    num_classes: PositiveInt,
+    encoder: str = "resnet18",
+    encoder_weights: str | None = None,
+    decoder_channels: list[int] = (256, 128, 64, 32, 16),
+    mean: list[float] = IMAGENET_MEAN,
+    std: list[float] = IMAGENET_STD,
+) -> SegmentationModel:
+    """UNet++. Zhou et al., 2018, https://arxiv.org/abs/1807.10165"""
+    return _model(
+        "UnetPlusPlus", num_classes, encoder, encoder_weights, mean, std, decoder_channels=tuple(decoder_channels)
+    )
+
+
+@checked
+def fpn(
+    num_classes: PositiveInt,
+    encoder: str = "resnet18",
+    encoder_weights: str | None = None,
+    mean: list[float] = IMAGENET_MEAN,
+    std: list[float] = IMAGENET_STD,
+) -> SegmentationModel:
+    """Feature pyramid network. Kirillov et al., 2019, https://arxiv.org/abs/1901.02446"""
+    return _model("FPN", num_classes, encoder, encoder_weights, mean, std)
+
+
+@checked
+def deeplabv3plus(
+    num_classes: PositiveInt,
+    encoder: str = "resnet18",
+    encoder_weights: str | None = None,
+    mean: list[float] = IMAGENET_MEAN,
+    std: list[float] = IMAGENET_STD,
+) -> SegmentationModel:
+    """DeepLabV3+. Chen et al., 2018, https://arxiv.org/abs/1802.02611"""
+    return _model("DeepLabV3Plus", num_classes, encoder, encoder_weights, mean, std)
+
+
+@checked
+def segformer(
+    num_classes: PositiveInt,
+    encoder: str = "mit_b0",
+    encoder_weights: str | None = None,
+    mean: list[float] = IMAGENET_MEAN,
+    std: list[float] = IMAGENET_STD,
+) -> SegmentationModel:
+    """SegFormer. Xie et al., 2021, https://arxiv.org/abs/2105.15203"""
+    return _model("Segformer", num_classes, encoder, encoder_weights, mean, std)
+
+
+def _model(name: str, num_classes: int, encoder: str, encoder_weights: str | None, mean, std, **decoder):
+    import segmentation_models_pytorch as smp
+
+    _check_encoder(encoder, smp.encoders.encoders)
+    from_file = encoder_weights if encoder_weights not in (None, "imagenet") else None
+    if from_file is not None and not Path(from_file).is_file():
+        raise ConfigError(
+            f"no file {from_file}", "model.encoder_weights", "use null (random), imagenet, or the path of a state dict"
+        )
+    try:
+        network = getattr(smp, name)(
+            encoder, encoder_weights=None if from_file else encoder_weights, in_channels=3, classes=num_classes, **decoder
+        )
+    except OSError as error:  # the hub's errors of a missing network are OSErrors
+        raise ConfigError(
+            f"the imagenet weights of {encoder} cannot be loaded: {str(error).splitlines()[0]}",
+            "model.encoder_weights=imagenet",
+            "they are fetched from the network once and kept in HF_HOME; without a network use "
+            "model.encoder_weights=null or model.encoder_weights=PATH",
+        ) from error
+    if from_file:
+        _load_encoder(network.encoder, from_file)
+    return SegmentationModel(network, mean, std)
+
+
+def _check_encoder(encoder: str, known) -> None:
+    if encoder in known:
+        return
+    if encoder.startswith("tu-"):
+        import timm
+
+        if timm.is_model(encoder.removeprefix("tu-")):
+            return
+        known = [f"tu-{name}" for name in timm.list_models()]
+    raise ConfigError(
+        f"no encoder {encoder!r}{did_you_mean(encoder, known)}",
+        "model.encoder",
+        "use a name from segmentation-models-pytorch (resnet18, resnet50, efficientnet-b0, mit_b0, …) or tu-NAME of timm",
+    )
+
+
+def _load_encoder(encoder: nn.Module, file: str) -> None:
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+        encoder.load_state_dict(state)
+    except Exception as error:
+        raise ConfigError(
+            f"not the weights of this encoder: {str(error).splitlines()[0]}",
+            file,
+            "give a state dict of the encoder alone, saved with torch.save(encoder.state_dict(), PATH)",
+        ) from error
+
+
+def choose_device(name: str) -> torch.device:
+    """auto: CUDA when there is one, else the CPU. Raises ConfigError for a device that is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"no device {name!r}", "trainer.device", "use auto, cpu, cuda or cuda:N") from error
+    found = torch.cuda.device_count()
+    if device.type not in ("cpu", "cuda") or (device.type == "cuda" and (device.index or 0) >= found):
+        raise ConfigError(
+            f"device {name!r} asked for, but {found or 'no'} CUDA device{'s' * (found != 1)} found",
+            "trainer.device",
+            "use trainer.device=cpu or auto, or install a CUDA build of PyTorch with its driver",
+        )
+    return device
+
+
+__all__ = ["SegmentationModel", "choose_device", "deeplabv3plus", "fpn", "segformer", "unet", "unetplusplus"]

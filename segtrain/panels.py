@@ -1,0 +1,59 @@
+"""Pictures of image | truth | prediction."""
+
+import numpy as np
+
+GAP = 4
+
+
+def palette(num_classes: int) -> np.ndarray:
+    """uint8 [256, 3]: the PASCAL VOC colours; ignored and unknown values are grey."""
+    colours = np.full((256, 3), 128, dtype=np.uint8)
+    for label in range(num_classes):
+        bits, colour = label, [0, 0, 0]
+        for shift in range(7, -1, -1):
+            for channel in range(3):
+                colour[channel] |= ((bits >> channel) & 1) << shift
+            bits >>= 3
+        colours[label] = colour
+    return colours
+
+
+def colour_mask(mask: np.ndarray, num_classes: int, background: int | None) -> np.ndarray:
+    """uint8 [H, W, 3] of class indices [H, W]; of labels [C, H, W], the colours of all that are set, added up."""
+    colours = palette(num_classes + 1)
+    if background is None:
+        colours[:num_classes] = palette(num_classes + 1)[1 : num_classes + 1]  # black is for background
+    if mask.ndim == 2:
+        return colours[mask]
+    total = sum((mask[c] == 1)[..., None] * colours[c].astype(np.int64) for c in range(len(mask)))
+    total[(mask > 1).any(axis=0)] = 128
+    return np.minimum(total, 255).astype(np.uint8)
+
+
+def side_by_side(pictures: list[np.ndarray]) -> np.ndarray:
+    """uint8 [H, sum of W, 3] of pictures of one height, with white gaps."""
+    white = np.full((pictures[0].shape[0], GAP, 3), 255, dtype=np.uint8)
+    parts = [part for picture in pictures for part in (picture, white)]
+    return np.concatenate(parts[:-1], axis=1)
+
+
+def stacked(rows: list[np.ndarray]) -> np.ndarray:
+    """uint8, the rows one below the other, narrower ones filled up with white."""
+    width = max(row.shape[1] for row in rows)
+    filled = [np.pad(row, ((0, GAP), (0, width - row.shape[1]), (0, 0)), constant_values=255) for row in rows]
+    return np.concatenate(filled)[:-GAP]
+
+
+def images_with_rare_classes(dataset, count: int, look_at: int = 100) -> list[int]:
+    """Up to `count` images of the first `look_at`: for each class, rarest first, one that shows most of it."""
+    masks = [dataset.mask(i) for i in range(min(look_at, len(dataset.names)))]
+    if dataset.multilabel:
+        pixels = np.array([(mask == 1).sum(axis=(0, 1)) for mask in masks])
+    else:
+        pixels = np.array([np.bincount(m.ravel(), minlength=256)[: dataset.num_classes] for m in masks])
+    chosen: list[int] = []
+    for label in np.argsort(pixels.sum(axis=0)).tolist() * count:
+        order = [i for i in np.argsort(-pixels[:, label]).tolist() if pixels[i, label] and i not in chosen]
+        if order and len(chosen) < count:
+            chosen.append(order[0])
+    return chosen or list(range(min(count, len(masks))))

@@ -1,0 +1,43 @@
+"""Learning rate over the steps of a run: a linear warm-up, then constant, cosine or polynomial decay.
+
+Each returns a factor of the optimizer's learning rate, stepped once per optimizer step.
+"""
+
+import math
+from collections.abc import Callable
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from segtrain.arguments import Fraction, NonNegativeInt, Positive, checked
+
+
+@checked
+def constant(optimizer, steps, warmup: NonNegativeInt = 0) -> LambdaLR:
+    """1 after `warmup` steps."""
+    return _schedule(optimizer, warmup, lambda step: 1.0)
+
+
+@checked
+def cosine(optimizer, steps, warmup: NonNegativeInt = 0, final: Fraction = 0.0) -> LambdaLR:
+    """Half a cosine from 1 to `final` over `steps`. Loshchilov and Hutter, 2017, https://arxiv.org/abs/1608.03983"""
+    return _schedule(
+        optimizer,
+        warmup,
+        lambda step: final + (1 - final) * (1 + math.cos(math.pi * _progress(step, warmup, steps))) / 2,
+    )
+
+
+@checked
+def poly(optimizer, steps, warmup: NonNegativeInt = 0, power: Positive = 0.9) -> LambdaLR:
+    """(1 - step / steps)^power, as in DeepLab, https://arxiv.org/abs/1606.00915"""
+    return _schedule(optimizer, warmup, lambda step: (1 - _progress(step, warmup, steps)) ** power)
+
+
+def _progress(step: int, warmup: int, steps: int) -> float:
+    """0 when the warm-up ends, 1 at the end of the run."""
+    return min(max(step - warmup, 0) / max(steps - warmup, 1), 1.0)
+
+
+def _schedule(optimizer: Optimizer, warmup: int, factor: Callable[[int], float]) -> LambdaLR:
+    return LambdaLR(optimizer, lambda step: (step + 1) / (warmup + 1) if step < warmup else factor(step))
