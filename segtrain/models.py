@@ -45,7 +45,7 @@ def unet(
     num_classes: PositiveInt,
     encoder: str = "resnet18",
     encoder_weights: str | None = None,
-    decoder_channels: list[int] = (256, 128, 64, 32, 16),
+    decoder_channels: list[int] = (128, 64, 32, 16, 8),
     mean: list[float] = IMAGENET_MEAN,
     std: list[float] = IMAGENET_STD,
 ) -> SegmentationModel:
@@ -58,7 +58,7 @@ def unetplusplus(
     num_classes: PositiveInt,
     encoder: str = "resnet18",
     encoder_weights: str | None = None,
-    decoder_channels: list[int] = (256, 128, 64, 32, 16),
+    decoder_channels: list[int] = (128, 64, 32, 16, 8),
     mean: list[float] = IMAGENET_MEAN,
     std: list[float] = IMAGENET_STD,
 ) -> SegmentationModel:

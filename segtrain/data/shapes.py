@@ -10,7 +10,7 @@ import numpy as np
 from segtrain.arguments import Label, NonNegativeInt, PositiveInt, Size, checked
 
 NAMES = ["disc", "square", "cross"]
-_COLOURS = np.array([[150, 110, 90], [100, 145, 100], [105, 110, 150]], dtype=np.float32)
+_COLOURS = np.array([[165, 105, 85], [85, 155, 90], [85, 105, 175]], dtype=np.float32)
 _SPLIT_NUMBER = {"train": 0, "val": 1, "test": 2}
 
 
@@ -35,39 +35,42 @@ class _Generated:
         """Shape number and area of each object; none in one image of four."""
         if rng.random() < 0.25:
             return []
-        unit = min(self.height, self.width) / 96
-        objects = [(0, self._disc(rng, rng.uniform(5.5, 8.5) * unit)) for _ in range(rng.integers(1, 3))]
-        if rng.random() < 0.6:
-            objects.append((1, self._square(rng, rng.uniform(3.5, 5) * unit)))
-        if rng.random() < 0.5:
-            objects.append((2, self._cross(rng, rng.uniform(3, 4) * unit)))
+        unit = min(self.height, self.width) / 64
+        discs = [(self._place(rng, 6 * unit), rng.uniform(4, 6) * unit) for _ in range(rng.integers(1, 3))]
+        objects = [(0, self._disc(place, radius)) for place, radius in discs]
+        for shape, chance, draw in ((1, 0.6, self._square), (2, 0.6, self._cross)):
+            if rng.random() < chance:
+                place = self._place(rng, 4 * unit)
+                if self.multilabel and rng.random() < 0.5:  # half of them lie on a disc and overlap it
+                    place = discs[0][0] + rng.uniform(-3, 3, 2) * unit
+                objects.append((shape, draw(place, rng.uniform(2.6, 3.6) * unit)))
         return objects
 
-    def _offsets(self, rng, margin: float) -> tuple[np.ndarray, np.ndarray]:
-        y = np.arange(self.height)[:, None] - rng.uniform(margin, self.height - margin)
-        x = np.arange(self.width)[None, :] - rng.uniform(margin, self.width - margin)
-        return y, x
+    def _place(self, rng, margin: float) -> np.ndarray:
+        return rng.uniform(margin, np.array([self.height, self.width]) - margin)
 
-    def _disc(self, rng, radius: float) -> np.ndarray:
-        y, x = self._offsets(rng, radius)
+    def _offsets(self, place) -> tuple[np.ndarray, np.ndarray]:
+        return np.arange(self.height)[:, None] - place[0], np.arange(self.width)[None, :] - place[1]
+
+    def _disc(self, place, radius: float) -> np.ndarray:
+        y, x = self._offsets(place)
         return y**2 + x**2 <= radius**2
 
-    def _square(self, rng, half: float) -> np.ndarray:
-        y, x = self._offsets(rng, half)
+    def _square(self, place, half: float) -> np.ndarray:
+        y, x = self._offsets(place)
         return np.maximum(abs(y), abs(x)) <= half
 
-    def _cross(self, rng, half: float) -> np.ndarray:
-        y, x = self._offsets(rng, half)
-        bar = half / 3
-        return (np.minimum(abs(y), abs(x)) <= bar) & (np.maximum(abs(y), abs(x)) <= half)
+    def _cross(self, place, half: float) -> np.ndarray:
+        y, x = self._offsets(place)
+        return (np.minimum(abs(y), abs(x)) <= half / 3) & (np.maximum(abs(y), abs(x)) <= half)
 
     def _picture(self, rng, objects) -> np.ndarray:
         """Objects on a background of soft blotches, under noise."""
-        cells = rng.normal(110, 12, (self.height // 12 + 2, self.width // 12 + 2, 3)).astype(np.float32)
+        cells = rng.normal(110, 10, (self.height // 12 + 2, self.width // 12 + 2, 3)).astype(np.float32)
         picture = cells.repeat(12, 0).repeat(12, 1)[: self.height, : self.width]
         for shape, area in objects:
-            picture[area] = 0.5 * picture[area] + 0.5 * (_COLOURS[shape] + rng.normal(0, 8))
-        picture += rng.normal(0, 10, picture.shape).astype(np.float32)
+            picture[area] = 0.3 * picture[area] + 0.7 * (_COLOURS[shape] + rng.normal(0, 8))
+        picture += rng.normal(0, 8, picture.shape).astype(np.float32)
         return picture.clip(0, 255).astype(np.uint8)
 
 
@@ -84,8 +87,8 @@ class Shapes(_Generated):
         self,
         split: Literal["train", "val", "test"],
         size: Size,
-        train_images: PositiveInt = 192,
-        val_images: PositiveInt = 96,
+        train_images: PositiveInt = 128,
+        val_images: PositiveInt = 64,
         seed: NonNegativeInt = 0,
         num_classes: Literal[4] = 4,
         ignore_index: Label = 255,
@@ -119,8 +122,8 @@ class ShapesMultilabel(_Generated):
         self,
         split: Literal["train", "val", "test"],
         size: Size,
-        train_images: PositiveInt = 192,
-        val_images: PositiveInt = 96,
+        train_images: PositiveInt = 128,
+        val_images: PositiveInt = 64,
         seed: NonNegativeInt = 0,
         num_classes: Literal[3] = 3,
         ignore_index: Label = 255,

@@ -26,8 +26,9 @@ class PixelRegion(nn.Module):
         kinds = {getattr(loss, "activation", None) for loss in (pixel, region)} - {None}
         if len(kinds) > 1:
             raise ValueError(f"PixelRegion: one loss is for softmax, the other for sigmoid: {pixel}, {region}")
-        if getattr(pixel, "ignore_index", None) != getattr(region, "ignore_index", None):
-            raise ValueError(f"PixelRegion: ignore_index differs: {pixel.ignore_index} and {region.ignore_index}")
+        ignored = {getattr(loss, "ignore_index", None) for loss in (pixel, region)} - {None}
+        if len(ignored) > 1:
+            raise ValueError(f"PixelRegion: the two losses differ in ignore_index: {sorted(ignored)}")
         self.activation = kinds.pop() if kinds else None
         self.shared = hasattr(pixel, "from_table") and hasattr(region, "from_table")
         self.parts: dict[str, torch.Tensor] = {}

@@ -185,7 +185,7 @@ def _hard_tile(logits, target, ignore_index, n, part, dtype):
     ignored = y == ignore_index
     valid = None
     if ignored.any():
-        y.masked_fill_(ignored, 0)
+        y = y.masked_fill(ignored, 0)  # not in place: y may be a view of the target
         valid = (~ignored).to(dtype)
     return logits[n].flatten(1)[:, part].to(dtype), y, valid
 

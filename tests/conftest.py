@@ -1,0 +1,64 @@
+"""Shared pieces of the tests: a console script that is run for real, and a small dataset on disk."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+# A training of a few seconds.
+TINY = [
+    "dataset.train_images=16", "dataset.val_images=8", "dataset.size=[32,32]", "trainer.epochs=1",
+    "loader.workers=0", "model.decoder_channels=[32,16,8,8,8]", "trainer.device=cpu",
+]  # fmt: skip
+
+
+class Result:
+    def __init__(self, done: subprocess.CompletedProcess):
+        self.code, self.out, self.err = done.returncode, done.stdout, done.stderr
+
+    def __repr__(self) -> str:
+        return f"exit code {self.code}\n--- stdout\n{self.out}\n--- stderr\n{self.err}"
+
+
+@pytest.fixture
+def segtrain(tmp_path):
+    """`segtrain("loss=ce", …)` runs the console script in an empty folder; returns code, out, err."""
+
+    def run(*words, cwd=tmp_path, env=None) -> Result:
+        script = Path(sys.executable).with_name("segtrain")
+        environment = {**os.environ, "SEGTRAIN_CACHE": str(tmp_path / "cache"), "COLUMNS": "200", **(env or {})}
+        environment.pop("HYDRA_FULL_ERROR", None)
+        done = subprocess.run(
+            [str(script), *map(str, words)], cwd=cwd, env=environment, capture_output=True, text=True, timeout=500
+        )
+        return Result(done)
+
+    return run
+
+
+def write_folder_dataset(root: Path, images: int = 6, classes: int = 3, size: tuple[int, int] = (40, 48)) -> Path:
+    """root/{train,val}/{images,masks}: blocks of the classes on background."""
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for part in ("images", "masks"):
+            (root / split / part).mkdir(parents=True, exist_ok=True)
+        for i in range(images):
+            mask = np.zeros(size, dtype=np.uint8)
+            for label in range(1, classes):
+                y, x = rng.integers(0, size[0] - 12), rng.integers(0, size[1] - 12)
+                mask[y : y + 12, x : x + 12] = label
+            image = (mask[..., None] * 80 + rng.integers(0, 60, (*size, 3))).astype(np.uint8)
+            Image.fromarray(image).save(root / split / "images" / f"{split}{i}.png")
+            Image.fromarray(mask).save(root / split / "masks" / f"{split}{i}.png")
+    return root
+
+
+@pytest.fixture
+def folder_dataset(tmp_path) -> Path:
+    return write_folder_dataset(tmp_path / "data")

@@ -1,0 +1,183 @@
+"""What a user reads after a mistake: what, where, what to do; the exit code; no traceback; fast, no torch."""
+
+import pickle
+
+import numpy as np
+import pytest
+from conftest import write_folder_dataset
+from PIL import Image
+
+from segtrain.errors import DataError, did_you_mean
+
+
+def test_an_error_is_three_lines_and_survives_pickling():
+    error = pickle.loads(pickle.dumps(DataError("no mask", "a.png", "add it")))
+    assert str(error) == "data error: no mask\n  where: a.png\n  to do: add it"
+    assert error.exit_code == 3
+
+
+def test_did_you_mean():
+    assert did_you_mean("alhpa", ["alpha", "region"]) == ", did you mean 'alpha'?"
+    assert did_you_mean("zzz", ["alpha"]) == ""
+
+
+CONFIG_ERRORS = {
+    "key": (["loss.alhpa=1"], "loss has no key 'alhpa', did you mean 'alpha'?"),
+    "root key": (["lr=1"], "the config has no key 'lr', did you mean 'optimizer.lr'?"),
+    "group option": (["loss=cedice"], "loss has no option 'cedice', did you mean 'ce_dice'? (options: bce, bce_dice"),
+    "type": (["loss.alpha=abc"], "loss.alpha='abc' must be a number >= 0"),
+    "range": (["loss.alpha=-1"], "loss.alpha=-1 must be a number >= 0"),
+    "choice": (["loss.region.classes=presant"], "loss.region.classes='presant' must be one of present | all"),
+    "added key": (["+loss.gama=2"], "loss: segtrain.losses.PixelRegion takes no 'gama'"),
+    "added root key": (["+trainr.epochs=2"], "there is no key 'trainr', did you mean 'trainer'?"),
+    "missing value": (["dataset=folder"], "dataset.root is not set: give dataset.root=VALUE"),
+    "not an override": (["loss.alpha=[1"], "'loss.alpha=[1' is not key=value"),
+    "unread weighting": (["loss=dice", "weighting=log_ratio"], "is read by nobody: the loss has no ${class_weights}"),
+    "command": (["wieghts"], "no command 'wieghts', did you mean 'weights'?"),
+    "target": (["loss._target_=segtrain.losses.PixelRegoin"], "segtrain.losses has no 'PixelRegoin', did you mean 'PixelRegion'?"),
+    "package": (["loss._target_=nowhere.Loss"], "no package 'nowhere' can be imported from here"),
+    "config dir": (["--config-dir", "nowhere"], "no folder nowhere"),
+    "sweep": (["-m", "loss.alpha=0,x"], "loss.alpha='x' must be a number >= 0 (in the job loss.alpha=x)"),
+}
+
+
+@pytest.mark.parametrize("name", CONFIG_ERRORS)
+def test_config_errors(segtrain, tmp_path, name):
+    words, text = CONFIG_ERRORS[name]
+    result = segtrain(*words)
+    assert result.code == 2, result
+    assert text in result.err
+    assert "Traceback" not in result.err
+    assert "to do:" in result.err
+    assert not (tmp_path / "outputs").exists(), "a mistake must not leave a folder"
+
+
+def test_all_mistakes_come_at_once(segtrain):
+    result = segtrain("loss.alhpa=1", "loss=cedice", "trainer.epocs=3")
+    assert "3 mistakes" in result.err
+    for word in ("alhpa", "cedice", "epocs"):
+        assert word in result.err
+
+
+def test_config_errors_do_not_import_torch(segtrain):
+    result = segtrain("loss.alpha=-1", env={"PYTHONPROFILEIMPORTTIME": "1"})
+    assert "loss.alpha=-1" in result.err
+    imported = {line.rpartition("|")[2].strip() for line in result.err.splitlines() if line.startswith("import time")}
+    assert "hydra" in imported
+    assert not imported & {"torch", "albumentations", "segmentation_models_pytorch", "cv2", "scipy"}
+
+
+
+FOLDER = ["dataset=folder", "dataset.num_classes=3", "trainer.device=cpu", "loader.workers=0"]
+
+
+
+def remove_a_mask(root):
+    (root / "train/masks/train0.png").unlink()
+
+
+def remove_an_image(root):
+    (root / "train/images/train0.png").unlink()
+
+
+def shrink_a_mask(root):
+    Image.fromarray(np.zeros((10, 10), np.uint8)).save(root / "train/masks/train2.png")
+
+
+def wrong_value(root):
+    mask = np.zeros((40, 48), np.uint8)
+    mask[0, :7] = 9
+    Image.fromarray(mask).save(root / "val/masks/val1.png")
+
+
+def truncate_a_mask(root):
+    file = root / "train/masks/train3.png"
+    file.write_bytes(file.read_bytes()[:60])
+
+
+def empty_file(root):
+    (root / "train/masks/train3.png").write_bytes(b"")
+
+
+def colour_mask(root):
+    Image.new("RGB", (48, 40)).save(root / "train/masks/train1.png")
+
+
+def no_val_images(root):
+    for file in (root / "val").glob("*/*.png"):
+        file.unlink()
+
+
+DATA_ERRORS = {
+    remove_a_mask: "data error: 1 images without a mask: train0",
+    remove_an_image: "data error: 1 masks without an image: train0",
+    shrink_a_mask: "data error: image is 48×40, its mask is 10×10 (width × height)",
+    wrong_value: "data error: mask values outside the classes 0 to 2 and ignore_index=255: 9 (7 pixels)",
+    truncate_a_mask: "data error: cannot be decoded:",
+    empty_file: "data error: the file is empty (0 bytes)",
+    colour_mask: "data error: a colour mask (mode RGB)",
+    no_val_images: "data error: the val split is empty",
+}
+
+
+@pytest.mark.parametrize("damage", DATA_ERRORS, ids=lambda f: f.__name__)
+def test_data_errors_come_before_training(segtrain, tmp_path, damage):
+    root = write_folder_dataset(tmp_path / "data")
+    damage(root)
+    result = segtrain(*FOLDER, f"dataset.root={root}")
+    assert result.code == 3, result
+    assert DATA_ERRORS[damage] in result.err
+    assert str(root) in result.err or "val1" in result.err, "the error must name the file"
+    assert "to do:" in result.err
+    assert "Traceback" not in result.err
+    assert "epoch" not in result.out
+
+
+def test_missing_root(segtrain, tmp_path):
+    result = segtrain(*FOLDER, "dataset.root=nowhere")
+    assert result.code == 2
+    assert "no folder nowhere" in result.err
+    assert "dataset.root" in result.err
+
+
+def test_wrong_layout_says_what_was_expected(segtrain, tmp_path):
+    (tmp_path / "data/images").mkdir(parents=True)
+    result = segtrain(*FOLDER, f"dataset.root={tmp_path / 'data'}")
+    assert result.code == 2
+    assert "expected" in result.err
+    assert "dataset.splits=folders|files|ratio" in result.err
+
+
+MODEL_ERRORS = {
+    "encoder": (["model.encoder=resnet19"], "no encoder 'resnet19', did you mean 'resnet18'?"),
+    "cuda": (["trainer.device=cuda:7"], "device 'cuda:7' asked for, but"),
+    "monitor": (["trainer.monitor=iou/crss"], "no score 'iou/crss', did you mean 'iou/cross'?"),
+    "label kind": (["loss=bce"], "the loss is for several labels a pixel, the dataset has one label a pixel"),
+    "encoder weights": (["model.encoder_weights=nowhere.pt"], "no file nowhere.pt"),
+    "precision": (["trainer.precision=float12"], "precision='float12' must be one of auto | float32"),
+}
+
+
+@pytest.mark.parametrize("name", MODEL_ERRORS)
+def test_errors_that_need_torch_come_before_the_first_step(segtrain, name):
+    words, text = MODEL_ERRORS[name]
+    result = segtrain(*words)
+    assert result.code == 2, result
+    assert text in result.err
+    assert "Traceback" not in result.err
+
+
+def test_unwritable_output_folder(segtrain, tmp_path):
+    (tmp_path / "file").touch()
+    result = segtrain(f"hydra.run.dir={tmp_path / 'file' / 'run'}")
+    assert result.code == 5, result
+    assert "the output folder cannot be written" in result.err
+
+
+def test_a_folder_that_holds_a_run_is_refused(segtrain, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/result.json").write_text("{}")
+    result = segtrain("hydra.run.dir=run")
+    assert result.code == 2
+    assert "the run folder holds a run already" in result.err
+    assert [p.name for p in (tmp_path / "run").iterdir()] == ["result.json"]
