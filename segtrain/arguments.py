@@ -65,7 +65,10 @@ def mistake(value, annotation) -> str | None:
         if isinstance(value, str | bytes | dict) or not hasattr(value, "__len__"):
             return "must be a list"
         of = inner[0] if inner else Any
-        return next((f"must be a list, each {m.removeprefix('must be ')}" for v in value if (m := mistake(v, of))), None)
+        return next(
+            (f"must be a list, each {m.removeprefix('must be ')}" for v in value if (m := mistake(v, of))),
+            None,
+        )
     if origin is dict or annotation is dict:
         return None if isinstance(value, dict) else "must be a mapping"
     if annotation is None or annotation is type(None):

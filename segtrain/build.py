@@ -17,14 +17,25 @@ def build(cfg: DictConfig, part: str, **provided):
         if isinstance(cause, SegtrainError):
             raise cause from None
         if isinstance(cause, ValueError):
-            raise ConfigError(str(cause), where=f"{part} ({cfg[part]._target_})", fix=f"change {part} in the config") from error
+            raise ConfigError(
+                str(cause), where=f"{part} ({cfg[part]._target_})", fix=f"change {part} in the config"
+            ) from error
         raise
 
 
 def build_dataset(cfg: DictConfig, split: str):
     """One split of the dataset. Raises ConfigError when a class of the user's lacks what segtrain needs."""
     dataset = build(cfg, "dataset", split=split)
-    needed = ("num_classes", "class_names", "ignore_index", "background", "multilabel", "names", "image", "mask")
+    needed = (
+        "num_classes",
+        "class_names",
+        "ignore_index",
+        "background",
+        "multilabel",
+        "names",
+        "image",
+        "mask",
+    )
     missing = [name for name in needed if not hasattr(dataset, name)]
     if missing:
         raise ConfigError(

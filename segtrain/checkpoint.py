@@ -22,7 +22,9 @@ def save_checkpoint(state: dict, file: Path) -> None:
     except (OSError, RuntimeError) as error:  # torch.save turns a full disk into a RuntimeError
         part.unlink(missing_ok=True)
         raise DiskError(
-            f"the checkpoint cannot be written: {str(error).splitlines()[0]}", str(file), "free space, then `segtrain resume`"
+            f"the checkpoint cannot be written: {str(error).splitlines()[0]}",
+            str(file),
+            "free space, then `segtrain resume`",
         ) from error
 
 

@@ -57,7 +57,10 @@ class ClassCounts:
 
 
 def count_classes(
-    dataset: SegmentationDataset, cache: Path | None = None, threads: int | None = None, progress: bool = False
+    dataset: SegmentationDataset,
+    cache: Path | None = None,
+    threads: int | None = None,
+    progress: bool = False,
 ) -> ClassCounts:
     """Count the masks of a dataset.
 
@@ -101,7 +104,7 @@ def _count(dataset, indices, threads: int | None, progress: bool) -> np.ndarray:
 def _bar(total: int, progress: bool):
     from tqdm import tqdm
 
-    return tqdm(desc="counting classes", unit="mask", total=total, disable=not progress, leave=False)
+    return tqdm(desc="counting classes", unit="mask", total=total, leave=False, disable=None if progress else True)
 
 
 def _count_one(dataset, index: int) -> np.ndarray:

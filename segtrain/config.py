@@ -15,9 +15,19 @@ from segtrain.signatures import signature_of
 
 SEARCH_PATH = "pkg://segtrain.configs"
 ROOT_KEYS = {"seed": NonNegativeInt, "class_weights": Weights | None, "debug": bool}
-PARTS = (
-    "dataset augment sampling loader weighting model loss optimizer schedule metric trainer"
-).split()
+PARTS = [
+    "dataset",
+    "augment",
+    "sampling",
+    "loader",
+    "weighting",
+    "model",
+    "loss",
+    "optimizer",
+    "schedule",
+    "metric",
+    "trainer",
+]
 # Arguments that build.py fills in, so a config need not (and a required one is not missing).
 PROVIDED = {
     "dataset": {"split"},
@@ -164,7 +174,9 @@ def check_config(cfg: DictConfig) -> None:
 
     Raises ConfigError that lists all mistakes: unknown and missing keys, types, ranges, a weighting nobody reads.
     """
-    mistakes = [f"there is no key {k!r}{did_you_mean(k, [*PARTS, *ROOT_KEYS])}" for k in cfg if k not in (*PARTS, *ROOT_KEYS)]
+    mistakes = [
+        f"there is no key {k!r}{did_you_mean(k, [*PARTS, *ROOT_KEYS])}" for k in cfg if k not in (*PARTS, *ROOT_KEYS)
+    ]
     mistakes += [f"{k}={cfg[k]!r} {m}" for k, t in ROOT_KEYS.items() if k in cfg and (m := mistake(_plain(cfg[k]), t))]
     for part in PARTS:
         if not isinstance(cfg.get(part), DictConfig):
@@ -245,7 +257,9 @@ def load_saved(file: Path, overrides: list[str], trust: list[str]) -> DictConfig
         raise ConfigError(f"{file.parent} holds no run: config.yaml is missing", fix="name the folder of a run")
     cfg = OmegaConf.load(file)
     if "${" in file.read_text(encoding="utf-8"):
-        raise ConfigError("a saved config must be resolved, this one holds ${…}", str(file), "use the file the run wrote")
+        raise ConfigError(
+            "a saved config must be resolved, this one holds ${…}", str(file), "use the file the run wrote"
+        )
     for text in overrides:
         key, equals, value = text.partition("=")
         if not equals:

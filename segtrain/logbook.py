@@ -87,7 +87,9 @@ class Progress:
         else:
             rate = self._done / max(time.time() - self._started, 1e-9)
             left = (self._total - self._done) / max(rate, 1e-9)
-            log.info(f"{self._title}: {self._done}/{self._total}, loss {loss:.4f}, {rate:.1f} images/s, {left:.0f} s left")
+            log.info(
+                f"{self._title}: {self._done}/{self._total}, loss {loss:.4f}, {rate:.1f} images/s, {left:.0f} s left"
+            )
 
     def close(self) -> None:
         self._bar.close()
@@ -101,7 +103,9 @@ def _tag(key: str) -> str:
     if kind == "val" and rest.startswith(("iou/", "dice/", "precision/", "recall/")):
         return rest
     if kind in ("train", "val"):
-        return f"loss/{kind}{rest.removeprefix('loss').replace('/', '_')}" if rest.startswith("loss") else f"means/{rest}"
+        return (
+            f"loss/{kind}{rest.removeprefix('loss').replace('/', '_')}" if rest.startswith("loss") else f"means/{rest}"
+        )
     return f"run/{key}"
 
 

@@ -64,7 +64,13 @@ def unetplusplus(
 ) -> SegmentationModel:
     """UNet++. Zhou et al., 2018, https://arxiv.org/abs/1807.10165"""
     return _model(
-        "UnetPlusPlus", num_classes, encoder, encoder_weights, mean, std, decoder_channels=tuple(decoder_channels)
+        "UnetPlusPlus",
+        num_classes,
+        encoder,
+        encoder_weights,
+        mean,
+        std,
+        decoder_channels=tuple(decoder_channels),
     )
 
 
@@ -111,11 +117,17 @@ def _model(name: str, num_classes: int, encoder: str, encoder_weights: str | Non
     from_file = encoder_weights if encoder_weights not in (None, "imagenet") else None
     if from_file is not None and not Path(from_file).is_file():
         raise ConfigError(
-            f"no file {from_file}", "model.encoder_weights", "use null (random), imagenet, or the path of a state dict"
+            f"no file {from_file}",
+            "model.encoder_weights",
+            "use null (random), imagenet, or the path of a state dict",
         )
     try:
         network = getattr(smp, name)(
-            encoder, encoder_weights=None if from_file else encoder_weights, in_channels=3, classes=num_classes, **decoder
+            encoder,
+            encoder_weights=None if from_file else encoder_weights,
+            in_channels=3,
+            classes=num_classes,
+            **decoder,
         )
     except OSError as error:  # the hub's errors of a missing network are OSErrors
         raise ConfigError(

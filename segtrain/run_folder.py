@@ -24,10 +24,28 @@ from segtrain.errors import ConfigError, DiskError, Preempted, SegtrainError
 log = logging.getLogger("segtrain")
 
 # What may differ between two runs of one setting.
-UNSIGNED = ("seed", "debug", "class_weights", "dataset.root", "loader.workers", "loader.cache", "trainer.device",
-            "trainer.checkpoint_every", "trainer.panel_images")  # fmt: skip
-PACKAGES = ("torch", "torchvision", "segmentation-models-pytorch", "hydra-core", "omegaconf", "albumentations",
-            "tensorboard", "numpy", "pillow")  # fmt: skip
+UNSIGNED = (
+    "seed",
+    "debug",
+    "class_weights",
+    "dataset.root",
+    "loader.workers",
+    "loader.cache",
+    "trainer.device",
+    "trainer.checkpoint_every",
+    "trainer.panel_images",
+)
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "segmentation-models-pytorch",
+    "hydra-core",
+    "omegaconf",
+    "albumentations",
+    "tensorboard",
+    "numpy",
+    "pillow",
+)
 
 
 def make_run_folder(folder: Path) -> Path:
@@ -37,16 +55,22 @@ def make_run_folder(folder: Path) -> Path:
         try:
             folder.mkdir()
         except FileExistsError:
-            runs = [name for name in ("config.yaml", "result.json", ".hydra", "multirun.yaml") if (folder / name).exists()]
+            runs = [
+                name for name in ("config.yaml", "result.json", ".hydra", "multirun.yaml") if (folder / name).exists()
+            ]
             if runs:
                 raise ConfigError(
-                    "the run folder holds a run already", str(folder), "name another folder, or `segtrain resume` the run"
+                    "the run folder holds a run already",
+                    str(folder),
+                    "name another folder, or `segtrain resume` the run",
                 ) from None
         (folder / ".writable").touch()
         (folder / ".writable").unlink()
     except OSError as error:
         raise DiskError(
-            f"the output folder cannot be written: {error.strerror}", str(folder), "set hydra.run.dir (with -m: hydra.sweep.dir)"
+            f"the output folder cannot be written: {error.strerror}",
+            str(folder),
+            "set hydra.run.dir (with -m: hydra.sweep.dir)",
         ) from error
     return folder
 
@@ -91,7 +115,9 @@ class RunFolder:
             part.write_text(json.dumps(_plain(content), indent=2, allow_nan=False) + "\n", encoding="utf-8")
             os.replace(part, file)
         except OSError as error:
-            raise DiskError(f"cannot be written: {error.strerror}", str(file), "free space or set hydra.run.dir") from error
+            raise DiskError(
+                f"cannot be written: {error.strerror}", str(file), "free space or set hydra.run.dir"
+            ) from error
 
     def write_inputs(self, cfg: DictConfig, counts: ClassCounts, names: list[str]) -> None:
         """config.yaml, environment.json, class_counts.json, class_weights.json."""
@@ -116,7 +142,13 @@ class RunFolder:
 
     def write_result(self, best: dict, scores: dict[str, float], per_class: list[dict], **more) -> None:
         seconds = round(time.time() - self._started, 2)
-        result = {"status": "finished", "best": best, "scores": scores, "per_class": per_class, "seconds": seconds}
+        result = {
+            "status": "finished",
+            "best": best,
+            "scores": scores,
+            "per_class": per_class,
+            "seconds": seconds,
+        }
         self.write_json("result.json", {**result, **more})
 
 

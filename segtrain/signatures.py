@@ -71,6 +71,8 @@ def _in_file(file: Path, path: list[str], module: str) -> Signature | str | None
             return signature_of(full) if len(path) == 1 else None
         except LookupError as error:
             return str(error)
+    if folder is not None and ((folder / name).is_dir() or (folder / f"{name}.py").is_file()):
+        return f"{module}.{name} is a module, not a class"
     if dynamic:
         return None
     return f"{module} has no {name!r}{did_you_mean(name, [*nodes, *imports])}"
@@ -131,7 +133,10 @@ def _evaluate(annotation: ast.expr | None, file: Path):
     own = {name: _evaluate(aliases[name], file) for name in names & aliases.keys()}
     calls = [n.func for n in ast.walk(annotation) if isinstance(n, ast.Call)]
     harmless = {"Range", "len", "min", "max", "all"}
-    if not all(isinstance(f, ast.Name) and f.id in harmless for f in calls) or not names <= _NAMESPACE.keys() | own.keys():
+    if (
+        not all(isinstance(f, ast.Name) and f.id in harmless for f in calls)
+        or not names <= _NAMESPACE.keys() | own.keys()
+    ):
         return Any
     return eval(compile(ast.Expression(annotation), "<annotation>", "eval"), {**_NAMESPACE, **own})
 

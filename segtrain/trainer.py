@@ -97,7 +97,17 @@ class Trainer:
             )
 
     def fit(
-        self, model, loss, optimizer, schedule, train, val, scores, run: RunFolder, config: dict, resume: bool = False
+        self,
+        model,
+        loss,
+        optimizer,
+        schedule,
+        train,
+        val,
+        scores,
+        run: RunFolder,
+        config: dict,
+        resume: bool = False,
     ) -> dict:
         """Train; leaves checkpoints, metrics.csv, TensorBoard events and pictures in `run`.
 
@@ -156,7 +166,9 @@ class _Fit:
         self.stopping = False
         self.logbook = Logbook(run.path)
         self._bad = torch.zeros((), device=self.device)  # becomes 1 at the first loss that is not finite
-        self._shown = panels.images_with_rare_classes(val.dataset, settings.panel_images) if settings.panel_images else []
+        self._shown = (
+            panels.images_with_rare_classes(val.dataset, settings.panel_images) if settings.panel_images else []
+        )
 
     @property
     def steps(self) -> int:
@@ -206,7 +218,11 @@ class _Fit:
         progress.close()
         self._check_finite()
         seconds = time.perf_counter() - started
-        means = {("train/loss" if k == "loss" else f"train/loss/{k}"): float(v) / images for k, v in sums.items() if k != "images"}
+        means = {
+            ("train/loss" if k == "loss" else f"train/loss/{k}"): float(v) / images
+            for k, v in sums.items()
+            if k != "images"
+        }
         return {
             "epoch": self.state.epoch,
             "step": self.state.step,
@@ -278,18 +294,32 @@ class _Fit:
         """Score the validation images; keeps the checkpoint when it is the best so far."""
         model = self.average.module if self.average is not None else self.forward
         progress = Progress("validation", len(self.val))
-        loss = evaluate(model, self.val, self.scores, self.device, self.settings.autocast, self.loss,
-                        self.val.dataset.names, self.settings.val_batches, progress.advance)  # fmt: skip
+        loss = evaluate(
+            model,
+            self.val,
+            self.scores,
+            self.device,
+            self.settings.autocast,
+            self.loss,
+            self.val.dataset.names,
+            self.settings.val_batches,
+            progress.advance,
+        )
         progress.close()
         scores = self.scores.compute()
         value = loss if self.settings.monitor == "loss" else scores[self.settings.monitor]
         best = self.state.best
         lower_is_better = self.settings.monitor == "loss"
-        if best is None or (best["value"] is None and not math.isnan(value)) or (
-            not math.isnan(value) and (value < best["value"] if lower_is_better else value > best["value"])
+        if (
+            best is None
+            or (best["value"] is None and not math.isnan(value))
+            or (not math.isnan(value) and (value < best["value"] if lower_is_better else value > best["value"]))
         ):
-            self.state.best = {"epoch": self.state.epoch, "monitor": self.settings.monitor,
-                               "value": None if math.isnan(value) else value}  # fmt: skip
+            self.state.best = {
+                "epoch": self.state.epoch,
+                "monitor": self.settings.monitor,
+                "value": None if math.isnan(value) else value,
+            }
             self.best_scores, self.best_per_class = {**scores, "loss": loss}, per_class_rows(self.scores)
             self.run.write_per_image("per_image.npz", self.scores)
             self.save("best.pt")
@@ -357,7 +387,9 @@ def _precision(name: str, device: torch.device) -> torch.dtype:
     if name == "auto":
         return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
     if name not in known:
-        raise ValueError(f"Trainer: precision={name!r} must be one of auto | {' | '.join(known)}{did_you_mean(name, known)}")
+        raise ValueError(
+            f"Trainer: precision={name!r} must be one of auto | {' | '.join(known)}{did_you_mean(name, known)}"
+        )
     return known[name]
 
 

@@ -52,7 +52,11 @@ class LogRatio:
 
     @checked
     def __init__(
-        self, mu: Positive = 1.0, floor: NonNegative = 1.0, normalize: Normalize = "none", max_ratio: Ratio | None = None
+        self,
+        mu: Positive = 1.0,
+        floor: NonNegative = 1.0,
+        normalize: Normalize = "none",
+        max_ratio: Ratio | None = None,
     ):
         self.mu, self.floor, self._finish = mu, floor, _Finish(normalize, max_ratio)
 
@@ -100,7 +104,10 @@ class EffectiveNumber:
 
     @checked
     def __init__(
-        self, beta: FractionBelowOne = 0.9999999, normalize: Normalize = "none", max_ratio: Ratio | None = None
+        self,
+        beta: FractionBelowOne = 0.9999999,
+        normalize: Normalize = "none",
+        max_ratio: Ratio | None = None,
     ):
         self.beta, self._finish = beta, _Finish(normalize, max_ratio)
 

@@ -13,9 +13,14 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 # A training of a few seconds.
 TINY = [
-    "dataset.train_images=16", "dataset.val_images=8", "dataset.size=[32,32]", "trainer.epochs=1",
-    "loader.workers=0", "model.decoder_channels=[32,16,8,8,8]", "trainer.device=cpu",
-]  # fmt: skip
+    "dataset.train_images=16",
+    "dataset.val_images=8",
+    "dataset.size=[32,32]",
+    "trainer.epochs=1",
+    "loader.workers=0",
+    "model.decoder_channels=[32,16,8,8,8]",
+    "trainer.device=cpu",
+]
 
 
 class Result:
@@ -32,10 +37,20 @@ def segtrain(tmp_path):
 
     def run(*words, cwd=tmp_path, env=None) -> Result:
         script = Path(sys.executable).with_name("segtrain")
-        environment = {**os.environ, "SEGTRAIN_CACHE": str(tmp_path / "cache"), "COLUMNS": "200", **(env or {})}
+        environment = {
+            **os.environ,
+            "SEGTRAIN_CACHE": str(tmp_path / "cache"),
+            "COLUMNS": "200",
+            **(env or {}),
+        }
         environment.pop("HYDRA_FULL_ERROR", None)
         done = subprocess.run(
-            [str(script), *map(str, words)], cwd=cwd, env=environment, capture_output=True, text=True, timeout=500
+            [str(script), *map(str, words)],
+            cwd=cwd,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=500,
         )
         return Result(done)
 

@@ -24,7 +24,10 @@ def test_did_you_mean():
 CONFIG_ERRORS = {
     "key": (["loss.alhpa=1"], "loss has no key 'alhpa', did you mean 'alpha'?"),
     "root key": (["lr=1"], "the config has no key 'lr', did you mean 'optimizer.lr'?"),
-    "group option": (["loss=cedice"], "loss has no option 'cedice', did you mean 'ce_dice'? (options: bce, bce_dice"),
+    "group option": (
+        ["loss=cedice"],
+        "loss has no option 'cedice', did you mean 'ce_dice'? (options: bce, bce_dice",
+    ),
     "type": (["loss.alpha=abc"], "loss.alpha='abc' must be a number >= 0"),
     "range": (["loss.alpha=-1"], "loss.alpha=-1 must be a number >= 0"),
     "choice": (["loss.region.classes=presant"], "loss.region.classes='presant' must be one of present | all"),
@@ -32,9 +35,15 @@ CONFIG_ERRORS = {
     "added root key": (["+trainr.epochs=2"], "there is no key 'trainr', did you mean 'trainer'?"),
     "missing value": (["dataset=folder"], "dataset.root is not set: give dataset.root=VALUE"),
     "not an override": (["loss.alpha=[1"], "'loss.alpha=[1' is not key=value"),
-    "unread weighting": (["loss=dice", "weighting=log_ratio"], "is read by nobody: the loss has no ${class_weights}"),
+    "unread weighting": (
+        ["loss=dice", "weighting=log_ratio"],
+        "is read by nobody: the loss has no ${class_weights}",
+    ),
     "command": (["wieghts"], "no command 'wieghts', did you mean 'weights'?"),
-    "target": (["loss._target_=segtrain.losses.PixelRegoin"], "segtrain.losses has no 'PixelRegoin', did you mean 'PixelRegion'?"),
+    "target": (
+        ["loss._target_=segtrain.losses.PixelRegoin"],
+        "segtrain.losses has no 'PixelRegoin', did you mean 'PixelRegion'?",
+    ),
     "package": (["loss._target_=nowhere.Loss"], "no package 'nowhere' can be imported from here"),
     "config dir": (["--config-dir", "nowhere"], "no folder nowhere"),
     "sweep": (["-m", "loss.alpha=0,x"], "loss.alpha='x' must be a number >= 0 (in the job loss.alpha=x)"),
@@ -67,9 +76,7 @@ def test_config_errors_do_not_import_torch(segtrain):
     assert not imported & {"torch", "albumentations", "segmentation_models_pytorch", "cv2", "scipy"}
 
 
-
 FOLDER = ["dataset=folder", "dataset.num_classes=3", "trainer.device=cpu", "loader.workers=0"]
-
 
 
 def remove_a_mask(root):

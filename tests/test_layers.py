@@ -49,5 +49,7 @@ def test_hydra_and_omegaconf_stay_at_the_top(file):
 
 
 def test_only_build_calls_instantiate():
-    users = [f.name for f in MODULES if "instantiate" in f.read_text(encoding="utf-8").replace("instantiate_sweeper", "")]
+    users = [
+        f.name for f in MODULES if "instantiate" in f.read_text(encoding="utf-8").replace("instantiate_sweeper", "")
+    ]
     assert users == ["build.py"]

@@ -82,17 +82,22 @@ HAND_TARGET = torch.tensor([[[0, 1]]])
         # class 0: TP 0.8, P 1.2, Y 1; class 1: TP 0.6, P 0.8, Y 1
         (Jaccard(smooth=1e-9), ((1 - 0.8 / 1.4) + (1 - 0.6 / 1.2)) / 2),
         (Dice(smooth=1e-9), ((1 - 1.6 / 2.2) + (1 - 1.2 / 1.8)) / 2),
-        (Tversky(smooth=1e-9), ((1 - 0.8 / (0.8 + 0.3 * 0.4 + 0.7 * 0.2)) + (1 - 0.6 / (0.6 + 0.3 * 0.2 + 0.7 * 0.4))) / 2),
+        (
+            Tversky(smooth=1e-9),
+            ((1 - 0.8 / (0.8 + 0.3 * 0.4 + 0.7 * 0.2)) + (1 - 0.6 / (0.6 + 0.3 * 0.2 + 0.7 * 0.4))) / 2,
+        ),
         (Dice(smooth=1e-9, classes=[1]), 1 - 1.2 / 1.8),
         (Dice(smooth=1e-9, class_weights=[1.0, 3.0]), ((1 - 1.6 / 2.2) + 3 * (1 - 1.2 / 1.8)) / 4),
         (Dice(smooth=1e-9, aggregate="agnostic"), 1 - 2.8 / 4),
         (Jaccard(smooth=1e-9, log=True), -(math.log(0.8 / 1.4) + math.log(0.6 / 1.2)) / 2),
         (Jaccard(smooth=1e-9, gamma=2.0), ((1 - 0.8 / 1.4) ** 2 + (1 - 0.6 / 1.2) ** 2) / 2),
         (GeneralizedDice(smooth=1e-9), 1 - 2 * 1.4 / 4),
-        (PixelRegion(CrossEntropy(), Dice(smooth=1e-9, classes=[1]), alpha=0.5, pixel_weight=2.0),
-         -(math.log(0.8) + math.log(0.6)) + 0.5 * (1 - 1.2 / 1.8)),
+        (
+            PixelRegion(CrossEntropy(), Dice(smooth=1e-9, classes=[1]), alpha=0.5, pixel_weight=2.0),
+            -(math.log(0.8) + math.log(0.6)) + 0.5 * (1 - 1.2 / 1.8),
+        ),
     ],
-)  # fmt: skip
+)
 def test_by_hand(loss, expected):
     assert loss(HAND_LOGITS, HAND_TARGET).item() == pytest.approx(expected, rel=1e-7)
 
@@ -108,10 +113,16 @@ def reference_loss(entry, ignore_index):
     if entry["loss"] == "ce":
         return CrossEntropy(class_weights=entry["class_weights"], ignore_index=ignore_index)
     return Tversky(
-        entry["alpha"], entry["beta"], aggregate=entry["aggregate"], classes=entry["classes"],
-        log=entry["form"] == "log", gamma=entry["gamma"], smooth=entry["smooth"],
-        class_weights=entry["class_weights"], ignore_index=ignore_index,
-    )  # fmt: skip
+        entry["alpha"],
+        entry["beta"],
+        aggregate=entry["aggregate"],
+        classes=entry["classes"],
+        log=entry["form"] == "log",
+        gamma=entry["gamma"],
+        smooth=entry["smooth"],
+        class_weights=entry["class_weights"],
+        ignore_index=ignore_index,
+    )
 
 
 @pytest.mark.parametrize("case", REFERENCE, ids=lambda case: f"case {case['case']}")
@@ -134,7 +145,11 @@ def test_reference_values_and_gradient_norms(case):
 @pytest.mark.parametrize("name", ["jaccard", "dice", "tversky"])
 def test_the_named_losses_are_tversky_with_their_weights(name):
     logits, target = batch()
-    loss, weights = {"jaccard": (Jaccard(), (1, 1)), "dice": (Dice(), (0.5, 0.5)), "tversky": (Tversky(), (0.3, 0.7))}[name]
+    loss, weights = {
+        "jaccard": (Jaccard(), (1, 1)),
+        "dice": (Dice(), (0.5, 0.5)),
+        "tversky": (Tversky(), (0.3, 0.7)),
+    }[name]
     assert loss(logits, target) == Tversky(*map(float, weights))(logits, target)
 
 
@@ -190,7 +205,9 @@ def test_pixel_region_takes_losses_that_share_no_table():
 
     logits, target = batch()
     loss = PixelRegion(CrossEntropy(), Mine(), alpha=0.5)
-    assert loss(logits, target).item() == pytest.approx((CrossEntropy()(logits, target) + 0.5 * logits.square().mean()).item())
+    assert loss(logits, target).item() == pytest.approx(
+        (CrossEntropy()(logits, target) + 0.5 * logits.square().mean()).item()
+    )
 
 
 @pytest.mark.parametrize("name", SOFTMAX_LOSSES)
@@ -231,7 +248,10 @@ def test_ignored_pixels_change_nothing(seed, name):
 
 
 @settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 10_000), name=st.sampled_from(["ce + dice", "jaccard", "dice", "focal + tversky", "generalized dice"]))
+@given(
+    seed=st.integers(0, 10_000),
+    name=st.sampled_from(["ce + dice", "jaccard", "dice", "focal + tversky", "generalized dice"]),
+)
 def test_permuting_classes_changes_nothing(seed, name):
     logits, target = batch(seed=seed)
     order = torch.randperm(3, generator=torch.Generator().manual_seed(seed))
@@ -275,7 +295,9 @@ def test_half_precision_logits_at_512(name, dtype):
 EDGE_TARGETS = {
     "all ignored": torch.full((2, 4, 4), 255),
     "single class": torch.zeros(2, 4, 4, dtype=torch.long),
-    "one pixel": torch.full((2, 4, 4), 255).index_put((torch.tensor(0), torch.tensor(1), torch.tensor(1)), torch.tensor(2)),
+    "one pixel": torch.full((2, 4, 4), 255).index_put(
+        (torch.tensor(0), torch.tensor(1), torch.tensor(1)), torch.tensor(2)
+    ),
 }
 
 
@@ -317,7 +339,10 @@ def test_integer_targets_of_any_width(dtype):
 def test_labels_that_are_no_class_are_named():
     logits, target = batch(ignored=0)
     target[1, :2, 0] = 7
-    with pytest.raises(ValueError, match="label 7 is no class of 0 to 2 and not ignore_index=255: 2 pixels, the first in image 1"):
+    with pytest.raises(
+        ValueError,
+        match="label 7 is no class of 0 to 2 and not ignore_index=255: 2 pixels, the first in image 1",
+    ):
         CrossEntropy()(logits, target)
 
 

@@ -44,7 +44,16 @@ def evaluate_run(cfg, run: Path, split: str, checkpoint: str):
     loss = build_loss(cfg, dataset.multilabel).to(trainer.device)
     batches = build(cfg, "loader").evaluation(dataset)
     progress = Progress(split, len(batches))
-    mean_loss = evaluate(model, batches, scores, trainer.device, trainer.autocast, loss, dataset.names,
-                         trainer.val_batches, progress.advance)  # fmt: skip
+    mean_loss = evaluate(
+        model,
+        batches,
+        scores,
+        trainer.device,
+        trainer.autocast,
+        loss,
+        dataset.names,
+        trainer.val_batches,
+        progress.advance,
+    )
     progress.close()
     return scores, {"scores": {**scores.compute(), "loss": mean_loss}, "per_class": per_class_rows(scores)}

@@ -10,7 +10,13 @@ def counts_table(counts: ClassCounts, weights: list[float] | None, val_counts: C
     """Pixels, share, images and weight of each class, and what of the images has no foreground."""
     columns = ["class", "pixels", "share", "images", "weight"]
     rows = [
-        [name, f"{counts.pixels[i]:,}", share(counts.share[i]), str(counts.images[i]), number(weights[i] if weights else 1)]
+        [
+            name,
+            f"{counts.pixels[i]:,}",
+            share(counts.share[i]),
+            str(counts.images[i]),
+            number(weights[i] if weights else 1),
+        ]
         for i, name in enumerate(counts.class_names)
     ]
     if val_counts is not None:
@@ -32,7 +38,11 @@ def scores_table(per_class: list[dict], counts_share: dict[str, float] | None = 
     return table(
         columns,
         [
-            [row["name"], *(percent(row[key]) for key in ("iou", "dice", "precision", "recall")), f"{row['support']:,}"]
+            [
+                row["name"],
+                *(percent(row[key]) for key in ("iou", "dice", "precision", "recall")),
+                f"{row['support']:,}",
+            ]
             + ([share(counts_share[row["name"]])] if counts_share else [])
             for row in rows
         ],

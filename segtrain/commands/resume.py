@@ -20,7 +20,9 @@ def main(words: list[str]) -> int:
     if run.read_result().get("status") == "finished":
         raise ConfigError("the run is finished", str(run.path), "start a new run, with more trainer.epochs")
     if not (run.checkpoints / "last.pt").is_file():
-        raise ConfigError("there is no checkpoint to go on from", str(run.checkpoints / "last.pt"), "start the run again")
+        raise ConfigError(
+            "there is no checkpoint to go on from", str(run.checkpoints / "last.pt"), "start the run again"
+        )
     _log_to(run.path / "segtrain.log")
     with run:
         train(cfg, run, resume=True)
@@ -29,5 +31,7 @@ def main(words: list[str]) -> int:
 
 def _log_to(file: Path) -> None:
     logging.basicConfig(
-        level=logging.INFO, format="%(message)s", handlers=[logging.StreamHandler(), logging.FileHandler(file)]
+        level=logging.INFO,
+        format="%(message)s",
+        handlers=[logging.StreamHandler(), logging.FileHandler(file)],
     )

@@ -42,7 +42,16 @@ def train(cfg: DictConfig, run: RunFolder, resume: bool = False) -> float | None
 
     run.write_inputs(cfg, counts, train_set.names + val_set.names)
     result = trainer.fit(
-        model, loss, optimizer, schedule, train_batches, val_batches, scores, run, config=flat(cfg), resume=resume
+        model,
+        loss,
+        optimizer,
+        schedule,
+        train_batches,
+        val_batches,
+        scores,
+        run,
+        config=flat(cfg),
+        resume=resume,
     )
     run.write_result(**result)
     log.info(final_report(result, counts, run.path))

@@ -57,8 +57,15 @@ class Augment:
         steps += [A.VerticalFlip(p=vertical_flip)] if vertical_flip else []
         steps += [A.RandomRotate90(p=rotate_90)] if rotate_90 else []
         if brightness or contrast or saturation or hue:
-            steps.append(A.ColorJitter((1 - brightness, 1 + brightness), (1 - contrast, 1 + contrast),
-                                       (1 - saturation, 1 + saturation), (-hue / 2, hue / 2), p=0.8))  # fmt: skip
+            steps.append(
+                A.ColorJitter(
+                    (1 - brightness, 1 + brightness),
+                    (1 - contrast, 1 + contrast),
+                    (1 - saturation, 1 + saturation),
+                    (-hue / 2, hue / 2),
+                    p=0.8,
+                )
+            )
         steps += [A.GaussNoise(std_range=(0, noise), p=0.3)] if noise else []
         steps += [A.GaussianBlur(p=blur)] if blur else []
         self._pipeline = A.Compose(steps) if steps else None

@@ -56,7 +56,9 @@ def check_classes(owner: str, num_classes: int, class_names, background: int | N
         raise ConfigError(f"class names repeat: {', '.join(names)}", owner, "make dataset.class_names unique")
     if background is not None and not 0 <= background < num_classes:
         raise ConfigError(
-            f"background={background} is no class of 0 to {num_classes - 1}", owner, "set dataset.background to a class index or null"
+            f"background={background} is no class of 0 to {num_classes - 1}",
+            owner,
+            "set dataset.background to a class index or null",
         )
     return names
 

@@ -8,7 +8,14 @@ import numpy as np
 
 from segtrain.arguments import Fraction, Label, NonNegativeInt, PositiveInt, checked
 from segtrain.data.dataset import SPLITS, check_classes
-from segtrain.data.image_files import IMAGE_SUFFIXES, MASK_SUFFIXES, image_size, mask_histogram, read_image, read_mask
+from segtrain.data.image_files import (
+    IMAGE_SUFFIXES,
+    MASK_SUFFIXES,
+    image_size,
+    mask_histogram,
+    read_image,
+    read_mask,
+)
 from segtrain.errors import ConfigError, DataError
 
 
@@ -124,7 +131,9 @@ def _by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
             continue
         if path.stem in found:
             raise DataError(
-                f"two files with the stem {path.stem!r}", f"{found[path.stem]} and {path}", "rename or remove one"
+                f"two files with the stem {path.stem!r}",
+                f"{found[path.stem]} and {path}",
+                "rename or remove one",
             )
         found[path.stem] = path
     return found

@@ -16,7 +16,7 @@ def read_image(path: Path) -> np.ndarray:
     with _open(path) as file:
         if file.mode.startswith(("I", "F")):
             raise DataError(f"image of mode {file.mode}: more than 8 bits a channel", str(path), "convert it to 8 bits")
-        return np.asarray(_load(file, path).convert("RGB"))
+        return np.array(_load(file, path).convert("RGB"))
 
 
 def read_mask(path: Path) -> np.ndarray:
@@ -27,10 +27,12 @@ def read_mask(path: Path) -> np.ndarray:
             if values.max(initial=0) > 255 or values.min(initial=0) < 0:
                 worst = values.max() if values.max() > 255 else values.min()
                 raise DataError(
-                    f"mask value {worst} ({(values == worst).sum()} pixels) is not from 0 to 255", str(path), "renumber the classes"
+                    f"mask value {worst} ({(values == worst).sum()} pixels) is not from 0 to 255",
+                    str(path),
+                    "renumber the classes",
                 )
             return values.astype(np.uint8)
-        return np.asarray(_index(file, path)).astype(np.uint8, copy=False)
+        return np.array(_index(file, path)).astype(np.uint8, copy=False)
 
 
 def mask_histogram(path: Path) -> np.ndarray:

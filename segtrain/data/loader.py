@@ -28,7 +28,9 @@ class Loader:
     """
 
     @checked
-    def __init__(self, batch_size: PositiveInt = 8, workers: NonNegativeInt = 2, cache: Literal["none", "ram"] = "none"):
+    def __init__(
+        self, batch_size: PositiveInt = 8, workers: NonNegativeInt = 2, cache: Literal["none", "ram"] = "none"
+    ):
         self.batch_size, self.workers, self.cache = batch_size, workers, cache
 
     def train(self, dataset: SegmentationDataset, augment, sampling, seed: int) -> "TrainBatches":
@@ -116,7 +118,13 @@ class InMemory:
         from tqdm import tqdm
 
         self._dataset = dataset
-        indices = tqdm(range(len(dataset.names)), desc="reading images into memory", unit="image", leave=False)
+        indices = tqdm(
+            range(len(dataset.names)),
+            desc="reading images into memory",
+            unit="image",
+            leave=False,
+            disable=None,
+        )
         self._samples = [(dataset.image(i), dataset.mask(i)) for i in indices]
 
     def __getattr__(self, name):

@@ -24,7 +24,10 @@ class BinaryCrossEntropy(nn.Module):
 
     @checked
     def __init__(
-        self, class_weights: Weights | None = None, pos_weight: Weights | None = None, ignore_index: Label = 255
+        self,
+        class_weights: Weights | None = None,
+        pos_weight: Weights | None = None,
+        ignore_index: Label = 255,
     ):
         super().__init__()
         self.ignore_index = ignore_index

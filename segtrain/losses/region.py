@@ -115,9 +115,7 @@ class Jaccard(Tversky):
         ignore_index: Label = 255,
         activation: Literal["softmax", "sigmoid"] = "softmax",
     ):
-        super().__init__(
-            1.0, 1.0, aggregate, classes, log, gamma, smooth, class_weights, ignore_index, activation
-        )  # fmt: skip
+        super().__init__(1.0, 1.0, aggregate, classes, log, gamma, smooth, class_weights, ignore_index, activation)
 
 
 class Dice(Tversky):
@@ -135,9 +133,7 @@ class Dice(Tversky):
         ignore_index: Label = 255,
         activation: Literal["softmax", "sigmoid"] = "softmax",
     ):
-        super().__init__(
-            0.5, 0.5, aggregate, classes, log, gamma, smooth, class_weights, ignore_index, activation
-        )  # fmt: skip
+        super().__init__(0.5, 0.5, aggregate, classes, log, gamma, smooth, class_weights, ignore_index, activation)
 
 
 class GeneralizedDice(nn.Module):
@@ -154,7 +150,12 @@ class GeneralizedDice(nn.Module):
         activation: Literal["softmax", "sigmoid"] = "softmax",
     ):
         super().__init__()
-        self.smooth, self.ignore_index, self.activation, self.request = smooth, ignore_index, activation, Request()
+        self.smooth, self.ignore_index, self.activation, self.request = (
+            smooth,
+            ignore_index,
+            activation,
+            Request(),
+        )
         self.parts: dict[str, torch.Tensor] = {}
 
     def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

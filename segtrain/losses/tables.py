@@ -246,7 +246,9 @@ class _Soft(torch.autograd.Function):
                     slope -= d_pixel[n][:, None] * y
                 else:
                     rest = (1 - p).clamp_min(1e-12)
-                    slope -= d_pixel[n][:, None] * y * (rest**ctx.gamma - ctx.gamma * p * log_p * rest ** (ctx.gamma - 1))
+                    slope -= (
+                        d_pixel[n][:, None] * y * (rest**ctx.gamma - ctx.gamma * p * log_p * rest ** (ctx.gamma - 1))
+                    )
             if d_TP is not None:
                 below = torch.lt(p, y).to(dtype).add_(torch.eq(p, y), alpha=0.5)
                 slope += below.mul_(p).mul_(d_TP[n][:, None])

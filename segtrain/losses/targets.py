@@ -22,7 +22,7 @@ def is_hard(logits: torch.Tensor, target: torch.Tensor) -> bool:
 def check_labels(target: torch.Tensor, num_classes: int, ignore_index: int) -> None:
     """Raise ValueError that names value, count and image for labels that are no class and not ignore_index."""
     low, high = (int(v) for v in target.aminmax())
-    if 0 <= low and high < num_classes:
+    if low >= 0 and high < num_classes:
         return
     wrong = ((target < 0) | (target >= num_classes)) & (target != ignore_index)
     count = int(wrong.sum())

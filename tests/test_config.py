@@ -1,0 +1,183 @@
+"""Every YAML composes and is right; signatures are read without importing; saved configs are data."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from segtrain import config
+from segtrain.arguments import NonNegative, checked, mistake
+from segtrain.build import build
+from segtrain.errors import ConfigError
+from segtrain.signatures import signature_of
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+NEEDED = {  # settings an option cannot have a default for, and companions it needs
+    "dataset=folder": ["dataset.root=x", "dataset.num_classes=2"],
+    "dataset=camvid": ["dataset.root=x"],
+    "dataset=magnetic_tile": ["dataset.root=x"],
+    "weighting=manual": ["weighting.weights=[1,2,3,4]"],
+}
+READS_NO_WEIGHTS = ("loss=dice",)
+OPTIONS = sorted(
+    f"{file.parent.relative_to(CONFIGS)}={file.stem}"
+    for file in CONFIGS.glob("*/*.yaml")
+    if file.parent.name not in ("hydra", "experiment")
+)
+
+
+def compose(*overrides):
+    return config.without_hydra(config.compose(list(overrides)))
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_option_composes_and_passes_the_check(option):
+    config.check_config(compose(option, *NEEDED.get(option, [])))
+
+
+@pytest.mark.parametrize(
+    "option", [o for o in OPTIONS if o.split("=")[0] in ("loss", "weighting", "augment", "sampling")]
+)
+def test_every_option_builds(option):
+    cfg = compose(option, *NEEDED.get(option, []))
+    built = build(cfg, option.split("=")[0])
+    assert callable(built)
+
+
+@pytest.mark.parametrize("file", sorted(CONFIGS.glob("*/*.yaml")), ids=lambda f: f"{f.parent.name}/{f.stem}")
+def test_every_option_starts_with_a_note(file):
+    assert file.read_text().startswith("# ")
+
+
+@pytest.mark.parametrize("file", sorted(CONFIGS.glob("**/*.yaml")), ids=lambda f: f"{f.parent.name}/{f.stem}")
+def test_every_option_says_every_argument_that_has_a_default(file):
+    """What is not in the YAML cannot be changed with key=value."""
+    loaded = OmegaConf.load(file)
+    if "_target_" not in loaded or "defaults" in loaded:
+        pytest.skip("only adds to another option")
+    group = file.parent.name
+    if group == "configs":
+        return
+    provided = config.PROVIDED.get(group, set())
+    missing = [n for n in signature_of(loaded._target_).annotations if n not in loaded.keys() | provided]
+    allowed = {"augment": True, "model": ["mean", "std"]}.get(group, [])
+    assert allowed is True or set(missing) <= set(allowed)
+
+
+def test_all_mistakes_are_reported_together():
+    cfg = compose()
+    OmegaConf.set_struct(cfg, False)
+    cfg.loss.alpha, cfg.optimizer.lr, cfg.seed, cfg.sede = -1, "fast", -3, 1
+    del cfg.model.encoder_weights, cfg.dataset.size
+    with pytest.raises(ConfigError) as error:
+        config.check_config(cfg)
+    for text in (
+        "5 mistakes",
+        "loss.alpha=-1",
+        "optimizer.lr='fast'",
+        "seed=-3",
+        "'sede', did you mean 'seed'",
+        "needs 'size'",
+    ):
+        assert text in error.value.what
+
+
+def test_a_weighting_must_be_read():
+    with pytest.raises(ConfigError, match="read by nobody"):
+        config.check_config(compose("loss=dice", "weighting=enet"))
+    config.check_config(compose("loss=dice", "weighting=enet", "loss.class_weights=${class_weights}"))
+
+
+def test_signatures_are_read_without_importing():
+    code = (
+        "import sys; from segtrain.signatures import signature_of as s;"
+        "assert 'alpha' in s('segtrain.losses.PixelRegion').annotations;"
+        "assert s('torch.optim.SGD').required == ('params',);"
+        "assert s('segtrain.losses.Jaccard').annotations['aggregate'] is not None;"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_signatures_of_what_is_not_there():
+    for target, text in {
+        "segtrain.losses.Dize": "segtrain.losses has no 'Dize', did you mean 'Dice'?",
+        "segtrain.losses": "is a module, not a class",
+        "nowhere.Loss": "no package 'nowhere'",
+    }.items():
+        with pytest.raises(LookupError, match=text.replace("?", r"\?")):
+            signature_of(target)
+
+
+def test_aliases_and_literals_are_understood():
+    annotations = signature_of("segtrain.losses.Dice").annotations
+    assert mistake("bach", annotations["aggregate"])
+    assert mistake([], annotations["classes"])
+    assert mistake([1, 2], annotations["classes"]) is None
+    assert mistake([1.0, float("nan")], annotations["class_weights"])
+
+
+@pytest.mark.parametrize(
+    ("value", "annotation", "fits"),
+    [
+        (1, float, True),
+        (True, float, False),
+        ("1", float, False),
+        (float("inf"), float, False),
+        (1.5, int, False),
+        (1, int, True),
+        (True, bool, True),
+        (0, bool, False),
+        (None, int | None, True),
+        ([1, 2], list[int], True),
+        ([1, "a"], list[int], False),
+        ("ab", list[str], False),
+        (0, NonNegative, True),
+        (-0.1, NonNegative, False),
+        ({}, dict, True),
+        (3, "unknown", True),
+    ],
+)
+def test_values_against_types(value, annotation, fits):
+    assert (mistake(value, annotation) is None) == fits
+
+
+def test_checked_names_function_argument_and_value():
+    @checked
+    def make(size: NonNegative, name: str = "x"):
+        return size, name
+
+    assert make(1, name="y") == (1, "y")
+    with pytest.raises(ValueError, match="size=-2 must be a number >= 0"):
+        make(-2)
+
+
+def test_job_names_are_short_readable_and_safe():
+    assert config._job_name(3, "loss.alpha=0.25,weighting=log_ratio") == "03_alpha=0.25,weighting=log_ratio"
+    assert "/" not in config._job_name(1, "dataset.root=/a/b,model.encoder_weights=c/d")
+    assert len(config._job_name(12, "augment.size=" + "9" * 400)) <= 120
+
+
+def saved(tmp_path, text):
+    (tmp_path / "config.yaml").write_text(text)
+    return tmp_path / "config.yaml"
+
+
+def test_saved_configs_are_data_not_code(tmp_path):
+    file = saved(tmp_path, "loss:\n  _target_: os.system\n  command: ls\n")
+    with pytest.raises(ConfigError, match=r"builds os\.system, which is not in a trusted package"):
+        config.load_saved(file, [], [])
+    assert config.load_saved(file, [], ["os"]).loss.command == "ls"
+    with pytest.raises(ConfigError, match="must be resolved"):
+        config.load_saved(saved(tmp_path, "seed: ${oc.env:HOME}\n"), [], [])
+
+
+def test_saved_configs_take_overrides_of_known_keys(tmp_path):
+    file = saved(tmp_path, "seed: 1\nloader:\n  workers: 2\n")
+    assert config.load_saved(file, ["loader.workers=0"], []).loader.workers == 0
+    with pytest.raises(ConfigError, match="did you mean 'workers'"):
+        config.load_saved(file, ["loader.worker=0"], [])
+    with pytest.raises(ConfigError, match="holds no run"):
+        config.load_saved(tmp_path / "nowhere/config.yaml", [], [])

@@ -1,0 +1,183 @@
+"""Class counts against plain NumPy, their cache, and class weights worked out by hand."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from conftest import write_folder_dataset
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from segtrain import class_counts, weighting
+from segtrain.class_counts import ClassCounts, count_classes
+from segtrain.data.folder import Folder
+from segtrain.data.shapes import Shapes, ShapesMultilabel
+from segtrain.errors import DataError
+
+
+class Masks:
+    """A dataset that is a list of masks."""
+
+    def __init__(self, masks, num_classes=3, background=0, ignore_index=255, multilabel=False):
+        self.masks, self.num_classes, self.background = masks, num_classes, background
+        self.ignore_index, self.multilabel = ignore_index, multilabel
+        self.class_names = [f"class {i}" for i in range(num_classes)]
+        self.names = [f"mask {i}" for i in range(len(masks))]
+
+    def mask(self, index):
+        return self.masks[index]
+
+
+def by_hand() -> ClassCounts:
+    # image 0: 4 of class 0, 2 of class 1, 2 ignored; image 1: 8 of class 0
+    first = np.array([[0, 0, 0, 0], [1, 1, 255, 255]], np.uint8)
+    return count_classes(Masks([first, np.zeros((2, 4), np.uint8)]))
+
+
+def test_counts_by_hand():
+    counts = by_hand()
+    assert counts.pixels.tolist() == [12, 2, 0]
+    assert counts.images.tolist() == [2, 1, 0]
+    assert counts.pixels_of_images.tolist() == [14, 6, 0]
+    assert counts.valid_pixels.tolist() == [14, 14, 14]
+    assert (counts.ignored_pixels, counts.num_images, counts.num_empty) == (2, 2, 1)
+    json.dumps(counts.to_dict())
+
+
+def test_multilabel_counts_each_channel_by_itself():
+    mask = np.array([[[1, 1], [0, 1]], [[255, 0], [0, 255]]], np.uint8)  # [H, W, C]
+    counts = count_classes(Masks([mask], num_classes=2, background=None, multilabel=True))
+    assert counts.pixels.tolist() == [1, 2]
+    assert counts.valid_pixels.tolist() == [3, 3]
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    classes=st.integers(1, 6),
+    images=st.integers(1, 5),
+    ignore=st.sampled_from([255, 0, 2]),
+)
+def test_counts_equal_plain_numpy(seed, classes, images, ignore):
+    rng = np.random.default_rng(seed)
+    masks = [rng.integers(0, classes, rng.integers(1, 9, 2)).astype(np.uint8) for _ in range(images)]
+    for mask in masks:
+        mask[rng.random(mask.shape) < 0.2] = ignore
+    counts = count_classes(
+        Masks(masks, num_classes=max(classes, ignore + 1 if ignore < 255 else 0), ignore_index=ignore)
+    )
+    for label in range(len(counts.pixels)):
+        of_label = [(m == label) & (m != ignore) for m in masks]
+        assert counts.pixels[label] == sum(x.sum() for x in of_label)
+        assert counts.images[label] == sum(x.any() for x in of_label)
+        assert counts.pixels_of_images[label] == sum(
+            (m != ignore).sum() for m, x in zip(masks, of_label, strict=True) if x.any()
+        )
+
+
+def test_a_wrong_value_is_named():
+    mask = np.array([[0, 7, 7]], np.uint8)
+    with pytest.raises(DataError, match=r"outside the classes 0 to 2 and ignore_index=255: 7 \(2 pixels\)"):
+        count_classes(Masks([mask]))
+
+
+def folder(root, **more):
+    return Folder(str(root), "train", num_classes=3, **more)
+
+
+def test_the_cache_counts_once_and_recounts_what_was_touched(tmp_path, monkeypatch):
+    root = write_folder_dataset(tmp_path / "data")
+    counted = []
+    count_one = class_counts._count_one
+    monkeypatch.setattr(class_counts, "_count_one", lambda d, i: counted.append(i) or count_one(d, i))
+    first = count_classes(folder(root), cache=tmp_path / "cache")
+    assert sorted(counted) == [0, 1, 2, 3, 4, 5]
+    again = count_classes(folder(root), cache=tmp_path / "cache")
+    assert len(counted) == 6
+    assert first.pixels.tolist() == again.pixels.tolist()
+    (root / "train/masks/train4.png").touch()
+    count_classes(folder(root), cache=tmp_path / "cache")
+    assert counted[6:] == [4]
+    count_classes(folder(root, ignore_index=2), cache=tmp_path / "cache")
+    assert len(counted) == 13, "another ignore index is another count"
+
+
+def test_a_damaged_or_unusable_cache_is_survived(tmp_path):
+    root = write_folder_dataset(tmp_path / "data")
+    expected = count_classes(folder(root)).pixels.tolist()
+    count_classes(folder(root), cache=tmp_path / "cache")
+    for file in (tmp_path / "cache").glob("*.npz"):
+        file.write_bytes(b"damaged")
+    assert count_classes(folder(root), cache=tmp_path / "cache").pixels.tolist() == expected
+    (tmp_path / "file").touch()
+    assert count_classes(folder(root), cache=tmp_path / "file" / "cache").pixels.tolist() == expected
+
+
+def test_shapes_are_as_imbalanced_as_promised():
+    counts = count_classes(Shapes("train", [64, 64], train_images=300))
+    assert counts.share[0] >= 0.96
+    assert 0 < counts.share[3] < 0.003
+    assert counts.num_empty / counts.num_images == pytest.approx(0.25, abs=0.06)
+    labels = ShapesMultilabel("train", [64, 64], train_images=40)
+    assert any((labels.mask(i).sum(axis=2) > 1).any() for i in range(40)), "labels overlap"
+
+
+# Worked out from by_hand(): n = (12, 2, 0), m = (14, 6, 0), N = 14, C = 2.
+@pytest.mark.parametrize(
+    ("scheme", "expected"),
+    [
+        (weighting.NoWeighting(), [1, 1, 1]),
+        (weighting.InverseFrequency(), [14 / 24, 14 / 4, 0]),
+        (weighting.InverseSqrt(), [np.sqrt(14 / 24), np.sqrt(14 / 4), 0]),
+        (weighting.LogRatio(), [1, np.log(7), 0]),
+        (weighting.LogRatio(mu=10, floor=0), [np.log(140 / 12), np.log(70), 0]),
+        # f = (12/14, 2/6), median 25/42
+        (weighting.MedianFrequency(), [25 / 42 * 14 / 12, 25 / 42 * 3, 0]),
+        (weighting.Enet(), [1 / np.log(1.02 + 12 / 14), 1 / np.log(1.02 + 2 / 14), 0]),
+        # (1 - 0.5) / (1 - 0.5^n): 0.5 / (1 - 2^-12) and 0.5 / 0.75, scaled to sum 2
+        (weighting.EffectiveNumber(beta=0.5), None),
+        (weighting.NegPosRatio(), [2 / 12, 12 / 2, 0]),
+        (weighting.Manual([1.0, 2.0, 3.0]), [1, 2, 0]),
+        (weighting.Manual({"class 0": 1, "class 2": 3, "class 1": 2}), [1, 2, 0]),
+        (weighting.InverseFrequency(max_ratio=2), [14 / 24, 14 / 12, 0]),
+        (weighting.InverseFrequency(normalize="max"), [1 / 6, 1, 0]),
+        (weighting.InverseFrequency(normalize="mean"), [2 / 7, 12 / 7, 0]),
+    ],
+    ids=lambda v: type(v).__name__ if callable(v) else "",
+)
+def test_weights_by_hand(scheme, expected):
+    weights = scheme(by_hand())
+    if expected is None:
+        raw = np.array([0.5 / (1 - 2.0**-12), 0.5 / 0.75])
+        expected = [*(2 * raw / raw.sum()), 0]
+    assert weights.dtype == np.float64
+    np.testing.assert_allclose(weights, expected, rtol=1e-12)
+
+
+def test_inverse_frequency_is_scikit_learns_balanced():
+    labels = np.repeat([0, 1, 2], [50, 30, 20])
+    counts = count_classes(Masks([labels[None].astype(np.uint8)]))
+    balanced = len(labels) / (3 * np.bincount(labels))  # the formula in its documentation
+    np.testing.assert_allclose(weighting.InverseFrequency()(counts), balanced)
+
+
+def test_effective_number_keeps_its_digits_for_a_beta_close_to_1():
+    counts = replace(by_hand(), pixels=np.array([10**9, 10**3, 0]))
+    few = weighting.EffectiveNumber()(counts)
+    # for n << 1/(1-beta), (1-beta)/(1-beta^n) is 1/n; for n >> it is 1-beta
+    assert few[1] / few[0] == pytest.approx((1 / 1e3) / 1e-7, rel=1e-4)
+
+
+def test_manual_weights_must_fit_the_classes():
+    with pytest.raises(ValueError, match="2 weights for 3 classes"):
+        weighting.Manual([1.0, 2.0])(by_hand())
+    with pytest.raises(ValueError, match=r"weights for \['sky'\], but the classes are"):
+        weighting.Manual({"sky": 1})(by_hand())
+
+
+def test_arguments_are_checked():
+    with pytest.raises(ValueError, match=r"MedianFrequency: normalize='men' must be one of none \| mean \| max"):
+        weighting.MedianFrequency(normalize="men")
+    with pytest.raises(ValueError, match="max_ratio=0.5 must be a number >= 1"):
+        weighting.Enet(max_ratio=0.5)

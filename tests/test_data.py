@@ -1,0 +1,226 @@
+"""Datasets, image files, augmentation and loaders."""
+
+import hashlib
+
+import numpy as np
+import pytest
+import torch
+from conftest import SHARED, write_folder_dataset
+from PIL import Image
+
+from segtrain.data.augment import Augment
+from segtrain.data.folder import Folder
+from segtrain.data.image_files import read_image, read_mask
+from segtrain.data.loader import Loader
+from segtrain.data.sampling import Uniform
+from segtrain.data.shapes import Shapes, ShapesMultilabel
+from segtrain.errors import ConfigError, DataError
+
+
+def test_palette_masks_give_indices(tmp_path):
+    mask = Image.fromarray(np.array([[0, 1, 2]], np.uint8))
+    mask.putpalette([0, 0, 0, 200, 0, 0, 0, 200, 0])
+    mask.save(tmp_path / "m.png")
+    assert read_mask(tmp_path / "m.png").tolist() == [[0, 1, 2]]
+
+
+def test_16_bit_masks_are_read_when_their_values_fit(tmp_path):
+    Image.fromarray(np.array([[0, 1, 255]], np.uint16)).save(tmp_path / "m.png")
+    assert read_mask(tmp_path / "m.png").tolist() == [[0, 1, 255]]
+    Image.fromarray(np.array([[0, 300, 300]], np.uint16)).save(tmp_path / "m.png")
+    with pytest.raises(DataError, match=r"mask value 300 \(2 pixels\) is not from 0 to 255"):
+        read_mask(tmp_path / "m.png")
+
+
+def test_grey_images_become_rgb_and_deep_ones_are_refused(tmp_path):
+    Image.fromarray(np.full((2, 3), 7, np.uint8)).save(tmp_path / "i.png")
+    assert read_image(tmp_path / "i.png").shape == (2, 3, 3)
+    Image.fromarray(np.full((2, 3), 700, np.uint16)).save(tmp_path / "i.png")
+    with pytest.raises(DataError, match="more than 8 bits a channel"):
+        read_image(tmp_path / "i.png")
+
+
+def test_damaged_images_are_named(tmp_path):
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (50, 50, 3), dtype=np.uint8)).save(tmp_path / "i.jpg")
+    (tmp_path / "i.jpg").write_bytes((tmp_path / "i.jpg").read_bytes()[:700])
+    with pytest.raises(DataError, match="cannot be decoded") as error:
+        read_image(tmp_path / "i.jpg")
+    assert "i.jpg" in error.value.where
+
+
+def test_folder_layouts_give_the_same(tmp_path):
+    root = write_folder_dataset(tmp_path / "a")
+    other = tmp_path / "b"
+    for split in ("train", "val"):
+        for part in ("images", "masks"):
+            (other / part).mkdir(parents=True, exist_ok=True)
+            (root / split / part).rename(other / part / split)
+    assert Folder(str(other), "val", num_classes=3).names == [f"val{i}" for i in range(6)]
+
+
+def flat_folder(tmp_path, images=40):
+    for part in ("images", "masks"):
+        (tmp_path / part).mkdir()
+        for i in range(images):
+            Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / part / f"x{i}.png")
+    return str(tmp_path)
+
+
+def test_split_files(tmp_path):
+    root = flat_folder(tmp_path)
+    (tmp_path / "train.txt").write_text("x3\nx1.png\n\n")
+    (tmp_path / "val.txt").write_text("x9\nxx\n")
+    assert Folder(root, "train", num_classes=2, splits="files").names == ["x3", "x1"]
+    with pytest.raises(DataError, match="names in the split file without an image: xx"):
+        Folder(root, "val", num_classes=2, splits="files")
+    with pytest.raises(ConfigError, match="no split file"):
+        Folder(root, "test", num_classes=2, splits="files")
+
+
+def test_ratio_split_is_stable_when_files_are_added(tmp_path):
+    root = flat_folder(tmp_path)
+    train, val = (set(Folder(root, s, num_classes=2, splits="ratio").names) for s in ("train", "val"))
+    assert train.isdisjoint(val)
+    assert len(train | val) == 40
+    assert 2 <= len(val) <= 14
+    for part in ("images", "masks"):
+        Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / part / "new.png")
+    assert val <= set(Folder(root, "val", num_classes=2, splits="ratio").names)
+
+
+def test_class_names_must_fit(tmp_path):
+    root = str(write_folder_dataset(tmp_path))
+    with pytest.raises(ConfigError, match="2 class names for num_classes=3"):
+        Folder(root, "train", num_classes=3, class_names=["a", "b"])
+    with pytest.raises(ConfigError, match="background=3 is no class of 0 to 2"):
+        Folder(root, "train", num_classes=3, background=3)
+
+
+def test_jpeg_masks_are_explained(tmp_path):
+    root = write_folder_dataset(tmp_path)
+    mask = root / "train/masks/train0.png"
+    Image.open(mask).save(mask.with_suffix(".jpg"))
+    mask.unlink()
+    with pytest.raises(DataError, match="masks must not be JPEG"):
+        Folder(str(root), "train", num_classes=3)
+
+
+@pytest.mark.parametrize("kind", [Shapes, ShapesMultilabel])
+def test_shapes_are_a_function_of_seed_split_and_index(kind):
+    one, same, other = kind("train", [64, 64]), kind("train", [64, 64]), kind("val", [64, 64])
+    assert np.array_equal(one.image(5), same.image(5))
+    assert np.array_equal(one.mask(5), same.mask(5))
+    assert not np.array_equal(one.image(5), other.image(5))
+    assert one.image(5).dtype == one.mask(5).dtype == np.uint8
+
+
+IMAGE = np.random.default_rng(0).integers(0, 255, (40, 50, 3), dtype=np.uint8)
+MASK = np.random.default_rng(1).integers(0, 3, (40, 50), dtype=np.uint8)
+STRONG = {
+    "horizontal_flip": 0.5,
+    "scale": 0.5,
+    "rotate": 20,
+    "brightness": 0.3,
+    "hue": 0.2,
+    "noise": 0.1,
+    "blur": 0.3,
+}
+
+
+def test_augmentation_depends_on_the_seed_alone():
+    augment = Augment(size=[32, 32], **STRONG)
+    first = augment(IMAGE, MASK, (0, 1, 2))
+    augment(IMAGE, MASK, (0, 1, 3))
+    again = Augment(size=[32, 32], **STRONG)(IMAGE, MASK, (0, 1, 2))
+    assert np.array_equal(first[0], again[0])
+    assert np.array_equal(first[1], again[1])
+
+
+def test_padding_and_rotation_corners_are_ignored_pixels():
+    _, mask = Augment(size=[64, 64], ignore_index=11)(IMAGE, np.zeros((40, 50), np.uint8), (0, 0, 0))
+    assert mask.shape == (64, 64)
+    assert (mask == 11).sum() == 64 * 64 - 40 * 50
+    masks = [Augment(rotate=45, ignore_index=11)(IMAGE, np.zeros((40, 50), np.uint8), (0, 0, i))[1] for i in range(9)]
+    assert any((m == 11).any() for m in masks)
+    assert all(set(np.unique(m)) <= {0, 11} for m in masks)
+
+
+def test_augmentation_moves_image_and_mask_together():
+    image = np.repeat(MASK[..., None] * 100, 3, axis=2)
+    for i in range(9):
+        moved, mask = Augment(size=[24, 24], horizontal_flip=0.5, vertical_flip=0.5, rotate_90=0.5)(image, MASK, (0, i))
+        assert np.array_equal(moved[..., 0], mask * 100)
+
+
+def streams(workers, epochs=2):
+    loader = Loader(batch_size=4, workers=workers)
+    batches = loader.train(Shapes("train", [32, 32], train_images=10), Augment(**STRONG), Uniform(), seed=3)
+    digests = []
+    for epoch in range(epochs):
+        for images, targets, indices in batches.epoch(epoch):
+            digests += [
+                (i, hashlib.md5(x.numpy().tobytes() + t.numpy().tobytes()).hexdigest())
+                for i, x, t in zip(indices, images, targets, strict=True)
+            ]
+    return digests
+
+
+def test_workers_do_not_change_what_is_trained_on():
+    alone, with_workers = streams(0), streams(2)
+    assert alone == with_workers
+    assert len(set(alone)) == 20, "every draw is another"
+    assert {i for i, _ in alone[:10]} == set(range(10)), "an epoch sees every image"
+
+
+def test_an_epoch_can_go_on_in_the_middle():
+    batches = Loader(batch_size=4, workers=0).train(Shapes("train", [32, 32], train_images=10), Augment(), Uniform(), 0)
+    whole = [i for _, _, i in batches.epoch(1)]
+    assert [i for _, _, i in batches.epoch(1, first_batch=1)] == whole[1:]
+    assert len(batches) == 3
+
+
+def test_evaluation_keeps_every_image_at_its_own_size(tmp_path):
+    root = write_folder_dataset(tmp_path, size=(20, 24))
+    for part, mode in (("images", "RGB"), ("masks", "L")):
+        Image.new(mode, (30, 18)).save(root / "val" / part / "odd.png")
+    dataset = Folder(str(root), "val", num_classes=3)
+    sizes = [tuple(images.shape[-2:]) for images, _, _ in Loader(batch_size=4, workers=0).evaluation(dataset)]
+    assert sorted(sizes) == [(18, 30), (20, 24), (20, 24)]
+
+
+def test_training_on_different_sizes_asks_for_a_crop(tmp_path):
+    root = write_folder_dataset(tmp_path, size=(20, 24))
+    for part, mode in (("images", "RGB"), ("masks", "L")):
+        Image.new(mode, (30, 18)).save(root / "train" / part / "odd.png")
+    dataset = Folder(str(root), "train", num_classes=3)
+    with pytest.raises(ConfigError, match=r"training images differ in size: odd is (?s:.*)set a crop"):
+        Loader(workers=0).train(dataset, Augment(), Uniform(), 0)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_file_damaged_after_the_count_is_named_from_a_worker_too(tmp_path, workers):
+    root = write_folder_dataset(tmp_path)
+    dataset = Folder(str(root), "train", num_classes=3)
+    (root / "train/images/train2.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match="not an image file") as error:
+        list(Loader(workers=workers).train(dataset, Augment(), Uniform(), 0).epoch(0))
+    assert error.value.where.endswith("train2.png")
+
+
+def test_cache_in_memory_gives_the_same():
+    dataset = Shapes("val", [32, 32], val_images=5)
+    plain, cached = (list(Loader(workers=0, cache=c).evaluation(dataset)) for c in ("none", "ram"))
+    for (a, b, _), (c, d, _) in zip(plain, cached, strict=True):
+        assert torch.equal(a, c)
+        assert torch.equal(b, d)
+
+
+@pytest.mark.skipif(not (SHARED / "data/camvid").is_dir(), reason="the real images are not here")
+def test_real_camvid_counts():
+    from segtrain.class_counts import count_classes
+
+    root = str(SHARED / "data/camvid")
+    counts = count_classes(Folder(root, "train", num_classes=11, ignore_index=11, background=None))
+    assert counts.num_images == 367
+    assert counts.pixels[10] == 184967
+    assert counts.valid_pixels[0] + counts.ignored_pixels == 367 * 480 * 360

@@ -1,0 +1,323 @@
+"""The console script, run for real: train, sweep, evaluate, compare, resume, a user's own parts, the wheel."""
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import venv
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import TINY, write_folder_dataset
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def only_run(folder: Path) -> Path:
+    found = sorted(file.parent for file in folder.glob("outputs/**/result.json"))
+    assert len(found) == 1, found
+    return found[0]
+
+
+def result_of(run: Path) -> dict:
+    return json.loads((run / "result.json").read_text())
+
+
+def test_train_evaluate_and_the_run_folder(segtrain, tmp_path):
+    trained = segtrain("loss=ce_dice", "weighting=median_frequency", *TINY)
+    assert trained.code == 0, trained
+    for text in (
+        "class",
+        "share",
+        "weight",
+        "epoch   1/1",
+        "best epoch 1",
+        "run folder: ",
+        "tensorboard --logdir",
+    ):
+        assert text in trained.out + trained.err, text
+    run = only_run(tmp_path)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_[0-9a-f]{4}", run.name)
+    assert {p.name for p in run.iterdir()} == {
+        ".hydra",
+        "config.yaml",
+        "environment.json",
+        "class_counts.json",
+        "class_weights.json",
+        "metrics.csv",
+        "per_image.npz",
+        "checkpoints",
+        "tensorboard",
+        "segtrain.log",
+        "plots",
+        "result.json",
+    }
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    weights = json.loads((run / "class_weights.json").read_text())
+    assert (
+        config["class_weights"] == [c["weight"] for c in weights["classes"]] == config["loss"]["pixel"]["class_weights"]
+    )
+    assert weights["scheme"] == "segtrain.weighting.MedianFrequency"
+    environment = json.loads((run / "environment.json").read_text())
+    assert {
+        "command",
+        "git_commit",
+        "versions",
+        "hardware",
+        "world_size",
+        "seed",
+        "dataset_fingerprint",
+        "signature",
+    } <= set(environment)
+    result = result_of(run)
+    assert result["status"] == "finished"
+    assert result["best"] == {"epoch": 0, "monitor": "iou/mean", "value": result["scores"]["iou/mean"]}
+    assert set(result["per_class"][0]) == {"index", "name", "iou", "dice", "precision", "recall", "support"}
+
+    evaluated = segtrain("evaluate", run, "loader.batch_size=3")
+    assert evaluated.code == 0, evaluated
+    again = json.loads((run / "evaluation/val/scores.json").read_text())
+    assert again["per_class"] == result["per_class"]
+    for name, value in result["scores"].items():
+        if name != "loss":  # the mean of batches, which differ in size
+            assert again["scores"][name] == value, name
+
+    assert segtrain("resume", run).code == 2
+    refused = segtrain(*TINY, f"hydra.run.dir={run}")
+    assert refused.code == 2
+    assert "holds a run already" in refused.err
+    assert segtrain("evaluate", tmp_path / "nowhere").code == 2
+
+
+def test_alpha_0_is_cross_entropy_bit_for_bit(segtrain, tmp_path):
+    """The same losses, scores and weights in a whole run."""
+    rows = {}
+    for name, loss in {"ce": ["loss=ce"], "alpha0": ["loss=ce_dice", "loss.alpha=0"]}.items():
+        assert segtrain(*TINY, *loss, "weighting=log_ratio", f"hydra.run.dir={name}").code == 0
+        with (tmp_path / name / "metrics.csv").open() as stream:
+            rows[name] = next(csv.DictReader(stream))
+    for column in rows["ce"]:
+        if column not in ("seconds", "images_per_second"):
+            assert rows["ce"][column] == rows["alpha0"][column], column
+
+
+def test_a_sweep_gives_readable_folders_and_one_count(segtrain, tmp_path):
+    swept = segtrain("-m", "loss.alpha=0,0.25", "weighting=none,log_ratio", *TINY)
+    assert swept.code == 0, swept
+    (sweep,) = (tmp_path / "outputs/shapes/sweeps").iterdir()
+    jobs = sorted(p.name for p in sweep.iterdir() if p.is_dir())
+    assert jobs == [
+        "00_alpha=0,weighting=none",
+        "01_alpha=0,weighting=log_ratio",
+        "02_alpha=0.25,weighting=none",
+        "03_alpha=0.25,weighting=log_ratio",
+    ]
+    assert len(list((tmp_path / "cache").glob("*.npz"))) == 2, "one count of train, one of val"
+    signatures = {json.loads((sweep / job / "environment.json").read_text())["signature"] for job in jobs}
+    assert len(signatures) == 4
+
+    compared = segtrain("compare", sweep, "--out", tmp_path / "report")
+    assert compared.code == 0, compared
+    header = compared.out.splitlines()[1]
+    assert "loss.alpha" in header
+    assert "weighting" in header
+    assert "optimizer" not in header
+    with (tmp_path / "report/comparison.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    means = [float(row["iou/mean"]) for row in rows]
+    assert len(rows) == 4
+    assert means == sorted(means, reverse=True)
+    assert segtrain("compare", tmp_path / "report").code == 2
+
+
+def test_a_failing_job_keeps_its_traceback_and_the_others_finish(segtrain, tmp_path):
+    swept = segtrain("-m", "model.encoder=nonet,resnet18", *TINY, "hydra.sweep.dir=sweep")
+    assert swept.code == 2, swept
+    assert "no encoder 'nonet'" in swept.err
+    bad, good = tmp_path / "sweep/00_encoder=nonet", tmp_path / "sweep/01_encoder=resnet18"
+    assert result_of(bad)["status"] == "failed"
+    assert "Traceback" in (bad / "segtrain.log").read_text()
+    assert "no encoder 'nonet'" in (bad / "segtrain.log").read_text()
+    assert result_of(good)["status"] == "finished"
+    assert "failed" in segtrain("compare", "sweep").out
+
+
+def test_sigterm_saves_and_resume_goes_on(segtrain, tmp_path):
+    script = Path(sys.executable).with_name("segtrain")
+    words = [*TINY, "trainer.epochs=40", "hydra.run.dir=run"]
+    environment = {**os.environ, "SEGTRAIN_CACHE": str(tmp_path / "cache")}
+    process = subprocess.Popen([script, *words], cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "run/metrics.csv").exists():
+        time.sleep(0.1)
+        assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 75, err
+    assert "segtrain resume" in err
+    run = tmp_path / "run"
+    assert result_of(run)["status"] == "preempted"
+    config = run / "config.yaml"
+    config.write_text(config.read_text().replace("epochs: 40", "epochs: 4"))
+    resumed = segtrain("resume", run)
+    assert resumed.code == 0, resumed
+    assert result_of(run)["status"] == "finished"
+    with (run / "metrics.csv").open() as stream:
+        epochs = [int(row["epoch"]) for row in csv.DictReader(stream)]
+    assert epochs == list(range(len(epochs)))
+
+
+OWN_PACKAGE = '''
+import numpy as np
+from torch import nn
+
+
+class Squared(nn.Module):
+    def __init__(self, class_weights: list[float] | None = None, power: float = 2.0):
+        super().__init__()
+        self.class_weights, self.power = class_weights, power
+
+    def forward(self, logits, target):
+        wrong = 1 - logits.softmax(dim=1).gather(1, target.long()[:, None].clamp_max(1))
+        return (wrong ** self.power).mean()
+
+
+class Halves:
+    """The left half is dark and class 0, the right half bright and class 1."""
+
+    ignore_index, background, multilabel = 255, 0, False
+
+    def __init__(self, split: str, num_classes: int = 2, images: int = 8):
+        self.num_classes, self.class_names = num_classes, ["dark", "bright"]
+        self.names = [f"{split} {i}" for i in range(images)]
+
+    def image(self, index):
+        return np.repeat(self.mask(index)[..., None] * 200, 3, axis=2)
+
+    def mask(self, index):
+        return np.repeat([[0] * 16 + [1] * 16], 32, axis=0).astype(np.uint8)
+'''
+
+
+def own_parts(folder: Path) -> None:
+    (folder / "mine").mkdir()
+    (folder / "mine/__init__.py").write_text(OWN_PACKAGE)
+    for group, text in {
+        "loss": "_target_: mine.Squared\nclass_weights: ${class_weights}\npower: 2.0\n",
+        "dataset": "_target_: mine.Halves\nnum_classes: 2\nimages: 8\nignore_index: 255\nbackground: 0\n",
+    }.items():
+        (folder / "conf" / group).mkdir(parents=True)
+        (folder / "conf" / group / "mine.yaml").write_text(text)
+
+
+def test_a_users_own_loss_and_dataset(segtrain, tmp_path):
+    own_parts(tmp_path)
+    words = ["--config-dir", "conf", "loss=mine", "dataset=mine", "weighting=enet"]
+    words += [w for w in TINY if not w.startswith("dataset.")]
+    wrong = segtrain(*words, "loss.power=high", "+loss.powr=1")
+    assert wrong.code == 2, wrong
+    assert "loss.power='high' must be a number" in wrong.err
+    assert "mine.Squared takes no 'powr', did you mean 'power'?" in wrong.err
+    assert "mine.Halves takes no 'ignore_index'" in wrong.err
+    file = tmp_path / "conf/dataset/mine.yaml"
+    (tmp_path / "mine/__init__.py").write_text(
+        OWN_PACKAGE.replace("images: int = 8):", "images: int = 8, ignore_index: int = 255, background: int = 0):")
+    )
+    trained = segtrain(*words)
+    assert trained.code == 0, trained
+    assert "bright" in trained.out + trained.err
+    run = only_run(tmp_path)
+    assert segtrain("evaluate", run).code == 2, "a stranger's package is not run without a word"
+    assert segtrain("evaluate", run, "--trust", "mine").code == 0
+    assert file.exists()
+
+
+def test_multilabel_from_the_command_line(segtrain, tmp_path):
+    words = ["dataset=shapes_multilabel", "loss=bce_dice", "weighting=neg_pos_ratio", *TINY]
+    trained = segtrain(*words)
+    assert trained.code == 0, trained
+    assert [row["name"] for row in result_of(only_run(tmp_path))["per_class"]] == ["disc", "square", "cross"]
+
+
+def test_folder_dataset_of_different_sizes(segtrain, tmp_path):
+    from PIL import Image
+
+    root = write_folder_dataset(tmp_path / "data")
+    for split in ("train", "val"):
+        for part, mode in (("images", "RGB"), ("masks", "L")):
+            Image.new(mode, (61, 33)).save(root / split / part / "odd.png")
+    words = ["dataset=folder", f"dataset.root={root}", "dataset.num_classes=3", "augment=strong"]
+    words += [w for w in TINY if not w.startswith("dataset.")]
+    assert "training images differ in size" in segtrain(*words).err
+    trained = segtrain(*words, "augment.size=[64,64]")
+    assert trained.code == 0, trained
+
+
+def test_weights_prints_every_scheme(segtrain):
+    shown = segtrain("weights", "dataset=shapes")
+    assert shown.code == 0, shown
+    for text in ("inverse_frequency", "median_frequency", "log_ratio", "cross", "max/min"):
+        assert text in shown.out
+    assert segtrain("weights", "datset=shapes").code == 2
+
+
+def test_help_lists_commands_and_groups(segtrain):
+    for words in (["--help"], ["help"]):
+        shown = segtrain(*words)
+        assert shown.code == 0, shown
+        for text in (
+            "segtrain weights",
+            "segtrain evaluate",
+            "segtrain compare",
+            "segtrain resume",
+            "ce_dice",
+            "trainer:",
+        ):
+            assert text in shown.out, text
+    composed = segtrain("--cfg", "job", "loss.alpha=0.25")
+    assert yaml.safe_load(composed.out)["loss"]["alpha"] == 0.25
+
+
+def test_a_parallel_sweep(segtrain, tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    swept = segtrain("-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "seed=0,1", *TINY)
+    assert swept.code == 0, swept
+    (sweep,) = (tmp_path / "outputs/shapes/sweeps").iterdir()
+    assert sorted(p.name for p in sweep.iterdir() if p.is_dir()) == ["00_seed=0", "01_seed=1"]
+    signatures = {json.loads(f.read_text())["signature"] for f in sweep.glob("*/environment.json")}
+    assert len(signatures) == 1, "repeats of one setting"
+
+
+def test_the_wheel_works_outside_the_checkout(tmp_path):
+    subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path, ROOT],
+        check=True,
+        capture_output=True,
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    # a fresh environment that sees the heavy packages of this one, but not this checkout
+    venv.create(tmp_path / "venv", with_pip=False)
+    site = next((tmp_path / "venv/lib").glob("python3*/site-packages"))
+    here = next(p for p in sys.path if p.endswith("site-packages"))
+    (site / "heavy.pth").write_text(f"{here}\n")
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", site, wheel], check=True
+    )
+    python = tmp_path / "venv/bin/python"
+    where = subprocess.run(
+        [python, "-c", "import segtrain; print(segtrain.__file__)"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert str(site) in where
+    done = subprocess.run([python, "-m", "segtrain", *TINY], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert result_of(only_run(tmp_path))["status"] == "finished"

@@ -1,0 +1,69 @@
+"""Networks behind closed signatures: uint8 of any size in, logits of that size out."""
+
+import pytest
+import torch
+
+from segtrain import models
+from segtrain.errors import ConfigError
+
+ALL = ["unet", "unetplusplus", "fpn", "deeplabv3plus", "segformer"]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_uint8_of_any_size_in_logits_of_that_size_out(name):
+    model = getattr(models, name)(num_classes=5).eval()
+    with torch.no_grad():
+        logits = model(torch.randint(0, 255, (2, 3, 50, 70), dtype=torch.uint8))
+    assert logits.shape == (2, 5, 50, 70)
+
+
+def test_pixels_are_normalised_inside():
+    seen = []
+    model = models.SegmentationModel(torch.nn.Identity(), mean=[0.5, 0.5, 0.5], std=[0.25, 0.25, 0.25])
+    model.network.register_forward_hook(lambda m, i, o: seen.append(o))
+    model(torch.full((1, 3, 32, 32), 255, dtype=torch.uint8))
+    torch.testing.assert_close(seen[0], torch.full((1, 3, 32, 32), 2.0))
+    assert {"scale", "shift"} <= set(model.state_dict())
+
+
+def test_signatures_are_closed():
+    with pytest.raises(TypeError, match="enkoder"):
+        models.unet(num_classes=2, enkoder="resnet18")
+
+
+def test_unknown_encoders_are_named():
+    with pytest.raises(ConfigError, match="did you mean 'resnet18'"):
+        models.unet(num_classes=2, encoder="resnet19")
+    with pytest.raises(ConfigError, match="no encoder 'tu-resnet10'"):
+        models.unet(num_classes=2, encoder="tu-resnet10")
+
+
+def test_encoder_weights_from_a_file(tmp_path):
+    first = models.unet(num_classes=2)
+    torch.save(first.network.encoder.state_dict(), tmp_path / "encoder.pt")
+    second = models.unet(num_classes=3, encoder_weights=str(tmp_path / "encoder.pt"))
+    assert torch.equal(second.network.encoder.conv1.weight, first.network.encoder.conv1.weight)
+    torch.save({"a": torch.zeros(1)}, tmp_path / "other.pt")
+    with pytest.raises(ConfigError, match="not the weights of this encoder"):
+        models.unet(num_classes=3, encoder_weights=str(tmp_path / "other.pt"))
+
+
+def test_imagenet_weights_without_a_network_are_explained(monkeypatch, tmp_path):
+    import segmentation_models_pytorch as smp
+
+    def offline(*args, **kwargs):
+        raise OSError("We couldn't connect to the hub")
+
+    monkeypatch.setattr(smp, "Unet", offline)
+    with pytest.raises(ConfigError) as error:
+        models.unet(num_classes=2, encoder_weights="imagenet")
+    assert "HF_HOME" in error.value.fix
+    assert "model.encoder_weights=null" in error.value.fix
+
+
+def test_devices():
+    assert models.choose_device("cpu").type == "cpu"
+    assert models.choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    for name in ("cuda:99", "gpu", "meta"):
+        with pytest.raises(ConfigError, match=name):
+            models.choose_device(name)
