@@ -55,7 +55,7 @@ def _job_name(number: int, overrides: str) -> str:
 
 
 def config_loader(config_dir: str | None = None):
-    """Hydra's loader for segtrain's configs, then those in `config_dir`."""
+    """Hydra's loader for the configs in `config_dir` and segtrain's."""
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
     from hydra._internal.utils import create_config_search_path
 
@@ -64,7 +64,7 @@ def config_loader(config_dir: str | None = None):
     if config_dir is not None:
         if not Path(config_dir).is_dir():
             raise ConfigError(f"no folder {config_dir}", "--config-dir", "name the folder that holds your YAML files")
-        search_path.append("command-line", f"file://{Path(config_dir).resolve()}")
+        search_path.prepend("command-line", f"file://{Path(config_dir).resolve()}")
     return ConfigLoaderImpl(search_path)
 
 

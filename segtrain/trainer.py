@@ -59,7 +59,7 @@ class Trainer:
     @checked
     def __init__(
         self,
-        epochs: PositiveInt = 20,
+        epochs: PositiveInt = 14,
         max_steps: PositiveInt | None = None,
         val_batches: PositiveInt | None = None,
         device: str = "auto",

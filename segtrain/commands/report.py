@@ -5,6 +5,11 @@ from pathlib import Path
 from segtrain.class_counts import ClassCounts
 from segtrain.tables import number, percent, share, table
 
+NEVER_FOUND = (
+    "Try weights for rare classes (weighting=log_ratio or median_frequency, for several labels a pixel neg_pos_ratio), "
+    "a region term (loss=ce_dice, bce_dice), or more epochs; `segtrain weights` shows what each weighting gives."
+)
+
 
 def counts_table(counts: ClassCounts, weights: list[float] | None, val_counts: ClassCounts | None = None) -> str:
     """Pixels, share, images and weight of each class, and what of the images has no foreground."""
@@ -58,6 +63,7 @@ def final_report(result: dict, counts: ClassCounts, folder: Path) -> str:
     """What a training ends with."""
     best = result["best"]
     shares = dict(zip(counts.class_names, counts.share, strict=True))
+    missed = [row["name"] for row in result["per_class"] if row["support"] and not row["recall"]]
     undefined = [row["name"] for row in result["per_class"] if row["iou"] != row["iou"]]
     lines = [
         f"best epoch {best['epoch'] + 1} by {best['monitor']}:  {means_line(result['scores'])}",
@@ -66,5 +72,7 @@ def final_report(result: dict, counts: ClassCounts, folder: Path) -> str:
     ]
     if undefined:
         lines.append(f"n/a: {', '.join(undefined)} occurs neither in truth nor in prediction; left out of the means")
+    if missed:
+        lines.append(f"never found: {', '.join(missed)}. {NEVER_FOUND}")
     lines += ["", f"run folder: {folder}", f"TensorBoard: tensorboard --logdir {folder.parent}"]
     return "\n".join(lines)

@@ -21,7 +21,7 @@ class _Generated:
         return np.random.default_rng([self.seed, _SPLIT_NUMBER[self.split], index])
 
     def mask_key(self, index: int) -> str:
-        return f"{type(self).__name__} {self.seed} {self.split} {index} {self.height}x{self.width} v1"
+        return f"{type(self).__name__} {self.seed} {self.split} {index} {self.height}x{self.width} v2"
 
     def size(self, index: int) -> tuple[int, int]:
         return self.height, self.width

@@ -1,0 +1,302 @@
+"""Speed and memory as ratios, measured side by side in one run. `python scripts/benchmark.py [PART …] [--out FILE]`
+
+Parts:
+    losses   forward + backward of each loss against torch.nn.functional.cross_entropy, and peers, on four shapes
+    counts   the class count of mask files against decoding the same files with the same threads
+    trainer  a training epoch of segtrain against the bare forward/backward/step loop on the same batches
+    startup  a config error and --help against `python -c "import hydra"`
+
+Prints a table a part and writes all numbers as JSON. Ratios are medians of interleaved repeats: both sides see
+the same machine at the same time.
+"""
+
+import argparse
+import copy
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from segtrain import losses
+from segtrain.tables import table
+
+SHAPES = {"a": (8, 4, 256, 256), "b": (4, 11, 360, 480), "c": (2, 19, 512, 1024), "d": (2, 150, 512, 512)}
+
+
+def interleaved(functions: dict, repeats: int, seconds: float = 20) -> dict[str, float]:
+    """Median seconds of each function; they take turns, for at most about `seconds` in all."""
+    times = {name: [] for name in functions}
+    started = time.perf_counter()
+    for turn in range(repeats + 1):
+        for name, function in functions.items():
+            begin = time.perf_counter()
+            function()
+            if turn:  # the first turn warms up
+                times[name].append(time.perf_counter() - begin)
+        if turn and time.perf_counter() - started > seconds:
+            break
+    return {name: statistics.median(t) for name, t in times.items()}
+
+
+def ours() -> dict:
+    ce = losses.CrossEntropy
+    found = {
+        "ce": ce(),
+        "dice": losses.Dice(),
+        "dice image": losses.Dice(aggregate="image"),
+        "jaccard class": losses.Jaccard(aggregate="class"),
+        "ce + dice": losses.PixelRegion(ce(), losses.Dice()),
+        "focal": losses.Focal(),
+    }
+    return found | ({"lovasz": losses.Lovasz()} if hasattr(losses, "Lovasz") else {})
+
+
+def peers() -> dict:
+    """Losses of segmentation-models-pytorch and MONAI, on hard labels."""
+    import segmentation_models_pytorch as smp
+    from monai.losses import DiceCELoss, DiceLoss, FocalLoss
+
+    smp_dice, smp_ce = smp.losses.DiceLoss("multiclass"), smp.losses.SoftCrossEntropyLoss(smooth_factor=0.0)
+    smp_focal = smp.losses.FocalLoss("multiclass")
+    monai_dice = DiceLoss(softmax=True, to_onehot_y=True, batch=True)
+    monai_both = DiceCELoss(softmax=True, to_onehot_y=True, batch=True)
+    monai_focal = FocalLoss(use_softmax=True, to_onehot_y=True)
+    return {
+        "smp dice": smp_dice,
+        "smp ce + dice": lambda z, y: smp_ce(z, y) + smp_dice(z, y),
+        "smp focal": smp_focal,
+        "monai dice": lambda z, y: monai_dice(z, y[:, None]),
+        "monai ce + dice": lambda z, y: monai_both(z, y[:, None]),
+        "monai focal": lambda z, y: monai_focal(z, y[:, None]),
+    }
+
+
+def step(loss, logits, target):
+    logits.grad = None
+    loss(logits, target).backward()
+
+
+def benchmark_losses(names: list[str], with_peers: bool) -> list[dict]:
+    rows = []
+    for shape_name in names:
+        n, c, h, w = shape = SHAPES[shape_name]
+        logits = torch.randn(shape, requires_grad=True)
+        target = torch.randint(0, c, (n, h, w))
+        candidates = {"F.cross_entropy": F.cross_entropy} | ours() | (peers() if with_peers else {})
+        if shape_name == "d":  # minutes a step, or out of memory
+            candidates = {k: v for k, v in candidates.items() if k not in ("smp focal", "monai focal")}
+        base = None
+        for name, loss in candidates.items():
+            pair = {"base": lambda: step(F.cross_entropy, logits, target)}  # noqa: B023
+            pair["loss"] = lambda: step(loss, logits, target)  # noqa: B023
+            seconds = interleaved(pair, repeats=7, seconds=12)
+            memory = peak_memory(shape_name, name) if sys.platform == "linux" else None
+            base = base or seconds["base"]
+            rows.append(
+                {
+                    "shape": f"{shape_name} {n}×{c}×{h}×{w}",
+                    "loss": name,
+                    "milliseconds": 1000 * seconds["loss"],
+                    "time ratio": seconds["loss"] / seconds["base"],
+                    "memory ratio": memory,
+                }
+            )
+    return rows
+
+
+def peak_memory(shape_name: str, name: str) -> float:
+    """Peak extra memory of a forward and backward, as a multiple of the logits, in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, __file__, "--memory", shape_name, name], capture_output=True, text=True, check=True
+    )
+    return float(done.stdout.split()[-1])
+
+
+def measure_memory(shape_name: str, name: str) -> float:
+    n, c, h, w = shape = SHAPES[shape_name]
+    everything = {"F.cross_entropy": F.cross_entropy} | ours()
+    loss = everything[name] if name in everything else peers()[name]
+    small = torch.randn(1, c, 8, 8, requires_grad=True)
+    step(loss, small, torch.randint(0, c, (1, 8, 8)))  # what is loaded once is not the loss's memory
+    logits, target = torch.randn(shape, requires_grad=True), torch.randint(0, c, (n, h, w))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    step(loss, logits, target)
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / (logits.numel() * 4)
+
+
+def benchmark_counts(root: str | None) -> list[dict]:
+    """Masks of a folder dataset (root/train/…), or 367 generated ones of CamVid's size."""
+    from segtrain.class_counts import count_classes
+    from segtrain.data.folder import Folder
+
+    with tempfile.TemporaryDirectory() as scratch:
+        dataset = Folder(root or generated_masks(Path(scratch)), "train", num_classes=200, background=None)
+        threads = len(os.sched_getaffinity(0))
+
+        def decode(file: Path) -> None:
+            with Image.open(file) as image:
+                image.load()
+
+        def decode_all() -> None:
+            with ThreadPoolExecutor(threads) as pool:
+                list(pool.map(decode, dataset.masks))
+
+        def unique_all() -> None:
+            for file in dataset.masks:
+                np.unique(np.asarray(Image.open(file)), return_counts=True)
+
+        masks_only = copy.copy(dataset)
+        masks_only.check_pair = lambda index: None
+        cache = Path(scratch) / "cache"
+        count_classes(dataset, cache=cache)
+        seconds = interleaved(
+            {
+                "decode": decode_all,
+                "count": lambda: count_classes(masks_only),
+                "count and check sizes": lambda: count_classes(dataset),
+                "count, cached": lambda: count_classes(dataset, cache=cache),
+                "PIL + np.unique": unique_all,
+            },
+            repeats=7,
+        )
+    return [
+        {"part": name, "microseconds a mask": 1e6 * s / len(dataset.names), "ratio to decode": s / seconds["decode"]}
+        for name, s in seconds.items()
+    ]
+
+
+def generated_masks(root: Path) -> str:
+    from segtrain.data.shapes import Shapes
+
+    shapes = Shapes("train", [360, 480], train_images=367)
+    for part in ("images", "masks"):
+        (root / "train" / part).mkdir(parents=True)
+    for i in range(367):
+        noisy = shapes.mask(i) + (np.random.default_rng(i).random((360, 480)) < 0.05)
+        Image.fromarray(noisy.astype(np.uint8)).save(root / "train/masks" / f"{i}.png")
+        Image.new("L", (480, 360)).save(root / "train/images" / f"{i}.png")
+    return str(root)
+
+
+def benchmark_trainer() -> list[dict]:
+    """The default run's epoch, by the trainer and by hand, on the same batches."""
+    from segtrain import models, optimizers, schedules
+    from segtrain.data.augment import Augment
+    from segtrain.data.loader import Loader
+    from segtrain.data.sampling import Uniform
+    from segtrain.data.shapes import Shapes
+    from segtrain.metrics import SegmentationScores
+    from segtrain.run_folder import RunFolder
+    from segtrain.trainer import Trainer, _Fit
+
+    trainer = Trainer(panel_images=0)
+    train_set, val_set = Shapes("train", [64, 64]), Shapes("val", [64, 64])
+    loader = Loader(batch_size=8, workers=0)
+    batches = loader.train(train_set, Augment(), Uniform(), 0)
+    kept = list(batches.epoch(0))
+
+    class Kept:
+        num_images = len(train_set.names)
+
+        def __len__(self):
+            return len(kept)
+
+        def epoch(self, epoch, first_batch=0):
+            return iter(kept)
+
+    torch.manual_seed(0)
+    model = models.unet(num_classes=4).to(trainer.device)
+    loss = losses.PixelRegion(losses.CrossEntropy(), losses.Dice()).to(trainer.device)
+    optimizer = optimizers.adamw(model)
+    with tempfile.TemporaryDirectory() as scratch:
+        fit = _Fit(
+            trainer,
+            model,
+            loss,
+            optimizer,
+            schedules.constant(optimizer, 10**6),
+            Kept(),
+            loader.evaluation(val_set),
+            SegmentationScores(4),
+            RunFolder(scratch),
+        )
+        fit.settings.max_steps = 10**6
+
+        def bare() -> None:
+            model.train()
+            for images, target, _ in kept:
+                images, target = images.to(trainer.device), target.to(trainer.device)
+                with trainer.autocast():
+                    logits = model(images)
+                loss(logits, target).backward()
+                optimizer.step()
+                optimizer.zero_grad()
+            if trainer.device.type == "cuda":
+                torch.cuda.synchronize()
+
+        def ours() -> None:
+            fit.state.batch = fit.state.step = 0
+            fit.state.sums = {}
+            fit.one_epoch()
+
+        seconds = interleaved({"bare loop": bare, "segtrain": ours}, repeats=15, seconds=60)
+        fit.logbook.close()
+    return [{"part": name, "seconds an epoch": s, "ratio": s / seconds["bare loop"]} for name, s in seconds.items()]
+
+
+def benchmark_startup() -> list[dict]:
+    script = str(Path(sys.executable).with_name("segtrain"))
+
+    def run(*words: str):
+        return lambda: subprocess.run(words, capture_output=True)
+
+    commands = {
+        "import hydra": run(sys.executable, "-c", "import hydra"),
+        "segtrain --help": run(script, "--help"),
+        "unknown key": run(script, "loss.alhpa=1"),
+        "value out of range": run(script, "loss.alpha=-1"),
+    }
+    seconds = interleaved(commands, repeats=7, seconds=30)
+    return [{"command": name, "seconds": s, "ratio": s / seconds["import hydra"]} for name, s in seconds.items()]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", default=["startup", "counts", "trainer", "losses"])
+    parser.add_argument("--shapes", default="abcd", help="which shapes of the losses, for example cd")
+    parser.add_argument("--no-peers", action="store_true", help="leave out segmentation-models-pytorch and MONAI")
+    parser.add_argument("--root", help="a folder dataset for counts, for example CamVid")
+    parser.add_argument("--out", type=Path, default=Path("benchmark.json"))
+    parser.add_argument("--memory", nargs=2, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.memory:
+        print(measure_memory(*arguments.memory))
+        return
+    parts = {
+        "startup": benchmark_startup,
+        "counts": lambda: benchmark_counts(arguments.root),
+        "trainer": benchmark_trainer,
+        "losses": lambda: benchmark_losses(list(arguments.shapes), not arguments.no_peers),
+    }
+    results = {"threads": torch.get_num_threads(), "torch": torch.__version__}
+    for part in arguments.parts:
+        rows = results[part] = parts[part]()
+        shown = [[f"{v:.2f}" if isinstance(v, float) else str(v) for v in row.values()] for row in rows]
+        print(table(list(rows[0]), shown, part), flush=True)
+    arguments.out.write_text(json.dumps(results, indent=2) + "\n")
+    print(f"written to {arguments.out}")
+
+
+if __name__ == "__main__":
+    main()
