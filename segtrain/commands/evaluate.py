@@ -7,6 +7,7 @@ from segtrain.build import build, build_dataset, build_loss, build_scores
 from segtrain.checkpoint import load_checkpoint
 from segtrain.commands.report import means_line, scores_table
 from segtrain.config import check_config, load_saved
+from segtrain.errors import ConfigError
 from segtrain.run_folder import RunFolder, per_class_rows
 
 
@@ -38,9 +39,7 @@ def evaluate_run(cfg, run: Path, split: str, checkpoint: str):
     from segtrain.logbook import Progress
 
     trainer, scores = build(cfg, "trainer"), build_scores(cfg, dataset)
-    cfg.model.encoder_weights = None  # every weight comes from the checkpoint
-    model = build(cfg, "model").to(trainer.device)
-    model.load_state_dict(load_checkpoint(run / "checkpoints" / f"{checkpoint}.pt", trainer.device)["model"])
+    model = load_model(cfg, run, checkpoint, trainer.device)
     loss = build_loss(cfg, dataset.multilabel).to(trainer.device)
     batches = build(cfg, "loader").evaluation(dataset)
     progress = Progress(split, len(batches))
@@ -57,3 +56,20 @@ def evaluate_run(cfg, run: Path, split: str, checkpoint: str):
     )
     progress.close()
     return scores, {"scores": {**scores.compute(), "loss": mean_loss}, "per_class": per_class_rows(scores)}
+
+
+def load_model(cfg, run: Path, checkpoint: str, device):
+    """A run's model with the weights of `best` or `last`. Raises ConfigError when they do not fit."""
+    content = load_checkpoint(run / "checkpoints" / f"{checkpoint}.pt", device)
+    if cfg.model.get("encoder_weights") is not None:
+        cfg.model.encoder_weights = None  # every weight comes from the checkpoint
+    model = build(cfg, "model").to(device)
+    try:
+        model.load_state_dict(content["model"])
+    except RuntimeError as error:
+        raise ConfigError(
+            f"the checkpoint does not fit the model of config.yaml: {str(error).splitlines()[0]}",
+            str(run),
+            "leave model.* as the run had it",
+        ) from error
+    return model

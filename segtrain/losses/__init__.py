@@ -2,6 +2,7 @@
 
 from segtrain.losses.binary_cross_entropy import BinaryCrossEntropy
 from segtrain.losses.cross_entropy import CrossEntropy, Focal
+from segtrain.losses.lovasz import Lovasz
 from segtrain.losses.pixel_region import PixelRegion
 from segtrain.losses.region import Dice, GeneralizedDice, Jaccard, Tversky
 
@@ -12,6 +13,7 @@ __all__ = [
     "Focal",
     "GeneralizedDice",
     "Jaccard",
+    "Lovasz",
     "PixelRegion",
     "Tversky",
 ]
