@@ -20,7 +20,6 @@ NEEDED = {  # settings an option cannot have a default for, and companions it ne
     "dataset=magnetic_tile": ["dataset.root=x"],
     "weighting=manual": ["weighting.weights=[1,2,3,4]"],
 }
-READS_NO_WEIGHTS = ("loss=dice",)
 OPTIONS = sorted(
     f"{file.parent.relative_to(CONFIGS)}={file.stem}"
     for file in CONFIGS.glob("*/*.yaml")

@@ -125,10 +125,8 @@ class _Lovasz(torch.autograd.Function):
 def _class(scores, foreground, valid, slopes, softmax: bool, tolerance: float) -> torch.Tensor:
     """Loss of one class over the pixels of a group [n,H,W]; writes d loss / d scores into `slopes`."""
     total = foreground.sum()
-    if softmax:
-        error = torch.where(foreground, 1 - scores, scores)
-    else:
-        error = 1 - torch.where(foreground, scores, -scores)
+    # softmax: |truth - p|; hinge: 1 - logit * sign
+    error = torch.where(foreground, 1 - scores, scores if softmax else 1 + scores)
     # Below the smallest foreground error, background adds nothing: all of the foreground is wrong already.
     smallest = error[foreground].min() if total else error.new_zeros(())
     keep = valid & ((foreground & (error >= tolerance)) | (~foreground & (error >= smallest.clamp_min(tolerance))))
