@@ -205,7 +205,7 @@ def benchmark_trainer() -> list[dict]:
     from segtrain.data.shapes import Shapes
     from segtrain.metrics import SegmentationScores
     from segtrain.run_folder import RunFolder
-    from segtrain.trainer import Trainer, _Fit
+    from segtrain.trainer import Trainer
 
     trainer = Trainer(panel_images=0)
     train_set, val_set = Shapes("train", [64, 64]), Shapes("val", [64, 64])
@@ -227,18 +227,9 @@ def benchmark_trainer() -> list[dict]:
     loss = losses.PixelRegion(losses.CrossEntropy(), losses.Dice()).to(trainer.device)
     optimizer = optimizers.adamw(model)
     with tempfile.TemporaryDirectory() as scratch:
-        fit = _Fit(
-            trainer,
-            model,
-            loss,
-            optimizer,
-            schedules.constant(optimizer, 10**6),
-            Kept(),
-            loader.evaluation(val_set),
-            SegmentationScores(4),
-            RunFolder(scratch),
-        )
-        fit.settings.max_steps = 10**6
+        scores, schedule = SegmentationScores(4), schedules.constant(optimizer, 10**6)
+        trainer.setup(model, loss, optimizer, schedule, Kept(), loader.evaluation(val_set), scores, RunFolder(scratch))
+        trainer.steps = 10**6
 
         def bare() -> None:
             model.train()
@@ -253,12 +244,10 @@ def benchmark_trainer() -> list[dict]:
                 torch.cuda.synchronize()
 
         def ours() -> None:
-            fit.state.batch = fit.state.step = 0
-            fit.state.sums = {}
-            fit.one_epoch()
+            trainer.train_epoch()
+            trainer.state.next_epoch()
 
         seconds = interleaved({"bare loop": bare, "segtrain": ours}, repeats=15, seconds=60)
-        fit.logbook.close()
     return [{"part": name, "seconds an epoch": s, "ratio": s / seconds["bare loop"]} for name, s in seconds.items()]
 
 

@@ -1,9 +1,11 @@
-"""One pass of a model over whole images: the scores and the mean loss. Training and `evaluate` share it."""
+"""One pass of a model over whole images: scores, mean loss, pictures. Training and `evaluate` share it."""
 
 from collections.abc import Iterable
 
+import numpy as np
 import torch
 
+from segtrain import panels
 from segtrain.errors import DataError
 from segtrain.metrics import predict
 
@@ -20,7 +22,7 @@ def evaluate(
     limit: int | None = None,
     bar=None,
 ) -> float:
-    """Fill `scores` from the first `limit` batches (all for None), and return the mean loss per image (NaN without).
+    """Fill `scores` from the first `limit` batches (all for None); returns the mean loss per image (NaN without).
 
     Args:
         batches: of (uint8 images, targets, indices), each image at its own size.
@@ -47,3 +49,19 @@ def evaluate(
     if images == 0:
         raise DataError("there is no image to score", "the split, or trainer.val_batches", "add images to the split")
     return float(total / images) if loss is not None else float("nan")
+
+
+@torch.no_grad()
+def draw_examples(model: torch.nn.Module, dataset, indices: list[int], device: torch.device, autocast) -> np.ndarray:
+    """uint8 [H, W, 3]: a row of image | truth | prediction for each index into `dataset`."""
+    model.eval()
+    rows = []
+    for index in indices:
+        image, mask = dataset.image(index), dataset.mask(index)
+        with autocast():
+            logits = model(torch.from_numpy(image.transpose(2, 0, 1).copy())[None].to(device))
+        found = predict(logits, dataset.multilabel)[0].cpu().numpy()
+        truth = mask.transpose(2, 0, 1) if dataset.multilabel else mask
+        colours = [panels.colour_mask(m, dataset.num_classes, dataset.background) for m in (truth, found)]
+        rows.append(panels.side_by_side([image, *colours]))
+    return panels.stacked(rows)

@@ -28,8 +28,12 @@ class Logbook:
         self._rows = [r for r in _read_rows(self._csv) if int(r["epoch"]) < first_epoch]
         self._board = SummaryWriter(str(Path(folder) / "tensorboard"), purge_step=first_step or None)
 
-    def epoch(self, row: dict[str, float]) -> None:
-        """One row: written to metrics.csv, to TensorBoard and as a line to the log."""
+    def epoch(self, row: dict[str, float], monitor: str, epochs: int) -> None:
+        """One row: written to metrics.csv, to TensorBoard and, with the score to watch, as a line to the log."""
+        log.info(
+            f"epoch {row['epoch'] + 1:>3}/{epochs}  train loss {row['train/loss']:.4f}  val loss {row['val/loss']:.4f}"
+            f"  {monitor} {row[f'val/{monitor}']:.4f}  {row['images_per_second']:.1f} images/s"
+        )
         self._rows.append(row)
         columns = list(dict.fromkeys(key for r in self._rows for key in r))
         part = self._csv.with_suffix(".part")
@@ -64,13 +68,13 @@ class Logbook:
 class Progress:
     """A bar with loss, images per second and time left; a line now and then when not on a terminal."""
 
-    def __init__(self, title: str, total: int, unit: str = "image"):
+    def __init__(self, title: str, total: int, done: int = 0):
         from tqdm import tqdm
 
         self._terminal = sys.stderr.isatty()
-        self._title, self._total, self._done, self._started = title, total, 0, time.time()
+        self._title, self._total, self._done, self._started = title, total - done, 0, time.time()
         self._last_line = self._started
-        self._bar = tqdm(total=total, desc=title, unit=unit, leave=False, disable=not self._terminal)
+        self._bar = tqdm(total=total, initial=done, desc=title, unit="image", leave=False, disable=not self._terminal)
 
     def due(self) -> bool:
         """Whether a fresh loss is worth fetching from the device."""

@@ -169,22 +169,4 @@ def _load_encoder(encoder: nn.Module, file: str) -> None:
         ) from error
 
 
-def choose_device(name: str) -> torch.device:
-    """auto: CUDA when there is one, else the CPU. Raises ConfigError for a device that is not there."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"no device {name!r}", "trainer.device", "use auto, cpu, cuda or cuda:N") from error
-    found = torch.cuda.device_count()
-    if device.type not in ("cpu", "cuda") or (device.type == "cuda" and (device.index or 0) >= found):
-        raise ConfigError(
-            f"device {name!r} asked for, but {found or 'no'} CUDA device{'s' * (found != 1)} found",
-            "trainer.device",
-            "use trainer.device=cpu or auto, or install a CUDA build of PyTorch with its driver",
-        )
-    return device
-
-
-__all__ = ["SegmentationModel", "choose_device", "deeplabv3plus", "fpn", "segformer", "unet", "unetplusplus"]
+__all__ = ["SegmentationModel", "deeplabv3plus", "fpn", "segformer", "unet", "unetplusplus"]

@@ -1,6 +1,9 @@
 """Pictures of image | truth | prediction."""
 
+from pathlib import Path
+
 import numpy as np
+from PIL import Image
 
 GAP = 4
 
@@ -57,3 +60,8 @@ def images_with_rare_classes(dataset, count: int, look_at: int = 100) -> list[in
         if order and len(chosen) < count:
             chosen.append(order[0])
     return chosen or list(range(min(count, len(masks))))
+
+
+def write_png(picture: np.ndarray, file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(picture).save(file)

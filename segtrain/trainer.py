@@ -8,17 +8,16 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 
-from segtrain import panels
 from segtrain.arguments import FractionBelowOne, NonNegativeInt, Positive, PositiveInt, checked
 from segtrain.checkpoint import load_checkpoint, save_checkpoint
+from segtrain.devices import autocast, choose_device, choose_precision
+from segtrain.ema import moving_average
 from segtrain.errors import ConfigError, NotFinite, OutOfMemory, Preempted, did_you_mean
-from segtrain.evaluation import evaluate
+from segtrain.evaluation import draw_examples, evaluate
 from segtrain.logbook import Logbook, Progress
-from segtrain.metrics import predict
-from segtrain.models import choose_device
+from segtrain.panels import images_with_rare_classes, write_png
 from segtrain.run_folder import RunFolder, per_class_rows
 
 log = logging.getLogger("segtrain")
@@ -26,14 +25,20 @@ log = logging.getLogger("segtrain")
 
 @dataclass
 class State:
-    """Where a run is: all that a checkpoint needs besides the weights."""
+    """Where a run is: what last.pt keeps besides weights, optimizer and random numbers."""
 
     epoch: int = 0
-    batch: int = 0  # batches of the epoch that are done
-    step: int = 0  # optimizer steps that are done
+    batch: int = 0  # of the epoch, that are done
+    step: int = 0  # of the optimizer, that are done
+    images: int = 0  # of the epoch, that are done
     seconds: float = 0.0  # of the epoch, before the run was stopped
+    sums: dict = field(default_factory=dict)  # train losses of the epoch, times images; on the device
     best: dict | None = None  # epoch, monitor, value
-    sums: dict[str, float] = field(default_factory=dict)  # train losses of the epoch, times images
+    scores: dict[str, float] = field(default_factory=dict)  # of the best epoch
+    per_class: list[dict] = field(default_factory=list)  # of the best epoch
+
+    def next_epoch(self) -> None:
+        self.epoch, self.batch, self.images, self.seconds, self.sums = self.epoch + 1, 0, 0, 0.0, {}
 
 
 class Trainer:
@@ -76,7 +81,7 @@ class Trainer:
     ):
         self.epochs, self.max_steps, self.val_batches = epochs, max_steps, val_batches
         self.device = choose_device(device)
-        self.precision = _precision(precision, self.device)
+        self.precision = choose_precision(precision, self.device)
         self.monitor, self.patience, self.checkpoint_every = monitor, patience, checkpoint_every
         self.accumulate, self.clip_norm, self.deterministic = accumulate, clip_norm, deterministic
         self.compile, self.ema_decay, self.panel_images = compile, ema_decay, panel_images
@@ -88,7 +93,7 @@ class Trainer:
 
     def check_monitor(self, scores) -> None:
         """Raise ConfigError, before any work, when `monitor` is no score."""
-        names = [*scores.score_names(), "loss"] if hasattr(scores, "score_names") else [self.monitor]
+        names = [*scores.score_names(), "loss"]
         if self.monitor not in names:
             raise ConfigError(
                 f"no score {self.monitor!r}{did_you_mean(self.monitor, names)}",
@@ -96,18 +101,12 @@ class Trainer:
                 f"use one of {', '.join(names)}",
             )
 
+    def autocast(self):
+        """The context of every forward pass."""
+        return autocast(self.device, self.precision)
+
     def fit(
-        self,
-        model,
-        loss,
-        optimizer,
-        schedule,
-        train,
-        val,
-        scores,
-        run: RunFolder,
-        config: dict,
-        resume: bool = False,
+        self, model, loss, optimizer, schedule, train, val, scores, run: RunFolder, config: dict, resume: bool = False
     ) -> dict:
         """Train; leaves checkpoints, metrics.csv, TensorBoard events and pictures in `run`.
 
@@ -122,147 +121,120 @@ class Trainer:
         Raises NotFinite before a step would spoil the weights, OutOfMemory, Preempted on SIGTERM.
         """
         self.check_monitor(scores)
-        fit = _Fit(self, model, loss, optimizer, schedule, train, val, scores, run)
+        self.setup(model, loss, optimizer, schedule, train, val, scores, run)
         if resume:
-            fit.load()
+            self.load()
+        self.logbook = Logbook(run.path, self.state.epoch, self.state.step)
         try:
-            with _sigterm(fit.stop):
-                fit.epochs()
-            fit.logbook.settings(config, fit.state.best["value"])
+            with _stopped_by_signals(self.stop):
+                while self.state.epoch < self.epochs and self.state.step < self.steps and not self.out_of_patience():
+                    row = self.train_epoch() | self.validate()
+                    self.logbook.epoch(row, self.monitor, self.epochs)
+                    self.state.next_epoch()
+                    self.save("last.pt")
+            self.logbook.settings(config, self.state.best["value"])
         except torch.OutOfMemoryError as error:
             raise OutOfMemory(
                 str(error).split(". ")[0],
-                f"epoch {fit.state.epoch}, {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB in use at the peak",
+                f"epoch {self.state.epoch + 1}, {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB at the peak",
                 "lower loader.batch_size (and raise trainer.accumulate by as much), or augment.size",
             ) from error
         except KeyboardInterrupt:
-            fit.save("last.pt")
+            self.save("last.pt")
             raise
         finally:
-            fit.logbook.close()
-        return {"best": fit.state.best, "scores": fit.best_scores, "per_class": fit.best_per_class}
+            self.logbook.close()
+        return {"best": self.state.best, "scores": self.state.scores, "per_class": self.state.per_class}
 
-    def autocast(self):
-        """The context of every forward pass."""
-        if self.precision == torch.float32:
-            return contextlib.nullcontext()
-        return torch.autocast(self.device.type, dtype=self.precision)
-
-
-class _Fit:
-    """One call of Trainer.fit: its objects, and the state that a checkpoint keeps."""
-
-    def __init__(self, settings: Trainer, model, loss, optimizer, schedule, train, val, scores, run: RunFolder):
-        self.settings, self.run, self.device = settings, run, settings.device
+    def setup(self, model, loss, optimizer, schedule, train, val, scores, run: RunFolder) -> None:
+        """Take what a fit works on."""
         self.model = model.to(memory_format=torch.channels_last)
-        self.forward = torch.compile(self.model) if settings.compile else self.model
+        self.forward = torch.compile(self.model) if self.compile else self.model
+        self.average = moving_average(self.model, self.ema_decay)
         self.loss, self.optimizer, self.schedule = loss, optimizer, schedule
-        self.train, self.val, self.scores = train, val, scores
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=settings.precision == torch.float16)
-        self.average = _moving_average(model, settings.ema_decay)
-        self.state = State()
-        self.best_scores: dict = {}
-        self.best_per_class: list = []
-        self.stopping = False
-        self.logbook = Logbook(run.path)
-        self._bad = torch.zeros((), device=self.device)  # becomes 1 at the first loss that is not finite
-        self._shown = (
-            panels.images_with_rare_classes(val.dataset, settings.panel_images) if settings.panel_images else []
-        )
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == torch.float16)
+        self.train, self.val, self.scores, self.run = train, val, scores, run
+        self.steps = self.total_steps(len(train))
+        self.state, self.stopping = State(), 0
+        self.bad = torch.zeros((), device=self.device)  # becomes 1 at the first loss that is not finite
+        self.shown = images_with_rare_classes(val.dataset, self.panel_images) if self.panel_images else []
 
-    @property
-    def steps(self) -> int:
-        return self.settings.total_steps(len(self.train))
-
-    def stop(self) -> None:
-        """Ask the loop to end after the step it is in."""
-        self.stopping = True
-
-    def epochs(self) -> None:
-        while self.state.epoch < self.settings.epochs and self.state.step < self.steps:
-            row = self.one_epoch()
-            row |= self.validate()
-            self.logbook.epoch(row)
-            log.info(_epoch_line(row, self.settings))
-            self.state = State(epoch=self.state.epoch + 1, step=self.state.step, best=self.state.best)
-            self.save("last.pt")
-            since_best = self.state.epoch - 1 - self.state.best["epoch"]
-            if self.settings.patience is not None and since_best >= self.settings.patience:
-                log.info(f"{self.settings.monitor} has not improved for {since_best} epochs: stopping early")
-                return
-
-    def one_epoch(self) -> dict[str, float]:
-        """Train until the epoch or the run ends; returns its row of metrics.csv."""
+    def train_epoch(self) -> dict[str, float]:
+        """Train until the epoch or the run ends; returns the train part of the epoch's row in metrics.csv."""
+        state, group = self.state, []
+        started = time.perf_counter() - state.seconds
+        progress = Progress(f"epoch {state.epoch + 1}/{self.epochs}", self.train.num_images, state.images)
         self.model.train()
-        started = time.perf_counter() - self.state.seconds
-        sums = {name: torch.tensor(v, device=self.device, dtype=torch.float64) for name, v in self.state.sums.items()}
-        images = int(self.state.sums.get("images", 0))
-        progress = Progress(f"epoch {self.state.epoch + 1}/{self.settings.epochs}", self.train.num_images)
-        progress.advance(images)
-        group: list = []
-        for batch in self.train.epoch(self.state.epoch, self.state.batch):
+        for batch in self.train.epoch(state.epoch, state.batch):
             group.append(batch)
-            self.state.batch += 1
-            if len(group) < self.settings.accumulate and self.state.batch < len(self.train):
+            if len(group) < self.accumulate and state.batch + len(group) < len(self.train):
                 continue
-            terms = self.one_step(group)
-            count = sum(len(b[0]) for b in group)
-            images += count
+            terms = self.step(group)
+            count = sum(len(images) for images, _, _ in group)
             for name, value in terms.items():
-                sums[name] = sums.get(name, 0) + value * count
+                state.sums[name] = state.sums.get(name, 0) + value.double() * count
+            state.batch, state.images = state.batch + len(group), state.images + count
+            state.seconds = time.perf_counter() - started
             progress.advance(count, float(terms["loss"]) if progress.due() else None)
             group = []
-            self._after_step(sums, images, time.perf_counter() - started)
-            if self.state.step >= self.steps:
+            if self.stopping or (self.checkpoint_every and state.step % self.checkpoint_every == 0):
+                self.save("last.pt")
+            if self.stopping == signal.SIGINT:
+                raise KeyboardInterrupt
+            if self.stopping:
+                raise Preempted("stopped by SIGTERM", str(self.run.path), f"`segtrain resume {self.run.path}` goes on")
+            if state.step >= self.steps:
                 break
         progress.close()
-        self._check_finite()
-        seconds = time.perf_counter() - started
-        means = {
-            ("train/loss" if k == "loss" else f"train/loss/{k}"): float(v) / images
-            for k, v in sums.items()
-            if k != "images"
-        }
+        self.check_finite()
+        state.seconds = time.perf_counter() - started
+        means = {name: float(total) / state.images for name, total in state.sums.items()}
         return {
-            "epoch": self.state.epoch,
-            "step": self.state.step,
+            "epoch": state.epoch,
+            "step": state.step,
             "lr": self.optimizer.param_groups[0]["lr"],
-            **means,
-            "seconds": seconds,
-            "images_per_second": images / seconds,
+            "train/loss": means.pop("loss"),
+            **{f"train/loss/{name}": mean for name, mean in means.items()},
+            "seconds": state.seconds,
+            "images_per_second": state.images / state.seconds,
         }
 
-    def one_step(self, group: list) -> dict[str, torch.Tensor]:
+    def step(self, group: list) -> dict[str, torch.Tensor]:
         """One optimizer step over the micro-batches of `group`; returns the detached loss and its terms."""
         total = sum(len(images) for images, _, _ in group)
         terms: dict[str, torch.Tensor] = {}
         for images, target, _ in group:
-            share = len(images) / total
             images = images.to(self.device, non_blocking=True)
             target = target.to(self.device, non_blocking=True)
-            with self.settings.autocast():
+            with self.autocast():
                 logits = self.forward(images)
-            loss = self.loss(logits, target)
-            self.scaler.scale(loss * share if share < 1 else loss).backward()
-            for name, value in {"loss": loss.detach(), **getattr(self.loss, "parts", {})}.items():
-                terms[name] = terms.get(name, 0) + value * share
-        self._update(terms["loss"])
+            loss = self.loss(logits, target) * (len(images) / total)
+            self.scaler.scale(loss).backward()
+            for name, value in {"loss": loss.detach(), **self.loss_terms(len(images) / total)}.items():
+                terms[name] = terms.get(name, 0) + value
+        self.update(terms["loss"])
         return terms
 
-    def _update(self, loss: torch.Tensor) -> None:
+    def loss_terms(self, share: float) -> dict[str, torch.Tensor]:
+        """The terms the loss tells of, such as ce and dice."""
+        return {name: value * share for name, value in getattr(self.loss, "parts", {}).items()}
+
+    def update(self, loss: torch.Tensor) -> None:
+        """Step, unless the loss or the gradient is not finite."""
         bad = ~torch.isfinite(loss)
-        if self.settings.clip_norm is not None:
+        if self.clip_norm is not None:
             self.scaler.unscale_(self.optimizer)
-            norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
-            bad |= ~torch.isfinite(norm) if not self.scaler.is_enabled() else False
-        self._bad = torch.maximum(self._bad, bad.float())
+            norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
+            if not self.scaler.is_enabled():  # which skips such steps itself, and lowers its scale
+                bad |= ~torch.isfinite(norm)
+        self.bad = torch.maximum(self.bad, bad.float())
         # On CUDA, asking for the flag in each step would let the device wait for the host. Fused optimizers
         # skip a step whose flag is set, so asking now and then is enough to keep the weights unspoilt.
-        guarded = getattr(self.optimizer, "_step_supports_amp_scaling", False) and self.device.type == "cuda"
-        if not guarded or self.state.step % 20 == 0:
-            self._check_finite()
-        if guarded and not self.scaler.is_enabled():
-            self.optimizer.found_inf, self.optimizer.grad_scale = self._bad, None
+        guarded = self.device.type == "cuda" and getattr(self.optimizer, "_step_supports_amp_scaling", False)
+        if not guarded or self.scaler.is_enabled() or self.state.step % 20 == 0:
+            self.check_finite()
+        elif guarded:
+            self.optimizer.found_inf, self.optimizer.grad_scale = self.bad, None
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
@@ -271,8 +243,8 @@ class _Fit:
         if self.average is not None:
             self.average.update_parameters(self.model)
 
-    def _check_finite(self) -> None:
-        if self._bad:
+    def check_finite(self) -> None:
+        if self.bad:
             self.save("last.pt")
             raise NotFinite(
                 "the loss is not finite; the weights are those before that step",
@@ -281,150 +253,99 @@ class _Fit:
                 "weights (weighting.max_ratio)",
             )
 
-    def _after_step(self, sums: dict, images: int, seconds: float) -> None:
-        every = self.settings.checkpoint_every
-        if self.stopping or (every and self.state.step % every == 0):
-            self.state.sums = {k: float(v) for k, v in sums.items()} | {"images": images}
-            self.state.seconds = seconds
-            self.save("last.pt")
-        if self.stopping:
-            raise Preempted("stopped by SIGTERM", str(self.run.path), f"`segtrain resume {self.run.path}` goes on")
-
     def validate(self) -> dict[str, float]:
-        """Score the validation images; keeps the checkpoint when it is the best so far."""
-        model = self.average.module if self.average is not None else self.forward
+        """Score the validation images; returns their part of the row. Keeps the model when it is the best so far."""
+        state, model = self.state, self.average.module if self.average is not None else self.forward
         progress = Progress("validation", len(self.val))
+        names = self.val.dataset.names
         loss = evaluate(
             model,
             self.val,
             self.scores,
             self.device,
-            self.settings.autocast,
+            self.autocast,
             self.loss,
-            self.val.dataset.names,
-            self.settings.val_batches,
+            names,
+            self.val_batches,
             progress.advance,
         )
         progress.close()
-        scores = self.scores.compute()
-        value = loss if self.settings.monitor == "loss" else scores[self.settings.monitor]
-        best = self.state.best
-        lower_is_better = self.settings.monitor == "loss"
-        if (
-            best is None
-            or (best["value"] is None and not math.isnan(value))
-            or (not math.isnan(value) and (value < best["value"] if lower_is_better else value > best["value"]))
-        ):
-            self.state.best = {
-                "epoch": self.state.epoch,
-                "monitor": self.settings.monitor,
-                "value": None if math.isnan(value) else value,
-            }
-            self.best_scores, self.best_per_class = {**scores, "loss": loss}, per_class_rows(self.scores)
+        scores = {**self.scores.compute(), "loss": loss}
+        value = None if math.isnan(scores[self.monitor]) else scores[self.monitor]
+        if self.is_best(value):
+            state.best = {"epoch": state.epoch, "monitor": self.monitor, "value": value}
+            state.scores, state.per_class = scores, per_class_rows(self.scores)
             self.run.write_per_image("per_image.npz", self.scores)
             self.save("best.pt")
-        if self._shown:
-            picture = self.draw(model)
-            self.logbook.picture("image | truth | prediction", picture, self.state.step)
-            if self.state.best["epoch"] == self.state.epoch:
-                _write_png(picture, self.run.plots / "examples.png")
-        return {"val/loss": loss} | {f"val/{name}": value for name, value in scores.items()}
+        if self.shown:
+            picture = draw_examples(model, self.val.dataset, self.shown, self.device, self.autocast)
+            self.logbook.picture("image | truth | prediction", picture, state.step)
+            if state.best["epoch"] == state.epoch:
+                write_png(picture, self.run.plots / "examples.png")
+        return {f"val/{name}": score for name, score in scores.items()}
 
-    @torch.no_grad()
-    def draw(self, model) -> np.ndarray:
-        """Rows of image | truth | prediction."""
-        model.eval()
-        dataset, rows = self.val.dataset, []
-        for index in self._shown:
-            image, mask = dataset.image(index), dataset.mask(index)
-            with self.settings.autocast():
-                logits = model(torch.from_numpy(image.transpose(2, 0, 1).copy())[None].to(self.device))
-            found = predict(logits, dataset.multilabel)[0].cpu().numpy()
-            truth = mask.transpose(2, 0, 1) if dataset.multilabel else mask
-            colours = [panels.colour_mask(m, dataset.num_classes, dataset.background) for m in (truth, found)]
-            rows.append(panels.side_by_side([image, *colours]))
-        return panels.stacked(rows)
+    def is_best(self, value: float | None) -> bool:
+        """Whether `value` beats the best so far. Lower is better for the loss, higher for every score."""
+        if self.state.best is None or self.state.best["value"] is None:
+            return self.state.best is None or value is not None
+        if value is None:
+            return False
+        return value < self.state.best["value"] if self.monitor == "loss" else value > self.state.best["value"]
+
+    def out_of_patience(self) -> bool:
+        if self.patience is None or self.state.best is None:
+            return False
+        waited = self.state.epoch - 1 - self.state.best["epoch"]
+        if waited >= self.patience:
+            log.info(f"{self.monitor} has not improved for {waited} epochs: stopping early")
+        return waited >= self.patience
+
+    def stop(self, number: int, _frame=None) -> None:
+        """Signal handler: end after the step the loop is in; a second Ctrl-C ends at once."""
+        if number == signal.SIGINT and self.stopping:
+            raise KeyboardInterrupt
+        self.stopping = number
+        log.info("stopping after this step" + (", Ctrl-C again stops at once" if number == signal.SIGINT else ""))
 
     def save(self, name: str) -> None:
         """Write a checkpoint: last.pt can be resumed from, best.pt is the model alone."""
-        model = self.average.module if self.average is not None and name == "best.pt" else self.model
-        content = {"model": model.state_dict(), "epoch": self.state.epoch, "step": self.state.step}
-        if name == "last.pt":
-            content |= {
-                "optimizer": self.optimizer.state_dict(),
-                "schedule": self.schedule.state_dict(),
-                "scaler": self.scaler.state_dict(),
-                "average": self.average.state_dict() if self.average is not None else None,
-                "state": vars(self.state),
-                "best_scores": self.best_scores,
-                "best_per_class": self.best_per_class,
-                "rng": torch.get_rng_state(),
-                "rng_cuda": torch.cuda.get_rng_state_all() if self.device.type == "cuda" else [],
+        if name == "best.pt":
+            model = self.average.module if self.average is not None else self.model
+            content = {"model": model.state_dict(), "epoch": self.state.epoch, "step": self.state.step}
+        else:
+            content = {
+                **{part: getattr(self, part).state_dict() for part in self.resumed_parts()},
+                "state": vars(self.state) | {"sums": {name: float(v) for name, v in self.state.sums.items()}},
+                "random": torch.get_rng_state(),
+                "random_cuda": torch.cuda.get_rng_state_all() if self.device.type == "cuda" else [],
             }
         save_checkpoint(content, self.run.checkpoints / name)
 
     def load(self) -> None:
         """Go on from last.pt."""
         content = load_checkpoint(self.run.checkpoints / "last.pt", self.device)
-        self.model.load_state_dict(content["model"])
-        self.optimizer.load_state_dict(content["optimizer"])
-        self.schedule.load_state_dict(content["schedule"])
-        self.scaler.load_state_dict(content["scaler"])
-        if self.average is not None:
-            self.average.load_state_dict(content["average"])
+        for part in self.resumed_parts():
+            getattr(self, part).load_state_dict(content[part])
         self.state = State(**content["state"])
-        self.best_scores, self.best_per_class = content["best_scores"], content["best_per_class"]
-        torch.set_rng_state(content["rng"].cpu())
-        if content["rng_cuda"]:
-            torch.cuda.set_rng_state_all([s.cpu() for s in content["rng_cuda"]])
-        self.logbook.close()
-        self.logbook = Logbook(self.run.path, self.state.epoch, self.state.step)
+        torch.set_rng_state(content["random"].cpu())
+        if content["random_cuda"]:
+            torch.cuda.set_rng_state_all([state.cpu() for state in content["random_cuda"]])
         log.info(f"going on at epoch {self.state.epoch + 1}, step {self.state.step}")
 
-
-def _precision(name: str, device: torch.device) -> torch.dtype:
-    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    if name == "auto":
-        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
-    if name not in known:
-        raise ValueError(
-            f"Trainer: precision={name!r} must be one of auto | {' | '.join(known)}{did_you_mean(name, known)}"
-        )
-    return known[name]
-
-
-def _moving_average(model, decay: float | None):
-    if decay is None:
-        return None
-    from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-
-    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
-
-
-def _epoch_line(row: dict[str, float], settings: Trainer) -> str:
-    shown = f"val/{settings.monitor}"
-    return (
-        f"epoch {row['epoch'] + 1:>3}/{settings.epochs}  train loss {row['train/loss']:.4f}  val loss {row['val/loss']:.4f}"
-        f"  {settings.monitor} {row[shown]:.4f}  {row['images_per_second']:.1f} images/s"
-    )
-
-
-def _write_png(picture: np.ndarray, file) -> None:
-    from PIL import Image
-
-    file.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(picture).save(file)
+    def resumed_parts(self) -> list[str]:
+        return ["model", "optimizer", "schedule", "scaler"] + (["average"] if self.average is not None else [])
 
 
 @contextlib.contextmanager
-def _sigterm(stop: Callable[[], None]):
-    """Call `stop` on SIGTERM, which schedulers send some seconds before they kill."""
+def _stopped_by_signals(stop: Callable):
+    """Call `stop` on Ctrl-C and on SIGTERM, which schedulers send some seconds before they kill."""
     try:
-        before = signal.signal(signal.SIGTERM, lambda *_: stop())
+        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     except ValueError:  # not in the main thread, as under some launchers: their own handling stays
         yield
         return
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

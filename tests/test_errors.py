@@ -161,7 +161,7 @@ MODEL_ERRORS = {
     "monitor": (["trainer.monitor=iou/crss"], "no score 'iou/crss', did you mean 'iou/cross'?"),
     "label kind": (["loss=bce"], "the loss is for several labels a pixel, the dataset has one label a pixel"),
     "encoder weights": (["model.encoder_weights=nowhere.pt"], "no file nowhere.pt"),
-    "precision": (["trainer.precision=float12"], "precision='float12' must be one of auto | float32"),
+    "precision": (["trainer.precision=float12"], "no precision 'float12', did you mean 'float1"),
 }
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from segtrain import models
+from segtrain import devices, models
 from segtrain.errors import ConfigError
 
 ALL = ["unet", "unetplusplus", "fpn", "deeplabv3plus", "segformer"]
@@ -62,8 +62,8 @@ def test_imagenet_weights_without_a_network_are_explained(monkeypatch, tmp_path)
 
 
 def test_devices():
-    assert models.choose_device("cpu").type == "cpu"
-    assert models.choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert devices.choose_device("cpu").type == "cpu"
+    assert devices.choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
     for name in ("cuda:99", "gpu", "meta"):
         with pytest.raises(ConfigError, match=name):
-            models.choose_device(name)
+            devices.choose_device(name)

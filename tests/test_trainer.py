@@ -154,7 +154,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(tmp_path):
     with pytest.raises(NotFinite, match="the loss is not finite"):
         fit(tmp_path, loss=Breaks(), model=model)
     assert all(torch.isfinite(p).all() for p in model.parameters())
-    assert load_checkpoint(tmp_path / "checkpoints/last.pt")["step"] == 2
+    assert load_checkpoint(tmp_path / "checkpoints/last.pt")["state"]["step"] == 2
 
 
 def test_max_steps_val_batches_and_patience(tmp_path):

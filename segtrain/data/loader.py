@@ -4,6 +4,7 @@ A training sample is named by (epoch, index), so order and augmentation do not d
 and a run can go on in the middle of an epoch. Images stay uint8; the model normalises on the device.
 """
 
+import signal
 from collections.abc import Iterator
 from typing import Literal
 
@@ -53,6 +54,7 @@ class Loader:
             collate_fn=_by_size,
             persistent_workers=self.workers > 0,
             pin_memory=torch.cuda.is_available(),
+            worker_init_fn=_ignore_interrupt,
             **how,
         )
 
@@ -182,6 +184,11 @@ def _to_tensors(image: np.ndarray, mask: np.ndarray, index: int):
     image = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
     mask = mask.transpose(2, 0, 1) if mask.ndim == 3 else mask
     return image, torch.from_numpy(np.ascontiguousarray(mask)), index
+
+
+def _ignore_interrupt(_worker: int) -> None:
+    """Ctrl-C reaches every process of a terminal; the main process decides when the workers end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _by_size(samples: list) -> list[Batch] | SegtrainError:
