@@ -57,9 +57,9 @@ class Logbook:
 
         plain = {k: v if isinstance(v, int | float | str | bool) else str(v) for k, v in config.items()}
         best = float("nan") if best is None else best
-        for summary in hparams(plain, {"best": best}):
+        for summary in hparams(plain, {"run/best": best}):
             self._board.file_writer.add_summary(summary)
-        self._board.add_scalar("best", best, 0)
+        self._board.add_scalar("run/best", best, 0)
 
     def close(self) -> None:
         self._board.close()

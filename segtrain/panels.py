@@ -47,9 +47,10 @@ def stacked(rows: list[np.ndarray]) -> np.ndarray:
     return np.concatenate(filled)[:-GAP]
 
 
-def images_with_rare_classes(dataset, count: int, look_at: int = 100) -> list[int]:
-    """Up to `count` images of the first `look_at`: for each class, rarest first, one that shows most of it."""
-    masks = [dataset.mask(i) for i in range(min(look_at, len(dataset.names)))]
+def images_with_rare_classes(dataset, count: int, look_at: int = 60) -> list[int]:
+    """Up to `count` of `look_at` images spread over the dataset: for each class, rarest first, one with most of it."""
+    spread = np.unique(np.linspace(0, len(dataset.names) - 1, look_at).astype(int)).tolist()
+    masks = [dataset.mask(i) for i in spread]
     if dataset.multilabel:
         pixels = np.array([(mask == 1).sum(axis=(0, 1)) for mask in masks])
     else:
@@ -59,7 +60,7 @@ def images_with_rare_classes(dataset, count: int, look_at: int = 100) -> list[in
         order = [i for i in np.argsort(-pixels[:, label]).tolist() if pixels[i, label] and i not in chosen]
         if order and len(chosen) < count:
             chosen.append(order[0])
-    return chosen or list(range(min(count, len(masks))))
+    return [spread[i] for i in chosen] or spread[:count]
 
 
 def write_png(picture: np.ndarray, file: Path) -> None:

@@ -125,7 +125,7 @@ def test_a_sweep_gives_readable_folders_and_one_count(segtrain, tmp_path):
 
     compared = segtrain("compare", sweep, "--out", tmp_path / "report")
     assert compared.code == 0, compared
-    header = compared.out.splitlines()[1]
+    header = compared.out.splitlines()[2]
     assert "loss.alpha" in header
     assert "weighting" in header
     assert "optimizer" not in header

@@ -11,21 +11,23 @@ from omegaconf import OmegaConf
 from segtrain.config import flat
 from segtrain.errors import ConfigError
 from segtrain.run_folder import UNSIGNED
-from segtrain.tables import percent, table
+from segtrain.tables import number, percent, table
+
+LOSS = "val loss"  # the score's name here, since `loss` is the name of a setting
 
 
 def main(words: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="segtrain compare", description=__doc__)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN_OR_SWEEP", help="folders of runs or sweeps")
-    parser.add_argument("--out", type=Path, help="folder to write comparison.csv to")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder to write comparison.csv to")
     arguments = parser.parse_args(words)
-    rows = comparison([run for folder in arguments.runs for run in find_runs(folder)])
-    columns = list(rows[0])
-    print(table(columns, [[_text(row[c]) for c in columns] for row in rows]))
+    settings, scores, rows = comparison([run for folder in arguments.runs for run in find_runs(folder)])
+    texts = [[_text(row[c]) for c in settings] + [_score(c, row[c]) for c in scores] for row in rows]
+    print(table([*settings, *scores], texts, f"best first by {scores[0]}; scores in %"))
     if arguments.out:
         arguments.out.mkdir(parents=True, exist_ok=True)
         with (arguments.out / "comparison.csv").open("w", newline="", encoding="utf-8") as stream:
-            writer = csv.DictWriter(stream, columns)
+            writer = csv.DictWriter(stream, [*settings, *scores])
             writer.writeheader()
             writer.writerows(rows)
         print(f"\nwritten to {arguments.out / 'comparison.csv'}")
@@ -34,65 +36,62 @@ def main(words: list[str]) -> int:
 
 def find_runs(folder: Path) -> list[Path]:
     """The runs in `folder`, which may be one itself. Raises ConfigError when there is none."""
-    runs = sorted(file.parent for file in folder.glob("**/result.json") if "evaluation" not in file.parts)
+    runs = sorted(file.parent for file in folder.glob("**/result.json"))
     if not runs:
         raise ConfigError("no run in this folder", str(folder), "name folders that hold a result.json")
     return runs
 
 
-def comparison(runs: list[Path]) -> list[dict]:
-    """A row a run, best first: run, the settings in which the runs differ, status if not finished, scores."""
-    configs = {run: _config(run) for run in runs}
-    results = {run: json.loads((run / "result.json").read_text(encoding="utf-8")) for run in runs}
-    varied = _varied(list(configs.values()))
-    monitors = {r["best"]["monitor"] for r in results.values() if r.get("best")}
+def comparison(runs: list[Path]) -> tuple[list[str], list[str], list[dict]]:
+    """Columns of settings, columns of scores, and a row a run, best first by the score the runs monitored."""
+    configs = [read_settings(run) for run in runs]
+    results = [json.loads((run / "result.json").read_text(encoding="utf-8")) for run in runs]
+    monitors = {r["best"]["monitor"] for r in results if r.get("best")}
     monitor = monitors.pop() if len(monitors) == 1 else "iou/mean"
-    sign = 1 if monitor == "loss" else -1
-
-    def order(run: Path) -> float:
-        value = results[run].get("scores", {}).get(monitor)
-        return math.inf if value is None else sign * value
-
-    names = list(dict.fromkeys(c["name"] for r in results.values() for c in r.get("per_class", [])))
-    rows = []
-    for run in sorted(runs, key=order):
-        result = results[run]
-        scores = result.get("scores", {})
-        means = dict.fromkeys([monitor, "iou/mean", "iou/foreground", "accuracy"])
-        rows.append(
-            {"run": run.name}
-            | {_short(key): configs[run].get(key) for key in varied}
-            | ({"status": result["status"]} if any(r["status"] != "finished" for r in results.values()) else {})
-            | {name: scores.get(name) for name in means}
-            | {f"iou/{name}": scores.get(f"iou/{name}") for name in names}
-        )
-    return rows
-
-
-def _config(run: Path) -> dict:
-    file = run / "config.yaml"
-    if not file.is_file():  # it failed before its config was written
-        file = run / ".hydra" / "config.yaml"
-    return flat(OmegaConf.to_container(OmegaConf.load(file))) if file.is_file() else {}
-
-
-def _varied(configs: list[dict]) -> list[str]:
-    keys = dict.fromkeys(key for config in configs for key in config)
-    unsigned = [key for key in UNSIGNED if key != "seed"]
-    return [
-        key
-        for key in keys
-        if key not in unsigned
-        and not key.endswith("class_weights")
-        and len({str(config.get(key)) for config in configs}) > 1
+    monitor = LOSS if monitor == "loss" else monitor
+    settings = ["run", *varied(configs)]
+    if any(r["status"] != "finished" for r in results):
+        settings.append("status")
+    names = dict.fromkeys(c["name"] for r in results for c in r.get("per_class", []))
+    scores = list(dict.fromkeys([monitor, "iou/mean", "iou/foreground", "accuracy", *(f"iou/{n}" for n in names)]))
+    rows = [
+        {"run": run.name, "status": result["status"]}
+        | config
+        | {LOSS if name == "loss" else name: value for name, value in result.get("scores", {}).items()}
+        for run, config, result in zip(runs, configs, results, strict=True)
     ]
 
+    def order(row: dict) -> float:
+        if row.get(monitor) is None:
+            return math.inf
+        return row[monitor] if monitor == LOSS else -row[monitor]
 
-def _short(key: str) -> str:
-    return key.removesuffix("._target_")
+    return settings, scores, [{c: row.get(c) for c in (*settings, *scores)} for row in sorted(rows, key=order)]
+
+
+def read_settings(run: Path) -> dict[str, object]:
+    """A run's settings by dotted name, and for each group the name of the option that was chosen."""
+    saved, composed = run / "config.yaml", run / ".hydra"
+    file = saved if saved.is_file() else composed / "config.yaml"  # a run may fail before it saves its config
+    settings = flat(OmegaConf.load(file)) if file.is_file() else {}
+    if (composed / "hydra.yaml").is_file():
+        choices = OmegaConf.load(composed / "hydra.yaml").hydra.runtime.choices
+        settings |= {group: choice for group, choice in choices.items() if "/" not in group and group != "hydra"}
+    return settings
+
+
+def varied(configs: list[dict]) -> list[str]:
+    """Settings that all runs have and that differ. Class weights follow from the weighting."""
+    everywhere = [key for key in configs[0] if all(key in config for config in configs)]
+    hidden = ("_target_", "class_weights", "pos_weight")
+    unsigned = [key for key in UNSIGNED if key != "seed"]
+    found = [k for k in everywhere if k not in unsigned and not k.endswith(hidden)]
+    return [k for k in found if len({str(config[k]) for config in configs}) > 1]
+
+
+def _score(name: str, value: float | None) -> str:
+    return number(value) if name == LOSS and value is not None else percent(value)
 
 
 def _text(value) -> str:
-    if isinstance(value, float):
-        return percent(value) if 0 <= value <= 1 else f"{value:.4g}"
-    return "n/a" if value is None else str(value).rpartition(".")[2] if "segtrain." in str(value) else str(value)
+    return "" if value is None else str(value)
