@@ -413,6 +413,16 @@ def test_channels_last_logits_give_the_same():
     torch.testing.assert_close(last.grad, logits.grad, rtol=1e-4, atol=1e-8)
 
 
+@pytest.mark.parametrize("name", ["ce + dice", "lovasz"])
+def test_logits_cut_out_of_larger_ones_give_the_same(name):
+    """As the model gives them after it has cut its padding off."""
+    logits, target = batch(n=2, h=33, w=21)
+    padded = F.pad(logits.detach(), (0, 11, 0, 31)).requires_grad_()
+    HARD_LOSSES[name](padded[..., :33, :21], target).backward()
+    HARD_LOSSES[name](logits, target).backward()
+    assert torch.equal(padded.grad[..., :33, :21], logits.grad)
+
+
 @pytest.mark.parametrize("name", HARD_LOSSES)
 def test_torch_func_grad(name):
     logits, target = batch()

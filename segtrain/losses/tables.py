@@ -91,13 +91,17 @@ def _check_probabilities(target: torch.Tensor, ignore_index: int) -> None:
         )
 
 
-def _tiles(logits: torch.Tensor):
-    """(image, slice of its flattened pixels) over the batch."""
-    n, c, h, w = logits.shape
+def _tiles(logits: torch.Tensor, target: torch.Tensor):
+    """(image, slice of its pixels, logits [C,T], target [T] or [C,T]) over the batch."""
+    c, pixels = logits.shape[1], logits.shape[2] * logits.shape[3]
     step = max(1, (_CPU_TILE if logits.device.type == "cpu" else _GPU_TILE) // c)
-    for image in range(n):
-        for start in range(0, h * w, step):
-            yield image, slice(start, min(start + step, h * w))
+    dtype = work_dtype(logits)
+    for n in range(len(logits)):
+        # flat once an image: logits that were cropped from padded ones are copied here
+        z, y = logits[n].flatten(1), target[n].flatten(target.ndim - 3)
+        for start in range(0, pixels, step):
+            part = slice(start, start + step)
+            yield n, part, z[:, part].to(dtype), y[..., part]
 
 
 def _zeros(logits: torch.Tensor, count: int) -> list[torch.Tensor]:
@@ -118,18 +122,16 @@ class _Hard(torch.autograd.Function):
     def forward(logits, target, ignore_index, gamma, smoothing):
         dtype = work_dtype(logits)
         pixel, uniform, P, TP, Y = _zeros(logits, 5)
-        for n, part in _tiles(logits):
-            z, y, valid = _hard_tile(logits, target, ignore_index, n, part, dtype)
-            log_p = torch.log_softmax(z, dim=0)
-            log_py = log_p.gather(0, y[None])[0]
-            if valid is not None:
-                log_py *= valid
+        for n, _, z, labels in _tiles(logits, target):
+            y, valid = _hard_labels(labels, ignore_index, dtype)
+            p = torch.softmax(z, dim=0)
+            py = p.gather(0, y[None])[0]
+            log_py = _log_of(py, z, y)
             if smoothing:
-                uniform[n] -= _pixel_sum(log_p, valid)
-            py = log_py.exp()
+                uniform[n] += _pixel_sum(z.logsumexp(dim=0) - z, valid)
             if valid is not None:
-                py *= valid
-            P[n] += _pixel_sum(log_p.exp_(), valid)
+                py, log_py = py * valid, log_py * valid
+            P[n] += _pixel_sum(p, valid)
             _add_by_label(TP[n], y, py)
             _add_by_label(pixel[n], y, -log_py if gamma == 0 else -log_py * (1 - py) ** gamma)
             Y[n] += torch.bincount(y, weights=valid, minlength=len(Y[n]))
@@ -149,16 +151,17 @@ class _Hard(torch.autograd.Function):
         logits, target = ctx.saved_tensors
         dtype = work_dtype(logits)
         gradient = torch.empty_like(logits)
-        for n, part in _tiles(logits):
-            z, y, valid = _hard_tile(logits, target, ctx.ignore_index, n, part, dtype)
+        for n, part, z, labels in _tiles(logits, target):
+            y, valid = _hard_labels(labels, ctx.ignore_index, dtype)
             p = torch.softmax(z, dim=0)
-            if valid is not None:
-                p *= valid
             py = p.gather(0, y[None])[0]
+            slope = _pixel_slope(py, z, y, ctx.gamma)
+            if valid is not None:
+                p, py, slope = p.mul_(valid), py * valid, slope * valid
             per_pixel = torch.zeros_like(py)  # the factor of p_c that is the same for every c
             at_label = torch.zeros_like(py)
             if d_pixel is not None:
-                k = _pixel_slope(z, y, py, ctx.gamma, valid) * d_pixel[n][y]
+                k = slope * d_pixel[n][y]
                 per_pixel += k
                 at_label -= k
             if d_TP is not None:
@@ -167,36 +170,42 @@ class _Hard(torch.autograd.Function):
                 per_pixel -= b
             if ctx.smoothing and d_uniform is not None:
                 per_pixel += d_uniform[n].sum()
+            d_z = gradient[n].view(len(z), -1)[:, part]
             if d_P is not None:
                 per_pixel -= d_P[n] @ p
-                p *= per_pixel + d_P[n][:, None]
+                torch.mul(p, per_pixel + d_P[n][:, None], out=d_z)
             else:
-                p *= per_pixel
-            p.scatter_add_(0, y[None], at_label[None])
+                torch.mul(p, per_pixel, out=d_z)
+            d_z.scatter_add_(0, y[None], at_label[None].to(d_z.dtype))
             if ctx.smoothing and d_uniform is not None:
-                p -= d_uniform[n][:, None] if valid is None else d_uniform[n][:, None] * valid
-            gradient[n].flatten(1)[:, part] = p
+                d_z -= d_uniform[n][:, None] if valid is None else d_uniform[n][:, None] * valid
         return gradient, None, None, None, None
 
 
-def _hard_tile(logits, target, ignore_index, n, part, dtype):
-    """Logits [C,T], labels [T] with ignored ones set to 0, and 1 for valid, 0 for ignored (None: all valid)."""
-    y = target[n].flatten()[part].long()
+def _hard_labels(labels: torch.Tensor, ignore_index: int, dtype: torch.dtype):
+    """Labels as int64, ignored ones set to 0; and 1 for valid, 0 for ignored pixels (None: all are valid)."""
+    y = labels.long()
     ignored = y == ignore_index
-    valid = None
-    if ignored.any():
-        y = y.masked_fill(ignored, 0)  # not in place: y may be a view of the target
-        valid = (~ignored).to(dtype)
-    return logits[n].flatten(1)[:, part].to(dtype), y, valid
+    if not ignored.any():
+        return y, None
+    return y.masked_fill(ignored, 0), (~ignored).to(dtype)  # not in place: y may be a view of the target
 
 
-def _pixel_slope(z, y, py, gamma: float, valid):
-    """-d/d(ln p) of (1 - p)^gamma (-ln p): 1 for cross-entropy; 0 at ignored pixels."""
+def _log_of(py: torch.Tensor, z: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """ln p_y; from the logits where p_y is too small for its logarithm."""
+    log_py = py.log()
+    tiny = (py < 1e-30).nonzero()[:, 0]
+    if len(tiny):
+        log_py[tiny] = z[y[tiny], tiny] - z[:, tiny].logsumexp(dim=0)
+    return log_py
+
+
+def _pixel_slope(py: torch.Tensor, z: torch.Tensor, y: torch.Tensor, gamma: float) -> torch.Tensor:
+    """-d/d(ln p) of (1 - p)^gamma (-ln p): 1 for cross-entropy."""
     if gamma == 0:
-        return torch.ones_like(py) if valid is None else valid
-    log_py = (z.gather(0, y[None]) - z.logsumexp(dim=0))[0]
-    slope = (1 - py) ** gamma - gamma * py * log_py * (1 - py).clamp_min(1e-12) ** (gamma - 1)
-    return slope if valid is None else slope * valid
+        return torch.ones_like(py)
+    rest = 1 - py
+    return rest**gamma - gamma * py * _log_of(py, z, y) * rest.clamp_min(1e-12) ** (gamma - 1)
 
 
 def _pixel_sum(values: torch.Tensor, valid) -> torch.Tensor:
@@ -209,8 +218,8 @@ class _Soft(torch.autograd.Function):
     def forward(logits, target, ignore_index, gamma, smoothing):
         dtype = work_dtype(logits)
         pixel, uniform, P, TP, Y, peak, count = _zeros(logits, 7)
-        for n, part in _tiles(logits):
-            z, y, valid = _soft_tile(logits, target, ignore_index, n, part, dtype)
+        for n, _, z, labels in _tiles(logits, target):
+            y, valid = _soft_labels(labels, ignore_index, dtype)
             log_p = torch.log_softmax(z, dim=0)
             if smoothing:
                 uniform[n] -= _pixel_sum(log_p, valid)
@@ -236,8 +245,8 @@ class _Soft(torch.autograd.Function):
         logits, target = ctx.saved_tensors
         dtype = work_dtype(logits)
         gradient = torch.empty_like(logits)
-        for n, part in _tiles(logits):
-            z, y, valid = _soft_tile(logits, target, ctx.ignore_index, n, part, dtype)
+        for n, part, z, labels in _tiles(logits, target):
+            y, valid = _soft_labels(labels, ctx.ignore_index, dtype)
             log_p = torch.log_softmax(z, dim=0)
             p = log_p.exp()
             slope = torch.zeros_like(p)  # dL/d(ln p_c): dz = slope - p sum(slope)
@@ -257,16 +266,15 @@ class _Soft(torch.autograd.Function):
             if ctx.smoothing and d_uniform is not None:
                 slope -= d_uniform[n][:, None]
             slope -= p.mul_(slope.sum(dim=0))
-            gradient[n].flatten(1)[:, part] = slope if valid is None else slope * valid
+            gradient[n].view(len(z), -1)[:, part] = slope if valid is None else slope * valid
         return gradient, None, None, None, None
 
 
-def _soft_tile(logits, target, ignore_index, n, part, dtype):
-    y = target[n].flatten(1)[:, part].to(dtype)
+def _soft_labels(labels: torch.Tensor, ignore_index: int, dtype: torch.dtype):
+    """Labels [C,T], ignored pixels 0; and 1 for valid, 0 for ignored pixels [T] (None: all are valid)."""
+    y = labels.to(dtype)
     ignored = (y == ignore_index).any(dim=0)
-    if not ignored.any():
-        return logits[n].flatten(1)[:, part].to(dtype), y, None
-    return logits[n].flatten(1)[:, part].to(dtype), y.masked_fill(ignored, 0), (~ignored).to(dtype)
+    return (y.masked_fill(ignored, 0), (~ignored).to(dtype)) if ignored.any() else (y, None)
 
 
 class _Sigmoid(torch.autograd.Function):
@@ -274,8 +282,8 @@ class _Sigmoid(torch.autograd.Function):
     def forward(logits, target, ignore_index):
         dtype = work_dtype(logits)
         positive, negative, P, TP, Y, peak, count = _zeros(logits, 7)
-        for n, part in _tiles(logits):
-            z, y, valid = _sigmoid_tile(logits, target, ignore_index, n, part, dtype)
+        for n, _, z, labels in _tiles(logits, target):
+            y, valid = _sigmoid_labels(labels, ignore_index, dtype)
             p = torch.sigmoid(z)
             plus = torch.nn.functional.softplus(z)
             rest = 1 - y
@@ -303,8 +311,8 @@ class _Sigmoid(torch.autograd.Function):
         logits, target = ctx.saved_tensors
         dtype = work_dtype(logits)
         gradient = torch.empty_like(logits)
-        for n, part in _tiles(logits):
-            z, y, valid = _sigmoid_tile(logits, target, ctx.ignore_index, n, part, dtype)
+        for n, part, z, labels in _tiles(logits, target):
+            y, valid = _sigmoid_labels(labels, ctx.ignore_index, dtype)
             p = torch.sigmoid(z)
             d_z = torch.zeros_like(p)
             if d_TP is not None:
@@ -317,13 +325,12 @@ class _Sigmoid(torch.autograd.Function):
                 d_z += d_positive[n][:, None] * y * (p - 1)
             if d_negative is not None:
                 d_z += d_negative[n][:, None] * (1 - y) * p
-            gradient[n].flatten(1)[:, part] = d_z if valid is None else d_z * valid
+            gradient[n].view(len(z), -1)[:, part] = d_z if valid is None else d_z * valid
         return gradient, None, None
 
 
-def _sigmoid_tile(logits, target, ignore_index, n, part, dtype):
-    z, y = logits[n].flatten(1)[:, part].to(dtype), target[n].flatten(1)[:, part].to(dtype)
+def _sigmoid_labels(labels: torch.Tensor, ignore_index: int, dtype: torch.dtype):
+    """Labels [C,T], ignored ones 0; and 1 for valid, 0 for ignored values [C,T] (None: all are valid)."""
+    y = labels.to(dtype)
     ignored = y == ignore_index
-    if not ignored.any():
-        return z, y, None
-    return z, y.masked_fill(ignored, 0), (~ignored).to(dtype)
+    return (y.masked_fill(ignored, 0), (~ignored).to(dtype)) if ignored.any() else (y, None)
