@@ -14,7 +14,7 @@ from segtrain.errors import ConfigError, did_you_mean
 from segtrain.signatures import signature_of
 
 SEARCH_PATH = "pkg://segtrain.configs"
-ROOT_KEYS = {"seed": NonNegativeInt, "class_weights": Weights | None, "debug": bool}
+ROOT_KEYS = {"seed": NonNegativeInt, "class_weights": Weights | None, "advice": bool, "debug": bool}
 PARTS = [
     "dataset",
     "augment",

@@ -26,6 +26,7 @@ log = logging.getLogger("segtrain")
 # What may differ between two runs of one setting.
 UNSIGNED = (
     "seed",
+    "advice",
     "debug",
     "class_weights",
     "dataset.root",

@@ -164,6 +164,8 @@ class Trainer:
         state, group = self.state, []
         started = time.perf_counter() - state.seconds
         progress = Progress(f"epoch {state.epoch + 1}/{self.epochs}", self.train.num_images, state.images)
+        if hasattr(self.loss, "start_epoch") and (name := self.loss.start_epoch(state.epoch)):
+            log.info(f"epoch {state.epoch + 1}: the loss is {name} from here on")
         self.model.train()
         for batch in self.train.epoch(state.epoch, state.batch):
             group.append(batch)

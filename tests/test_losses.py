@@ -20,6 +20,7 @@ from segtrain.losses import (
     GeneralizedDice,
     Jaccard,
     Lovasz,
+    Phased,
     PixelRegion,
     Tversky,
 )
@@ -511,3 +512,21 @@ def test_compiled_losses_give_the_same(name):
     compiled = torch.compile(HARD_LOSSES[name], backend="eager")
     expected = torch.autograd.grad(HARD_LOSSES[name](logits, target), logits)[0]
     torch.testing.assert_close(torch.autograd.grad(compiled(logits, target), logits)[0], expected)
+
+
+def test_phased_changes_the_loss_at_its_epochs():
+    logits, target = batch()
+    ce, dice = CrossEntropy(), Dice()
+    loss = Phased([ce, dice], starts=[0, 3])
+    assert loss.start_epoch(2) is None
+    assert loss(logits, target) == ce(logits, target)
+    assert loss.start_epoch(3) == "Dice"
+    assert loss(logits, target) == dice(logits, target)
+    assert loss.parts.keys() == {"phase", "dice"}
+    assert loss.start_epoch(4) is None
+    assert Phased([ce, dice], starts=[0, 3]).start_epoch(5) == "Dice", "as after a resume"
+    for starts in ([1, 2], [0, 0], [0]):
+        with pytest.raises(ValueError, match="Phased: "):
+            Phased([ce, dice], starts=starts)
+    with pytest.raises(ValueError, match="some losses are for softmax"):
+        Phased([ce, BinaryCrossEntropy()], starts=[0, 1])

@@ -15,7 +15,7 @@ from segtrain.data.loader import Loader
 from segtrain.data.sampling import Uniform
 from segtrain.data.shapes import Shapes, ShapesMultilabel
 from segtrain.errors import ConfigError, DiskError, NotFinite
-from segtrain.losses import CrossEntropy, Dice, PixelRegion
+from segtrain.losses import CrossEntropy, Dice, Phased, PixelRegion
 from segtrain.metrics import SegmentationScores
 from segtrain.run_folder import RunFolder, make_run_folder, signature
 from segtrain.trainer import Trainer
@@ -191,6 +191,18 @@ def test_a_wrong_monitor_lists_the_right_ones(tmp_path):
 def test_settings_that_change_the_step(tmp_path, settings):
     fit(tmp_path, epochs=1, **settings)
     assert np.isfinite(float(rows(tmp_path)[0]["train/loss"]))
+
+
+def test_phases_are_marked_and_kept_by_resume(tmp_path):
+    def phased():
+        return Phased([CrossEntropy(), Dice()], starts=[0, 2])
+
+    fit(tmp_path / "whole", loss=phased(), epochs=3)
+    assert [float(row["train/loss/phase"]) for row in rows(tmp_path / "whole")] == [0, 0, 1]
+    assert [row["train/loss/dice"] != "" for row in rows(tmp_path / "whole")] == [False, False, True]
+    fit(tmp_path / "stopped", loss=phased(), epochs=3, checkpoint_every=1, max_steps=7)
+    fit(tmp_path / "stopped", loss=phased(), epochs=3, resume=True)
+    assert float(rows(tmp_path / "stopped")[-1]["train/loss/phase"]) == 1
 
 
 def test_multilabel(tmp_path):

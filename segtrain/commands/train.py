@@ -26,11 +26,17 @@ def train(cfg: DictConfig, run: RunFolder, resume: bool = False) -> float | None
     cfg.class_weights = class_weights(cfg, counts)
     log.info(counts_table(counts, cfg.class_weights, val_counts))
 
+    from segtrain.advice import advice
+
     seed_everything(cfg.seed, cfg.trainer.get("deterministic", False))
     trainer = build(cfg, "trainer")
     scores = build_scores(cfg, val_set)
     trainer.check_monitor(scores)
     loss = build_loss(cfg, train_set.multilabel).to(trainer.device)
+    if cfg.advice:
+        from_scratch = cfg.model.get("encoder_weights") is None
+        for line in advice(loss, counts, train_set.background, trainer.monitor, from_scratch):
+            log.warning(f"advice: {line} (advice=false silences this)")
     model = build(cfg, "model").to(trainer.device)
     optimizer = build(cfg, "optimizer", model=model)
 

@@ -3,6 +3,7 @@
 from segtrain.losses.binary_cross_entropy import BinaryCrossEntropy
 from segtrain.losses.cross_entropy import CrossEntropy, Focal
 from segtrain.losses.lovasz import Lovasz
+from segtrain.losses.phased import Phased
 from segtrain.losses.pixel_region import PixelRegion
 from segtrain.losses.region import Dice, GeneralizedDice, Jaccard, Tversky
 
@@ -14,6 +15,7 @@ __all__ = [
     "GeneralizedDice",
     "Jaccard",
     "Lovasz",
+    "Phased",
     "PixelRegion",
     "Tversky",
 ]
