@@ -1,8 +1,11 @@
 """Config node to object: the only place that builds what a config names."""
 
+import contextlib
+
 from omegaconf import DictConfig
 
-from segtrain.errors import ConfigError, SegtrainError
+from segtrain.data.dataset import check_sample
+from segtrain.errors import ConfigError, DataError, SegtrainError
 
 
 def build(cfg: DictConfig, part: str, **provided):
@@ -10,22 +13,28 @@ def build(cfg: DictConfig, part: str, **provided):
     from hydra.errors import InstantiationException
     from hydra.utils import instantiate
 
+    with refusals(f"{part} ({cfg[part]._target_})"):
+        try:
+            return instantiate(cfg[part], _convert_="all", **provided)
+        except InstantiationException as error:
+            if isinstance(error.__cause__, SegtrainError | ValueError):
+                raise error.__cause__ from None
+            raise
+
+
+@contextlib.contextmanager
+def refusals(where: str):
+    """A ValueError inside is a value that was refused: it becomes a ConfigError."""
     try:
-        return instantiate(cfg[part], _convert_="all", **provided)
-    except InstantiationException as error:
-        cause = error.__cause__
-        if isinstance(cause, SegtrainError):
-            raise cause from None
-        if isinstance(cause, ValueError):
-            raise ConfigError(
-                str(cause), where=f"{part} ({cfg[part]._target_})", fix=f"change {part} in the config"
-            ) from error
-        raise
+        yield
+    except ValueError as error:
+        raise ConfigError(str(error), where, "change it in the config") from error
 
 
 def build_dataset(cfg: DictConfig, split: str):
     """One split of the dataset. Raises ConfigError when a class of the user's lacks what segtrain needs."""
     dataset = build(cfg, "dataset", split=split)
+    place = f"dataset ({cfg.dataset._target_})"
     needed = (
         "num_classes",
         "class_names",
@@ -40,14 +49,23 @@ def build_dataset(cfg: DictConfig, split: str):
     if missing:
         raise ConfigError(
             f"the dataset class has no {', '.join(missing)}",
-            f"dataset ({cfg.dataset._target_})",
+            place,
             "see segtrain.data.dataset.SegmentationDataset for what a dataset must have",
         )
+    if not len(dataset.names):
+        raise DataError(f"the {split} split is empty", place, "give it images")
+    check_sample(dataset.image(0), dataset.mask(0), dataset, 0)
     return dataset
 
 
-def build_loss(cfg: DictConfig, multilabel: bool):
-    """The loss. Raises ConfigError when it is for one label a pixel and the dataset for several, or the reverse."""
+def build_loss(cfg: DictConfig, num_classes: int, multilabel: bool):
+    """The loss, tried on a small batch.
+
+    Raises ConfigError when it is for one label a pixel and the dataset for several, or the reverse, and for values
+    it refuses when it is called, such as a class that is not there.
+    """
+    import torch
+
     loss = build(cfg, "loss")
     activation = getattr(loss, "activation", None)
     wanted = "sigmoid" if multilabel else "softmax"
@@ -59,6 +77,10 @@ def build_loss(cfg: DictConfig, multilabel: bool):
             f"loss ({cfg.loss._target_}), dataset ({cfg.dataset._target_})",
             f"choose a loss for {kinds[wanted]}: {options}",
         )
+    shape = (2, num_classes, 32, 32)
+    target = torch.zeros(shape if multilabel else (2, 32, 32), dtype=torch.uint8)
+    with refusals(f"loss ({cfg.loss._target_})"):
+        loss(torch.zeros(shape), target)
     return loss
 
 

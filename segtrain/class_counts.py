@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from segtrain.data.dataset import SegmentationDataset, check_values
+from segtrain.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -87,18 +88,39 @@ def default_cache() -> Path:
 def _count(dataset, indices, threads: int | None, progress: bool) -> np.ndarray:
     """int64 [images, 2C + 1]: pixels of each class, valid pixels of each class's channel, all pixels."""
     threads = threads or len(os.sched_getaffinity(0))
-    if hasattr(dataset, "check_pair"):
-        for index in indices:
-            dataset.check_pair(index)
     chunks = [indices[i : i + 16] for i in range(0, len(indices), 16)]  # a task a mask costs a tenth of its decoding
+    table = np.empty((len(indices), 2 * dataset.num_classes + 1), dtype=np.int64)
+    errors: list[DataError] = []
     with ThreadPoolExecutor(threads) as pool, _bar(len(indices), progress) as bar:
-        table = np.empty((len(indices), 2 * dataset.num_classes + 1), dtype=np.int64)
-        row = 0
-        for rows in pool.map(lambda chunk: [_count_one(dataset, i) for i in chunk], chunks):
-            table[row : row + len(rows)] = rows
-            row += len(rows)
-            bar.update(len(rows))
+        counted = pool.map(lambda chunk: [_count_or_error(dataset, i) for i in chunk], chunks)
+        errors += _pair_errors(dataset, indices)  # while the threads decode
+        for row, result in enumerate(result for chunk in counted for result in chunk):
+            if isinstance(result, DataError):
+                errors.append(result)
+            else:
+                table[row] = result
+            bar.update()
+    if errors:
+        more = f" (and {len(errors) - 1} more masks have errors)" if len(errors) > 1 else ""
+        raise DataError(errors[0].what + more, errors[0].where, errors[0].fix)
     return table
+
+
+def _pair_errors(dataset, indices) -> list[DataError]:
+    errors = []
+    for index in indices if hasattr(dataset, "check_pair") else ():
+        try:
+            dataset.check_pair(index)
+        except DataError as error:
+            errors.append(error)
+    return errors
+
+
+def _count_or_error(dataset, index: int):
+    try:
+        return _count_one(dataset, index)
+    except DataError as error:
+        return error
 
 
 def _bar(total: int, progress: bool):
@@ -108,16 +130,16 @@ def _bar(total: int, progress: bool):
 
 
 def _count_one(dataset, index: int) -> np.ndarray:
-    classes, ignore, name = dataset.num_classes, dataset.ignore_index, dataset.names[index]
+    classes, ignore = dataset.num_classes, dataset.ignore_index
     if dataset.multilabel:
         mask = dataset.mask(index)
-        check_values(np.bincount(mask.ravel(), minlength=256), dataset, name)
+        check_values(np.bincount(mask.ravel(), minlength=256), dataset, index)
         pixels = ((mask == 1) & (mask != ignore)).sum(axis=(0, 1))
         valid = (mask != ignore).sum(axis=(0, 1))
         return np.concatenate([pixels, valid, [mask.shape[0] * mask.shape[1]]])
     histogram = getattr(dataset, "mask_histogram", None)
     histogram = histogram(index) if histogram else np.bincount(dataset.mask(index).ravel(), minlength=256)
-    check_values(histogram, dataset, name)
+    check_values(histogram, dataset, index)
     total = histogram.sum()
     valid = total - histogram[ignore]
     row = np.full(2 * classes + 1, valid)

@@ -1,12 +1,14 @@
 """The console script: the first word without '=' is a command, anything else trains."""
 
+import errno
 import os
 import signal
 import sys
+import threading
 from importlib import import_module
 from pathlib import Path
 
-from segtrain.errors import ConfigError, SegtrainError, did_you_mean
+from segtrain.errors import ConfigError, DiskError, Preempted, SegtrainError, did_you_mean
 
 COMMANDS = {
     "weights": "weights key=value …              count the masks; counts and every weighting side by side",
@@ -26,7 +28,7 @@ HELP = """segtrain trains segmentation models on badly imbalanced classes.
 def main() -> None:
     """Run the command line; exits with the codes 0 ok, 2 config, 3 data, 4 memory, 5 disk, 6 not finite, 75, 130."""
     # Hydra would print a traceback of its own and exit with 1: with its full errors, they come to us instead.
-    verbose = os.environ.get("HYDRA_FULL_ERROR") == "1" or "debug=true" in sys.argv
+    verbose = os.environ.get("HYDRA_FULL_ERROR") == "1" or "debug=true" in map(str.lower, sys.argv)
     os.environ["HYDRA_FULL_ERROR"] = "1"
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # a user's own package beside the config, as with `python -m`
@@ -38,11 +40,19 @@ def main() -> None:
         print(f"\n{error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        print("\ninterrupted: `segtrain resume RUN` continues a training", file=sys.stderr)
+        print("\ninterrupted", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:  # … | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
+    except OSError as error:
+        if verbose or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            raise
+        print(
+            f"\n{DiskError(error.strerror, str(error.filename or ''), 'free space, or write elsewhere')}",
+            file=sys.stderr,
+        )
+        sys.exit(DiskError.exit_code)
 
 
 def _dispatch(words: list[str]) -> int:
@@ -72,7 +82,20 @@ def _train(words: list[str]) -> int:
     if not any(getattr(arguments, name) for name in shows):
         words = words + _prepare(arguments)
     sys.argv = [sys.argv[0], *words]
-    hydra.main(version_base="1.3", config_path=SEARCH_PATH, config_name="config")(_job)()
+    failures: list[SegtrainError] = []
+
+    def single(cfg) -> float | None:
+        """Hydra announces an error in words of its own: a run's expected failure is kept from it, for `main`."""
+        try:
+            return _job(cfg)
+        except SegtrainError as error:
+            failures.append(error)
+            return None
+
+    task = _job if arguments.multirun else single
+    hydra.main(version_base="1.3", config_path=SEARCH_PATH, config_name="config")(task)()
+    if failures:
+        raise failures[0]
     return 0
 
 
@@ -115,6 +138,8 @@ def _check_sweep(cfg, arguments) -> set[str]:
             check_config(without_hydra(compose([*job, *hydra_overrides], arguments.config_dir, arguments.config_name)))
         except ConfigError as error:
             mistakes.setdefault(error.what, " ".join(o for o in job if o.split("=")[0] in swept))
+    if len(jobs) > 200:
+        print(f"checked the first 200 of {len(jobs)} jobs", file=sys.stderr)
     if mistakes:
         raise config_error([f"{what} (in the job {job})" for what, job in mistakes.items()])
     return swept
@@ -132,6 +157,11 @@ def _job(cfg) -> float | None:
     from segtrain.config import register_resolvers
     from segtrain.run_folder import RunFolder
 
+    def stop(*_) -> None:
+        raise Preempted("stopped by SIGTERM before the first step")
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, stop)
     register_resolvers()
     with RunFolder(HydraConfig.get().runtime.output_dir) as run:
         return train(cfg, run)

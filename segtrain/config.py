@@ -145,9 +145,16 @@ def _override_mistakes(loader, overrides: list[str], config_name: str) -> Iterat
     except (HydraException, OmegaConfBaseException) as error:
         yield str(error)
         return
-    for _, override, _ in values:
-        if not override.is_add() and not override.is_force_add():
-            yield from _key_mistakes(base, override.key_or_group)
+    known = []
+    for text, override, _ in values:
+        wrong = [] if override.is_add() or override.is_force_add() else list(_key_mistakes(base, override.key_or_group))
+        yield from wrong
+        if not wrong and not override.is_sweep_override():
+            known.append(text)
+    try:  # what is wrong with the values of the keys that are right
+        yield from config_mistakes(without_hydra(loader.load_configuration(config_name, good + known, RunMode.RUN)))
+    except (HydraException, OmegaConfBaseException):
+        return
 
 
 def _key_mistakes(cfg: DictConfig, key: str) -> Iterator[str]:
@@ -170,9 +177,16 @@ def _key_mistakes(cfg: DictConfig, key: str) -> Iterator[str]:
 
 
 def check_config(cfg: DictConfig) -> None:
+    """Raise ConfigError that lists all mistakes of a config; see config_mistakes."""
+    if mistakes := config_mistakes(cfg):
+        raise config_error(mistakes)
+
+
+def config_mistakes(cfg: DictConfig) -> list[str]:
     """Bind every `_target_` node to the signature of its class, without importing any class.
 
-    Raises ConfigError that lists all mistakes: unknown and missing keys, types, ranges, a weighting nobody reads.
+    A sentence for each mistake: unknown and missing keys, types, ranges, parts that contradict the dataset, a
+    weighting nobody reads.
     """
     mistakes = [
         f"there is no key {k!r}{did_you_mean(k, [*PARTS, *ROOT_KEYS])}" for k in cfg if k not in (*PARTS, *ROOT_KEYS)
@@ -185,9 +199,15 @@ def check_config(cfg: DictConfig) -> None:
             mistakes.append(f"{part} has no _target_, the dotted name of its class")
         else:
             mistakes += _node_mistakes(cfg[part], part, PROVIDED.get(part, set()))
-    mistakes += [] if mistakes else _weighting_mistakes(cfg)
-    if mistakes:
-        raise config_error(mistakes)
+    return mistakes or [*_contradictions(cfg), *_weighting_mistakes(cfg)]
+
+
+def _contradictions(cfg: DictConfig) -> Iterator[str]:
+    """num_classes and ignore_index are the dataset's wherever they stand."""
+    for key, value in flat(cfg).items():
+        name = key.rpartition(".")[2]
+        if name in ("num_classes", "ignore_index") and name in cfg.dataset and value != cfg.dataset[name]:
+            yield f"{key}={value}, but dataset.{name}={cfg.dataset[name]}: change dataset.{name}, the rest follows"
 
 
 def _node_mistakes(node: DictConfig, path: str, provided: set[str]) -> Iterator[str]:
@@ -232,18 +252,20 @@ def _plain(value):
 
 
 def reads_class_weights(cfg: DictConfig) -> bool:
-    """Whether any node holds `${class_weights}`."""
-    text = OmegaConf.to_yaml(OmegaConf.masked_copy(cfg, [p for p in PARTS if p in cfg]), resolve=False)
-    return "${class_weights}" in text
+    """Whether any node holds `${class_weights}`, or in a saved config the very weights."""
+    if "${class_weights}" in OmegaConf.to_yaml(cfg, resolve=False):
+        return True
+    values = [value for key, value in flat(cfg).items() if key != "class_weights"]
+    return cfg.get("class_weights") is not None and list(cfg.class_weights) in values
 
 
 def _weighting_mistakes(cfg: DictConfig) -> list[str]:
-    if cfg.weighting._target_ == "segtrain.weighting.NoWeighting" or reads_class_weights(cfg):
+    given = cfg.get("class_weights")
+    if reads_class_weights(cfg) or (given is None and cfg.weighting._target_ == "segtrain.weighting.NoWeighting"):
         return []
-    if cfg.class_weights is not None:  # a rerun of a saved config, where the weights are written in
-        return []
+    who = f"weighting ({cfg.weighting._target_})" if given is None else "class_weights"
     return [
-        f"the weighting ({cfg.weighting._target_}) is read by nobody: the loss has no ${{class_weights}}. Set "
+        f"the {who} is read by nobody: the loss has no ${{class_weights}}. Set "
         "weighting=none, choose a loss with a pixel term, or give the loss 'loss.class_weights=${class_weights}'"
     ]
 
@@ -266,6 +288,10 @@ def load_saved(file: Path, overrides: list[str], trust: list[str]) -> DictConfig
             raise ConfigError(f"{text!r} is not key=value")
         if wrong := list(_key_mistakes(cfg, key)):
             raise config_error(wrong)
+        if isinstance(OmegaConf.select(cfg, key), DictConfig):
+            raise ConfigError(
+                f"{text}: a saved run has no groups to choose from", fix=f"set single keys, {key}.NAME=VALUE"
+            )
         OmegaConf.update(cfg, key, OmegaConf.from_dotlist([f"v={value}"]).v)
     allowed = (*TRUSTED, *trust)
     for target in _targets(OmegaConf.to_container(cfg)):
@@ -292,7 +318,7 @@ def _targets(value) -> Iterator[str]:
 def flat(cfg) -> dict[str, object]:
     """`{"loss.alpha": 0.25, …}`: every leaf by its dotted key; lists are leaves."""
     leaves = {}
-    for key, value in (cfg if isinstance(cfg, dict) else OmegaConf.to_container(cfg)).items():
+    for key, value in (cfg if isinstance(cfg, dict) else OmegaConf.to_container(cfg, resolve=True)).items():
         below = flat(value) if isinstance(value, dict) else None
         leaves |= {f"{key}.{k}": v for k, v in below.items()} if below else {key: value}
     return leaves

@@ -13,12 +13,18 @@ log = logging.getLogger("segtrain")
 _LINE_SECONDS = 30  # between progress lines where no bar can be drawn
 
 
+def log_to_screen(file: Path | None = None) -> None:
+    """Show log lines, and append them to `file`; Hydra does this for the jobs it starts."""
+    handlers = [logging.StreamHandler()] + ([logging.FileHandler(file)] if file is not None else [])
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=handlers)
+
+
 class Logbook:
     """Rows of metrics.csv and TensorBoard events below `folder`.
 
     Args:
         folder: the run's folder.
-        first_epoch: when a run goes on, rows and events from this epoch on are dropped.
+        first_epoch, first_step: when a run goes on, rows and events from here on are dropped.
     """
 
     def __init__(self, folder: Path, first_epoch: int = 0, first_step: int = 0):

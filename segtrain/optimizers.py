@@ -1,14 +1,20 @@
 """AdamW and SGD: weight decay on convolution and linear weights only, fused kernels where PyTorch has them."""
 
+from typing import Annotated
+
 import torch
 from torch import nn
 
-from segtrain.arguments import FractionBelowOne, NonNegative, Positive, checked
+from segtrain.arguments import FractionBelowOne, NonNegative, Positive, Range, checked
+
+Betas = Annotated[
+    list[float], Range("two numbers from 0 up to, not with, 1", lambda v: len(v) == 2 and min(v) >= 0 and max(v) < 1)
+]
 
 
 @checked
 def adamw(
-    model, lr: Positive = 1e-3, weight_decay: NonNegative = 1e-2, betas: list[float] = (0.9, 0.999)
+    model, lr: Positive = 1e-3, weight_decay: NonNegative = 1e-2, betas: Betas = (0.9, 0.999)
 ) -> torch.optim.Optimizer:
     """AdamW. Loshchilov and Hutter, 2019, https://arxiv.org/abs/1711.05101"""
     return torch.optim.AdamW(_groups(model, weight_decay), lr=lr, betas=tuple(betas), fused=True)

@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -49,6 +50,15 @@ PACKAGES = (
 )
 
 
+def make_folder(folder: Path) -> Path:
+    """Raises DiskError when it cannot be made."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DiskError(f"the folder cannot be made: {error.strerror}", str(folder), "name another place") from error
+    return folder
+
+
 def make_run_folder(folder: Path) -> Path:
     """Make the folder of a new run. Raises ConfigError when it holds a run, DiskError when it cannot be made."""
     try:
@@ -85,6 +95,7 @@ class RunFolder:
         self._started = time.time()
 
     def __enter__(self) -> "RunFolder":
+        self._started -= self.read_result().get("seconds") or 0  # of the sessions before, when a run goes on
         self.write_json("result.json", {"status": "running"})
         return self
 
@@ -92,6 +103,8 @@ class RunFolder:
         if error is None:
             return
         stopped = isinstance(error, KeyboardInterrupt | Preempted)
+        if isinstance(error, KeyboardInterrupt) and (self.checkpoints / "last.pt").is_file():
+            log.info(f"`segtrain resume {self.path}` goes on where this stopped")
         if not stopped:
             # A sweep prints its first error only: the folder of the failed job must tell the rest.
             with (self.path / "segtrain.log").open("a", encoding="utf-8") as stream:
@@ -130,7 +143,7 @@ class RunFolder:
             {"index": i, "name": name, "weight": float(weight)}
             for i, (name, weight) in enumerate(zip(counts.class_names, weights, strict=True))
         ]
-        self.write_json("class_weights.json", {"scheme": cfg.weighting._target_, "classes": classes})
+        self.write_json("class_weights.json", {"scheme": _scheme(cfg.weighting._target_), "classes": classes})
 
     def write_per_image(self, name: str, scores) -> None:
         """tp, fp, fn per image and class with the images' names."""
@@ -191,6 +204,14 @@ def environment(cfg: DictConfig, counts: ClassCounts, names: list[str]) -> dict:
         "dataset_fingerprint": fingerprint,
         "signature": signature(resolved),
     }
+
+
+def _scheme(target: str) -> str:
+    """segtrain.weighting.LogRatio is log_ratio; another package's class keeps its dotted name."""
+    package, _, name = target.rpartition(".")
+    if package != "segtrain.weighting":
+        return target
+    return "none" if name == "NoWeighting" else re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
 
 
 def _version(package: str) -> str | None:

@@ -10,14 +10,15 @@ def table(columns: list[str], rows: list[list[str]], title: str = "") -> str:
     from rich.console import Console
     from rich.table import Table
 
-    drawn = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, title_style="")
+    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for i, column in enumerate(columns):
         drawn.add_column(column, justify="left" if i == 0 else "right", no_wrap=True)
     for row in rows:
         drawn.add_row(*row)
     text = io.StringIO()
     Console(file=text, width=400, color_system=None, markup=False).print(drawn)
-    return "\n".join(line.rstrip() for line in text.getvalue().rstrip().splitlines())
+    lines = [line.rstrip() for line in text.getvalue().splitlines()]
+    return "\n".join(([title, ""] if title else []) + [line for line in lines if line])
 
 
 def percent(value: float | None, digits: int = 1) -> str:

@@ -132,6 +132,7 @@ class Trainer:
                     self.logbook.epoch(row, self.monitor, self.epochs)
                     self.state.next_epoch()
                     self.save("last.pt")
+                    self.leave_if_stopped()
             self.logbook.settings(config, self.state.best["value"])
         except torch.OutOfMemoryError as error:
             raise OutOfMemory(
@@ -154,7 +155,7 @@ class Trainer:
         self.loss, self.optimizer, self.schedule = loss, optimizer, schedule
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == torch.float16)
         self.train, self.val, self.scores, self.run = train, val, scores, run
-        self.steps = self.total_steps(len(train))
+        self.steps, self.lr = self.total_steps(len(train)), optimizer.param_groups[0]["lr"]
         self.state, self.stopping = State(), 0
         self.bad = torch.zeros((), device=self.device)  # becomes 1 at the first loss that is not finite
         self.shown = images_with_rare_classes(val.dataset, self.panel_images) if self.panel_images else []
@@ -179,12 +180,9 @@ class Trainer:
             state.seconds = time.perf_counter() - started
             progress.advance(count, float(terms["loss"]) if progress.due() else None)
             group = []
-            if self.stopping or (self.checkpoint_every and state.step % self.checkpoint_every == 0):
+            if self.checkpoint_every and state.step % self.checkpoint_every == 0:
                 self.save("last.pt")
-            if self.stopping == signal.SIGINT:
-                raise KeyboardInterrupt
-            if self.stopping:
-                raise Preempted("stopped by SIGTERM", str(self.run.path), f"`segtrain resume {self.run.path}` goes on")
+            self.leave_if_stopped()
             if state.step >= self.steps:
                 break
         progress.close()
@@ -194,7 +192,7 @@ class Trainer:
         return {
             "epoch": state.epoch,
             "step": state.step,
-            "lr": self.optimizer.param_groups[0]["lr"],
+            "lr": self.lr,
             "train/loss": means.pop("loss"),
             **{f"train/loss/{name}": mean for name, mean in means.items()},
             "seconds": state.seconds,
@@ -208,7 +206,7 @@ class Trainer:
         for images, target, _ in group:
             images = images.to(self.device, non_blocking=True)
             target = target.to(self.device, non_blocking=True)
-            with self.autocast():
+            with self.autocast(), _batch_norm_explained():
                 logits = self.forward(images)
             loss = self.loss(logits, target) * (len(images) / total)
             self.scaler.scale(loss).backward()
@@ -240,6 +238,7 @@ class Trainer:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
+        self.lr = self.optimizer.param_groups[0]["lr"]
         self.schedule.step()
         self.state.step += 1
         if self.average is not None:
@@ -258,7 +257,7 @@ class Trainer:
     def validate(self) -> dict[str, float]:
         """Score the validation images; returns their part of the row. Keeps the model when it is the best so far."""
         state, model = self.state, self.average.module if self.average is not None else self.forward
-        progress = Progress("validation", len(self.val))
+        progress = Progress("validation", self.val.num_images(self.val_batches))
         names = self.val.dataset.names
         loss = evaluate(
             model,
@@ -307,7 +306,16 @@ class Trainer:
         if number == signal.SIGINT and self.stopping:
             raise KeyboardInterrupt
         self.stopping = number
-        log.info("stopping after this step" + (", Ctrl-C again stops at once" if number == signal.SIGINT else ""))
+        hint = ", Ctrl-C again stops at once" if number == signal.SIGINT else ""
+        log.info(f"stopping after this step, or after the validation{hint}")
+
+    def leave_if_stopped(self) -> None:
+        if self.stopping:
+            self.save("last.pt")
+        if self.stopping == signal.SIGINT:
+            raise KeyboardInterrupt
+        if self.stopping:
+            raise Preempted("stopped by SIGTERM", str(self.run.path), f"`segtrain resume {self.run.path}` goes on")
 
     def save(self, name: str) -> None:
         """Write a checkpoint: last.pt can be resumed from, best.pt is the model alone."""
@@ -336,6 +344,20 @@ class Trainer:
 
     def resumed_parts(self) -> list[str]:
         return ["model", "optimizer", "schedule", "scaler"] + (["average"] if self.average is not None else [])
+
+
+@contextlib.contextmanager
+def _batch_norm_explained():
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise ConfigError(
+            "batch norm cannot learn from a single value per channel",
+            "a batch of one image, or a crop no larger than the network's stride",
+            "raise loader.batch_size or augment.size",
+        ) from error
 
 
 @contextlib.contextmanager

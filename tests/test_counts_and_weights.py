@@ -82,6 +82,11 @@ def test_a_wrong_value_is_named():
         count_classes(Masks([mask]))
 
 
+def test_all_wrong_masks_are_counted_in_one_error():
+    with pytest.raises(DataError, match=r"7 \(1 pixels\) \(and 2 more masks have errors\)"):
+        count_classes(Masks([np.array([[0, 7]], np.uint8)] * 3))
+
+
 def folder(root, **more):
     return Folder(str(root), "train", num_classes=3, **more)
 

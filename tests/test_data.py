@@ -73,6 +73,9 @@ def test_split_files(tmp_path):
     assert Folder(root, "train", num_classes=2, splits="files").names == ["x3", "x1"]
     with pytest.raises(DataError, match="names in the split file without an image: xx"):
         Folder(root, "val", num_classes=2, splits="files")
+    (tmp_path / "val.txt").write_text("x9\nx9\n")
+    with pytest.raises(DataError, match=r"val\.txt repeats x9"):
+        Folder(root, "val", num_classes=2, splits="files")
     with pytest.raises(ConfigError, match="no split file"):
         Folder(root, "test", num_classes=2, splits="files")
 
@@ -94,6 +97,9 @@ def test_class_names_must_fit(tmp_path):
         Folder(root, "train", num_classes=3, class_names=["a", "b"])
     with pytest.raises(ConfigError, match="background=3 is no class of 0 to 2"):
         Folder(root, "train", num_classes=3, background=3)
+    with pytest.raises(ConfigError, match="'foreground' is the name of a score"):
+        Folder(root, "train", num_classes=3, class_names=["background", "foreground", "x"])
+    assert Folder(root, "train", num_classes=2, class_names=["background", "foreground"]).num_classes == 2
 
 
 def test_jpeg_masks_are_explained(tmp_path):
@@ -177,6 +183,20 @@ def test_an_epoch_can_go_on_in_the_middle():
     whole = [i for _, _, i in batches.epoch(1)]
     assert [i for _, _, i in batches.epoch(1, first_batch=1)] == whole[1:]
     assert len(batches) == 3
+
+
+def test_a_last_batch_of_one_joins_the_batch_before_it():
+    def sizes(images, batch_size):
+        data = Shapes("train", [32, 32], train_images=images)
+        batches = Loader(batch_size=batch_size, workers=0).train(data, Augment(), Uniform(), 0)
+        found = [len(i) for _, _, i in batches.epoch(0)]
+        assert len(batches) == len(found)
+        return found
+
+    assert sizes(9, 4) == [4, 5]
+    assert sizes(10, 4) == [4, 4, 2]
+    assert sizes(3, 1) == [1, 1, 1]
+    assert sizes(1, 4) == [1]
 
 
 def test_evaluation_keeps_every_image_at_its_own_size(tmp_path):

@@ -64,7 +64,7 @@ def test_train_evaluate_and_the_run_folder(segtrain, tmp_path):
     assert (
         config["class_weights"] == [c["weight"] for c in weights["classes"]] == config["loss"]["pixel"]["class_weights"]
     )
-    assert weights["scheme"] == "segtrain.weighting.MedianFrequency"
+    assert weights["scheme"] == "median_frequency"
     environment = json.loads((run / "environment.json").read_text())
     assert {
         "command",
@@ -83,7 +83,7 @@ def test_train_evaluate_and_the_run_folder(segtrain, tmp_path):
 
     evaluated = segtrain("evaluate", run, "loader.batch_size=3")
     assert evaluated.code == 0, evaluated
-    again = json.loads((run / "evaluation/val/scores.json").read_text())
+    again = json.loads((run / "evaluation/val_loader.batch_size=3/scores.json").read_text())
     assert again["per_class"] == result["per_class"]
     for name, value in result["scores"].items():
         if name != "loss":  # the mean of batches, which differ in size
@@ -236,6 +236,28 @@ def test_a_users_own_loss_and_dataset(segtrain, tmp_path):
     assert segtrain("evaluate", run).code == 2, "a stranger's package is not run without a word"
     assert segtrain("evaluate", run, "--trust", "mine").code == 0
     assert file.exists()
+
+
+def test_a_users_dataset_is_checked_before_training(segtrain, tmp_path):
+    own_parts(tmp_path)
+    package = tmp_path / "mine/__init__.py"
+    right = OWN_PACKAGE.replace("images: int = 8):", "images: int = 8, ignore_index: int = 255, background: int = 0):")
+    words = ["--config-dir", "conf", "dataset=mine", "trainer.device=cpu", "loader.workers=0"]
+    for wrong, code, text in (
+        (right.replace("* 200, 3, axis=2)", "* 200.0, 3, axis=2)"), 3, "image is float64 [32, 32, 3]"),
+        (right.replace("astype(np.uint8)", "astype(np.int64)"), 3, "mask is int64 [32, 32]"),
+        (right.replace("range(images)", "range(0)"), 3, "the train split is empty"),
+        (
+            right.replace('["dark", "bright"]', "['a', 'b']; del self.class_names"),
+            2,
+            "the dataset class has no class_names",
+        ),
+    ):
+        package.write_text(wrong.replace("[..., None] * 200", "[..., None].astype(np.uint8) * 200"))
+        result = segtrain(*words)
+        assert result.code == code, result
+        assert text in result.err
+        assert "Traceback" not in result.err
 
 
 def test_multilabel_from_the_command_line(segtrain, tmp_path):

@@ -46,6 +46,9 @@ CONFIG_ERRORS = {
     ),
     "package": (["loss._target_=nowhere.Loss"], "no package 'nowhere' can be imported from here"),
     "config dir": (["--config-dir", "nowhere"], "no folder nowhere"),
+    "class that is not there": (["model.num_classes=7"], "model.num_classes=7, but dataset.num_classes=4"),
+    "another ignore index": (["augment.ignore_index=7"], "augment.ignore_index=7, but dataset.ignore_index=255"),
+    "weights nobody reads": (["loss=dice", "class_weights=[1,2,3,4]"], "the class_weights is read by nobody"),
     "sweep": (["-m", "loss.alpha=0,x"], "loss.alpha='x' must be a number >= 0 (in the job loss.alpha=x)"),
 }
 
@@ -66,6 +69,9 @@ def test_all_mistakes_come_at_once(segtrain):
     assert "3 mistakes" in result.err
     for word in ("alhpa", "cedice", "epocs"):
         assert word in result.err
+    result = segtrain("trainer.epoch=3", "loss.alpha=abc", "trainer.accumulate=0")
+    for text in ("did you mean 'epochs'", "loss.alpha='abc' must be", "trainer.accumulate=0 must be"):
+        assert text in result.err
 
 
 def test_config_errors_do_not_import_torch(segtrain):
@@ -110,6 +116,15 @@ def colour_mask(root):
     Image.new("RGB", (48, 40)).save(root / "train/masks/train1.png")
 
 
+def grey_255_is_foreground(root):
+    for file in root.glob("*/masks/*.png"):
+        Image.fromarray((np.asarray(Image.open(file)) > 0).astype(np.uint8) * 255).save(file)
+
+
+def deep_image(root):
+    Image.fromarray(np.zeros((40, 48), np.uint16)).save(root / "val/images/val1.png")
+
+
 def no_val_images(root):
     for file in (root / "val").glob("*/*.png"):
         file.unlink()
@@ -122,7 +137,9 @@ DATA_ERRORS = {
     wrong_value: "data error: mask values outside the classes 0 to 2 and ignore_index=255: 9 (7 pixels)",
     truncate_a_mask: "data error: cannot be decoded:",
     empty_file: "data error: the file is empty (0 bytes)",
-    colour_mask: "data error: a colour mask (mode RGB)",
+    colour_mask: "data error: a mask of mode RGB; one 8-bit channel",
+    grey_255_is_foreground: "data error: the training masks hold 1 class (class 0) and",
+    deep_image: "data error: image of mode I;16: more than 8 bits a channel",
     no_val_images: "data error: the val split is empty",
 }
 
@@ -134,7 +151,7 @@ def test_data_errors_come_before_training(segtrain, tmp_path, damage):
     result = segtrain(*FOLDER, f"dataset.root={root}")
     assert result.code == 3, result
     assert DATA_ERRORS[damage] in result.err
-    assert str(root) in result.err or "val1" in result.err, "the error must name the file"
+    assert str(root) in result.err or damage is grey_255_is_foreground, "the error must name the file"
     assert "to do:" in result.err
     assert "Traceback" not in result.err
     assert "epoch" not in result.out
@@ -160,8 +177,11 @@ MODEL_ERRORS = {
     "cuda": (["trainer.device=cuda:7"], "device 'cuda:7' asked for, but"),
     "monitor": (["trainer.monitor=iou/crss"], "no score 'iou/crss', did you mean 'iou/cross'?"),
     "label kind": (["loss=bce"], "the loss is for several labels a pixel, the dataset has one label a pixel"),
+    "manual weights": (["weighting=manual", "weighting.weights=[1,2]"], "Manual: 2 weights for 4 classes"),
+    "region classes": (["loss.region.classes=[7]"], "classes=[7], but there are 4 classes, counted from 0"),
+    "betas": (["optimizer.betas=[0.9]"], "must be two numbers from 0 up to, not with, 1"),
     "encoder weights": (["model.encoder_weights=nowhere.pt"], "no file nowhere.pt"),
-    "precision": (["trainer.precision=float12"], "no precision 'float12', did you mean 'float1"),
+    "precision": (["trainer.precision=float12"], "no precision 'float12', did you mean 'float32'?"),
 }
 
 
@@ -172,6 +192,7 @@ def test_errors_that_need_torch_come_before_the_first_step(segtrain, name):
     assert result.code == 2, result
     assert text in result.err
     assert "Traceback" not in result.err
+    assert "Error executing job" not in result.err
 
 
 def test_unwritable_output_folder(segtrain, tmp_path):

@@ -122,6 +122,13 @@ def test_predict():
     assert predict(logits, multilabel=True).tolist() == [[[[True, True]], [[True, False]]]]
 
 
+def test_values_that_are_no_class_are_refused():
+    with pytest.raises(ValueError, match="prediction 4 is no class of 0 to 2"):
+        scores_of([[[4]]], [[[0]]])
+    with pytest.raises(ValueError, match="label 7 is no class of 0 to 2"):
+        scores_of([[[0]]], [[[7]]])
+
+
 def test_shapes_must_agree():
     with pytest.raises(ValueError, match=r"prediction \[1, 1, 2\] and target \[1, 1, 3\] differ in shape"):
         scores_of([[[0, 1]]], [[[0, 1, 1]]])

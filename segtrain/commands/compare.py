@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from segtrain.config import flat
 from segtrain.errors import ConfigError
-from segtrain.run_folder import UNSIGNED
+from segtrain.run_folder import UNSIGNED, make_folder
 from segtrain.tables import number, percent, table
 
 LOSS = "val loss"  # the score's name here, since `loss` is the name of a setting
@@ -25,7 +25,7 @@ def main(words: list[str]) -> int:
     texts = [[_text(row[c]) for c in settings] + [_score(c, row[c]) for c in scores] for row in rows]
     print(table([*settings, *scores], texts, f"best first by {scores[0]}; scores in %"))
     if arguments.out:
-        arguments.out.mkdir(parents=True, exist_ok=True)
+        make_folder(arguments.out)
         with (arguments.out / "comparison.csv").open("w", newline="", encoding="utf-8") as stream:
             writer = csv.DictWriter(stream, [*settings, *scores])
             writer.writeheader()
@@ -36,16 +36,23 @@ def main(words: list[str]) -> int:
 
 def find_runs(folder: Path) -> list[Path]:
     """The runs in `folder`, which may be one itself. Raises ConfigError when there is none."""
-    runs = sorted(file.parent for file in folder.glob("**/result.json"))
+    runs = sorted(file.parent for file in folder.glob("**/result.json") if "status" in read_result(file.parent))
     if not runs:
         raise ConfigError("no run in this folder", str(folder), "name folders that hold a result.json")
     return runs
 
 
+def read_result(run: Path) -> dict:
+    try:
+        return json.loads((run / "result.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError("not a result of segtrain", str(run / "result.json"), "leave this folder out") from error
+
+
 def comparison(runs: list[Path]) -> tuple[list[str], list[str], list[dict]]:
     """Columns of settings, columns of scores, and a row a run, best first by the score the runs monitored."""
     configs = [read_settings(run) for run in runs]
-    results = [json.loads((run / "result.json").read_text(encoding="utf-8")) for run in runs]
+    results = [read_result(run) for run in runs]
     monitors = {r["best"]["monitor"] for r in results if r.get("best")}
     monitor = monitors.pop() if len(monitors) == 1 else "iou/mean"
     monitor = LOSS if monitor == "loss" else monitor

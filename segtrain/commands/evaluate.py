@@ -1,6 +1,7 @@
 """`segtrain evaluate RUN [key=value …]`: score a finished run's best checkpoint again."""
 
 import argparse
+import re
 from pathlib import Path
 
 from segtrain.build import build, build_dataset, build_loss, build_scores
@@ -8,20 +9,24 @@ from segtrain.checkpoint import load_checkpoint
 from segtrain.commands.report import means_line, scores_table
 from segtrain.config import check_config, load_saved
 from segtrain.errors import ConfigError
+from segtrain.logbook import log_to_screen
 from segtrain.run_folder import RunFolder, per_class_rows
 
 
 def main(words: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="segtrain evaluate", description=__doc__)
-    parser.add_argument("run", type=Path, help="folder of a run")
+    usage = "segtrain evaluate RUN [key=value …] [--split SPLIT] [--checkpoint best|last] [--trust PACKAGE]"
+    parser = argparse.ArgumentParser(prog="segtrain evaluate", usage=usage, description=__doc__)
+    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example dataset.root=PATH")
     parser.add_argument("--split", default="val", choices=["train", "val", "test"])
     parser.add_argument("--checkpoint", default="best", choices=["best", "last"])
     parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help="allow classes of this package")
     arguments = parser.parse_intermixed_args(words)
+    log_to_screen()
     cfg = load_saved(arguments.run / "config.yaml", arguments.overrides, arguments.trust)
     scores, result = evaluate_run(cfg, arguments.run, arguments.split, arguments.checkpoint)
-    name = arguments.split if arguments.checkpoint == "best" else f"{arguments.split}_{arguments.checkpoint}"
+    changes = [re.sub(r"[^\w.=,-]", "-", override) for override in arguments.overrides]
+    name = "_".join([arguments.split, *(["last"] if arguments.checkpoint == "last" else []), *changes])[:120]
     out = RunFolder(arguments.run / "evaluation" / name)
     out.write_json("scores.json", result)
     out.write_per_image("per_image.npz", scores)
@@ -40,9 +45,9 @@ def evaluate_run(cfg, run: Path, split: str, checkpoint: str):
 
     trainer, scores = build(cfg, "trainer"), build_scores(cfg, dataset)
     model = load_model(cfg, run, checkpoint, trainer.device)
-    loss = build_loss(cfg, dataset.multilabel).to(trainer.device)
+    loss = build_loss(cfg, dataset.num_classes, dataset.multilabel).to(trainer.device)
     batches = build(cfg, "loader").evaluation(dataset)
-    progress = Progress(split, len(batches))
+    progress = Progress(split, batches.num_images(trainer.val_batches))
     mean_loss = evaluate(
         model,
         batches,

@@ -1,12 +1,12 @@
 """`segtrain resume RUN`: continue a run in its own folder, from checkpoints/last.pt."""
 
 import argparse
-import logging
 from pathlib import Path
 
 from segtrain.commands.train import train
 from segtrain.config import load_saved
 from segtrain.errors import ConfigError
+from segtrain.logbook import log_to_screen
 from segtrain.run_folder import RunFolder
 
 
@@ -23,15 +23,7 @@ def main(words: list[str]) -> int:
         raise ConfigError(
             "there is no checkpoint to go on from", str(run.checkpoints / "last.pt"), "start the run again"
         )
-    _log_to(run.path / "segtrain.log")
+    log_to_screen(run.path / "segtrain.log")
     with run:
         train(cfg, run, resume=True)
     return 0
-
-
-def _log_to(file: Path) -> None:
-    logging.basicConfig(
-        level=logging.INFO,
-        format="%(message)s",
-        handlers=[logging.StreamHandler(), logging.FileHandler(file)],
-    )

@@ -5,10 +5,11 @@ import logging
 import numpy as np
 from omegaconf import DictConfig
 
-from segtrain.build import build, build_dataset, build_loss, build_scores
+from segtrain.build import build, build_dataset, build_loss, build_scores, refusals
 from segtrain.class_counts import ClassCounts, count_classes, default_cache
 from segtrain.commands.report import counts_table, final_report
 from segtrain.config import check_config, flat
+from segtrain.errors import DataError
 from segtrain.run_folder import RunFolder
 
 log = logging.getLogger("segtrain")
@@ -17,28 +18,25 @@ log = logging.getLogger("segtrain")
 def train(cfg: DictConfig, run: RunFolder, resume: bool = False) -> float | None:
     """Train what `cfg` says into `run`; returns the monitored score of the best epoch.
 
-    Errors of config and data come first, before torch is imported.
+    What is cheap to check comes first: the config, the files of the dataset, device, score and encoder by name.
     """
     check_config(cfg)
     train_set, val_set = build_dataset(cfg, "train"), build_dataset(cfg, "val")
-    counts = count_classes(train_set, cache=default_cache(), progress=True)
-    val_counts = count_classes(val_set, cache=default_cache(), progress=True)
-    cfg.class_weights = class_weights(cfg, counts)
-    log.info(counts_table(counts, cfg.class_weights, val_counts))
 
-    from segtrain.advice import advice
-
-    seed_everything(cfg.seed, cfg.trainer.get("deterministic", False))
+    seed_everything(cfg.seed, cfg.trainer.deterministic)
     trainer = build(cfg, "trainer")
     scores = build_scores(cfg, val_set)
     trainer.check_monitor(scores)
-    loss = build_loss(cfg, train_set.multilabel).to(trainer.device)
-    if cfg.advice:
-        from_scratch = cfg.model.get("encoder_weights") is None
-        for line in advice(loss, counts, train_set.background, trainer.monitor, from_scratch):
-            log.warning(f"advice: {line} (advice=false silences this)")
     model = build(cfg, "model").to(trainer.device)
     optimizer = build(cfg, "optimizer", model=model)
+
+    counts = count_classes(train_set, cache=default_cache(), progress=True)
+    val_counts = count_classes(val_set, cache=default_cache(), progress=True)
+    check_counts(counts)
+    cfg.class_weights = class_weights(cfg, counts)
+    log.info(counts_table(counts, cfg.class_weights, val_counts))
+    loss = build_loss(cfg, train_set.num_classes, train_set.multilabel).to(trainer.device)
+    give_advice(cfg, loss, counts)
 
     loader = build(cfg, "loader")
     augment, sampling = build(cfg, "augment"), build(cfg, "sampling")
@@ -48,30 +46,55 @@ def train(cfg: DictConfig, run: RunFolder, resume: bool = False) -> float | None
 
     run.write_inputs(cfg, counts, train_set.names + val_set.names)
     result = trainer.fit(
-        model,
-        loss,
-        optimizer,
-        schedule,
-        train_batches,
-        val_batches,
-        scores,
-        run,
-        config=flat(cfg),
-        resume=resume,
+        model, loss, optimizer, schedule, train_batches, val_batches, scores, run, config=flat(cfg), resume=resume
     )
     run.write_result(**result)
     log.info(final_report(result, counts, run.path))
     return result["best"]["value"]
 
 
-def class_weights(cfg: DictConfig, counts: ClassCounts) -> list[float] | None:
-    """The weighting's weights; None for `weighting=none`. Warns of classes without pixels."""
+def check_counts(counts: ClassCounts) -> None:
+    """Raise DataError when there is nothing to learn; warn of classes without training pixels."""
     absent = [name for name, pixels in zip(counts.class_names, counts.pixels, strict=True) if pixels == 0]
+    there = len(counts.class_names) - len(absent)
+    if there < (1 if counts.multilabel else 2):
+        only = next((n for n, p in zip(counts.class_names, counts.pixels, strict=True) if p), "none")
+        raise DataError(
+            f"the training masks hold {there} class{'es' * (there != 1)} ({only}) and {counts.ignored_pixels:,} ignored "
+            "pixels: there is nothing to tell apart",
+            "the train split",
+            "masks of 0 and 255 need their 255 changed to 1; otherwise look at dataset.ignore_index and num_classes",
+        )
     if absent:
-        log.warning(f"no training pixel of {', '.join(absent)}: the class has weight 0 and cannot be learned")
+        log.warning(f"no training pixel of {', '.join(absent)}: it cannot be learned, and any weighting gives it 0")
+
+
+def class_weights(cfg: DictConfig, counts: ClassCounts) -> list[float] | None:
+    """The weighting's weights, None for `weighting=none`; or those the config holds already, as a saved one does."""
+    if cfg.class_weights is not None:
+        if len(cfg.class_weights) != len(counts.class_names):
+            raise DataError(
+                f"{len(cfg.class_weights)} class weights for {len(counts.class_names)} classes",
+                "class_weights in the config",
+                "leave class_weights=null, or give one per class",
+            )
+        log.info(f"class weights as the config holds them; {cfg.weighting._target_} is not computed")
+        return list(cfg.class_weights)
     if cfg.weighting._target_ == "segtrain.weighting.NoWeighting":
         return None
-    return np.asarray(build(cfg, "weighting")(counts), dtype=float).tolist()
+    weighting = build(cfg, "weighting")
+    with refusals(f"weighting ({cfg.weighting._target_})"):
+        return np.asarray(weighting(counts), dtype=float).tolist()
+
+
+def give_advice(cfg: DictConfig, loss, counts: ClassCounts) -> None:
+    if not cfg.advice:
+        return
+    from segtrain.advice import advice
+
+    from_scratch = cfg.model.get("encoder_weights") is None
+    for line in advice(loss, counts, cfg.dataset.background, cfg.trainer.monitor, from_scratch):
+        log.warning(f"advice: {line} (advice=false silences this)")
 
 
 def seed_everything(seed: int, deterministic: bool) -> None:

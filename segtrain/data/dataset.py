@@ -12,6 +12,9 @@ SPLITS = ("train", "val", "test")
 class SegmentationDataset(Protocol):
     """One split of a dataset. Built as `YourClass(split="train", **the keys of its YAML)`.
 
+    The YAML holds num_classes, ignore_index and background, which model, augmentation, loss and metric read as
+    ${dataset.num_classes} and so on; so the class takes these three as arguments.
+
     Attributes:
         num_classes: number of classes C, at most 255.
         class_names: C names.
@@ -35,6 +38,7 @@ class SegmentationDataset(Protocol):
         """uint8 [H, W] of class indices; multi-label [H, W, C] of 0 and 1. Or ignore_index in either."""
 
     # Optional. Without `mask_key` the class counts of the dataset are not cached.
+    # def mask_file(self, index) -> str: the file to name in an error
     # def mask_key(self, index) -> str: a text that changes when the mask does
     # def mask_histogram(self, index) -> np.ndarray: int64 [256], pixels per mask value, faster than via mask()
     # def check_pair(self, index) -> None: raise DataError when image and mask do not fit, before training
@@ -54,6 +58,14 @@ def check_classes(owner: str, num_classes: int, class_names, background: int | N
         )
     if len(set(names)) < len(names):
         raise ConfigError(f"class names repeat: {', '.join(names)}", owner, "make dataset.class_names unique")
+    # `iou/mean` and `iou/foreground` are the scores of all classes; with two classes the latter are the same.
+    for taken in ("mean", "foreground"):
+        if taken in names and not (taken == "foreground" and num_classes == 2 and names[background or 0] != taken):
+            raise ConfigError(
+                f"the class name {taken!r} is the name of a score of all classes, iou/{taken}",
+                owner,
+                "rename the class",
+            )
     if background is not None and not 0 <= background < num_classes:
         raise ConfigError(
             f"background={background} is no class of 0 to {num_classes - 1}",
@@ -63,7 +75,27 @@ def check_classes(owner: str, num_classes: int, class_names, background: int | N
     return names
 
 
-def check_values(histogram: np.ndarray, dataset: SegmentationDataset, name: str) -> None:
+def check_sample(image: np.ndarray, mask: np.ndarray, dataset: SegmentationDataset, index: int) -> None:
+    """Raise DataError when image or mask are not of the form SegmentationDataset promises."""
+    where = mask_place(dataset, index)
+    size = image.shape[:2]
+    form = size if not dataset.multilabel else (*size, dataset.num_classes)
+    if getattr(image, "dtype", None) != np.uint8 or image.shape != (*size, 3):
+        raise DataError(f"image is {image.dtype} {list(image.shape)}", where, "give uint8 [H, W, 3], RGB")
+    if getattr(mask, "dtype", None) != np.uint8 or mask.shape != form:
+        raise DataError(
+            f"mask is {mask.dtype} {list(mask.shape)}, the image {list(image.shape)}",
+            where,
+            f"give a uint8 mask {'[H, W, C]' if dataset.multilabel else '[H, W]'} of the image's size",
+        )
+
+
+def mask_place(dataset: SegmentationDataset, index: int) -> str:
+    """The file of a mask, or the image's name where there is no file."""
+    return dataset.mask_file(index) if hasattr(dataset, "mask_file") else str(dataset.names[index])
+
+
+def check_values(histogram: np.ndarray, dataset: SegmentationDataset, index: int) -> None:
     """Raise DataError when a mask's histogram [256] has pixels outside the classes and the ignore index."""
     limit = 2 if dataset.multilabel else dataset.num_classes
     wrong = np.flatnonzero(histogram)
@@ -72,6 +104,6 @@ def check_values(histogram: np.ndarray, dataset: SegmentationDataset, name: str)
         values = ", ".join(f"{v} ({histogram[v]} pixels)" for v in wrong[:5]) + (" …" if len(wrong) > 5 else "")
         raise DataError(
             f"mask values outside the classes 0 to {limit - 1} and ignore_index={dataset.ignore_index}: {values}",
-            name,
-            "correct the mask, or set dataset.num_classes or dataset.ignore_index",
+            mask_place(dataset, index),
+            "correct the mask (0 and 255 is not 0 and 1), or set dataset.num_classes or dataset.ignore_index",
         )

@@ -62,14 +62,17 @@ class Folder:
         return mask_histogram(self.masks[index])
 
     def check_pair(self, index: int) -> None:
-        """Raise DataError when image and mask differ in size; reads the headers only."""
-        image, mask = self.size(index), image_size(self.masks[index])
+        """Raise DataError for an image of more than 8 bits or a size that is not its mask's; reads headers only."""
+        image, mask = image_size(self.images[index], depth=True), image_size(self.masks[index])
         if image != mask:
             raise DataError(
                 f"image is {image[1]}×{image[0]}, its mask is {mask[1]}×{mask[0]} (width × height)",
                 f"{self.images[index]} and {self.masks[index]}",
                 "make both the same size",
             )
+
+    def mask_file(self, index: int) -> str:
+        return str(self.masks[index])
 
     def mask_key(self, index: int) -> str:
         stats = [path.stat() for path in (self.images[index], self.masks[index])]
@@ -119,6 +122,11 @@ class Folder:
                 raise ConfigError(f"a ratio split has no {self.split!r}", "dataset.splits=ratio", "use train or val")
             in_val = {stem for stem in images if _hash_share(stem) < self.val_ratio}
             stems = sorted(in_val if self.split == "val" else images.keys() - in_val)
+        repeated = sorted({stem for stem in stems if stems.count(stem) > 1}) if self.splits == "files" else []
+        if repeated:
+            raise DataError(
+                f"{self.split}.txt repeats {', '.join(repeated[:5])}", str(self.root), "name each image once"
+            )
         if not stems:
             raise DataError(f"the {self.split} split is empty", str(self.root), "add images, or correct dataset.root")
         return stems

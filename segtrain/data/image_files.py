@@ -14,8 +14,7 @@ MASK_SUFFIXES = (".png", ".tif", ".tiff", ".bmp")
 def read_image(path: Path) -> np.ndarray:
     """uint8 [H, W, 3] of an 8-bit image file. Raises DataError."""
     with _open(path) as file:
-        if file.mode.startswith(("I", "F")):
-            raise DataError(f"image of mode {file.mode}: more than 8 bits a channel", str(path), "convert it to 8 bits")
+        _check_depth(file, path)
         return np.array(_load(file, path).convert("RGB"))
 
 
@@ -46,10 +45,17 @@ def mask_histogram(path: Path) -> np.ndarray:
     return np.bincount(read_mask(path).ravel(), minlength=256)
 
 
-def image_size(path: Path) -> tuple[int, int]:
-    """Height and width from the file's header. Raises DataError."""
+def image_size(path: Path, depth: bool = False) -> tuple[int, int]:
+    """Height and width from the file's header. Raises DataError, with `depth` for more than 8 bits too."""
     with _open(path) as file:
+        if depth:
+            _check_depth(file, path)
         return file.height, file.width
+
+
+def _check_depth(file: Image.Image, path: Path) -> None:
+    if file.mode.startswith(("I", "F")):
+        raise DataError(f"image of mode {file.mode}: more than 8 bits a channel", str(path), "convert it to 8 bits")
 
 
 def _open(path: Path) -> Image.Image:
@@ -74,7 +80,7 @@ def _load(file: Image.Image, path: Path) -> Image.Image:
 def _index(file: Image.Image, path: Path) -> Image.Image:
     if file.mode not in ("1", "L", "P"):
         raise DataError(
-            f"a colour mask (mode {file.mode}); one channel of class indices is needed",
+            f"a mask of mode {file.mode}; one 8-bit channel of class indices is needed",
             str(path),
             "save the masks as 8-bit PNG whose grey value is the class index",
         )

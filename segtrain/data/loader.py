@@ -13,8 +13,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from segtrain.arguments import NonNegativeInt, PositiveInt, checked
-from segtrain.data.dataset import SegmentationDataset, check_values
-from segtrain.errors import ConfigError, DataError, SegtrainError
+from segtrain.data.dataset import SegmentationDataset, check_sample, check_values
+from segtrain.errors import ConfigError, SegtrainError
 
 Batch = tuple[torch.Tensor, torch.Tensor, list[int]]  # images [N,3,H,W] uint8, targets, indices into the dataset
 
@@ -60,19 +60,24 @@ class Loader:
 
 
 class EpochOrder:
-    """Batch sampler: lists of (epoch, index), in the order `sampling` gives for the epoch."""
+    """Batch sampler: lists of (epoch, index), in the order `sampling` gives for the epoch.
+
+    A last batch of one image joins the batch before it: batch norm cannot learn from one.
+    """
 
     def __init__(self, length: int, batch_size: int, sampling, seed: int):
         self.length, self.batch_size, self.sampling, self.seed = length, batch_size, sampling, seed
         self.epoch, self.first_batch = 0, 0
 
     def __len__(self) -> int:
-        return -(-self.length // self.batch_size)
+        alone = self.length % self.batch_size == 1 and self.length > self.batch_size > 1
+        return -(-self.length // self.batch_size) - alone
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         order = self.sampling(self.length, self.seed, self.epoch).tolist()
         for batch in range(self.first_batch, len(self)):
-            yield [(self.epoch, i) for i in order[batch * self.batch_size : (batch + 1) * self.batch_size]]
+            end = None if batch == len(self) - 1 else (batch + 1) * self.batch_size
+            yield [(self.epoch, i) for i in order[batch * self.batch_size : end]]
 
 
 class TrainBatches:
@@ -98,13 +103,15 @@ class TrainBatches:
 
 
 class EvaluationBatches:
-    """Whole images in the order of the dataset, in batches of one size each; `len` is the number of images."""
+    """Whole images in the order of the dataset, in batches of one size each."""
 
     def __init__(self, loader: DataLoader, dataset: SegmentationDataset):
         self._loader, self.dataset = loader, dataset
 
-    def __len__(self) -> int:
-        return len(self.dataset.names)
+    def num_images(self, batches: int | None) -> int:
+        """Images in the first `batches` batches; None: in all."""
+        every = len(self.dataset.names)
+        return every if batches is None else min(every, batches * self._loader.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
         for groups in self._loader:
@@ -168,13 +175,8 @@ def _read(dataset: SegmentationDataset, index: int):
     """Image and mask, checked; or the error as a value, since torch rewrites one that is raised in a worker."""
     try:
         image, mask = dataset.image(index), dataset.mask(index)
-        if image.shape[:2] != mask.shape[:2]:
-            raise DataError(
-                f"image is {image.shape[:2]}, its mask {mask.shape[:2]} (height, width)",
-                dataset.names[index],
-                "make both the same size",
-            )
-        check_values(np.bincount(mask.ravel(), minlength=256), dataset, dataset.names[index])
+        check_sample(image, mask, dataset, index)
+        check_values(np.bincount(mask.ravel(), minlength=256), dataset, index)
         return image, mask
     except SegtrainError as error:
         return error

@@ -19,8 +19,10 @@ def is_hard(logits: torch.Tensor, target: torch.Tensor) -> bool:
     )
 
 
-def check_labels(target: torch.Tensor, num_classes: int, ignore_index: int) -> None:
+def check_labels(target: torch.Tensor, num_classes: int, ignore_index: int, what: str = "label") -> None:
     """Raise ValueError that names value, count and image for labels that are no class and not ignore_index."""
+    if not target.numel():
+        return
     low, high = (int(v) for v in target.aminmax())
     if low >= 0 and high < num_classes:
         return
@@ -30,7 +32,7 @@ def check_labels(target: torch.Tensor, num_classes: int, ignore_index: int) -> N
         image = int(wrong.flatten(1).any(dim=1).nonzero()[0])
         values = sorted(target[wrong].unique().tolist())[:5]
         raise ValueError(
-            f"label {', '.join(map(str, values))} is no class of 0 to {num_classes - 1} and not "
+            f"{what} {', '.join(map(str, values))} is no class of 0 to {num_classes - 1} and not "
             f"ignore_index={ignore_index}: {count} pixels, the first in image {image} of the batch"
         )
 

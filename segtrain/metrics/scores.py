@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from segtrain.arguments import Label, NonNegativeInt, PositiveInt, checked
+from segtrain.losses.targets import check_labels
 
 
 def predict(logits: torch.Tensor, multilabel: bool, threshold: float = 0.0) -> torch.Tensor:
@@ -51,9 +52,14 @@ class SegmentationScores:
             prediction: class indices [N,H,W]; multi-label: bool [N,C,H,W].
             target: integer of the same shape, or ignore_index.
             names: one per image.
+
+        Raises ValueError for shapes that differ and, on the CPU, for values that are no class.
         """
         if prediction.shape != target.shape:
             raise ValueError(f"prediction {list(prediction.shape)} and target {list(target.shape)} differ in shape")
+        if prediction.device.type == "cpu" and not self.multilabel:  # on CUDA this would wait for the device
+            check_labels(prediction, self.num_classes, self.ignore_index, "prediction")
+            check_labels(target, self.num_classes, self.ignore_index)
         count = self._count_multilabel if self.multilabel else self._count
         table, valid = count(prediction, target)
         self._tables.append(table)
