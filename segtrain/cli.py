@@ -163,5 +163,9 @@ def _job(cfg) -> float | None:
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, stop)
     register_resolvers()
-    with RunFolder(HydraConfig.get().runtime.output_dir) as run:
-        return train(cfg, run)
+    try:
+        with RunFolder(HydraConfig.get().runtime.output_dir) as run:
+            return train(cfg, run)
+    except Preempted as error:  # as an ordinary error, Hydra would go on with the next job of the sweep
+        print(f"\n{error}", file=sys.stderr)
+        sys.exit(error.exit_code)

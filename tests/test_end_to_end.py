@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import venv
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -323,6 +324,8 @@ def test_the_wheel_works_outside_the_checkout(tmp_path):
         capture_output=True,
     )
     (wheel,) = tmp_path.glob("*.whl")
+    shipped = {n for n in zipfile.ZipFile(wheel).namelist() if n.endswith(".yaml")}
+    assert shipped == {f"segtrain/{f.relative_to(ROOT)}" for f in (ROOT / "configs").glob("**/*.yaml")}
     # a fresh environment that sees the heavy packages of this one, but not this checkout
     venv.create(tmp_path / "venv", with_pip=False)
     site = next((tmp_path / "venv/lib").glob("python3*/site-packages"))
@@ -343,3 +346,18 @@ def test_the_wheel_works_outside_the_checkout(tmp_path):
     done = subprocess.run([python, "-m", "segtrain", *TINY], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert result_of(only_run(tmp_path))["status"] == "finished"
+
+
+def test_sigterm_ends_a_whole_sweep(tmp_path):
+    script = Path(sys.executable).with_name("segtrain")
+    words = ["-m", "seed=0,1", *TINY, "trainer.epochs=200", "hydra.sweep.dir=sweep"]
+    environment = {**os.environ, "SEGTRAIN_CACHE": str(tmp_path / "cache")}
+    process = subprocess.Popen([script, *words], cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "sweep/00_seed=0/metrics.csv").exists():
+        time.sleep(0.1)
+        assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 75, err
+    assert result_of(tmp_path / "sweep/00_seed=0")["status"] == "preempted"
+    assert not (tmp_path / "sweep/01_seed=1").exists()

@@ -20,6 +20,10 @@ class _Generated:
     def _stream(self, index: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, _SPLIT_NUMBER[self.split], index])
 
+    def image(self, index: int) -> np.ndarray:
+        rng = self._stream(index)
+        return self._picture(rng, self._objects(rng))
+
     def mask_key(self, index: int) -> str:
         return f"{type(self).__name__} {self.seed} {self.split} {index} {self.height}x{self.width} v2"
 
@@ -98,10 +102,6 @@ class Shapes(_Generated):
         self.num_classes, self.ignore_index, self.background = num_classes, ignore_index, background
         self.class_names = ["background", *NAMES]
 
-    def image(self, index: int) -> np.ndarray:
-        rng = self._stream(index)
-        return self._picture(rng, self._objects(rng))
-
     def mask(self, index: int) -> np.ndarray:
         mask = np.zeros((self.height, self.width), dtype=np.uint8)
         for shape, area in self._objects(self._stream(index)):
@@ -132,10 +132,6 @@ class ShapesMultilabel(_Generated):
         self._setup(split, size, train_images if split == "train" else val_images, seed)
         self.num_classes, self.ignore_index, self.background = num_classes, ignore_index, background
         self.class_names = list(NAMES)
-
-    def image(self, index: int) -> np.ndarray:
-        rng = self._stream(index)
-        return self._picture(rng, self._objects(rng))
 
     def mask(self, index: int) -> np.ndarray:
         mask = np.zeros((self.height, self.width, 3), dtype=np.uint8)
