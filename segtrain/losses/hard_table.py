@@ -1,0 +1,98 @@
+"""The table of a softmax against class indices, and its gradient; see tables.py for the formula."""
+
+import torch
+from torch.autograd.function import once_differentiable
+
+from segtrain.losses.targets import work_dtype
+from segtrain.losses.tiles import add_by_label, pixel_sum, tiles, zeros
+
+
+class HardTable(torch.autograd.Function):
+    @staticmethod
+    def forward(logits, target, ignore_index, gamma, smoothing):
+        dtype = work_dtype(logits)
+        pixel, uniform, P, TP, Y = zeros(logits, 5)
+        for n, _, z, labels in tiles(logits, target):
+            y, valid = _hard_labels(labels, ignore_index, dtype)
+            p = torch.softmax(z, dim=0)
+            py = p.gather(0, y[None])[0]
+            log_py = _log_of(py, z, y)
+            if smoothing:
+                uniform[n] += pixel_sum(z.logsumexp(dim=0) - z, valid)
+            if valid is not None:
+                py, log_py = py * valid, log_py * valid
+            P[n] += pixel_sum(p, valid)
+            add_by_label(TP[n], y, py)
+            add_by_label(pixel[n], y, -log_py if gamma == 0 else -log_py * (1 - py) ** gamma)
+            Y[n] += torch.bincount(y, weights=valid, minlength=len(Y[n]))
+        tables = [t.to(dtype) for t in (pixel, uniform, P, TP, Y)]
+        return *tables, Y.sum(dim=1, keepdim=True).expand_as(Y).to(dtype)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        logits, target, ctx.ignore_index, ctx.gamma, ctx.smoothing = inputs
+        ctx.save_for_backward(logits, target)
+        ctx.mark_non_differentiable(output[4], output[5])
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, d_pixel, d_uniform, d_P, d_TP, *_):
+        logits, target = ctx.saved_tensors
+        dtype = work_dtype(logits)
+        gradient = torch.empty_like(logits)
+        for n, part, z, labels in tiles(logits, target):
+            y, valid = _hard_labels(labels, ctx.ignore_index, dtype)
+            p = torch.softmax(z, dim=0)
+            py = p.gather(0, y[None])[0]
+            slope = _pixel_slope(py, z, y, ctx.gamma)
+            if valid is not None:
+                p, py, slope = p.mul_(valid), py * valid, slope * valid
+            per_pixel = torch.zeros_like(py)  # the factor of p_c that is the same for every c
+            at_label = torch.zeros_like(py)
+            if d_pixel is not None:
+                k = slope * d_pixel[n][y]
+                per_pixel += k
+                at_label -= k
+            if d_TP is not None:
+                b = py * d_TP[n][y]
+                at_label += b
+                per_pixel -= b
+            if ctx.smoothing and d_uniform is not None:
+                per_pixel += d_uniform[n].sum()
+            d_z = gradient[n].view(len(z), -1)[:, part]
+            if d_P is not None:
+                per_pixel -= d_P[n] @ p
+                torch.mul(p, per_pixel + d_P[n][:, None], out=d_z)
+            else:
+                torch.mul(p, per_pixel, out=d_z)
+            d_z.scatter_add_(0, y[None], at_label[None].to(d_z.dtype))
+            if ctx.smoothing and d_uniform is not None:
+                d_z -= d_uniform[n][:, None] if valid is None else d_uniform[n][:, None] * valid
+        return gradient, None, None, None, None
+
+
+def _hard_labels(labels: torch.Tensor, ignore_index: int, dtype: torch.dtype):
+    """Labels as int64, ignored ones set to 0; and 1 for valid, 0 for ignored pixels (None: all are valid)."""
+    y = labels.long()
+    ignored = y == ignore_index
+    if not ignored.any():
+        return y, None
+    return y.masked_fill(ignored, 0), (~ignored).to(dtype)  # not in place: y may be a view of the target
+
+
+def _log_of(py: torch.Tensor, z: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """ln p_y; from the logits where p_y is too small for its logarithm."""
+    log_py = py.log()
+    tiny = (py < 1e-30).nonzero()[:, 0]
+    if len(tiny):
+        log_py[tiny] = z[y[tiny], tiny] - z[:, tiny].logsumexp(dim=0)
+    return log_py
+
+
+def _pixel_slope(py: torch.Tensor, z: torch.Tensor, y: torch.Tensor, gamma: float) -> torch.Tensor:
+    """-d/d(ln p) of (1 - p)^gamma (-ln p): 1 for cross-entropy."""
+    if gamma == 0:
+        return torch.ones_like(py)
+    rest = 1 - py
+    return rest**gamma - gamma * py * _log_of(py, z, y) * rest.clamp_min(1e-12) ** (gamma - 1)
