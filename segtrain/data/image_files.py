@@ -1,5 +1,6 @@
 """Image and mask files. Masks are never read with OpenCV: it turns palette indices into grey values."""
 
+from array import array
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,7 @@ def mask_histogram(path: Path) -> np.ndarray:
     """
     with _open(path) as file:
         if file.mode in ("L", "P"):
-            return np.array(_load(file, path).histogram(), dtype=np.int64)
+            return np.frombuffer(array("q", _load(file, path).histogram()), dtype=np.int64)
     return np.bincount(read_mask(path).ravel(), minlength=256)
 
 
