@@ -10,6 +10,7 @@ import numpy as np
 
 log = logging.getLogger("segtrain")
 
+_COMPARED = ("loss", "weighting", "model", "optimizer", "schedule", "augment.size", "loader.batch_size", "seed")
 _LINE_SECONDS = 30  # between progress lines where no bar can be drawn
 
 
@@ -58,10 +59,15 @@ class Logbook:
         self._board.add_image(name, picture, step, dataformats="HWC")
 
     def settings(self, config: dict, best: float | None) -> None:
-        """The settings for TensorBoard's HPARAMS page, in this run's own event file."""
+        """The settings one compares, for TensorBoard's HPARAMS page, in this run's own event file."""
         from torch.utils.tensorboard.summary import hparams
 
-        plain = {k: v if isinstance(v, int | float | str | bool) else str(v) for k, v in config.items()}
+        plain = {}
+        for key, value in config.items():
+            if key.startswith(_COMPARED) and not key.endswith(("class_weights", "pos_weight")):
+                name = key.removesuffix("._target_")
+                value = str(value).rpartition(".")[2] if name != key else value
+                plain[name] = value if isinstance(value, int | float | str | bool) else str(value)
         best = float("nan") if best is None else best
         for summary in hparams(plain, {"run/best": best}):
             self._board.file_writer.add_summary(summary)
