@@ -53,7 +53,8 @@ class Trainer:
         monitor: the score that says which epoch is best: any name in metrics.csv after val/, or loss.
         patience: stop when `monitor` has not improved for so many epochs; None: never.
         checkpoint_every: steps between writes of last.pt, which is also written after each epoch.
-        accumulate: micro-batches a step; the loss of a step is their mean, weighted by images.
+        accumulate: micro-batches a step. Pixel losses are those of the whole batch; region losses the mean of the
+            micro-batches'.
         clip_norm: largest norm of the gradient.
         deterministic: the same numbers on every run, also on CUDA, where it costs time.
         compile: torch.compile the model.
@@ -201,23 +202,31 @@ class Trainer:
 
     def step(self, group: list) -> dict[str, torch.Tensor]:
         """One optimizer step over the micro-batches of `group`; returns the detached loss and its terms."""
-        total = sum(len(images) for images, _, _ in group)
         terms: dict[str, torch.Tensor] = {}
-        for images, target, _ in group:
-            images = images.to(self.device, non_blocking=True)
-            target = target.to(self.device, non_blocking=True)
+        group = [[part.to(self.device, non_blocking=True) for part in batch[:2]] for batch in group]
+        for (images, target), share in zip(group, self.shares(group), strict=True):
             with self.autocast(), _batch_norm_explained():
                 logits = self.forward(images)
-            loss = self.loss(logits, target) * (len(images) / total)
+            loss = self.loss(logits, target) * share
             self.scaler.scale(loss).backward()
-            for name, value in {"loss": loss.detach(), **self.loss_terms(len(images) / total)}.items():
-                terms[name] = terms.get(name, 0) + value
+            terms["loss"] = terms.get("loss", 0) + loss.detach()
+            for name, value in getattr(self.loss, "parts", {}).items():
+                terms[name] = terms.get(name, 0) + value * share
         self.update(terms["loss"])
         return terms
 
-    def loss_terms(self, share: float) -> dict[str, torch.Tensor]:
-        """The terms the loss tells of, such as ce and dice."""
-        return {name: value * share for name, value in getattr(self.loss, "parts", {}).items()}
+    def shares(self, group: list) -> list:
+        """The part each micro-batch has in a step's loss.
+
+        A pixel loss is a ratio of sums, so the loss of the whole batch weighs each micro-batch by its own
+        denominator (`total_weight` of the loss); other losses by images.
+        """
+        if len(group) == 1:
+            return [1.0]
+        weigh = getattr(self.loss, "total_weight", None) or len
+        weights = [weigh(target) for _, target in group]
+        total = sum(weights)
+        return [weight / total for weight in weights] if total > 0 else [1 / len(group)] * len(group)
 
     def update(self, loss: torch.Tensor) -> None:
         """Step, unless the loss or the gradient is not finite."""

@@ -530,3 +530,16 @@ def test_phased_changes_the_loss_at_its_epochs():
             Phased([ce, dice], starts=starts)
     with pytest.raises(ValueError, match="some losses are for softmax"):
         Phased([ce, BinaryCrossEntropy()], starts=[0, 1])
+
+
+@pytest.mark.parametrize("name", ["ce", "focal", "ce + dice"])
+@pytest.mark.parametrize("labels", ["hard", "soft"])
+def test_parts_of_a_batch_weighed_by_their_total_weight_give_the_batch(name, labels):
+    loss = SOFTMAX_LOSSES[name]
+    pixel = getattr(loss, "pixel", loss)
+    logits, target = batch(n=3, ignored=0.5)
+    target[0] = 255
+    target = target if labels == "hard" else soft_labels(logits)
+    weights = torch.stack([loss.total_weight(target[i : i + 1]) for i in range(3)]).double()
+    parts = torch.stack([pixel(logits[i : i + 1], target[i : i + 1]) for i in range(3)])
+    assert (parts @ (weights / weights.sum())).item() == pytest.approx(pixel(logits, target).item(), rel=1e-9)

@@ -39,6 +39,10 @@ class BinaryCrossEntropy(nn.Module):
         """Scalar, from logits and target [N,C,H,W], target 0 to 1 or ignore_index."""
         return self.from_table(sigmoid_table(logits, target, self.ignore_index))
 
+    def total_weight(self, target: torch.Tensor) -> torch.Tensor:
+        """What the sum of losses is divided by: for the loss of several batches as one."""
+        return (target != self.ignore_index).sum()
+
     def from_table(self, table: Table) -> torch.Tensor:
         weights = weights_like(self.class_weights, table.Y)
         positive = weights_like(self.pos_weight, table.Y)

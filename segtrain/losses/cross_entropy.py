@@ -38,6 +38,10 @@ class CrossEntropy(nn.Module):
         """Scalar, from logits [N,C,H,W] and target integer [N,H,W] or soft [N,C,H,W]."""
         return self.from_table(softmax_table(logits, target, self.ignore_index, self.request))
 
+    def total_weight(self, target: torch.Tensor) -> torch.Tensor:
+        """What the sum of weighted losses is divided by: for the loss of several batches as one."""
+        return total_label_weight(target, self.class_weights, self.ignore_index)
+
     def from_table(self, table: Table) -> torch.Tensor:
         weights = weights_like(self.class_weights, table.Y)
         total = (weights * table.Y).sum()
@@ -68,11 +72,25 @@ class Focal(nn.Module):
         """Scalar, from logits [N,C,H,W] and target integer [N,H,W] or soft [N,C,H,W]."""
         return self.from_table(softmax_table(logits, target, self.ignore_index, self.request))
 
+    def total_weight(self, target: torch.Tensor) -> torch.Tensor:
+        """What the sum of weighted losses is divided by: for the loss of several batches as one."""
+        return total_label_weight(target, self.class_weights, self.ignore_index)
+
     def from_table(self, table: Table) -> torch.Tensor:
         weights = weights_like(self.class_weights, table.Y)
         loss = _over(weights * table.pixel, (weights * table.Y).sum())
         self.parts = {"focal": loss.detach()}
         return loss
+
+
+def total_label_weight(target: torch.Tensor, class_weights: torch.Tensor | None, ignore_index: int) -> torch.Tensor:
+    """Sum of the weights of the labels [N,H,W]; of soft labels [N,C,H,W], each class's share counts."""
+    valid = target != ignore_index
+    if class_weights is None:
+        return valid.sum() if target.ndim == 3 else (target * valid).sum()
+    if target.ndim == 3:
+        return class_weights[target.long().where(valid, 0)][valid].sum()
+    return ((target * valid).sum(dim=(0, 2, 3)) * class_weights).sum()
 
 
 def weights_tensor(weights) -> torch.Tensor | None:

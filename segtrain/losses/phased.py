@@ -42,6 +42,11 @@ class Phased(nn.Module):
         return self.losses[self.phase](logits, target)
 
     @property
+    def total_weight(self):
+        """That of the phase's loss, if it has one."""
+        return getattr(self.losses[self.phase], "total_weight", None)
+
+    @property
     def parts(self) -> dict[str, torch.Tensor]:
         """The phase, from 0, and the terms of its loss."""
         own = getattr(self.losses[self.phase], "parts", {})

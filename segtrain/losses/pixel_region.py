@@ -46,6 +46,11 @@ class PixelRegion(nn.Module):
         total = self.pixel_weight * pixel
         return total + self.alpha * region if self.alpha else total
 
+    @property
+    def total_weight(self):
+        """That of the pixel loss, if it has one."""
+        return getattr(self.pixel, "total_weight", None)
+
     def _table(self, logits, target):
         if self.activation == "sigmoid":
             return sigmoid_table(logits, target, self.pixel.ignore_index)
