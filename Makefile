@@ -11,9 +11,10 @@ help:  ## list the targets
 install: .venv/installed  ## make .venv with segtrain and all it needs
 
 .venv/installed: pyproject.toml constraints.txt
+	@echo "installing into .venv: PyTorch and what else is needed, some minutes"
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,parallel]'
+	$(BIN)/python -m pip install -qq --upgrade pip
+	$(BIN)/python -m pip install -qq --constraint constraints.txt --editable '.[dev,parallel]'
 	touch $@
 
 run: install  ## train on the generated dataset, under a minute on two CPU cores

@@ -18,12 +18,13 @@ NEEDED = {  # settings an option cannot have a default for, and companions it ne
     "dataset=folder": ["dataset.root=x", "dataset.num_classes=2"],
     "dataset=camvid": ["dataset.root=x"],
     "dataset=magnetic_tile": ["dataset.root=x"],
+    "experiment=camvid": ["dataset.root=x"],
     "weighting=manual": ["weighting.weights=[1,2,3,4]"],
 }
 OPTIONS = sorted(
     f"{file.parent.relative_to(CONFIGS)}={file.stem}"
     for file in CONFIGS.glob("*/*.yaml")
-    if file.parent.name not in ("hydra", "experiment")
+    if file.parent.name != "hydra"
 )
 
 
