@@ -154,8 +154,8 @@ def _cached_table(dataset, cache: Path, threads: int | None, progress: bool) -> 
     from filelock import FileLock
 
     keys = np.array([_digest(dataset.mask_key(i)) for i in range(len(dataset.names))])
-    same_rule = f"{dataset.num_classes} {dataset.ignore_index} {dataset.multilabel} " + "".join(keys[:1])
-    file = cache / f"counts-{_digest(same_rule)}.npz"
+    rule = f"{dataset.num_classes} {dataset.ignore_index} {dataset.multilabel} {dataset.names[0]}"
+    file = cache / f"counts-{_digest(rule)}.npz"
     try:
         cache.mkdir(parents=True, exist_ok=True)
         lock = FileLock(f"{file}.lock")
@@ -167,7 +167,7 @@ def _cached_table(dataset, cache: Path, threads: int | None, progress: bool) -> 
         missing = [i for i, key in enumerate(keys) if key not in known]
         if missing:
             known |= zip(keys[missing].tolist(), _count(dataset, missing, threads, progress), strict=True)
-            _write_cache(file, keys, np.stack([known[key] for key in keys]))
+            _write_cache(file, known)  # other datasets of this rule and first name keep their rows
         return np.stack([known[key] for key in keys])
     finally:
         lock.release()
@@ -182,11 +182,11 @@ def _read_cache(file: Path, columns: int) -> dict[str, np.ndarray]:
     return dict(zip(keys.tolist(), table, strict=True)) if table.shape == (len(keys), columns) else {}
 
 
-def _write_cache(file: Path, keys: np.ndarray, table: np.ndarray) -> None:
+def _write_cache(file: Path, known: dict[str, np.ndarray]) -> None:
     part = file.with_suffix(f".{os.getpid()}.part")
     try:
         with part.open("wb") as stream:
-            np.savez(stream, keys=keys, table=table)
+            np.savez(stream, keys=np.array(list(known)), table=np.stack(list(known.values())))
         part.replace(file)
     except OSError:
         part.unlink(missing_ok=True)

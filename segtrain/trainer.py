@@ -5,7 +5,6 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -19,6 +18,7 @@ from segtrain.evaluation import draw_examples, evaluate
 from segtrain.logbook import Logbook, Progress
 from segtrain.panels import images_with_rare_classes, write_png
 from segtrain.run_folder import RunFolder, per_class_rows
+from segtrain.signals import stopped_by_signals
 
 log = logging.getLogger("segtrain")
 
@@ -127,7 +127,7 @@ class Trainer:
             self.load()
         self.logbook = Logbook(run.path, self.state.epoch, self.state.step)
         try:
-            with _stopped_by_signals(self.stop):
+            with stopped_by_signals(self.stop):
                 while self.state.epoch < self.epochs and self.state.step < self.steps and not self.out_of_patience():
                     row = self.train_epoch() | self.validate()
                     self.logbook.epoch(row, self.monitor, self.epochs)
@@ -367,18 +367,3 @@ def _batch_norm_explained():
             "a batch of one image, or a crop no larger than the network's stride",
             "raise loader.batch_size or augment.size",
         ) from error
-
-
-@contextlib.contextmanager
-def _stopped_by_signals(stop: Callable):
-    """Call `stop` on Ctrl-C and on SIGTERM, which schedulers send some seconds before they kill."""
-    try:
-        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not in the main thread, as under some launchers: their own handling stays
-        yield
-        return
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

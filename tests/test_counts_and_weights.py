@@ -1,6 +1,7 @@
 """Class counts against plain NumPy, their cache, and class weights worked out by hand."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from conftest import write_folder_dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from segtrain import class_counts, weighting
 from segtrain.class_counts import ClassCounts, count_classes
@@ -101,11 +103,17 @@ def test_the_cache_counts_once_and_recounts_what_was_touched(tmp_path, monkeypat
     again = count_classes(folder(root), cache=tmp_path / "cache")
     assert len(counted) == 6
     assert first.pixels.tolist() == again.pixels.tolist()
-    (root / "train/masks/train4.png").touch()
-    count_classes(folder(root), cache=tmp_path / "cache")
-    assert counted[6:] == [4]
+    for index in (4, 0):
+        mask = np.asarray(Image.open(root / f"train/masks/train{index}.png")).copy()
+        mask[0, :3] = 2
+        Image.fromarray(mask).save(root / f"train/masks/train{index}.png")
+        count_classes(folder(root), cache=tmp_path / "cache")
+    assert counted[6:] == [4, 0]
+    shutil.copytree(root, tmp_path / "copy", copy_function=shutil.copyfile)
+    count_classes(folder(tmp_path / "copy"), cache=tmp_path / "cache")
+    assert len(counted) == 8, "the same content elsewhere, with other times, is not counted again"
     count_classes(folder(root, ignore_index=2), cache=tmp_path / "cache")
-    assert len(counted) == 13, "another ignore index is another count"
+    assert len(counted) == 14, "another ignore index is another count"
 
 
 def test_a_damaged_or_unusable_cache_is_survived(tmp_path):

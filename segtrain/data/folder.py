@@ -75,8 +75,9 @@ class Folder:
         return str(self.masks[index])
 
     def mask_key(self, index: int) -> str:
-        stats = [path.stat() for path in (self.images[index], self.masks[index])]
-        return f"{self.masks[index].resolve()} " + " ".join(f"{s.st_size} {s.st_mtime_ns}" for s in stats)
+        """The mask's content, and the size of the image file: a replaced image is checked against its mask again."""
+        content = hashlib.blake2b(self.masks[index].read_bytes(), digest_size=16).hexdigest()
+        return f"{content} {self.images[index].stat().st_size}"
 
     def size(self, index: int) -> tuple[int, int]:
         return image_size(self.images[index])
