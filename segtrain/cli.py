@@ -101,7 +101,8 @@ def _train(words: list[str]) -> int:
 
 def _prepare(arguments) -> list[str]:
     """Check the config of every job and make the run's or sweep's folder; returns overrides that fix its place."""
-    from segtrain.config import check_config, compose, output_folder, without_hydra
+    from segtrain.config import compose, output_folder, without_hydra
+    from segtrain.config_check import check_config
     from segtrain.run_folder import make_run_folder
 
     sweep = arguments.multirun
@@ -124,7 +125,8 @@ def _check_sweep(cfg, arguments) -> set[str]:
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    from segtrain.config import check_config, compose, config_error, without_hydra
+    from segtrain.config import compose, without_hydra
+    from segtrain.config_check import check_config, config_error
 
     overrides = OverridesParser.create().parse_overrides(list(cfg.hydra.overrides.task))
     swept = {o.key_or_group for o in overrides if o.is_sweep_override()}

@@ -19,7 +19,7 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from segtrain.class_counts import ClassCounts
-from segtrain.config import flat
+from segtrain.config_check import flat
 from segtrain.errors import ConfigError, DiskError, Preempted, SegtrainError
 
 log = logging.getLogger("segtrain")

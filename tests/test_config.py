@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from segtrain import config
+from segtrain import config, config_check
 from segtrain.arguments import NonNegative, checked, mistake
 from segtrain.build import build
 from segtrain.errors import ConfigError
@@ -34,7 +34,7 @@ def compose(*overrides):
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_option_composes_and_passes_the_check(option):
-    config.check_config(compose(option, *NEEDED.get(option, [])))
+    config_check.check_config(compose(option, *NEEDED.get(option, [])))
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_every_option_says_every_argument_that_has_a_default(file):
     group = file.parent.name
     if group == "configs":
         return
-    provided = config.PROVIDED.get(group, set())
+    provided = config_check.PROVIDED.get(group, set())
     missing = [n for n in signature_of(loaded._target_).annotations if n not in loaded.keys() | provided]
     allowed = {"augment": True, "model": ["mean", "std"]}.get(group, [])
     assert allowed is True or set(missing) <= set(allowed)
@@ -72,7 +72,7 @@ def test_all_mistakes_are_reported_together():
     cfg.loss.alpha, cfg.optimizer.lr, cfg.seed, cfg.sede = -1, "fast", -3, 1
     del cfg.model.encoder_weights, cfg.dataset.size
     with pytest.raises(ConfigError) as error:
-        config.check_config(cfg)
+        config_check.check_config(cfg)
     for text in (
         "5 mistakes",
         "loss.alpha=-1",
@@ -86,8 +86,8 @@ def test_all_mistakes_are_reported_together():
 
 def test_a_weighting_must_be_read():
     with pytest.raises(ConfigError, match="read by nobody"):
-        config.check_config(compose("loss=dice", "weighting=enet"))
-    config.check_config(compose("loss=dice", "weighting=enet", "loss.class_weights=${class_weights}"))
+        config_check.check_config(compose("loss=dice", "weighting=enet"))
+    config_check.check_config(compose("loss=dice", "weighting=enet", "loss.class_weights=${class_weights}"))
 
 
 def test_signatures_are_read_without_importing():

@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "segtrain"
 ROWS = [
     "errors arguments signatures tables panels signals devices ema models optimizers schedules weighting class_counts losses metrics data advice",
-    "config run_folder checkpoint logbook",
+    "config config_check run_folder checkpoint logbook",
     "evaluation",
     "trainer",
     "build",
@@ -43,7 +43,7 @@ def test_imports_only_lower_rows(file):
 
 @pytest.mark.parametrize("file", MODULES, ids=lambda f: str(f.relative_to(PACKAGE)))
 def test_hydra_and_omegaconf_stay_at_the_top(file):
-    if name_of(file) in ("config", "build", "cli", "commands", "run_folder"):
+    if name_of(file) in ("config", "config_check", "build", "cli", "commands", "run_folder"):
         return
     assert not [name for name in imports(file) if name.split(".")[0] in ("hydra", "omegaconf")]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from segtrain.config import flat
+from segtrain.config_check import flat
 from segtrain.errors import ConfigError
 from segtrain.run_folder import UNSIGNED, make_folder
 from segtrain.tables import number, percent, table

@@ -7,7 +7,8 @@ from pathlib import Path
 from segtrain.build import build, build_dataset, build_loss, build_scores
 from segtrain.checkpoint import load_checkpoint
 from segtrain.commands.report import means_line, scores_table
-from segtrain.config import check_config, load_saved
+from segtrain.config import load_saved
+from segtrain.config_check import check_config
 from segtrain.errors import ConfigError
 from segtrain.logbook import log_to_screen
 from segtrain.run_folder import RunFolder, per_class_rows

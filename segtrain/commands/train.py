@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 from segtrain.build import build, build_dataset, build_loss, build_scores, refusals
 from segtrain.class_counts import ClassCounts, count_classes, default_cache
 from segtrain.commands.report import counts_table, final_report
-from segtrain.config import check_config, flat
+from segtrain.config_check import check_config, flat
 from segtrain.errors import DataError
 from segtrain.run_folder import RunFolder
 

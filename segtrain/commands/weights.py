@@ -6,7 +6,8 @@ from hydra._internal.utils import get_args_parser
 from segtrain import weighting
 from segtrain.build import build_dataset
 from segtrain.class_counts import ClassCounts, count_classes, default_cache
-from segtrain.config import check_config, compose, without_hydra
+from segtrain.config import compose, without_hydra
+from segtrain.config_check import check_config
 from segtrain.tables import number, share, table
 
 SCHEMES = {
