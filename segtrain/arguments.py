@@ -30,6 +30,7 @@ Fraction = Annotated[float, Range("a number from 0 to 1", lambda v: 0 <= v <= 1)
 FractionBelowOne = Annotated[float, Range("a number from 0 up to, not with, 1", lambda v: 0 <= v < 1)]
 PositiveInt = Annotated[int, Range("a whole number >= 1", lambda v: v >= 1)]
 NonNegativeInt = Annotated[int, Range("a whole number >= 0", lambda v: v >= 0)]
+OddInt = Annotated[int, Range("an odd number >= 1", lambda v: v >= 1 and v % 2 == 1)]
 Label = Annotated[int, Range("a mask value from 0 to 255", lambda v: 0 <= v <= 255)]
 Size = Annotated[list[int], Range("[height, width], both >= 1", lambda v: len(v) == 2 and min(v) >= 1)]
 Weights = Annotated[

@@ -1,9 +1,12 @@
 """Config node to object: the only place that builds what a config names."""
 
 import contextlib
+from pathlib import Path
+from typing import Literal
 
 from omegaconf import DictConfig
 
+from segtrain.config import load_saved
 from segtrain.data.dataset import check_sample
 from segtrain.errors import ConfigError, DataError, SegtrainError
 
@@ -58,32 +61,78 @@ def build_dataset(cfg: DictConfig, split: str):
     return dataset
 
 
-def build_loss(cfg: DictConfig, num_classes: int, multilabel: bool):
-    """The loss, tried on a small batch.
+def build_labels(cfg: DictConfig, dataset):
+    """What the loss is taught with. Raises ConfigError for annotators of a dataset with one mask an image."""
+    labels = build(cfg, "labels")
+    annotators = getattr(dataset, "num_annotators", 1)
+    if labels.annotated and (annotators < 2 or dataset.multilabel):
+        raise ConfigError(
+            "the dataset has one mask an image" if annotators < 2 else "annotators are averaged for one label a pixel",
+            f"labels ({cfg.labels._target_})",
+            "set dataset.annotators=[FOLDER,FOLDER], or labels=hard",
+        )
+    return labels
+
+
+def build_loss(cfg: DictConfig, dataset, labels=None):
+    """The loss, tried on a small batch, with `labels` when they are given.
 
     Raises ConfigError when it is for one label a pixel and the dataset for several, or the reverse, and for values
-    it refuses when it is called, such as a class that is not there.
+    it refuses when it is called, such as a class that is not there, or soft labels.
     """
     import torch
 
     loss = build(cfg, "loss")
     activation = getattr(loss, "activation", None)
-    wanted = "sigmoid" if multilabel else "softmax"
+    wanted = "sigmoid" if dataset.multilabel else "softmax"
     if activation not in (None, wanted):
         kinds = {"softmax": "one label a pixel", "sigmoid": "several labels a pixel"}
-        options = "bce, bce_dice, bce_jaccard" if multilabel else "ce, ce_dice, dice, …"
+        options = "bce, bce_dice, bce_jaccard" if dataset.multilabel else "ce, ce_dice, dice, …"
         raise ConfigError(
             f"the loss is for {kinds[activation]}, the dataset has {kinds[wanted]}",
             f"loss ({cfg.loss._target_}), dataset ({cfg.dataset._target_})",
             f"choose a loss for {kinds[wanted]}: {options}",
         )
-    shape = (2, num_classes, 32, 32)
-    target = torch.zeros(shape if multilabel else (2, 32, 32), dtype=torch.uint8)
+    logits, pixels = torch.zeros(2, dataset.num_classes, 64, 64), (2, 64, 64)
+    target = torch.zeros(logits.shape if dataset.multilabel else pixels, dtype=torch.uint8)
     with refusals(f"loss ({cfg.loss._target_})"):
-        loss(torch.zeros(shape), target)
+        loss(logits, target)
+    if labels is not None:
+        if labels.annotated:
+            target = target[:, None].expand(-1, dataset.num_annotators, -1, -1)
+        with refusals(f"loss ({cfg.loss._target_}) with labels ({cfg.labels._target_})"):
+            labels(loss, logits, labels.target(target), torch.zeros(2, 3, 64, 64, dtype=torch.uint8))
     return loss
 
 
 def build_scores(cfg: DictConfig, dataset):
     """The metric, told the names of the classes and the kind of labels."""
     return build(cfg, "metric", class_names=dataset.class_names, multilabel=dataset.multilabel)
+
+
+def load_model(cfg: DictConfig, run: Path, checkpoint: str, device):
+    """A run's model with the weights of `best` or `last`. Raises ConfigError when they do not fit."""
+    from segtrain.checkpoint import load_checkpoint
+
+    content = load_checkpoint(run / "checkpoints" / f"{checkpoint}.pt", device)
+    if cfg.model.get("encoder_weights") is not None:
+        cfg.model.encoder_weights = None  # every weight comes from the checkpoint
+    model = build(cfg, "model").to(device)
+    try:
+        model.load_state_dict(content["model"])
+    except RuntimeError as error:
+        raise ConfigError(
+            f"the checkpoint does not fit the model of config.yaml: {str(error).splitlines()[0]}",
+            str(run),
+            "leave model.* as the run had it",
+        ) from error
+    return model
+
+
+def model_of_run(run: str, checkpoint: Literal["best", "last"] = "best", trust: list[str] | None = None):
+    """A finished run's network, on the CPU: what a `_target_` in a config names to use one, such as a teacher.
+
+    Raises ConfigError for a folder without a run, and for classes outside segtrain's and the packages in `trust`.
+    """
+    cfg = load_saved(Path(run) / "config.yaml", [], trust or [])
+    return load_model(cfg, Path(run), checkpoint, "cpu")

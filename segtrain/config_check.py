@@ -18,6 +18,7 @@ PARTS = [
     "weighting",
     "model",
     "loss",
+    "labels",
     "optimizer",
     "schedule",
     "metric",

@@ -15,6 +15,7 @@ from segtrain.devices import autocast, choose_device, choose_precision
 from segtrain.ema import moving_average
 from segtrain.errors import ConfigError, NotFinite, OutOfMemory, Preempted, did_you_mean
 from segtrain.evaluation import draw_examples, evaluate
+from segtrain.labels import Hard
 from segtrain.logbook import Logbook, Progress
 from segtrain.panels import images_with_rare_classes, write_png
 from segtrain.run_folder import RunFolder, per_class_rows
@@ -107,7 +108,18 @@ class Trainer:
         return autocast(self.device, self.precision)
 
     def fit(
-        self, model, loss, optimizer, schedule, train, val, scores, run: RunFolder, config: dict, resume: bool = False
+        self,
+        model,
+        loss,
+        optimizer,
+        schedule,
+        train,
+        val,
+        scores,
+        run: RunFolder,
+        config: dict,
+        labels=None,
+        resume: bool = False,
     ) -> dict:
         """Train; leaves checkpoints, metrics.csv, TensorBoard events and pictures in `run`.
 
@@ -116,13 +128,14 @@ class Trainer:
             train, val: TrainBatches and EvaluationBatches of segtrain.data.loader.
             scores: what the validation fills, such as SegmentationScores.
             config: the settings by dotted name, for TensorBoard's HPARAMS page.
+            labels: what the loss is taught with, of segtrain.labels; None: the masks as they are.
             resume: go on from last.pt.
 
         Returns {"best": …, "scores": …, "per_class": […]} of the best epoch.
         Raises NotFinite before a step would spoil the weights, OutOfMemory, Preempted on SIGTERM.
         """
         self.check_monitor(scores)
-        self.setup(model, loss, optimizer, schedule, train, val, scores, run)
+        self.setup(model, loss, optimizer, schedule, train, val, scores, run, labels)
         if resume:
             self.load()
         self.logbook = Logbook(run.path, self.state.epoch, self.state.step)
@@ -148,12 +161,12 @@ class Trainer:
             self.logbook.close()
         return {"best": self.state.best, "scores": self.state.scores, "per_class": self.state.per_class}
 
-    def setup(self, model, loss, optimizer, schedule, train, val, scores, run: RunFolder) -> None:
+    def setup(self, model, loss, optimizer, schedule, train, val, scores, run: RunFolder, labels=None) -> None:
         """Take what a fit works on."""
         self.model = model.to(memory_format=torch.channels_last)
         self.forward = torch.compile(self.model) if self.compile else self.model
         self.average = moving_average(self.model, self.ema_decay)
-        self.loss, self.optimizer, self.schedule = loss, optimizer, schedule
+        self.loss, self.labels, self.optimizer, self.schedule = loss, labels or Hard(), optimizer, schedule
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == torch.float16)
         self.train, self.val, self.scores, self.run = train, val, scores, run
         self.steps, self.lr = self.total_steps(len(train)), optimizer.param_groups[0]["lr"]
@@ -204,13 +217,14 @@ class Trainer:
         """One optimizer step over the micro-batches of `group`; returns the detached loss and its terms."""
         terms: dict[str, torch.Tensor] = {}
         group = [[part.to(self.device, non_blocking=True) for part in batch[:2]] for batch in group]
+        group = [(images, self.labels.target(target)) for images, target in group]
         for (images, target), share in zip(group, self.shares(group), strict=True):
             with self.autocast(), _batch_norm_explained():
                 logits = self.forward(images)
-            loss = self.loss(logits, target) * share
-            self.scaler.scale(loss).backward()
-            terms["loss"] = terms.get("loss", 0) + loss.detach()
-            for name, value in getattr(self.loss, "parts", {}).items():
+            loss, parts = self.labels(self.loss, logits, target, images)
+            self.scaler.scale(loss * share).backward()
+            terms["loss"] = terms.get("loss", 0) + loss.detach() * share
+            for name, value in parts.items():
                 terms[name] = terms.get(name, 0) + value * share
         self.update(terms["loss"])
         return terms

@@ -19,6 +19,7 @@ NEEDED = {  # settings an option cannot have a default for, and companions it ne
     "dataset=camvid": ["dataset.root=x"],
     "dataset=magnetic_tile": ["dataset.root=x"],
     "experiment=camvid": ["dataset.root=x"],
+    "labels=teacher": ["labels.teacher.run=RUN"],
     "weighting=manual": ["weighting.weights=[1,2,3,4]"],
 }
 OPTIONS = sorted(

@@ -34,7 +34,7 @@ class Tiny(nn.Module):
         return self.layers(images.float() / 255)
 
 
-def fit(tmp_path, resume=False, loss=None, batch_size=4, images=12, seed=0, model=None, **settings):
+def fit(tmp_path, resume=False, loss=None, batch_size=4, images=12, seed=0, model=None, labels=None, **settings):
     torch.manual_seed(seed)
     trainer = Trainer(**{"epochs": 2, "device": "cpu", "panel_images": 1, **settings})
     train_set, val_set = (Shapes(split, [32, 32], train_images=images, val_images=6) for split in ("train", "val"))
@@ -55,6 +55,7 @@ def fit(tmp_path, resume=False, loss=None, batch_size=4, images=12, seed=0, mode
         scores,
         RunFolder(tmp_path),
         config={"loss": "x"},
+        labels=labels,
         resume=resume,
     )
     return result, model

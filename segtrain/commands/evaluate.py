@@ -4,12 +4,10 @@ import argparse
 import re
 from pathlib import Path
 
-from segtrain.build import build, build_dataset, build_loss, build_scores
-from segtrain.checkpoint import load_checkpoint
+from segtrain.build import build, build_dataset, build_loss, build_scores, load_model
 from segtrain.commands.report import means_line, scores_table
 from segtrain.config import load_saved
 from segtrain.config_check import check_config
-from segtrain.errors import ConfigError
 from segtrain.logbook import log_to_screen
 from segtrain.run_folder import RunFolder, per_class_rows
 
@@ -46,7 +44,7 @@ def evaluate_run(cfg, run: Path, split: str, checkpoint: str):
 
     trainer, scores = build(cfg, "trainer"), build_scores(cfg, dataset)
     model = load_model(cfg, run, checkpoint, trainer.device)
-    loss = build_loss(cfg, dataset.num_classes, dataset.multilabel).to(trainer.device)
+    loss = build_loss(cfg, dataset).to(trainer.device)
     batches = build(cfg, "loader").evaluation(dataset)
     progress = Progress(split, batches.num_images(trainer.val_batches))
     mean_loss = evaluate(
@@ -62,20 +60,3 @@ def evaluate_run(cfg, run: Path, split: str, checkpoint: str):
     )
     progress.close()
     return scores, {"scores": {**scores.compute(), "loss": mean_loss}, "per_class": per_class_rows(scores)}
-
-
-def load_model(cfg, run: Path, checkpoint: str, device):
-    """A run's model with the weights of `best` or `last`. Raises ConfigError when they do not fit."""
-    content = load_checkpoint(run / "checkpoints" / f"{checkpoint}.pt", device)
-    if cfg.model.get("encoder_weights") is not None:
-        cfg.model.encoder_weights = None  # every weight comes from the checkpoint
-    model = build(cfg, "model").to(device)
-    try:
-        model.load_state_dict(content["model"])
-    except RuntimeError as error:
-        raise ConfigError(
-            f"the checkpoint does not fit the model of config.yaml: {str(error).splitlines()[0]}",
-            str(run),
-            "leave model.* as the run had it",
-        ) from error
-    return model

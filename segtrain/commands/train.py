@@ -5,7 +5,7 @@ import logging
 import numpy as np
 from omegaconf import DictConfig
 
-from segtrain.build import build, build_dataset, build_loss, build_scores, refusals
+from segtrain.build import build, build_dataset, build_labels, build_loss, build_scores, refusals
 from segtrain.class_counts import ClassCounts, count_classes, default_cache
 from segtrain.commands.report import counts_table, final_report
 from segtrain.config_check import check_config, flat
@@ -29,24 +29,35 @@ def train(cfg: DictConfig, run: RunFolder, resume: bool = False) -> float | None
     trainer.check_monitor(scores)
     model = build(cfg, "model").to(trainer.device)
     optimizer = build(cfg, "optimizer", model=model)
+    labels = build_labels(cfg, train_set)
 
     counts = count_classes(train_set, cache=default_cache(), progress=True)
     val_counts = count_classes(val_set, cache=default_cache(), progress=True)
     check_counts(counts)
     cfg.class_weights = class_weights(cfg, counts)
     log.info(counts_table(counts, cfg.class_weights, val_counts))
-    loss = build_loss(cfg, train_set.num_classes, train_set.multilabel).to(trainer.device)
+    loss = build_loss(cfg, train_set, labels)
     give_advice(cfg, loss, counts)
 
     loader = build(cfg, "loader")
     augment, sampling = build(cfg, "augment"), build(cfg, "sampling")
-    train_batches = loader.train(train_set, augment, sampling, cfg.seed)
+    train_batches = loader.train(train_set, augment, sampling, cfg.seed, annotated=labels.annotated)
     val_batches = loader.evaluation(val_set)
     schedule = build(cfg, "schedule", optimizer=optimizer, steps=trainer.total_steps(len(train_batches)))
 
     run.write_inputs(cfg, counts, train_set.names + val_set.names)
     result = trainer.fit(
-        model, loss, optimizer, schedule, train_batches, val_batches, scores, run, config=flat(cfg), resume=resume
+        model,
+        loss.to(trainer.device),
+        optimizer,
+        schedule,
+        train_batches,
+        val_batches,
+        scores,
+        run,
+        config=flat(cfg),
+        labels=labels.to(trainer.device),
+        resume=resume,
     )
     run.write_result(**result)
     log.info(final_report(result, counts, run.path))

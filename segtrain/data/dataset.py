@@ -43,6 +43,7 @@ class SegmentationDataset(Protocol):
     # def mask_histogram(self, index) -> np.ndarray: int64 [256], pixels per mask value, faster than via mask()
     # def check_pair(self, index) -> None: raise DataError when image and mask do not fit, before training
     # def size(self, index) -> tuple[int, int]: height and width, without decoding the image
+    # num_annotators: int and def annotated_mask(self, index) -> np.ndarray: uint8 [H, W, A], for labels=annotators
 
 
 def check_classes(owner: str, num_classes: int, class_names, background: int | None) -> list[str]:
@@ -79,14 +80,15 @@ def check_sample(image: np.ndarray, mask: np.ndarray, dataset: SegmentationDatas
     """Raise DataError when image or mask are not of the form SegmentationDataset promises."""
     where = mask_place(dataset, index)
     size = image.shape[:2]
-    form = size if not dataset.multilabel else (*size, dataset.num_classes)
+    channels = getattr(dataset, "mask_channels", dataset.num_classes if dataset.multilabel else None)
+    form = size if channels is None else (*size, channels)
     if getattr(image, "dtype", None) != np.uint8 or image.shape != (*size, 3):
         raise DataError(f"image is {image.dtype} {list(image.shape)}", where, "give uint8 [H, W, 3], RGB")
     if getattr(mask, "dtype", None) != np.uint8 or mask.shape != form:
         raise DataError(
             f"mask is {mask.dtype} {list(mask.shape)}, the image {list(image.shape)}",
             where,
-            f"give a uint8 mask {'[H, W, C]' if dataset.multilabel else '[H, W]'} of the image's size",
+            f"give a uint8 mask {'[H, W]' if channels is None else f'[H, W, {channels}]'} of the image's size",
         )
 
 

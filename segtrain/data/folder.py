@@ -2,11 +2,11 @@
 
 import hashlib
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 
-from segtrain.arguments import Fraction, Label, NonNegativeInt, PositiveInt, checked
+from segtrain.arguments import Fraction, Label, NonNegativeInt, PositiveInt, Range, checked
 from segtrain.data.dataset import SPLITS, check_classes
 from segtrain.data.image_files import (
     IMAGE_SUFFIXES,
@@ -21,6 +21,10 @@ from segtrain.errors import ConfigError, DataError
 
 class Folder:
     """Images and index masks (one channel, the value is the class) that share their stems.
+
+    With `annotators`, a list of folder names that stand in for `masks`, an image has a mask of each annotator:
+    its mask is the class most of them chose (of as many votes, that of the annotator named first), and
+    `labels=annotators` trains on their mean.
 
     Splits, `splits`:
         folders: `root/train/images`, `root/train/masks`, `root/val/…` (or `root/images/train`, `root/masks/train`).
@@ -44,64 +48,92 @@ class Folder:
         background: NonNegativeInt | None = 0,
         splits: Literal["folders", "files", "ratio"] = "folders",
         val_ratio: Fraction = 0.2,
+        annotators: Annotated[list[str], Range("two or more folder names", lambda v: len(set(v)) > 1)] | None = None,
     ):
         self.root = Path(root).expanduser()
         self.split, self.splits, self.val_ratio = split, splits, val_ratio
         self.num_classes, self.ignore_index, self.background = num_classes, ignore_index, background
         self.class_names = check_classes(f"dataset at {root}", num_classes, class_names, background)
-        self.images, self.masks = self._find()
+        self.mask_folders = annotators or ["masks"]
+        self.num_annotators = len(self.mask_folders)
+        self.images, *self.annotations = self._find()
         self.names = [path.stem for path in self.images]
+
+    @property
+    def masks(self) -> list[Path]:
+        """The mask files; with annotators, those of the first."""
+        return self.annotations[0]
 
     def image(self, index: int) -> np.ndarray:
         return read_image(self.images[index])
 
     def mask(self, index: int) -> np.ndarray:
-        return read_mask(self.masks[index])
+        if self.num_annotators == 1:
+            return read_mask(self.masks[index])
+        return majority(self.annotated_mask(index), self.ignore_index)
+
+    def annotated_mask(self, index: int) -> np.ndarray:
+        """uint8 [H, W, A]: the mask of each annotator."""
+        masks = [read_mask(files[index]) for files in self.annotations]
+        return np.stack(masks, axis=2)
 
     def mask_histogram(self, index: int) -> np.ndarray:
-        return mask_histogram(self.masks[index])
+        if self.num_annotators == 1:
+            return mask_histogram(self.masks[index])
+        return np.bincount(self.mask(index).ravel(), minlength=256)
 
     def check_pair(self, index: int) -> None:
         """Raise DataError for an image of more than 8 bits or a size that is not its mask's; reads headers only."""
-        image, mask = image_size(self.images[index], depth=True), image_size(self.masks[index])
-        if image != mask:
-            raise DataError(
-                f"image is {image[1]}×{image[0]}, its mask is {mask[1]}×{mask[0]} (width × height)",
-                f"{self.images[index]} and {self.masks[index]}",
-                "make both the same size",
-            )
+        image = image_size(self.images[index], depth=True)
+        for files in self.annotations:
+            mask = image_size(files[index])
+            if image != mask:
+                raise DataError(
+                    f"image is {image[1]}×{image[0]}, its mask is {mask[1]}×{mask[0]} (width × height)",
+                    f"{self.images[index]} and {files[index]}",
+                    "make both the same size",
+                )
 
     def mask_file(self, index: int) -> str:
         return str(self.masks[index])
 
     def mask_key(self, index: int) -> str:
-        """The mask's content, and the size of the image file: a replaced image is checked against its mask again."""
-        content = hashlib.blake2b(self.masks[index].read_bytes(), digest_size=16).hexdigest()
+        """The masks' content, and the size of the image file: a replaced image is checked against its mask again."""
+        content = " ".join(
+            hashlib.blake2b(files[index].read_bytes(), digest_size=16).hexdigest() for files in self.annotations
+        )
         return f"{content} {self.images[index].stat().st_size}"
 
     def size(self, index: int) -> tuple[int, int]:
         return image_size(self.images[index])
 
-    def _find(self) -> tuple[list[Path], list[Path]]:
+    def _find(self) -> list[list[Path]]:
+        """The image files, and for each annotator the mask files."""
         if not self.root.is_dir():
             raise ConfigError(f"no folder {self.root}", "dataset.root", "set dataset.root to the folder of the dataset")
-        image_folder, mask_folder = self._folders()
-        images, masks = _by_stem(image_folder, IMAGE_SUFFIXES), _by_stem(mask_folder, MASK_SUFFIXES)
+        image_folder, *mask_folders = self._folders()
+        images = _by_stem(image_folder, IMAGE_SUFFIXES)
         stems = self._stems(images)
-        _check_pairs(stems, images, masks, image_folder, mask_folder, whole=self.splits != "files")
-        return [images[stem] for stem in stems], [masks[stem] for stem in stems]
+        found = [[images.get(stem) for stem in stems]]
+        for folder in mask_folders:
+            masks = _by_stem(folder, MASK_SUFFIXES)
+            _check_pairs(stems, images, masks, image_folder, folder, whole=self.splits != "files")
+            found.append([masks[stem] for stem in stems])
+        return found
 
-    def _folders(self) -> tuple[Path, Path]:
-        layouts = [(self.root / "images", self.root / "masks")]
+    def _folders(self) -> list[Path]:
+        """The folder of the images, and those of the masks."""
+        parts = ["images", *self.mask_folders]
+        layouts = [[self.root / part for part in parts]]
         if self.splits == "folders":
             layouts = [
-                (self.root / self.split / "images", self.root / self.split / "masks"),
-                (self.root / "images" / self.split, self.root / "masks" / self.split),
+                [self.root / self.split / part for part in parts],
+                [self.root / part / self.split for part in parts],
             ]
-        for images, masks in layouts:
-            if images.is_dir() and masks.is_dir():
-                return images, masks
-        expected = " or ".join(f"{images} with {masks}" for images, masks in layouts)
+        for layout in layouts:
+            if all(folder.is_dir() for folder in layout):
+                return layout
+        expected = " or ".join(" with ".join(map(str, layout)) for layout in layouts)
         there = ", ".join(sorted(p.name for p in self.root.iterdir())[:10]) or "nothing"
         raise ConfigError(
             f"no {self.split} images for dataset.splits={self.splits}: expected {expected}",
@@ -131,6 +163,23 @@ class Folder:
         if not stems:
             raise DataError(f"the {self.split} split is empty", str(self.root), "add images, or correct dataset.root")
         return stems
+
+
+def majority(masks: np.ndarray, ignore_index: int) -> np.ndarray:
+    """uint8 [H, W]: the value most annotators [H, W, A] chose; of as many votes, that of the first annotator.
+
+    Votes of ignore_index do not count, unless there are no others.
+    """
+    annotators = masks.shape[2]
+    values = [value for value in np.unique(masks) if value != ignore_index]
+    best, chosen = np.zeros(masks.shape[:2], np.int64), np.full(masks.shape[:2], ignore_index, np.uint8)
+    # A vote weighs 2^A and a little more the earlier the annotator is named, which decides between equal numbers.
+    weight = (1 << annotators) + (1 << np.arange(annotators, dtype=np.int64)[::-1])
+    for value in values:
+        votes = (masks == value) @ weight
+        chosen[votes > best] = value
+        best = np.maximum(best, votes)
+    return chosen
 
 
 def _by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:

@@ -34,9 +34,13 @@ class Loader:
     ):
         self.batch_size, self.workers, self.cache = batch_size, workers, cache
 
-    def train(self, dataset: SegmentationDataset, augment, sampling, seed: int) -> "TrainBatches":
+    def train(
+        self, dataset: SegmentationDataset, augment, sampling, seed: int, annotated: bool = False
+    ) -> "TrainBatches":
+        """Augmented batches. With `annotated` the target is every annotator's mask, uint8 [N,A,H,W]."""
         if augment.size is None:
             _check_equal_sizes(dataset)
+        dataset = EveryAnnotator(dataset) if annotated else dataset
         dataset = InMemory(dataset) if self.cache == "ram" else dataset
         order = EpochOrder(len(dataset.names), self.batch_size, sampling, seed)
         loader = self._loader(_TrainSamples(dataset, augment, seed), batch_sampler=order)
@@ -120,13 +124,36 @@ class EvaluationBatches:
             yield from groups
 
 
-class InMemory:
+class View:
+    """A dataset that answers some questions in another way."""
+
+    def __init__(self, dataset: SegmentationDataset):
+        self._dataset = dataset
+
+    def __getattr__(self, name):
+        if name.startswith("_"):  # not there yet, while a worker process unpickles this
+            raise AttributeError(name)
+        return getattr(self._dataset, name)
+
+
+class EveryAnnotator(View):
+    """A dataset whose mask is [H, W, A], the masks of all annotators."""
+
+    def __init__(self, dataset: SegmentationDataset):
+        super().__init__(dataset)
+        self.mask_channels = dataset.num_annotators
+
+    def mask(self, index: int) -> np.ndarray:
+        return self._dataset.annotated_mask(index)
+
+
+class InMemory(View):
     """A dataset whose images and masks are decoded once; workers that are forked share the memory."""
 
     def __init__(self, dataset: SegmentationDataset):
         from tqdm import tqdm
 
-        self._dataset = dataset
+        super().__init__(dataset)
         indices = tqdm(
             range(len(dataset.names)),
             desc="reading images into memory",
@@ -135,9 +162,6 @@ class InMemory:
             disable=None,
         )
         self._samples = [(dataset.image(i), dataset.mask(i)) for i in indices]
-
-    def __getattr__(self, name):
-        return getattr(self._dataset, name)
 
     def image(self, index: int) -> np.ndarray:
         return self._samples[index][0]

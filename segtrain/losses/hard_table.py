@@ -12,9 +12,9 @@ class HardTable(torch.autograd.Function):
     def forward(logits, target, ignore_index, gamma, smoothing):
         dtype = work_dtype(logits)
         pixel, uniform, P, TP, Y = zeros(logits, 5)
-        for n, _, z, labels in tiles(logits, target):
+        for n, _, z, spare, labels in tiles(logits, target):
             y, valid = _hard_labels(labels, ignore_index, dtype)
-            p = torch.softmax(z, dim=0)
+            p = torch.softmax(z, dim=0, out=spare)
             py = p.gather(0, y[None])[0]
             log_py = _log_of(py, z, y)
             if smoothing:
@@ -22,9 +22,8 @@ class HardTable(torch.autograd.Function):
             if valid is not None:
                 py, log_py = py * valid, log_py * valid
             P[n] += pixel_sum(p, valid)
-            add_by_label(TP[n], y, py)
-            add_by_label(pixel[n], y, -log_py if gamma == 0 else -log_py * (1 - py) ** gamma)
-            Y[n] += torch.bincount(y, weights=valid, minlength=len(Y[n]))
+            surprise = -log_py if gamma == 0 else -log_py * (1 - py) ** gamma
+            add_by_label((TP[n], pixel[n], Y[n]), y, (py, surprise, valid))
         tables = [t.to(dtype) for t in (pixel, uniform, P, TP, Y)]
         return *tables, Y.sum(dim=1, keepdim=True).expand_as(Y).to(dtype)
 
@@ -41,29 +40,25 @@ class HardTable(torch.autograd.Function):
         logits, target = ctx.saved_tensors
         dtype = work_dtype(logits)
         gradient = torch.empty_like(logits)
-        for n, part, z, labels in tiles(logits, target):
+        for n, part, z, spare, labels in tiles(logits, target):
             y, valid = _hard_labels(labels, ctx.ignore_index, dtype)
-            p = torch.softmax(z, dim=0)
+            p = torch.softmax(z, dim=0, out=spare)
             py = p.gather(0, y[None])[0]
-            slope = _pixel_slope(py, z, y, ctx.gamma)
-            if valid is not None:
-                p, py, slope = p.mul_(valid), py * valid, slope * valid
-            per_pixel = torch.zeros_like(py)  # the factor of p_c that is the same for every c
             at_label = torch.zeros_like(py)
             if d_pixel is not None:
-                k = slope * d_pixel[n][y]
-                per_pixel += k
-                at_label -= k
+                k = d_pixel[n].index_select(0, y)  # thrice as fast as d_pixel[n][y]
+                at_label -= k if ctx.gamma == 0 else k.mul_(_pixel_slope(py, z, y, ctx.gamma))
             if d_TP is not None:
-                b = py * d_TP[n][y]
-                at_label += b
-                per_pixel -= b
+                at_label.addcmul_(py, d_TP[n].index_select(0, y))
+            if valid is not None:
+                p, at_label = p.mul_(valid), at_label.mul_(valid)
+            per_pixel = -at_label  # the factor of p_c that is the same for every c
             if ctx.smoothing and d_uniform is not None:
                 per_pixel += d_uniform[n].sum()
             d_z = gradient[n].view(len(z), -1)[:, part]
             if d_P is not None:
                 per_pixel -= d_P[n] @ p
-                torch.mul(p, per_pixel + d_P[n][:, None], out=d_z)
+                torch.mul(p, torch.add(per_pixel, d_P[n][:, None], out=z), out=d_z)
             else:
                 torch.mul(p, per_pixel, out=d_z)
             d_z.scatter_add_(0, y[None], at_label[None].to(d_z.dtype))
@@ -84,15 +79,13 @@ def _hard_labels(labels: torch.Tensor, ignore_index: int, dtype: torch.dtype):
 def _log_of(py: torch.Tensor, z: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     """ln p_y; from the logits where p_y is too small for its logarithm."""
     log_py = py.log()
-    tiny = (py < 1e-30).nonzero()[:, 0]
-    if len(tiny):
+    if py.min() < 1e-30:
+        tiny = (py < 1e-30).nonzero()[:, 0]
         log_py[tiny] = z[y[tiny], tiny] - z[:, tiny].logsumexp(dim=0)
     return log_py
 
 
 def _pixel_slope(py: torch.Tensor, z: torch.Tensor, y: torch.Tensor, gamma: float) -> torch.Tensor:
-    """-d/d(ln p) of (1 - p)^gamma (-ln p): 1 for cross-entropy."""
-    if gamma == 0:
-        return torch.ones_like(py)
+    """-d/d(ln p) of (1 - p)^gamma (-ln p), gamma > 0: it is 1 for cross-entropy."""
     rest = 1 - py
     return rest**gamma - gamma * py * _log_of(py, z, y) * rest.clamp_min(1e-12) ** (gamma - 1)

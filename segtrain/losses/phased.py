@@ -37,17 +37,22 @@ class Phased(nn.Module):
         before, self.phase = self.phase, sum(epoch >= start for start in self.starts) - 1
         return type(self.losses[self.phase]).__name__ if self.phase != before else None
 
+    @property
+    def current(self) -> nn.Module:
+        """The loss of the phase."""
+        return self.losses[self.phase]
+
     def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Scalar: the value of the phase's loss."""
-        return self.losses[self.phase](logits, target)
+        return self.current(logits, target)
 
     @property
     def total_weight(self):
         """That of the phase's loss, if it has one."""
-        return getattr(self.losses[self.phase], "total_weight", None)
+        return getattr(self.current, "total_weight", None)
 
     @property
     def parts(self) -> dict[str, torch.Tensor]:
         """The phase, from 0, and the terms of its loss."""
-        own = getattr(self.losses[self.phase], "parts", {})
+        own = getattr(self.current, "parts", {})
         return {"phase": torch.tensor(float(self.phase)), **own}

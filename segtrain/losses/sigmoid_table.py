@@ -12,9 +12,9 @@ class SigmoidTable(torch.autograd.Function):
     def forward(logits, target, ignore_index):
         dtype = work_dtype(logits)
         positive, negative, P, TP, Y, peak, count = zeros(logits, 7)
-        for n, _, z, labels in tiles(logits, target):
+        for n, _, z, spare, labels in tiles(logits, target):
             y, valid = _sigmoid_labels(labels, ignore_index, dtype)
-            p = torch.sigmoid(z)
+            p = torch.sigmoid(z, out=spare)
             plus = torch.nn.functional.softplus(z)
             rest = 1 - y
             if valid is not None:
@@ -41,9 +41,9 @@ class SigmoidTable(torch.autograd.Function):
         logits, target = ctx.saved_tensors
         dtype = work_dtype(logits)
         gradient = torch.empty_like(logits)
-        for n, part, z, labels in tiles(logits, target):
+        for n, part, z, spare, labels in tiles(logits, target):
             y, valid = _sigmoid_labels(labels, ctx.ignore_index, dtype)
-            p = torch.sigmoid(z)
+            p = torch.sigmoid(z, out=spare)
             d_z = torch.zeros_like(p)
             if d_TP is not None:
                 d_z += torch.lt(p, y).to(dtype).add_(torch.eq(p, y), alpha=0.5).mul_(d_TP[n][:, None])

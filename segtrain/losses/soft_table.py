@@ -12,15 +12,16 @@ class SoftTable(torch.autograd.Function):
     def forward(logits, target, ignore_index, gamma, smoothing):
         dtype = work_dtype(logits)
         pixel, uniform, P, TP, Y, peak, count = zeros(logits, 7)
-        for n, _, z, labels in tiles(logits, target):
+        for n, _, z, spare, labels in tiles(logits, target):
             y, valid = _soft_labels(labels, ignore_index, dtype)
-            log_p = torch.log_softmax(z, dim=0)
+            log_p = torch.log_softmax(z, dim=0, out=spare)
             if smoothing:
                 uniform[n] -= pixel_sum(log_p, valid)
-            p = log_p.exp()
-            pixel[n] -= (y * log_p if gamma == 0 else y * log_p * (1 - p) ** gamma).sum(dim=1)
+            p = torch.exp(log_p, out=z)
             P[n] += pixel_sum(p, valid)
-            TP[n] += torch.minimum(p, y).sum(dim=1)
+            surprise = log_p.mul_(y)
+            pixel[n] -= (surprise if gamma == 0 else surprise.mul_((1 - p) ** gamma)).sum(dim=1)
+            TP[n] += torch.minimum(p, y, out=spare).sum(dim=1)
             Y[n] += y.sum(dim=1)
             peak[n] = torch.maximum(peak[n], y.amax(dim=1))
             count[n] += y.shape[1] if valid is None else valid.sum()
@@ -39,10 +40,10 @@ class SoftTable(torch.autograd.Function):
         logits, target = ctx.saved_tensors
         dtype = work_dtype(logits)
         gradient = torch.empty_like(logits)
-        for n, part, z, labels in tiles(logits, target):
+        for n, part, z, spare, labels in tiles(logits, target):
             y, valid = _soft_labels(labels, ctx.ignore_index, dtype)
-            log_p = torch.log_softmax(z, dim=0)
-            p = log_p.exp()
+            log_p = torch.log_softmax(z, dim=0, out=spare)
+            p = torch.exp(log_p, out=z)
             slope = torch.zeros_like(p)  # dL/d(ln p_c): dz = slope - p sum(slope)
             if d_pixel is not None:
                 if ctx.gamma == 0:

@@ -9,16 +9,22 @@ GPU_TILE = 1 << 27
 
 
 def tiles(logits: torch.Tensor, target: torch.Tensor):
-    """(image, slice of its pixels, logits [C,T], target [T] or [C,T]) over the batch."""
+    """(image, slice of its pixels, copy of the logits [C,T], spare [C,T], target [T] or [C,T]) over the batch.
+
+    Logits and spare are the same memory in every turn, to be worked in: memory asked for anew in each turn is given
+    back by the C library and paged in again, which can cost more than the work.
+    """
     c, pixels = logits.shape[1], logits.shape[2] * logits.shape[3]
     step = max(1, (CPU_TILE if logits.device.type == "cpu" else GPU_TILE) // c)
     dtype = work_dtype(logits)
+    room = torch.empty(2, c * min(step, pixels), dtype=dtype, device=logits.device)
     for n in range(len(logits)):
         # flat once an image: logits that were cropped from padded ones are copied here
         z, y = logits[n].flatten(1), target[n].flatten(target.ndim - 3)
         for start in range(0, pixels, step):
-            part = slice(start, start + step)
-            yield n, part, z[:, part].to(dtype), y[..., part]
+            part = slice(start, min(start + step, pixels))
+            work, spare = room[:, : c * (part.stop - start)].view(2, c, -1)
+            yield n, part, work.copy_(z[:, part]), spare, y[..., part]
 
 
 def zeros(logits: torch.Tensor, count: int) -> list[torch.Tensor]:
@@ -26,12 +32,26 @@ def zeros(logits: torch.Tensor, count: int) -> list[torch.Tensor]:
     return [logits.new_zeros(logits.shape[:2], dtype=torch.float64) for _ in range(count)]
 
 
-def add_by_label(row: torch.Tensor, label: torch.Tensor, value: torch.Tensor) -> None:
-    """row[label] += value. index_put is deterministic on CUDA, where scatter_add is not."""
-    if row.device.type == "cpu":
-        row += torch.bincount(label, weights=value, minlength=len(row))
+FEW_CLASSES = 6  # on the CPU, up to here a comparison a class is faster than a histogram
+
+
+def add_by_label(rows: tuple, label: torch.Tensor, values: tuple) -> None:
+    """row[label] += value for each row [C] and its values [T]; values of None are 1 everywhere."""
+    classes = len(rows[0])
+    if label.device.type != "cpu":
+        for row, value in zip(rows, values, strict=True):  # deterministic on CUDA, where scatter_add is not
+            value = torch.ones_like(label, dtype=row.dtype) if value is None else value.to(row.dtype)
+            row.index_put_((label,), value, accumulate=True)
+    elif classes <= FEW_CLASSES:
+        dtype = next(value.dtype for value in values if value is not None)
+        labels, mine = label.to(dtype), torch.empty(label.shape, dtype=dtype)
+        for c in range(classes):
+            torch.eq(labels, c, out=mine)
+            for row, value in zip(rows, values, strict=True):
+                row[c] += mine.sum() if value is None else mine @ value
     else:
-        row.index_put_((label,), value.to(row.dtype), accumulate=True)
+        for row, value in zip(rows, values, strict=True):
+            row += torch.bincount(label, weights=value, minlength=classes)
 
 
 def pixel_sum(values: torch.Tensor, valid) -> torch.Tensor:
