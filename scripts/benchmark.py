@@ -28,6 +28,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from segtrain import losses
+from segtrain.labels import Smooth
 from segtrain.tables import table
 
 SHAPES = {"a": (8, 4, 256, 256), "b": (4, 11, 360, 480), "c": (2, 19, 512, 1024), "d": (2, 150, 512, 512)}
@@ -57,8 +58,23 @@ def ours() -> dict:
         "jaccard class": losses.Jaccard(aggregate="class"),
         "ce + dice": losses.PixelRegion(ce(), losses.Dice()),
         "focal": losses.Focal(),
+        "lovasz": losses.Lovasz(),
+        "lovasz, tolerance 1e-3": losses.Lovasz(tolerance=1e-3),
     }
-    return found | ({"lovasz": losses.Lovasz()} if hasattr(losses, "Lovasz") else {})
+    soft = {f"{name}, soft labels": OnSoftLabels(found[name]) for name in ("dice", "ce + dice")}
+    return found | soft
+
+
+class OnSoftLabels:
+    """A loss on the smoothed labels of a target, which are made before the clock starts."""
+
+    def __init__(self, loss):
+        self.loss, self.soft = loss, None
+
+    def __call__(self, logits, target):
+        if self.soft is None or self.soft.shape != logits.shape:
+            self.soft = Smooth(num_classes=logits.shape[1]).target(target)
+        return self.loss(logits, self.soft)
 
 
 def peers() -> dict:
@@ -129,6 +145,8 @@ def measure_memory(shape_name: str, name: str) -> float:
     small = torch.randn(1, c, 8, 8, requires_grad=True)
     step(loss, small, torch.randint(0, c, (1, 8, 8)))  # what is loaded once is not the loss's memory
     logits, target = torch.randn(shape, requires_grad=True), torch.randint(0, c, (n, h, w))
+    if isinstance(loss, OnSoftLabels):
+        loss.soft = Smooth(num_classes=c).target(target)
     logits.grad = None
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
     before = peak_kilobytes()
