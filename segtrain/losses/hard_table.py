@@ -12,10 +12,11 @@ class HardTable(torch.autograd.Function):
     def forward(logits, target, ignore_index, gamma, smoothing):
         dtype = work_dtype(logits)
         pixel, uniform, P, TP, Y = zeros(logits, 5)
-        for n, _, z, spare, labels in tiles(logits, target):
+        at_truth = logits.new_empty((len(logits), target[0].numel()), dtype=dtype)  # p of the label, for backward
+        for n, part, z, spare, labels in tiles(logits, target):
             y, valid = _hard_labels(labels, ignore_index, dtype)
             p = torch.softmax(z, dim=0, out=spare)
-            py = p.gather(0, y[None])[0]
+            py = torch.gather(p, 0, y[None], out=at_truth[n, None, part])[0]
             log_py = _log_of(py, z, y)
             if smoothing:
                 uniform[n] += pixel_sum(z.logsumexp(dim=0) - z, valid)
@@ -25,25 +26,25 @@ class HardTable(torch.autograd.Function):
             surprise = -log_py if gamma == 0 else -log_py * (1 - py) ** gamma
             add_by_label((TP[n], pixel[n], Y[n]), y, (py, surprise, valid))
         tables = [t.to(dtype) for t in (pixel, uniform, P, TP, Y)]
-        return *tables, Y.sum(dim=1, keepdim=True).expand_as(Y).to(dtype)
+        return *tables, Y.sum(dim=1, keepdim=True).expand_as(Y).to(dtype), at_truth
 
     @staticmethod
     def setup_context(ctx, inputs, output):
         logits, target, ctx.ignore_index, ctx.gamma, ctx.smoothing = inputs
-        ctx.save_for_backward(logits, target)
-        ctx.mark_non_differentiable(output[4], output[5])
+        ctx.save_for_backward(logits, target, output[6])
+        ctx.mark_non_differentiable(*output[4:])
         ctx.set_materialize_grads(False)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, d_pixel, d_uniform, d_P, d_TP, *_):
-        logits, target = ctx.saved_tensors
+        logits, target, at_truth = ctx.saved_tensors
         dtype = work_dtype(logits)
         gradient = torch.empty_like(logits)
         for n, part, z, spare, labels in tiles(logits, target):
             y, valid = _hard_labels(labels, ctx.ignore_index, dtype)
             p = torch.softmax(z, dim=0, out=spare)
-            py = p.gather(0, y[None])[0]
+            py = at_truth[n, part]
             at_label = torch.zeros_like(py)
             if d_pixel is not None:
                 k = d_pixel[n].index_select(0, y)  # thrice as fast as d_pixel[n][y]
@@ -58,18 +59,21 @@ class HardTable(torch.autograd.Function):
             d_z = gradient[n].view(len(z), -1)[:, part]
             if d_P is not None:
                 per_pixel -= d_P[n] @ p
-                torch.mul(p, torch.add(per_pixel, d_P[n][:, None], out=z), out=d_z)
+                p *= torch.add(per_pixel, d_P[n][:, None], out=z)
             else:
-                torch.mul(p, per_pixel, out=d_z)
-            d_z.scatter_add_(0, y[None], at_label[None].to(d_z.dtype))
+                p *= per_pixel
+            p.scatter_add_(0, y[None], at_label[None])
             if ctx.smoothing and d_uniform is not None:
-                d_z -= d_uniform[n][:, None] if valid is None else d_uniform[n][:, None] * valid
+                p -= d_uniform[n][:, None] if valid is None else d_uniform[n][:, None] * valid
+            d_z.copy_(p)
         return gradient, None, None, None, None
 
 
-def _hard_labels(labels: torch.Tensor, ignore_index: int, dtype: torch.dtype):
+def _hard_labels(labels: torch.Tensor, ignore_index: int | None, dtype: torch.dtype):
     """Labels as int64, ignored ones set to 0; and 1 for valid, 0 for ignored pixels (None: all are valid)."""
     y = labels.long()
+    if ignore_index is None:
+        return y, None
     ignored = y == ignore_index
     if not ignored.any():
         return y, None

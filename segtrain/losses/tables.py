@@ -56,9 +56,9 @@ class Table:
 def softmax_table(logits: torch.Tensor, target: torch.Tensor, ignore_index: int, request: Request) -> Table:
     """Table of class indices [N,H,W], or of soft labels [N,C,H,W] (pixels whose values are ignore_index: ignored)."""
     if is_hard(logits, target):
-        check_labels(target, logits.shape[1], ignore_index)
-        pixel, uniform, P, TP, Y, valid = HardTable.apply(
-            logits, target, ignore_index, request.focal_gamma, request.smoothing
+        ignored = ignore_index if check_labels(target, logits.shape[1], ignore_index) else None
+        pixel, uniform, P, TP, Y, valid, _ = HardTable.apply(
+            logits, target, ignored, request.focal_gamma, request.smoothing
         )
         return Table(P, TP, Y, Y > 0, valid, pixel=pixel, uniform=uniform)
     pixel, uniform, P, TP, Y, present, valid = SoftTable.apply(

@@ -19,13 +19,16 @@ def is_hard(logits: torch.Tensor, target: torch.Tensor) -> bool:
     )
 
 
-def check_labels(target: torch.Tensor, num_classes: int, ignore_index: int, what: str = "label") -> None:
-    """Raise ValueError that names value, count and image for labels that are no class and not ignore_index."""
+def check_labels(target: torch.Tensor, num_classes: int, ignore_index: int, what: str = "label") -> bool:
+    """Whether pixels may be ignored: False when every label is known to count.
+
+    Raises ValueError that names value, count and image for labels that are no class and not ignore_index.
+    """
     if not target.numel():
-        return
+        return True
     low, high = (int(v) for v in target.aminmax())
     if low >= 0 and high < num_classes:
-        return
+        return ignore_index < num_classes
     wrong = ((target < 0) | (target >= num_classes)) & (target != ignore_index)
     count = int(wrong.sum())
     if count:
@@ -35,6 +38,7 @@ def check_labels(target: torch.Tensor, num_classes: int, ignore_index: int, what
             f"{what} {', '.join(map(str, values))} is no class of 0 to {num_classes - 1} and not "
             f"ignore_index={ignore_index}: {count} pixels, the first in image {image} of the batch"
         )
+    return True
 
 
 def work_dtype(logits: torch.Tensor) -> torch.dtype:

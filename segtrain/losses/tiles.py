@@ -4,7 +4,7 @@ import torch
 
 from segtrain.losses.targets import work_dtype
 
-CPU_TILE = 1 << 19  # numbers a tile: 2 MB of float32. Smaller ones fit the cache, but cost thread starts
+CPU_TILE = 1 << 20  # numbers a tile: 4 MB of float32. Smaller ones fit the cache better, but cost thread starts
 GPU_TILE = 1 << 27
 
 
