@@ -167,6 +167,7 @@ def benchmark_counts(root: str | None) -> list[dict]:
 
     with tempfile.TemporaryDirectory() as scratch:
         dataset = Folder(root or generated_masks(Path(scratch)), "train", num_classes=200, background=None)
+        files = [mask for (mask,) in dataset.masks]
         threads = len(os.sched_getaffinity(0))
 
         def decode(file: Path) -> None:
@@ -175,10 +176,10 @@ def benchmark_counts(root: str | None) -> list[dict]:
 
         def decode_all() -> None:
             with ThreadPoolExecutor(threads) as pool:
-                list(pool.map(decode, dataset.masks))
+                list(pool.map(decode, files))
 
         def unique_all() -> None:
-            for file in dataset.masks:
+            for file in files:
                 np.unique(np.asarray(Image.open(file)), return_counts=True)
 
         masks_only = copy.copy(dataset)
@@ -217,6 +218,7 @@ def generated_masks(root: Path) -> str:
 def benchmark_trainer() -> list[dict]:
     """The default run's epoch, by the trainer and by hand, on the same batches."""
     from segtrain import models, optimizers, schedules
+    from segtrain.class_counts import count_classes
     from segtrain.data.augment import Augment
     from segtrain.data.loader import Loader
     from segtrain.data.sampling import Uniform
@@ -228,7 +230,7 @@ def benchmark_trainer() -> list[dict]:
     trainer = Trainer(panel_images=0)
     train_set, val_set = Shapes("train", [64, 64]), Shapes("val", [64, 64])
     loader = Loader(batch_size=8, workers=0)
-    batches = loader.train(train_set, Augment(), Uniform(), 0)
+    batches = loader.train(train_set, Augment(), Uniform(), count_classes(train_set), 0)
     kept = list(batches.epoch(0))
 
     class Kept:

@@ -101,7 +101,8 @@ def build_loss(cfg: DictConfig, dataset, labels=None):
         if labels.annotated:
             target = target[:, None].expand(-1, dataset.num_annotators, -1, -1)
         with refusals(f"loss ({cfg.loss._target_}) with labels ({cfg.labels._target_})"):
-            labels(loss, logits, labels.target(target), torch.zeros(2, 3, 64, 64, dtype=torch.uint8))
+            images = torch.zeros(2, getattr(dataset, "channels", 3), 64, 64, dtype=torch.uint8)
+            labels(loss, logits, labels.target(target), images)
     return loss
 
 

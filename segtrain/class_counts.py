@@ -1,6 +1,7 @@
 """How many pixels and images each class has: one pass over the masks, with threads, cached by file."""
 
 import hashlib
+import logging
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -10,6 +11,10 @@ import numpy as np
 
 from segtrain.data.dataset import SegmentationDataset, check_values
 from segtrain.errors import DataError
+
+log = logging.getLogger("segtrain")
+
+MOST_SKIPPED = 0.01  # share of the images that dataset.on_error=skip may leave out
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,8 @@ class ClassCounts:
         valid_pixels: int64 [C], pixels that are not ignored in the channel of the class (N_c).
         ignored_pixels: int, averaged over the channels.
         num_images, num_empty: images; images with no class but the background.
+        per_image: int64 [num_images, C], pixels of each class in each image.
+        background: index of the background class, or None.
         multilabel: whether a pixel may have several classes.
     """
 
@@ -35,6 +42,8 @@ class ClassCounts:
     ignored_pixels: int
     num_images: int
     num_empty: int
+    per_image: np.ndarray
+    background: int | None = None
     multilabel: bool = False
 
     @property
@@ -76,7 +85,7 @@ def count_classes(
     table = _cached_table(dataset, cache, threads, progress) if cache and hasattr(dataset, "mask_key") else None
     if table is None:
         table = _count(dataset, range(len(dataset.names)), threads, progress)
-    return _summed(table, dataset)
+    return summed(table, dataset)
 
 
 def default_cache() -> Path:
@@ -89,7 +98,7 @@ def _count(dataset, indices, threads: int | None, progress: bool) -> np.ndarray:
     """int64 [images, 2C + 1]: pixels of each class, valid pixels of each class's channel, all pixels."""
     threads = threads or len(os.sched_getaffinity(0))
     chunks = [indices[i : i + 16] for i in range(0, len(indices), 16)]  # a task a mask costs a tenth of its decoding
-    table = np.empty((len(indices), 2 * dataset.num_classes + 1), dtype=np.int64)
+    table = np.zeros((len(indices), 2 * dataset.num_classes + 1), dtype=np.int64)
     errors: list[DataError] = []
     with ThreadPoolExecutor(threads) as pool, _bar(len(indices), progress) as bar:
         counted = pool.map(lambda chunk: [_count_or_error(dataset, i) for i in chunk], chunks)
@@ -100,7 +109,11 @@ def _count(dataset, indices, threads: int | None, progress: bool) -> np.ndarray:
             else:
                 table[row] = result
             bar.update()
-    if errors:
+    few = len(errors) <= MOST_SKIPPED * len(dataset.names)
+    if errors and getattr(dataset, "on_error", "raise") == "skip" and few:
+        for error in errors:
+            log.warning(f"skipped: {error.what}: {error.where}")
+    elif errors:
         more = f" (and {len(errors) - 1} more masks have errors)" if len(errors) > 1 else ""
         raise DataError(errors[0].what + more, errors[0].where, errors[0].fix)
     return table
@@ -154,7 +167,8 @@ def _cached_table(dataset, cache: Path, threads: int | None, progress: bool) -> 
     from filelock import FileLock
 
     keys = np.array([_digest(dataset.mask_key(i)) for i in range(len(dataset.names))])
-    rule = f"{dataset.num_classes} {dataset.ignore_index} {dataset.multilabel} {dataset.names[0]}"
+    how = dataset.mask_rule() if hasattr(dataset, "mask_rule") else ""
+    rule = f"{dataset.num_classes} {dataset.ignore_index} {dataset.multilabel} {dataset.names[0]} {how}"
     file = cache / f"counts-{_digest(rule)}.npz"
     try:
         cache.mkdir(parents=True, exist_ok=True)
@@ -166,9 +180,11 @@ def _cached_table(dataset, cache: Path, threads: int | None, progress: bool) -> 
         known = _read_cache(file, 2 * dataset.num_classes + 1)
         missing = [i for i, key in enumerate(keys) if key not in known]
         if missing:
-            known |= zip(keys[missing].tolist(), _count(dataset, missing, threads, progress), strict=True)
+            counted = _count(dataset, missing, threads, progress)
+            known |= {key: row for key, row in zip(keys[missing].tolist(), counted, strict=True) if row[-1]}
             _write_cache(file, known)  # other datasets of this rule and first name keep their rows
-        return np.stack([known[key] for key in keys])
+        skipped = np.zeros(2 * dataset.num_classes + 1, dtype=np.int64)
+        return np.stack([known.get(key, skipped) for key in keys])
     finally:
         lock.release()
 
@@ -196,7 +212,8 @@ def _digest(text: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def _summed(table: np.ndarray, dataset) -> ClassCounts:
+def summed(table: np.ndarray, dataset) -> ClassCounts:
+    """Counts from a row an image: pixels of each class, valid pixels of each class's channel, all pixels."""
     classes = dataset.num_classes
     pixels, valid = table[:, :classes], table[:, classes:-1]
     present = pixels > 0
@@ -210,5 +227,7 @@ def _summed(table: np.ndarray, dataset) -> ClassCounts:
         ignored_pixels=int(table[:, -1].sum() - valid.sum() // classes),
         num_images=len(table),
         num_empty=int((~present[:, foreground].any(axis=1)).sum()),
+        per_image=pixels,
+        background=dataset.background,
         multilabel=dataset.multilabel,
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 from segtrain.errors import ConfigError, DiskError, Preempted, SegtrainError, did_you_mean
 
 COMMANDS = {
+    "check": "check key=value … [--out DIR]     read every file of a dataset and say what is wrong with it",
     "weights": "weights key=value …              count the masks; counts and every weighting side by side",
     "evaluate": "evaluate RUN [key=value …]       score a finished run on its validation images again",
     "resume": "resume RUN                       continue a run in its own folder",

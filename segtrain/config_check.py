@@ -26,7 +26,7 @@ PARTS = [
 ]
 # Arguments that build.py fills in, so a config need not (and a required one is not missing).
 PROVIDED = {
-    "dataset": {"split"},
+    "dataset": {"split", "strict"},
     "optimizer": {"model"},
     "schedule": {"optimizer", "steps"},
     "metric": {"class_names", "multilabel"},

@@ -63,5 +63,5 @@ def draw_examples(model: torch.nn.Module, dataset, indices: list[int], device: t
         found = predict(logits, dataset.multilabel)[0].cpu().numpy()
         truth = mask.transpose(2, 0, 1) if dataset.multilabel else mask
         colours = [panels.colour_mask(m, dataset.num_classes, dataset.background) for m in (truth, found)]
-        rows.append(panels.side_by_side([image, *colours]))
+        rows.append(panels.side_by_side([panels.as_rgb(image), *colours]))
     return panels.stacked(rows)

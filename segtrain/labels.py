@@ -16,6 +16,9 @@ class Hard(nn.Module):
 
     annotated = False  # True: training reads every annotator's mask, [N,A,H,W]
 
+    def __init__(self):
+        super().__init__()
+
     def target(self, target: torch.Tensor) -> torch.Tensor:
         """What the loss gets for the loader's integer target [N,H,W]; multi-label [N,C,H,W]."""
         return target

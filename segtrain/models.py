@@ -1,6 +1,7 @@
 """Segmentation networks from segmentation-models-pytorch behind closed signatures: a typo is an error.
 
-Every model takes uint8 pixels [N,3,H,W] of any size, normalises them itself and returns logits [N,C,H,W].
+Every model takes uint8 pixels [N,in_channels,H,W] of any size, normalises them itself and returns logits [N,C,H,W].
+mean and std are of pixels scaled to 0…1; None: ImageNet's for 3 channels, else 0.5 and 0.25.
 """
 
 from pathlib import Path
@@ -19,7 +20,7 @@ class SegmentationModel(nn.Module):
     """Normalise, pad to a multiple of the network's stride, run the network, cut the padding off.
 
     Args:
-        network: float [N,3,H,W] -> logits [N,C,H,W].
+        network: float [N,B,H,W] -> logits [N,C,H,W].
         mean, std: of each channel, for pixels scaled to 0…1.
         stride: what height and width must be a multiple of.
     """
@@ -46,11 +47,14 @@ def unet(
     encoder: str = "resnet18",
     encoder_weights: str | None = None,
     decoder_channels: list[int] = (128, 64, 32, 16, 8),
-    mean: list[float] = IMAGENET_MEAN,
-    std: list[float] = IMAGENET_STD,
+    in_channels: PositiveInt = 3,
+    mean: list[float] | None = None,
+    std: list[float] | None = None,
 ) -> SegmentationModel:
     """U-Net. Ronneberger et al., 2015, https://arxiv.org/abs/1505.04597"""
-    return _model("Unet", num_classes, encoder, encoder_weights, mean, std, decoder_channels=tuple(decoder_channels))
+    return _model(
+        "Unet", num_classes, encoder, encoder_weights, in_channels, mean, std, decoder_channels=tuple(decoder_channels)
+    )
 
 
 @checked
@@ -59,8 +63,9 @@ def unetplusplus(
     encoder: str = "resnet18",
     encoder_weights: str | None = None,
     decoder_channels: list[int] = (128, 64, 32, 16, 8),
-    mean: list[float] = IMAGENET_MEAN,
-    std: list[float] = IMAGENET_STD,
+    in_channels: PositiveInt = 3,
+    mean: list[float] | None = None,
+    std: list[float] | None = None,
 ) -> SegmentationModel:
     """UNet++. Zhou et al., 2018, https://arxiv.org/abs/1807.10165"""
     return _model(
@@ -68,6 +73,7 @@ def unetplusplus(
         num_classes,
         encoder,
         encoder_weights,
+        in_channels,
         mean,
         std,
         decoder_channels=tuple(decoder_channels),
@@ -79,11 +85,12 @@ def fpn(
     num_classes: PositiveInt,
     encoder: str = "resnet18",
     encoder_weights: str | None = None,
-    mean: list[float] = IMAGENET_MEAN,
-    std: list[float] = IMAGENET_STD,
+    in_channels: PositiveInt = 3,
+    mean: list[float] | None = None,
+    std: list[float] | None = None,
 ) -> SegmentationModel:
     """Feature pyramid network. Kirillov et al., 2019, https://arxiv.org/abs/1901.02446"""
-    return _model("FPN", num_classes, encoder, encoder_weights, mean, std)
+    return _model("FPN", num_classes, encoder, encoder_weights, in_channels, mean, std)
 
 
 @checked
@@ -91,11 +98,12 @@ def deeplabv3plus(
     num_classes: PositiveInt,
     encoder: str = "resnet18",
     encoder_weights: str | None = None,
-    mean: list[float] = IMAGENET_MEAN,
-    std: list[float] = IMAGENET_STD,
+    in_channels: PositiveInt = 3,
+    mean: list[float] | None = None,
+    std: list[float] | None = None,
 ) -> SegmentationModel:
     """DeepLabV3+. Chen et al., 2018, https://arxiv.org/abs/1802.02611"""
-    return _model("DeepLabV3Plus", num_classes, encoder, encoder_weights, mean, std)
+    return _model("DeepLabV3Plus", num_classes, encoder, encoder_weights, in_channels, mean, std)
 
 
 @checked
@@ -103,14 +111,17 @@ def segformer(
     num_classes: PositiveInt,
     encoder: str = "mit_b0",
     encoder_weights: str | None = None,
-    mean: list[float] = IMAGENET_MEAN,
-    std: list[float] = IMAGENET_STD,
+    in_channels: PositiveInt = 3,
+    mean: list[float] | None = None,
+    std: list[float] | None = None,
 ) -> SegmentationModel:
     """SegFormer. Xie et al., 2021, https://arxiv.org/abs/2105.15203"""
-    return _model("Segformer", num_classes, encoder, encoder_weights, mean, std)
+    return _model("Segformer", num_classes, encoder, encoder_weights, in_channels, mean, std)
 
 
-def _model(name: str, num_classes: int, encoder: str, encoder_weights: str | None, mean, std, **decoder):
+def _model(
+    name: str, num_classes: int, encoder: str, encoder_weights: str | None, in_channels: int, mean, std, **decoder
+):
     import segmentation_models_pytorch as smp
 
     _check_encoder(encoder, smp.encoders.encoders)
@@ -125,7 +136,7 @@ def _model(name: str, num_classes: int, encoder: str, encoder_weights: str | Non
         network = getattr(smp, name)(
             encoder,
             encoder_weights=None if from_file else encoder_weights,
-            in_channels=3,
+            in_channels=in_channels,
             classes=num_classes,
             **decoder,
         )
@@ -138,7 +149,20 @@ def _model(name: str, num_classes: int, encoder: str, encoder_weights: str | Non
         ) from error
     if from_file:
         _load_encoder(network.encoder, from_file)
-    return SegmentationModel(network, mean, std)
+    return SegmentationModel(network, *_normalisation(in_channels, mean, std))
+
+
+def _normalisation(channels: int, mean, std) -> tuple[list[float], list[float]]:
+    """Given values, or ImageNet's for three channels and 0.5 and 0.25 for others. Raises ConfigError for other lengths."""
+    mean = mean or (IMAGENET_MEAN if channels == 3 else [0.5] * channels)
+    std = std or (IMAGENET_STD if channels == 3 else [0.25] * channels)
+    if not len(mean) == len(std) == channels:
+        raise ConfigError(
+            f"{len(mean)} means and {len(std)} standard deviations for {channels} channels",
+            "model.mean, model.std",
+            "give one per channel, or null",
+        )
+    return mean, std
 
 
 def _check_encoder(encoder: str, known) -> None:

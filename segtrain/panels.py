@@ -33,6 +33,11 @@ def colour_mask(mask: np.ndarray, num_classes: int, background: int | None) -> n
     return np.minimum(total, 255).astype(np.uint8)
 
 
+def as_rgb(image: np.ndarray) -> np.ndarray:
+    """uint8 [H, W, 3] to look at: grey three times, or the first three of more channels."""
+    return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image[..., [0, 1, min(2, image.shape[2] - 1)]]
+
+
 def side_by_side(pictures: list[np.ndarray]) -> np.ndarray:
     """uint8 [H, sum of W, 3] of pictures of one height, with white gaps."""
     white = np.full((pictures[0].shape[0], GAP, 3), 255, dtype=np.uint8)

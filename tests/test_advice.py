@@ -8,7 +8,9 @@ from segtrain.class_counts import ClassCounts
 from segtrain.losses import CrossEntropy, Dice, Jaccard, Lovasz, PixelRegion
 
 PIXELS = np.array([99_950, 50])
-COUNTS = ClassCounts(["background", "crack"], PIXELS, np.array([9, 1]), PIXELS, np.array([100_000] * 2), 0, 9, 8)
+COUNTS = ClassCounts(
+    ["background", "crack"], PIXELS, np.array([9, 1]), PIXELS, np.array([100_000] * 2), 0, 9, 8, np.zeros((9, 2))
+)
 
 
 def say(loss, monitor="iou/mean", from_scratch=True):

@@ -8,36 +8,14 @@ import torch
 from conftest import SHARED, write_folder_dataset
 from PIL import Image
 
+from segtrain.class_counts import count_classes
 from segtrain.data.augment import Augment
 from segtrain.data.folder import Folder
-from segtrain.data.image_files import read_image, read_mask
+from segtrain.data.image_files import read_image
 from segtrain.data.loader import Loader
 from segtrain.data.sampling import Uniform
 from segtrain.data.shapes import Shapes, ShapesMultilabel
 from segtrain.errors import ConfigError, DataError
-
-
-def test_palette_masks_give_indices(tmp_path):
-    mask = Image.fromarray(np.array([[0, 1, 2]], np.uint8))
-    mask.putpalette([0, 0, 0, 200, 0, 0, 0, 200, 0])
-    mask.save(tmp_path / "m.png")
-    assert read_mask(tmp_path / "m.png").tolist() == [[0, 1, 2]]
-
-
-def test_16_bit_masks_are_read_when_their_values_fit(tmp_path):
-    Image.fromarray(np.array([[0, 1, 255]], np.uint16)).save(tmp_path / "m.png")
-    assert read_mask(tmp_path / "m.png").tolist() == [[0, 1, 255]]
-    Image.fromarray(np.array([[0, 300, 300]], np.uint16)).save(tmp_path / "m.png")
-    with pytest.raises(DataError, match=r"mask value 300 \(2 pixels\) is not from 0 to 255"):
-        read_mask(tmp_path / "m.png")
-
-
-def test_grey_images_become_rgb_and_deep_ones_are_refused(tmp_path):
-    Image.fromarray(np.full((2, 3), 7, np.uint8)).save(tmp_path / "i.png")
-    assert read_image(tmp_path / "i.png").shape == (2, 3, 3)
-    Image.fromarray(np.full((2, 3), 700, np.uint16)).save(tmp_path / "i.png")
-    with pytest.raises(DataError, match="more than 8 bits a channel"):
-        read_image(tmp_path / "i.png")
 
 
 def test_damaged_images_are_named(tmp_path):
@@ -160,7 +138,8 @@ def test_augmentation_moves_image_and_mask_together():
 
 def streams(workers, epochs=2):
     loader = Loader(batch_size=4, workers=workers)
-    batches = loader.train(Shapes("train", [32, 32], train_images=10), Augment(**STRONG), Uniform(), seed=3)
+    data = Shapes("train", [32, 32], train_images=10)
+    batches = loader.train(data, Augment(**STRONG), Uniform(), count_classes(data), seed=3)
     digests = []
     for epoch in range(epochs):
         for images, targets, indices in batches.epoch(epoch):
@@ -179,7 +158,8 @@ def test_workers_do_not_change_what_is_trained_on():
 
 
 def test_an_epoch_can_go_on_in_the_middle():
-    batches = Loader(batch_size=4, workers=0).train(Shapes("train", [32, 32], train_images=10), Augment(), Uniform(), 0)
+    data = Shapes("train", [32, 32], train_images=10)
+    batches = Loader(batch_size=4, workers=0).train(data, Augment(), Uniform(), count_classes(data), 0)
     whole = [i for _, _, i in batches.epoch(1)]
     assert [i for _, _, i in batches.epoch(1, first_batch=1)] == whole[1:]
     assert len(batches) == 3
@@ -188,7 +168,7 @@ def test_an_epoch_can_go_on_in_the_middle():
 def test_a_last_batch_of_one_joins_the_batch_before_it():
     def sizes(images, batch_size):
         data = Shapes("train", [32, 32], train_images=images)
-        batches = Loader(batch_size=batch_size, workers=0).train(data, Augment(), Uniform(), 0)
+        batches = Loader(batch_size=batch_size, workers=0).train(data, Augment(), Uniform(), count_classes(data), 0)
         found = [len(i) for _, _, i in batches.epoch(0)]
         assert len(batches) == len(found)
         return found
@@ -214,7 +194,7 @@ def test_training_on_different_sizes_asks_for_a_crop(tmp_path):
         Image.new(mode, (30, 18)).save(root / "train" / part / "odd.png")
     dataset = Folder(str(root), "train", num_classes=3)
     with pytest.raises(ConfigError, match=r"training images differ in size: odd is (?s:.*)set a crop"):
-        Loader(workers=0).train(dataset, Augment(), Uniform(), 0)
+        Loader(workers=0).train(dataset, Augment(), Uniform(), count_classes(dataset), 0)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -223,7 +203,7 @@ def test_a_file_damaged_after_the_count_is_named_from_a_worker_too(tmp_path, wor
     dataset = Folder(str(root), "train", num_classes=3)
     (root / "train/images/train2.png").write_bytes(b"no image")
     with pytest.raises(DataError, match="not an image file") as error:
-        list(Loader(workers=workers).train(dataset, Augment(), Uniform(), 0).epoch(0))
+        list(Loader(workers=workers).train(dataset, Augment(), Uniform(), count_classes(dataset), 0).epoch(0))
     assert error.value.where.endswith("train2.png")
 
 

@@ -113,7 +113,7 @@ def empty_file(root):
 
 
 def colour_mask(root):
-    Image.new("RGB", (48, 40)).save(root / "train/masks/train1.png")
+    Image.new("RGB", (48, 40), (0, 0, 200)).save(root / "train/masks/train1.png")
 
 
 def grey_255_is_foreground(root):
@@ -121,8 +121,9 @@ def grey_255_is_foreground(root):
         Image.fromarray((np.asarray(Image.open(file)) > 0).astype(np.uint8) * 255).save(file)
 
 
-def deep_image(root):
-    Image.fromarray(np.zeros((40, 48), np.uint16)).save(root / "val/images/val1.png")
+def five_channels(root):
+    (root / "train/images/train0.png").unlink()
+    np.save(root / "train/images/train0.npy", np.zeros((40, 48, 5), np.uint8))
 
 
 def no_val_images(root):
@@ -137,9 +138,9 @@ DATA_ERRORS = {
     wrong_value: "data error: mask values outside the classes 0 to 2 and ignore_index=255: 9 (7 pixels)",
     truncate_a_mask: "data error: cannot be decoded:",
     empty_file: "data error: the file is empty (0 bytes)",
-    colour_mask: "data error: a mask of mode RGB; one 8-bit channel",
+    colour_mask: "data error: a mask of 3 channels; one channel of class indices is needed",
     grey_255_is_foreground: "data error: the training masks hold 1 class (class 0) and",
-    deep_image: "data error: image of mode I;16: more than 8 bits a channel",
+    five_channels: "data error: the image has 5 channels, dataset.channels=3",
     no_val_images: "data error: the val split is empty",
 }
 

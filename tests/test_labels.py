@@ -12,6 +12,7 @@ from scipy import ndimage
 from test_trainer import Tiny, fit, same
 from torch import nn
 
+from segtrain.class_counts import count_classes
 from segtrain.data.augment import Augment
 from segtrain.data.folder import Folder, majority
 from segtrain.data.loader import Loader
@@ -101,7 +102,7 @@ def test_annotators_from_folders_to_batches(annotated_folder):
     dataset = Folder(str(annotated_folder), "train", num_classes=3, annotators=["ben", "masks"])
     assert dataset.mask(0).max() == 1  # of two, Ben is named first
     batches = Loader(batch_size=3, workers=0, cache="ram").train(
-        dataset, Augment(horizontal_flip=0.5), Uniform(), seed=0, annotated=True
+        dataset, Augment(horizontal_flip=0.5), Uniform(), count_classes(dataset), seed=0, annotated=True
     )
     _, target, _ = next(iter(batches.epoch(0)))
     assert target.shape == (3, 2, 40, 48)

@@ -10,6 +10,7 @@ from torch import nn
 
 from segtrain import optimizers, schedules
 from segtrain.checkpoint import load_checkpoint, save_checkpoint
+from segtrain.class_counts import count_classes
 from segtrain.data.augment import Augment
 from segtrain.data.loader import Loader
 from segtrain.data.sampling import Uniform
@@ -39,7 +40,7 @@ def fit(tmp_path, resume=False, loss=None, batch_size=4, images=12, seed=0, mode
     trainer = Trainer(**{"epochs": 2, "device": "cpu", "panel_images": 1, **settings})
     train_set, val_set = (Shapes(split, [32, 32], train_images=images, val_images=6) for split in ("train", "val"))
     loader = Loader(batch_size=batch_size, workers=0)
-    train = loader.train(train_set, Augment(horizontal_flip=0.5), Uniform(), seed)
+    train = loader.train(train_set, Augment(horizontal_flip=0.5), Uniform(), count_classes(train_set), seed)
     model = model or Tiny()
     optimizer = optimizers.adamw(model, lr=0.01)
     schedule = schedules.poly(optimizer, trainer.total_steps(len(train)))
@@ -218,7 +219,7 @@ def test_multilabel(tmp_path):
         BinaryCrossEntropy(pos_weight=[1.0, 2.0, 3.0]),
         optimizer,
         schedules.constant(optimizer, 2),
-        loader.train(sets[0], Augment(), Uniform(), 0),
+        loader.train(sets[0], Augment(), Uniform(), count_classes(sets[0]), 0),
         loader.evaluation(sets[1]),
         SegmentationScores(3, background=None, multilabel=True),
         RunFolder(tmp_path),

@@ -41,7 +41,9 @@ def train(cfg: DictConfig, run: RunFolder, resume: bool = False) -> float | None
 
     loader = build(cfg, "loader")
     augment, sampling = build(cfg, "augment"), build(cfg, "sampling")
-    train_batches = loader.train(train_set, augment, sampling, cfg.seed, annotated=labels.annotated)
+    if summary := sampling.summary(counts):
+        log.info(summary)
+    train_batches = loader.train(train_set, augment, sampling, counts, cfg.seed, annotated=labels.annotated)
     val_batches = loader.evaluation(val_set)
     schedule = build(cfg, "schedule", optimizer=optimizer, steps=trainer.total_steps(len(train_batches)))
 

@@ -5,6 +5,7 @@ import os
 import numpy as np
 
 from segtrain.arguments import Fraction, Label, NonNegative, Size, checked
+from segtrain.errors import ConfigError
 
 
 class Augment:
@@ -45,18 +46,16 @@ class Augment:
         import albumentations as A
 
         self.size = size
-        steps = []
-        if scale:
-            steps.append(A.RandomScale((1 / (1 + scale) - 1, scale), p=1.0))
-        if rotate:
-            steps.append(A.Rotate(limit=rotate, fill=0, fill_mask=ignore_index, p=0.5))
+        before = [A.RandomScale((1 / (1 + scale) - 1, scale), p=1.0)] if scale else []
+        before += [A.Rotate(limit=rotate, fill=0, fill_mask=ignore_index, p=0.5)] if rotate else []
         if size is not None:
-            steps.append(A.PadIfNeeded(*size, border_mode=0, fill=0, fill_mask=ignore_index, position="random"))
-            steps.append(A.RandomCrop(*size))
-        steps += [A.HorizontalFlip(p=horizontal_flip)] if horizontal_flip else []
+            before.append(A.PadIfNeeded(*size, border_mode=0, fill=0, fill_mask=ignore_index, position="random"))
+        steps = [A.HorizontalFlip(p=horizontal_flip)] if horizontal_flip else []
         steps += [A.VerticalFlip(p=vertical_flip)] if vertical_flip else []
         steps += [A.RandomRotate90(p=rotate_90)] if rotate_90 else []
-        if brightness or contrast or saturation or hue:
+        if (brightness or contrast) and not (saturation or hue):
+            steps.append(A.RandomBrightnessContrast(brightness, contrast, p=0.8))
+        if saturation or hue:
             steps.append(
                 A.ColorJitter(
                     (1 - brightness, 1 + brightness),
@@ -68,12 +67,47 @@ class Augment:
             )
         steps += [A.GaussNoise(std_range=(0, noise), p=0.3)] if noise else []
         steps += [A.GaussianBlur(p=blur)] if blur else []
-        self._pipeline = A.Compose(steps) if steps else None
+        self._colour = bool(saturation or hue)
+        self._before, self._after = (A.Compose(part) if part else None for part in (before, steps))
 
-    def __call__(self, image: np.ndarray, mask: np.ndarray, seed: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-        """uint8 [H, W, 3] and mask [H, W] or [H, W, C], the same draws for the same seed in any process."""
-        if self._pipeline is None:
-            return image, mask
-        self._pipeline.set_random_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
-        result = self._pipeline(image=image, mask=mask)
-        return result["image"], result["mask"]
+    def __call__(
+        self, image: np.ndarray, mask: np.ndarray, seed: tuple[int, ...], centre: int = -1
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """uint8 [H, W, channels] and mask [H, W] or [H, W, C], the same draws for the same seed in any process.
+
+        With `centre` the crop is centred on a random pixel of that class, where it has one, or as near as it fits.
+
+        Raises ConfigError for a change of colours of an image that has none.
+        """
+        if self._colour and image.shape[2] not in (1, 3):
+            raise ConfigError(
+                f"images of {image.shape[2]} channels have no saturation or hue",
+                "augment",
+                "set augment.saturation=0 augment.hue=0",
+            )
+        first, second, third = np.random.SeedSequence(seed).generate_state(3)
+        image, mask = _applied(self._before, image, mask, int(first))
+        if self.size is not None:
+            top, left = self._corner(mask, centre, np.random.default_rng(second))
+            window = slice(top, top + self.size[0]), slice(left, left + self.size[1])
+            image, mask = image[window], mask[window]
+        return _applied(self._after, image, mask, int(third))
+
+    def _corner(self, mask: np.ndarray, centre: int, rng: np.random.Generator) -> tuple[int, int]:
+        """Top and left of the crop."""
+        room = np.array(mask.shape[:2]) - self.size
+        if centre >= 0:
+            places = np.flatnonzero(mask == centre if mask.ndim == 2 else mask[..., centre] == 1)
+            if len(places):
+                pixel = np.unravel_index(places[rng.integers(len(places))], mask.shape[:2])
+                top, left = np.clip(np.array(pixel) - np.array(self.size) // 2, 0, room)
+                return int(top), int(left)
+        return int(rng.integers(room[0] + 1)), int(rng.integers(room[1] + 1))
+
+
+def _applied(pipeline, image: np.ndarray, mask: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    if pipeline is None:
+        return image, mask
+    pipeline.set_random_seed(seed)
+    result = pipeline(image=np.ascontiguousarray(image), mask=np.ascontiguousarray(mask))
+    return result["image"], result["mask"]

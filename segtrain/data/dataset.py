@@ -22,6 +22,8 @@ class SegmentationDataset(Protocol):
         background: index of the class that is left out of foreground scores, or None.
         multilabel: whether a pixel may have several classes.
         names: one unique name per image.
+
+    Optional: channels, of the images, when not 3 (and a key of the YAML, for the model); on_error, raise or skip.
     """
 
     num_classes: int
@@ -32,7 +34,7 @@ class SegmentationDataset(Protocol):
     names: list[str]
 
     def image(self, index: int) -> np.ndarray:
-        """uint8 [H, W, 3], RGB."""
+        """uint8 [H, W, 3], RGB; [H, W, channels] with other channels."""
 
     def mask(self, index: int) -> np.ndarray:
         """uint8 [H, W] of class indices; multi-label [H, W, C] of 0 and 1. Or ignore_index in either."""
@@ -40,6 +42,7 @@ class SegmentationDataset(Protocol):
     # Optional. Without `mask_key` the class counts of the dataset are not cached.
     # def mask_file(self, index) -> str: the file to name in an error
     # def mask_key(self, index) -> str: a text that changes when the mask does
+    # def mask_rule(self) -> str: a text that changes when the same files give other classes
     # def mask_histogram(self, index) -> np.ndarray: int64 [256], pixels per mask value, faster than via mask()
     # def check_pair(self, index) -> None: raise DataError when image and mask do not fit, before training
     # def size(self, index) -> tuple[int, int]: height and width, without decoding the image
@@ -82,8 +85,9 @@ def check_sample(image: np.ndarray, mask: np.ndarray, dataset: SegmentationDatas
     size = image.shape[:2]
     channels = getattr(dataset, "mask_channels", dataset.num_classes if dataset.multilabel else None)
     form = size if channels is None else (*size, channels)
-    if getattr(image, "dtype", None) != np.uint8 or image.shape != (*size, 3):
-        raise DataError(f"image is {image.dtype} {list(image.shape)}", where, "give uint8 [H, W, 3], RGB")
+    bands = getattr(dataset, "channels", 3)
+    if getattr(image, "dtype", None) != np.uint8 or image.shape != (*size, bands):
+        raise DataError(f"image is {image.dtype} {list(image.shape)}", where, f"give uint8 [H, W, {bands}]")
     if getattr(mask, "dtype", None) != np.uint8 or mask.shape != form:
         raise DataError(
             f"mask is {mask.dtype} {list(mask.shape)}, the image {list(image.shape)}",
@@ -97,6 +101,17 @@ def mask_place(dataset: SegmentationDataset, index: int) -> str:
     return dataset.mask_file(index) if hasattr(dataset, "mask_file") else str(dataset.names[index])
 
 
+def _mend(wrong: np.ndarray, dataset: SegmentationDataset) -> str:
+    """What to change for mask values of no class."""
+    if wrong.tolist() == [255] and dataset.num_classes == 2:
+        return "masks of 0 and 255: dataset.mask_format=binary, or 'dataset.remap={255: 1}'"
+    values = ", ".join(map(str, wrong[:5].tolist()))
+    return (
+        f"correct the mask, set dataset.num_classes, or say what {values} are: 'dataset.remap={{{wrong[0]}: CLASS}}' "
+        f"or dataset.ignore_values=[{values.replace(' ', '')}]"
+    )
+
+
 def check_values(histogram: np.ndarray, dataset: SegmentationDataset, index: int) -> None:
     """Raise DataError when a mask's histogram [256] has pixels outside the classes and the ignore index."""
     limit = 2 if dataset.multilabel else dataset.num_classes
@@ -107,5 +122,5 @@ def check_values(histogram: np.ndarray, dataset: SegmentationDataset, index: int
         raise DataError(
             f"mask values outside the classes 0 to {limit - 1} and ignore_index={dataset.ignore_index}: {values}",
             mask_place(dataset, index),
-            "correct the mask (0 and 255 is not 0 and 1), or set dataset.num_classes or dataset.ignore_index",
+            _mend(wrong, dataset),
         )

@@ -1,4 +1,4 @@
-"""A dataset in folders: images and index masks with the same stem."""
+"""A dataset in folders: images, and masks of any usual kind."""
 
 import hashlib
 from pathlib import Path
@@ -7,35 +7,48 @@ from typing import Annotated, Literal
 import numpy as np
 
 from segtrain.arguments import Fraction, Label, NonNegativeInt, PositiveInt, Range, checked
-from segtrain.data.dataset import SPLITS, check_classes
-from segtrain.data.image_files import (
-    IMAGE_SUFFIXES,
-    MASK_SUFFIXES,
-    image_size,
-    mask_histogram,
-    read_image,
-    read_mask,
-)
+from segtrain.data.dataset import check_classes
+from segtrain.data.file_lists import list_files
+from segtrain.data.image_files import image_size, orientation, read_image
+from segtrain.data.mask_formats import BinaryMask, ChannelMask, ClassFiles, ColorMask, IndexMask
 from segtrain.errors import ConfigError, DataError
+
+Several = Annotated[list[str], Range("two or more names", lambda v: len(set(v)) > 1)]
+ValueRange = Annotated[list[float], Range("[low, high], low < high", lambda v: len(v) == 2 and v[0] < v[1])]
 
 
 class Folder:
-    """Images and index masks (one channel, the value is the class) that share their stems.
+    """Images and masks in folders below `root`, at any depth; a mask has its image's stem, or is found by a pattern.
 
-    With `annotators`, a list of folder names that stand in for `masks`, an image has a mask of each annotator:
-    its mask is the class most of them chose (of as many votes, that of the annotator named first), and
-    `labels=annotators` trains on their mean.
-
-    Splits, `splits`:
-        folders: `root/train/images`, `root/train/masks`, `root/val/…` (or `root/images/train`, `root/masks/train`).
-        files: `root/images`, `root/masks`, and `root/train.txt`, `root/val.txt` with a stem a line.
-        ratio: `root/images`, `root/masks`; the share `val_ratio` of the stems with the smallest hash is val, so
-            a file stays in its split when others are added.
+    Args:
+        splits: how train and val are told apart.
+            folders: `root/train/images`, `root/train/masks`, `root/val/…` (or `root/images/train`, `root/masks/train`).
+            files: `root/images`, `root/masks`, and `root/train.txt`, `root/val.txt` with a stem a line.
+            ratio: `root/images`, `root/masks`; the share `val_ratio` of the stems with the smallest hash is val, so
+                a file stays in its split when others are added.
+            kfold: as ratio; of `folds` parts, by hash, part number `fold` (from 0) is val.
+        images: the folder of the images below `root`, `{split}` filled in; None: as `splits` says.
+        masks: where an image's mask is, seen from the image's folder: `{stem}_mask.png`, `../masks/{stem}.png`.
+            Also {split}, {folder} (the name of the image's folder), {class}, {annotator}; `.*` is any suffix.
+        split_file: where the split files are below `root`. split_names: {train: training}, other words for splits.
+        stem_suffix: the end of an image's stem that is not part of its mask's.
+        mask_format: index (the value is the class), color (a colour per class, `colors`), binary (0 and another
+            value, or above `threshold`), channels (several labels a pixel, a channel per class), files (several
+            labels a pixel, a file per class, found by {class} in `masks` or by folders of the classes' names).
+        remap: index: {value: class}. ignore_values: index, binary: more values to ignore.
+        colors, ignore_colors: color: for each class [r, g, b] or a list of such; colours to ignore.
+        threshold: binary, channels, files: values above it are the class; None: masks hold two values only.
+        channels: of the images; 3 makes colour of grey, 1 grey of colour.
+        image_range: the values that become black and white; None: 0 to 255, and 0 to 65535 for 16 bits.
+        exif: apply turns image and mask as their own EXIF orientation says; ignore takes the pixels as stored.
+        annotators: folders that stand in for `masks` (or names for {annotator}): an image has a mask of each. Its
+            mask is what most of them chose, and `labels=annotators` trains on their mean.
+        on_error: what to do with a file that cannot be read: raise stops; skip leaves the image out, and stops
+            when these are more than one in a hundred.
+        strict: raise what is wrong with the names; False: leave it in `findings`, as `segtrain check` asks.
 
     Raises ConfigError when the layout is not there, DataError when a split is empty or files have no partner.
     """
-
-    multilabel = False
 
     @checked
     def __init__(
@@ -46,123 +59,150 @@ class Folder:
         class_names: list[str] | None = None,
         ignore_index: Label = 255,
         background: NonNegativeInt | None = 0,
-        splits: Literal["folders", "files", "ratio"] = "folders",
+        splits: Literal["folders", "files", "ratio", "kfold"] = "folders",
         val_ratio: Fraction = 0.2,
-        annotators: Annotated[list[str], Range("two or more folder names", lambda v: len(set(v)) > 1)] | None = None,
+        folds: PositiveInt = 5,
+        fold: NonNegativeInt = 0,
+        images: str | None = None,
+        masks: str | None = None,
+        split_file: str = "{split}.txt",
+        split_names: dict | None = None,
+        stem_suffix: str = "",
+        mask_format: Literal["index", "color", "binary", "channels", "files"] = "index",
+        remap: dict | None = None,
+        ignore_values: list[int] = (),
+        colors: list | None = None,
+        ignore_colors: list = (),
+        threshold: NonNegativeInt | None = None,
+        channels: PositiveInt = 3,
+        image_range: ValueRange | None = None,
+        exif: Literal["apply", "ignore"] = "apply",
+        annotators: Several | None = None,
+        on_error: Literal["raise", "skip"] = "raise",
+        strict: bool = True,
     ):
-        self.root = Path(root).expanduser()
-        self.split, self.splits, self.val_ratio = split, splits, val_ratio
+        self.root, self.split = Path(root).expanduser(), split
         self.num_classes, self.ignore_index, self.background = num_classes, ignore_index, background
         self.class_names = check_classes(f"dataset at {root}", num_classes, class_names, background)
-        self.mask_folders = annotators or ["masks"]
-        self.num_annotators = len(self.mask_folders)
-        self.images, *self.annotations = self._find()
-        self.names = [path.stem for path in self.images]
-
-    @property
-    def masks(self) -> list[Path]:
-        """The mask files; with annotators, those of the first."""
-        return self.annotations[0]
+        self.channels, self.image_range, self.exif, self.on_error = channels, image_range, exif == "apply", on_error
+        self.format = self._format(mask_format, remap, ignore_values, colors, ignore_colors, threshold)
+        self.multilabel = self.format.multilabel
+        self.num_annotators = len(annotators or [""])
+        if annotators and self.multilabel:
+            raise ConfigError("annotators are for one label a pixel", "dataset.annotators", "leave it null")
+        if fold >= folds:
+            raise ConfigError(f"fold={fold} of folds={folds}", "dataset.fold", "count the folds from 0")
+        files = list_files(
+            self.root,
+            split,
+            splits,
+            images,
+            masks,
+            self.class_names if mask_format == "files" else annotators,
+            "class" if mask_format == "files" else "annotator",
+            stem_suffix,
+            split_file,
+            (split_names or {}).get(split),
+            val_ratio,
+            folds,
+            fold,
+        )
+        if strict:
+            files.raise_errors()
+        self.names, self.images, self.masks, self.findings = files.names, files.images, files.masks, files.findings
 
     def image(self, index: int) -> np.ndarray:
-        return read_image(self.images[index])
+        return read_image(self.images[index], self.channels, self.image_range, self.exif)
 
     def mask(self, index: int) -> np.ndarray:
-        if self.num_annotators == 1:
-            return read_mask(self.masks[index])
-        return majority(self.annotated_mask(index), self.ignore_index)
+        if self.num_annotators > 1:
+            return majority(self.annotated_mask(index), self.ignore_index)
+        return self.format.read(self._place(index))
 
     def annotated_mask(self, index: int) -> np.ndarray:
         """uint8 [H, W, A]: the mask of each annotator."""
-        masks = [read_mask(files[index]) for files in self.annotations]
-        return np.stack(masks, axis=2)
+        return np.stack([self.format.read(file) for file in self.masks[index]], axis=2)
 
     def mask_histogram(self, index: int) -> np.ndarray:
-        if self.num_annotators == 1:
-            return mask_histogram(self.masks[index])
+        if self.num_annotators == 1 and isinstance(self.format, IndexMask):
+            return self.format.histogram(self._place(index))
         return np.bincount(self.mask(index).ravel(), minlength=256)
 
     def check_pair(self, index: int) -> None:
-        """Raise DataError for an image of more than 8 bits or a size that is not its mask's; reads headers only."""
-        image = image_size(self.images[index], depth=True)
-        for files in self.annotations:
-            mask = image_size(files[index])
-            if image != mask:
-                raise DataError(
-                    f"image is {image[1]}×{image[0]}, its mask is {mask[1]}×{mask[0]} (width × height)",
-                    f"{self.images[index]} and {files[index]}",
-                    "make both the same size",
-                )
+        """Raise DataError when image and mask differ in size; reads headers only."""
+        image = image_size(self.images[index], self.exif)
+        for file in self.masks[index]:
+            if file is None or image == (mask := image_size(file, self.exif)):
+                continue
+            turned = self.exif and image_size(self.images[index], exif=False) == mask
+            raise DataError(
+                f"image is {image[1]}×{image[0]}, its mask is {mask[1]}×{mask[0]} (width × height)"
+                + (": the image's EXIF orientation was not applied to the mask" if turned else ""),
+                f"{self.images[index]} and {file}",
+                "dataset.exif=ignore takes both as they are stored" if turned else "make both the same size",
+            )
+
+    def turned_apart(self, index: int) -> bool:
+        """Whether the EXIF orientation turns the image, but not its mask in the same way."""
+        files = [self.images[index], *(file for file in self.masks[index] if file is not None)]
+        return self.exif and len({orientation(file) for file in files}) > 1
 
     def mask_file(self, index: int) -> str:
-        return str(self.masks[index])
+        return str(next(file for file in self.masks[index] if file is not None))
 
     def mask_key(self, index: int) -> str:
         """The masks' content, and the size of the image file: a replaced image is checked against its mask again."""
         content = " ".join(
-            hashlib.blake2b(files[index].read_bytes(), digest_size=16).hexdigest() for files in self.annotations
+            hashlib.blake2b(file.read_bytes(), digest_size=16).hexdigest() if file else "-"
+            for file in self.masks[index]
         )
         return f"{content} {self.images[index].stat().st_size}"
 
+    def mask_rule(self) -> str:
+        """How files become classes: counts made by another rule are not these."""
+        return f"{type(self.format).__name__} {vars(self.format)} {self.num_annotators}"
+
     def size(self, index: int) -> tuple[int, int]:
-        return image_size(self.images[index])
+        return image_size(self.images[index], self.exif)
 
-    def _find(self) -> list[list[Path]]:
-        """The image files, and for each annotator the mask files."""
-        if not self.root.is_dir():
-            raise ConfigError(f"no folder {self.root}", "dataset.root", "set dataset.root to the folder of the dataset")
-        image_folder, *mask_folders = self._folders()
-        images = _by_stem(image_folder, IMAGE_SUFFIXES)
-        stems = self._stems(images)
-        found = [[images.get(stem) for stem in stems]]
-        for folder in mask_folders:
-            masks = _by_stem(folder, MASK_SUFFIXES)
-            _check_pairs(stems, images, masks, image_folder, folder, whole=self.splits != "files")
-            found.append([masks[stem] for stem in stems])
-        return found
+    def _place(self, index: int):
+        files = self.masks[index]
+        return files if isinstance(self.format, ClassFiles) else files[0]
 
-    def _folders(self) -> list[Path]:
-        """The folder of the images, and those of the masks."""
-        parts = ["images", *self.mask_folders]
-        layouts = [[self.root / part for part in parts]]
-        if self.splits == "folders":
-            layouts = [
-                [self.root / self.split / part for part in parts],
-                [self.root / part / self.split for part in parts],
-            ]
-        for layout in layouts:
-            if all(folder.is_dir() for folder in layout):
-                return layout
-        expected = " or ".join(" with ".join(map(str, layout)) for layout in layouts)
-        there = ", ".join(sorted(p.name for p in self.root.iterdir())[:10]) or "nothing"
-        raise ConfigError(
-            f"no {self.split} images for dataset.splits={self.splits}: expected {expected}",
-            f"{self.root} holds {there}",
-            "correct dataset.root, or choose dataset.splits=folders|files|ratio",
-        )
-
-    def _stems(self, images: dict[str, Path]) -> list[str]:
-        if self.splits == "folders":
-            stems = sorted(images)
-        elif self.splits == "files":
-            file = self.root / f"{self.split}.txt"
-            if not file.is_file():
-                raise ConfigError(f"no split file {file}", "dataset.splits=files", "write one with a stem a line")
-            lines = [Path(line.strip()).name for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-            stems = [_without_image_suffix(line) for line in lines]
-        else:
-            if self.split not in SPLITS[:2]:
-                raise ConfigError(f"a ratio split has no {self.split!r}", "dataset.splits=ratio", "use train or val")
-            in_val = {stem for stem in images if _hash_share(stem) < self.val_ratio}
-            stems = sorted(in_val if self.split == "val" else images.keys() - in_val)
-        repeated = sorted({stem for stem in stems if stems.count(stem) > 1}) if self.splits == "files" else []
-        if repeated:
-            raise DataError(
-                f"{self.split}.txt repeats {', '.join(repeated[:5])}", str(self.root), "name each image once"
+    def _format(self, name, remap, ignore_values, colors, ignore_colors, threshold):
+        """The mask format. Raises ConfigError for arguments it has no use for: they would do nothing."""
+        used = {
+            "index": ("remap", "ignore_values"),
+            "color": ("colors", "ignore_colors"),
+            "binary": ("threshold", "ignore_values"),
+            "channels": ("threshold",),
+            "files": ("threshold",),
+        }[name]
+        given = {
+            "remap": remap,
+            "ignore_values": ignore_values,
+            "colors": colors,
+            "ignore_colors": ignore_colors,
+            "threshold": threshold,
+        }
+        idle = [key for key, value in given.items() if value not in (None, [], ()) and key not in used]
+        if idle:
+            raise ConfigError(
+                f"mask_format={name} does not read {', '.join(idle)}", "dataset.mask_format", f"it reads {used}"
             )
-        if not stems:
-            raise DataError(f"the {self.split} split is empty", str(self.root), "add images, or correct dataset.root")
-        return stems
+        if name == "index":
+            return IndexMask(self.ignore_index, remap, list(ignore_values), self.exif)
+        if name == "color":
+            if colors is None or len(colors) != self.num_classes:
+                raise ConfigError(
+                    f"{len(colors or [])} colours for {self.num_classes} classes",
+                    "dataset.colors",
+                    "give one [r,g,b] per class, or a list of such",
+                )
+            return ColorMask(colors, ignore_colors, self.ignore_index, self.class_names, self.exif)
+        if name == "binary":
+            return BinaryMask(self.ignore_index, threshold, list(ignore_values), self.exif)
+        return (ChannelMask if name == "channels" else ClassFiles)(self.num_classes, threshold, self.exif)
 
 
 def majority(masks: np.ndarray, ignore_index: int) -> np.ndarray:
@@ -180,46 +220,3 @@ def majority(masks: np.ndarray, ignore_index: int) -> np.ndarray:
         chosen[votes > best] = value
         best = np.maximum(best, votes)
     return chosen
-
-
-def _by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
-    found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or path.suffix.lower() not in suffixes:
-            continue
-        if path.stem in found:
-            raise DataError(
-                f"two files with the stem {path.stem!r}",
-                f"{found[path.stem]} and {path}",
-                "rename or remove one",
-            )
-        found[path.stem] = path
-    return found
-
-
-def _check_pairs(stems, images, masks, image_folder: Path, mask_folder: Path, whole: bool) -> None:
-    """Every stem has an image and a mask; with `whole`, no mask is left without an image."""
-    lost = [
-        ("images without a mask", [s for s in stems if s in images and s not in masks], mask_folder),
-        ("names in the split file without an image", [s for s in stems if s not in images], image_folder),
-        ("masks without an image", [s for s in masks if whole and s not in images], image_folder),
-    ]
-    for what, missing, folder in lost:
-        if missing:
-            jpegs = [s for s in missing if (mask_folder / f"{s}.jpg").exists()] if folder == mask_folder else []
-            raise DataError(
-                f"{len(missing)} {what}: {', '.join(missing[:5])}{' …' if len(missing) > 5 else ''}",
-                str(folder),
-                "masks must not be JPEG, which changes class values: save them as PNG"
-                if jpegs
-                else "add the missing files, or remove their partners",
-            )
-
-
-def _without_image_suffix(name: str) -> str:
-    return Path(name).stem if Path(name).suffix.lower() in IMAGE_SUFFIXES else name
-
-
-def _hash_share(stem: str) -> float:
-    """A number in [0, 1) that depends on the stem alone."""
-    return int.from_bytes(hashlib.blake2b(stem.encode(), digest_size=8).digest(), "big") / 2**64

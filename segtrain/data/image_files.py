@@ -1,76 +1,105 @@
-"""Image and mask files. Masks are never read with OpenCV: it turns palette indices into grey values."""
+"""Pixels of image and mask files. Masks are never read with OpenCV: it turns palette indices into grey values."""
 
-from array import array
+import math
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from segtrain.errors import DataError
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
-MASK_SUFFIXES = (".png", ".tif", ".tiff", ".bmp")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".npy")
+MASK_SUFFIXES = (".png", ".tif", ".tiff", ".bmp", ".npy")
+LOSSY_SUFFIXES = (".jpg", ".jpeg", ".webp")
+_ORIENTATION = 0x0112  # EXIF tag
 
 
-def read_image(path: Path) -> np.ndarray:
-    """uint8 [H, W, 3] of an 8-bit image file. Raises DataError."""
-    with _open(path) as file:
-        _check_depth(file, path)
-        return np.array(_load(file, path).convert("RGB"))
+def read_image(
+    path: Path, channels: int = 3, value_range: tuple[float, float] | None = None, exif: bool = True
+) -> np.ndarray:
+    """uint8 [H, W, channels] of an image file: PNG, JPEG, TIFF, BMP, WebP or .npy.
 
+    Args:
+        channels: 3 repeats grey and drops alpha; 1 turns colour to grey; other numbers must be the file's.
+        value_range: the values that become 0 and 255. None: 8 bits as they are, 16 bits by their high byte.
+        exif: turn the image as its EXIF orientation says.
 
-def read_mask(path: Path) -> np.ndarray:
-    """uint8 [H, W] of an index mask: palette masks give their indices. Raises DataError."""
-    with _open(path) as file:
-        if file.mode.startswith("I"):
-            values = np.asarray(_load(file, path))
-            if values.max(initial=0) > 255 or values.min(initial=0) < 0:
-                worst = values.max() if values.max() > 255 else values.min()
-                raise DataError(
-                    f"mask value {worst} ({(values == worst).sum()} pixels) is not from 0 to 255",
-                    str(path),
-                    "renumber the classes",
-                )
-            return values.astype(np.uint8)
-        return np.array(_index(file, path)).astype(np.uint8, copy=False)
-
-
-def mask_histogram(path: Path) -> np.ndarray:
-    """int64 [256]: pixels per value of an index mask. Raises DataError.
-
-    Pillow's histogram works on the decoded image without a copy to NumPy and without the interpreter lock.
+    Raises DataError for a damaged file, other channels, and values that need a `value_range`.
     """
-    with _open(path) as file:
-        if file.mode in ("L", "P"):
-            return np.frombuffer(array("q", _load(file, path).histogram()), dtype=np.int64)
-    return np.bincount(read_mask(path).ravel(), minlength=256)
+    if path.suffix.lower() != ".npy" and not (value_range and _is_deep_colour_png(path)):
+        try:
+            with open_image(path) as file:
+                if file.mode in ("1", "L", "P", "LA", "PA", "RGB", "RGBA", "CMYK", "YCbCr") and value_range is None:
+                    file = upright(load(file, path), exif)
+                    if channels in (1, 3):
+                        pixels = np.array(file.convert("RGB" if channels == 3 else "L"))
+                        return pixels[..., None] if channels == 1 else pixels
+        except UnidentifiedImageError:
+            pass  # a TIFF of other than 1, 3 or 4 bands
+    return _fitted(_as_bytes(read_values(path, exif), value_range, path), channels, path)
 
 
-def image_size(path: Path, depth: bool = False) -> tuple[int, int]:
-    """Height and width from the file's header. Raises DataError, with `depth` for more than 8 bits too."""
-    with _open(path) as file:
-        if depth:
-            _check_depth(file, path)
-        return file.height, file.width
+def read_values(path: Path, exif: bool = True) -> np.ndarray:
+    """The file's numbers as they are, [H, W] or [H, W, bands]; palette images give their indices. Raises DataError."""
+    if path.suffix.lower() == ".npy":
+        return _read_npy(path)
+    if _is_deep_colour_png(path):
+        import cv2  # Pillow has no 16-bit colour
+
+        values = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
+        if values is None:
+            raise DataError("cannot be decoded", str(path), "replace or remove the file")
+        return values[..., [2, 1, 0, *range(3, values.shape[2])]]
+    try:
+        with open_image(path) as file:
+            file = load(file, path)
+            if file.mode in ("CMYK", "YCbCr", "LAB", "HSV"):
+                file = file.convert("RGB")
+            values = np.asarray(upright(file, exif))
+            return values.astype(np.uint8) if values.dtype == bool else values
+    except UnidentifiedImageError:
+        return _read_tiff(path)
 
 
-def _check_depth(file: Image.Image, path: Path) -> None:
-    if file.mode.startswith(("I", "F")):
-        raise DataError(f"image of mode {file.mode}: more than 8 bits a channel", str(path), "convert it to 8 bits")
+def image_size(path: Path, exif: bool = True) -> tuple[int, int]:
+    """Height and width from the file's header, turned as its EXIF orientation says. Raises DataError."""
+    if path.suffix.lower() == ".npy":
+        return _read_npy(path, header_only=True).shape[:2]
+    try:
+        with open_image(path) as file:
+            turned = exif and "exif" in file.info and file.getexif().get(_ORIENTATION, 1) >= 5  # a quarter
+            return (file.width, file.height) if turned else (file.height, file.width)
+    except UnidentifiedImageError:
+        return _read_tiff(path, header_only=True).shape[:2]
 
 
-def _open(path: Path) -> Image.Image:
+def orientation(path: Path) -> int:
+    """The EXIF orientation, 1 to 8; 1 is upright, and what files without one are."""
+    if path.suffix.lower() == ".npy":
+        return 1
+    try:
+        with open_image(path) as file:
+            return file.getexif().get(_ORIENTATION, 1) if "exif" in file.info else 1
+    except UnidentifiedImageError:
+        return 1
+
+
+def open_image(path: Path) -> Image.Image:
+    """Raises DataError, and UnidentifiedImageError for a TIFF that Pillow does not know."""
     try:
         return Image.open(path)
     except UnidentifiedImageError as error:
         size = path.stat().st_size
+        if size and path.suffix.lower() in (".tif", ".tiff"):
+            raise
         what = "the file is empty (0 bytes)" if size == 0 else "not an image file, or damaged"
         raise DataError(what, str(path), "replace or remove the file") from error
     except (OSError, Image.DecompressionBombError) as error:
         raise DataError(f"cannot be read: {error}", str(path), "replace or remove the file") from error
 
 
-def _load(file: Image.Image, path: Path) -> Image.Image:
+def load(file: Image.Image, path: Path) -> Image.Image:
+    """Decode. Raises DataError for a damaged file."""
     try:
         file.load()
     except (OSError, SyntaxError, ValueError) as error:  # Pillow raises SyntaxError for broken PNG chunks
@@ -78,11 +107,89 @@ def _load(file: Image.Image, path: Path) -> Image.Image:
     return file
 
 
-def _index(file: Image.Image, path: Path) -> Image.Image:
-    if file.mode not in ("1", "L", "P"):
-        raise DataError(
-            f"a mask of mode {file.mode}; one 8-bit channel of class indices is needed",
-            str(path),
-            "save the masks as 8-bit PNG whose grey value is the class index",
-        )
-    return _load(file, path)
+def upright(file: Image.Image, exif: bool) -> Image.Image:
+    """Turned as the EXIF orientation says."""
+    if not exif or "exif" not in file.info or file.getexif().get(_ORIENTATION, 1) == 1:
+        return file
+    return ImageOps.exif_transpose(file)
+
+
+def _read_npy(path: Path, header_only: bool = False) -> np.ndarray:
+    try:
+        values = np.load(path, mmap_mode="r" if header_only else None, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"not a NumPy array: {error}", str(path), "save a plain array with np.save") from error
+    if not isinstance(values, np.ndarray) or values.ndim not in (2, 3):
+        form = list(getattr(values, "shape", ()))
+        raise DataError(f"an array of shape {form}", str(path), "save [H, W], or [H, W, channels]")
+    return values
+
+
+def _read_tiff(path: Path, header_only: bool = False) -> np.ndarray:
+    """A TIFF of any number of bands, [H, W, bands]."""
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(path) as file:
+            series = file.series[0]
+            values = np.broadcast_to(np.uint8(0), series.shape) if header_only else series.asarray()
+            planar = series.axes in ("SYX", "CYX", "QYX", "IYX")
+    except Exception as error:  # tifffile raises errors of many kinds for broken files
+        raise DataError(f"cannot be decoded: {error}", str(path), "replace or remove the file") from error
+    if values.ndim not in (2, 3):
+        raise DataError(f"a TIFF of shape {list(values.shape)}", str(path), "one page of [H, W, bands] is needed")
+    return np.moveaxis(values, 0, 2) if values.ndim == 3 and planar else values
+
+
+def _is_deep_colour_png(path: Path) -> bool:
+    """Whether a PNG has 16 bits in each of several channels."""
+    if path.suffix.lower() != ".png":
+        return False
+    with path.open("rb") as stream:
+        header = stream.read(26)
+    return header[:4] == b"\x89PNG" and len(header) == 26 and header[24] == 16 and header[25] in (2, 6)
+
+
+def _as_bytes(values: np.ndarray, value_range, path: Path) -> np.ndarray:
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        count = int((~np.isfinite(values)).sum())
+        raise DataError(f"{count} values are NaN or infinite", str(path), "repair or remove the file")
+    if value_range is not None:
+        low, high = value_range
+        scaled = (values.astype(np.float32) - low) * (255 / (high - low))
+        return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+    if values.dtype == np.uint8:
+        return values
+    if values.dtype.kind == "u" and values.dtype.itemsize == 2:
+        return (values >> 8).astype(np.uint8)
+    if values.dtype.kind in "iu" and values.min(initial=0) >= 0 and values.max(initial=0) <= 65535:
+        return (values >> 8).astype(np.uint8)  # 16-bit PNGs that Pillow gives as 32-bit numbers
+    low, high = (_plain(v) for v in (values.min(), values.max()))
+    raise DataError(
+        f"{values.dtype} values from {low} to {high}",
+        str(path),
+        f"say which values are black and white: dataset.image_range=[{low},{high}]",
+    )
+
+
+def _plain(value) -> float | int:
+    number = float(value)
+    return int(number) if number == math.floor(number) else round(number, 4)
+
+
+def _fitted(values: np.ndarray, channels: int, path: Path) -> np.ndarray:
+    values = values[..., None] if values.ndim == 2 else values
+    bands = values.shape[2]
+    if bands == channels:
+        return np.ascontiguousarray(values)
+    if channels == 3 and bands in (1, 2):
+        return np.repeat(values[..., :1], 3, axis=2)
+    if channels == 3 and bands == 4:
+        return np.ascontiguousarray(values[..., :3])
+    if channels == 1 and bands == 2:
+        return np.ascontiguousarray(values[..., :1])
+    if channels == 1 and bands in (3, 4):
+        return np.rint(values[..., :3] @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)[..., None]
+    raise DataError(
+        f"the image has {bands} channels, dataset.channels={channels}", str(path), f"set dataset.channels={bands}"
+    )

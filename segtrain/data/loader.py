@@ -1,11 +1,14 @@
 """From datasets to batches on the way to the device.
 
-A training sample is named by (epoch, index), so order and augmentation do not depend on the number of workers
-and a run can go on in the middle of an epoch. Images stay uint8; the model normalises on the device.
+A training sample is named by (epoch, index, how often the image came before, class to centre on), so order and
+augmentation do not depend on the number of workers and a run can go on in the middle of an epoch. Images stay uint8; the model normalises on the device.
 """
 
+import logging
+import os
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 import numpy as np
@@ -13,8 +16,11 @@ import torch
 from torch.utils.data import DataLoader
 
 from segtrain.arguments import NonNegativeInt, PositiveInt, checked
+from segtrain.class_counts import MOST_SKIPPED, ClassCounts
 from segtrain.data.dataset import SegmentationDataset, check_sample, check_values
-from segtrain.errors import ConfigError, SegtrainError
+from segtrain.errors import ConfigError, DataError, SegtrainError
+
+log = logging.getLogger("segtrain")
 
 Batch = tuple[torch.Tensor, torch.Tensor, list[int]]  # images [N,3,H,W] uint8, targets, indices into the dataset
 
@@ -35,21 +41,24 @@ class Loader:
         self.batch_size, self.workers, self.cache = batch_size, workers, cache
 
     def train(
-        self, dataset: SegmentationDataset, augment, sampling, seed: int, annotated: bool = False
+        self, dataset: SegmentationDataset, augment, sampling, counts: ClassCounts, seed: int, annotated: bool = False
     ) -> "TrainBatches":
-        """Augmented batches. With `annotated` the target is every annotator's mask, uint8 [N,A,H,W]."""
+        """Augmented batches, of the images that `sampling` chooses by `counts`, the class counts of `dataset`.
+
+        With `annotated` the target is every annotator's mask, uint8 [N,A,H,W].
+        """
         if augment.size is None:
             _check_equal_sizes(dataset)
         dataset = EveryAnnotator(dataset) if annotated else dataset
         dataset = InMemory(dataset) if self.cache == "ram" else dataset
-        order = EpochOrder(len(dataset.names), self.batch_size, sampling, seed)
+        order = EpochOrder(counts, self.batch_size, sampling, seed)
         loader = self._loader(_TrainSamples(dataset, augment, seed), batch_sampler=order)
-        return TrainBatches(loader, order)
+        return TrainBatches(loader, order, Skipped(dataset))
 
     def evaluation(self, dataset: SegmentationDataset) -> "EvaluationBatches":
         dataset = InMemory(dataset) if self.cache == "ram" else dataset
         loader = self._loader(_WholeImages(dataset), batch_size=self.batch_size, shuffle=False)
-        return EvaluationBatches(loader, dataset)
+        return EvaluationBatches(loader, dataset, Skipped(dataset))
 
     def _loader(self, samples, **how) -> DataLoader:
         return DataLoader(
@@ -64,31 +73,34 @@ class Loader:
 
 
 class EpochOrder:
-    """Batch sampler: lists of (epoch, index), in the order `sampling` gives for the epoch.
+    """Batch sampler: lists of (epoch, index, repeat, class to centre on), in the order `sampling` gives.
 
     A last batch of one image joins the batch before it: batch norm cannot learn from one.
     """
 
-    def __init__(self, length: int, batch_size: int, sampling, seed: int):
-        self.length, self.batch_size, self.sampling, self.seed = length, batch_size, sampling, seed
+    def __init__(self, counts: ClassCounts, batch_size: int, sampling, seed: int):
+        self.counts, self.batch_size, self.sampling, self.seed = counts, batch_size, sampling, seed
+        self.length = counts.num_images
         self.epoch, self.first_batch = 0, 0
 
     def __len__(self) -> int:
         alone = self.length % self.batch_size == 1 and self.length > self.batch_size > 1
         return -(-self.length // self.batch_size) - alone
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        order = self.sampling(self.length, self.seed, self.epoch).tolist()
+    def __iter__(self) -> Iterator[list[tuple[int, int, int, int]]]:
+        chosen = self.sampling(self.counts, self.seed, self.epoch)
+        columns = (chosen.indices.tolist(), chosen.repeats.tolist(), chosen.centres.tolist())
+        samples = [(self.epoch, *sample) for sample in zip(*columns, strict=True)]
         for batch in range(self.first_batch, len(self)):
             end = None if batch == len(self) - 1 else (batch + 1) * self.batch_size
-            yield [(self.epoch, i) for i in order[batch * self.batch_size : end]]
+            yield samples[batch * self.batch_size : end]
 
 
 class TrainBatches:
     """`for images, targets, indices in batches.epoch(3)`; `len` is the number of batches in an epoch."""
 
-    def __init__(self, loader: DataLoader, order: EpochOrder):
-        self._loader, self._order = loader, order
+    def __init__(self, loader: DataLoader, order: EpochOrder, skipped: "Skipped"):
+        self._loader, self._order, self._skipped = loader, order, skipped
 
     def __len__(self) -> int:
         return len(self._order)
@@ -100,17 +112,16 @@ class TrainBatches:
 
     def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:
         self._order.epoch, self._order.first_batch = epoch, first_batch
-        for groups in self._loader:
-            if isinstance(groups, SegtrainError):
-                raise groups
-            yield from groups
+        for batches, errors in self._loader:
+            self._skipped.add(errors)
+            yield from batches
 
 
 class EvaluationBatches:
     """Whole images in the order of the dataset, in batches of one size each."""
 
-    def __init__(self, loader: DataLoader, dataset: SegmentationDataset):
-        self._loader, self.dataset = loader, dataset
+    def __init__(self, loader: DataLoader, dataset: SegmentationDataset, skipped: "Skipped"):
+        self._loader, self.dataset, self._skipped = loader, dataset, skipped
 
     def num_images(self, batches: int | None) -> int:
         """Images in the first `batches` batches; None: in all."""
@@ -118,10 +129,34 @@ class EvaluationBatches:
         return every if batches is None else min(every, batches * self._loader.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        for groups in self._loader:
-            if isinstance(groups, SegtrainError):
-                raise groups
-            yield from groups
+        for batches, errors in self._loader:
+            self._skipped.add(errors)
+            yield from batches
+
+
+class Skipped:
+    """The images that could not be read, each told once: raised, or left out while they are few."""
+
+    def __init__(self, dataset: SegmentationDataset):
+        self._skip = getattr(dataset, "on_error", "raise") == "skip"
+        self._most = MOST_SKIPPED * len(dataset.names)
+        self._places: set[str] = set()
+
+    def add(self, errors: list[SegtrainError]) -> None:
+        """Raise the first error; with `dataset.on_error=skip`, when it is one too many."""
+        for error in errors:
+            if not self._skip or not isinstance(error, DataError):
+                raise error
+            if error.where in self._places:
+                continue
+            self._places.add(error.where)
+            if len(self._places) > self._most:
+                raise DataError(
+                    f"{error.what} ({len(self._places)} images cannot be read, more than 1 %)",
+                    error.where,
+                    "`segtrain check` lists them all; dataset.on_error=skip is for a few",
+                )
+            log.warning(f"skipped: {error.what}: {error.where}")
 
 
 class View:
@@ -148,39 +183,56 @@ class EveryAnnotator(View):
 
 
 class InMemory(View):
-    """A dataset whose images and masks are decoded once; workers that are forked share the memory."""
+    """A dataset whose images and masks are decoded once, by all cores; workers that are forked share the memory."""
 
     def __init__(self, dataset: SegmentationDataset):
         from tqdm import tqdm
 
         super().__init__(dataset)
-        indices = tqdm(
-            range(len(dataset.names)),
-            desc="reading images into memory",
-            unit="image",
-            leave=False,
-            disable=None,
-        )
-        self._samples = [(dataset.image(i), dataset.mask(i)) for i in indices]
+        indices = range(len(dataset.names))
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+            samples = pool.map(self._decoded, indices)
+            bar = tqdm(samples, desc="reading images into memory", total=len(indices), leave=False, disable=None)
+            self._samples = list(bar)
+
+    def _decoded(self, index: int):
+        try:
+            return self._dataset.image(index), self._dataset.mask(index)
+        except DataError as error:
+            return error
 
     def image(self, index: int) -> np.ndarray:
-        return self._samples[index][0]
+        return self._sample(index)[0]
 
     def mask(self, index: int) -> np.ndarray:
-        return self._samples[index][1]
+        return self._sample(index)[1]
+
+    def _sample(self, index: int):
+        if isinstance(self._samples[index], DataError):
+            raise self._samples[index]
+        return self._samples[index]
 
 
 class _TrainSamples:
     def __init__(self, dataset: SegmentationDataset, augment, seed: int):
         self._dataset, self._augment, self._seed = dataset, augment, seed
 
-    def __getitem__(self, key: tuple[int, int]):
-        epoch, index = key
-        read = _read(self._dataset, index)
-        if isinstance(read, SegtrainError):
-            return read
-        image, mask = self._augment(*read, seed=(self._seed, epoch, index))
-        return _to_tensors(image, mask, index)
+    def __getitem__(self, key: tuple[int, int, int, int]):
+        epoch, index, repeat, centre = key
+        errors = []
+        # A batch keeps its size: an image that cannot be read is replaced by the next that can.
+        for shift in range(len(self._dataset.names)):
+            place = (index + shift) % len(self._dataset.names)
+            try:
+                image, mask = _read(self._dataset, place)
+                seed = (self._seed, epoch, index, *([repeat] if repeat else []))
+                image, mask = self._augment(image, mask, seed=seed, centre=centre if shift == 0 else -1)
+                return _to_tensors(image, mask, place), errors
+            except SegtrainError as error:
+                errors.append(error)
+                if getattr(self._dataset, "on_error", "raise") == "raise":
+                    break
+        return None, errors
 
 
 class _WholeImages:
@@ -191,25 +243,24 @@ class _WholeImages:
         return len(self._dataset.names)
 
     def __getitem__(self, index: int):
-        read = _read(self._dataset, index)
-        return read if isinstance(read, SegtrainError) else _to_tensors(*read, index)
+        try:
+            return _to_tensors(*_read(self._dataset, index), index), []
+        except SegtrainError as error:
+            return None, [error]
 
 
 def _read(dataset: SegmentationDataset, index: int):
-    """Image and mask, checked; or the error as a value, since torch rewrites one that is raised in a worker."""
-    try:
-        image, mask = dataset.image(index), dataset.mask(index)
-        check_sample(image, mask, dataset, index)
-        check_values(np.bincount(mask.ravel(), minlength=256), dataset, index)
-        return image, mask
-    except SegtrainError as error:
-        return error
+    """Image and mask, checked. Samples carry errors as values, since torch rewrites one that is raised in a worker."""
+    image, mask = dataset.image(index), dataset.mask(index)
+    check_sample(image, mask, dataset, index)
+    check_values(np.bincount(mask.ravel(), minlength=256), dataset, index)
+    return image, mask
 
 
 def _to_tensors(image: np.ndarray, mask: np.ndarray, index: int):
-    image = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
     mask = mask.transpose(2, 0, 1) if mask.ndim == 3 else mask
-    return image, torch.from_numpy(np.ascontiguousarray(mask)), index
+    planes = (np.require(array, requirements=["C", "W"]) for array in (image.transpose(2, 0, 1), mask))
+    return *(torch.from_numpy(array) for array in planes), index
 
 
 def _ignore_interrupt(_worker: int) -> None:
@@ -217,28 +268,31 @@ def _ignore_interrupt(_worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _by_size(samples: list) -> list[Batch] | SegtrainError:
-    """Samples to batches of equal size: one batch, but for whole images of different sizes."""
-    for sample in samples:
-        if isinstance(sample, SegtrainError):
-            return sample
+def _by_size(samples: list) -> tuple[list[Batch], list[SegtrainError]]:
+    """Samples to batches of equal size (one batch, but for whole images of different sizes), and their errors."""
     groups: dict[torch.Size, list] = {}
-    for sample in samples:
-        groups.setdefault(sample[0].shape, []).append(sample)
-    return [
+    for sample, _ in samples:
+        if sample is not None:
+            groups.setdefault(sample[0].shape, []).append(sample)
+    batches = [
         (torch.stack([s[0] for s in g]), torch.stack([s[1] for s in g]), [s[2] for s in g]) for g in groups.values()
     ]
+    return batches, [error for _, errors in samples for error in errors]
 
 
 def _check_equal_sizes(dataset: SegmentationDataset) -> None:
     if not hasattr(dataset, "size"):
         return
-    first = dataset.size(0)
-    for index in range(1, len(dataset.names)):
-        if dataset.size(index) != first:
+    sizes: dict[tuple[int, int], str] = {}
+    for index, name in enumerate(dataset.names):
+        try:
+            sizes.setdefault(tuple(dataset.size(index)), name)
+        except DataError:
+            continue  # told when it is read
+        if len(sizes) > 1:
+            (first, one), (second, other) = sizes.items()
             raise ConfigError(
-                f"training images differ in size: {dataset.names[0]} is {first}, {dataset.names[index]} is "
-                f"{dataset.size(index)} (height, width)",
+                f"training images differ in size: {one} is {first}, {other} is {second} (height, width)",
                 "augment.size=null, which keeps whole images",
                 "set a crop, for example augment.size=[256,256]",
             )

@@ -1,0 +1,323 @@
+"""Which image belongs to a split, and where its masks are. Reads names only, no pixels."""
+
+import hashlib
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from segtrain.data.image_files import IMAGE_SUFFIXES, LOSSY_SUFFIXES, MASK_SUFFIXES
+from segtrain.errors import ConfigError, DataError
+
+
+@dataclass
+class Finding:
+    """Something about files that a user should know.
+
+    Attributes:
+        level: error (training stops), warning (training may not do what is wanted), or note.
+        what: the fact, in one sentence.
+        files: where, all of them.
+        fix: what to do about it.
+    """
+
+    level: str
+    what: str
+    files: list[str]
+    fix: str
+
+
+@dataclass
+class FileLists:
+    """The files of one split.
+
+    Attributes:
+        names: of the images, unique: the path below the image folder without suffix.
+        images: their files.
+        masks: for each image a list: of one mask file, or one per annotator, or one per class (None: no such file).
+        findings: what is wrong with the names.
+    """
+
+    names: list[str] = field(default_factory=list)
+    images: list[Path] = field(default_factory=list)
+    masks: list[list[Path | None]] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+
+    def raise_errors(self) -> None:
+        """Raise DataError for the first error; tells how many kinds there are."""
+        errors = [f for f in self.findings if f.level == "error"]
+        if errors:
+            first = errors[0]
+            more = f" (and {len(errors) - 1} more kinds of error: `segtrain check` lists all)" if errors[1:] else ""
+            raise DataError(first.what + more, _few(first.files), first.fix)
+
+
+def list_files(
+    root: Path,
+    split: str,
+    splits: str,
+    images: str | None,
+    masks: str | None,
+    kinds: list[str] | None,
+    kind: str,
+    stem_suffix: str = "",
+    split_file: str = "{split}.txt",
+    split_folder: str | None = None,
+    val_ratio: float = 0.2,
+    folds: int = 5,
+    fold: int = 0,
+) -> FileLists:
+    """The files of a split. Arguments as in segtrain.data.folder.Folder.
+
+    Args:
+        kinds: names of the annotators or classes, each of which has a mask file; None: one mask an image.
+        kind: `annotator` or `class`, the word in braces that `masks` has for it.
+
+    Raises ConfigError when folder or split file are not there. What is wrong with the files is in `findings`.
+    """
+    if not root.is_dir():
+        raise ConfigError(f"no folder {root}", "dataset.root", "set dataset.root to the folder of the dataset")
+    found = FileLists()
+    place = split_folder or split
+    folders = _image_folders(root, place, splits, images, masks, kinds)
+    where = _MaskPlaces(masks, kinds, kind, place, folders)
+    candidates = _candidates(folders[0], stem_suffix, where, found)
+    names = _names_of_split(
+        root, split, splits, split_file.format(split=place), candidates, found, val_ratio, folds, fold
+    )
+    for name in names:
+        files = where.of(name, candidates[name], stem_suffix)
+        found.names.append(name)
+        found.images.append(candidates[name])
+        found.masks.append(files)
+    whole = splits != "files" and masks is None
+    _check_masks(found, where, set(candidates) if whole else None)
+    _check_places(found, root)
+    if not found.names and not found.findings:
+        found.findings.append(
+            Finding("error", f"the {split} split is empty", [str(folders[0])], "add images, or correct dataset.root")
+        )
+    return found
+
+
+def hash_share(name: str) -> float:
+    """A number in [0, 1) that depends on the name alone, so that a file stays in its split when others are added."""
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big") / 2**64
+
+
+class _MaskPlaces:
+    """Where the masks of an image are: beside it by a pattern, or in folders of the same stems."""
+
+    def __init__(self, pattern: str | None, kinds: list[str] | None, kind: str, split: str, folders: list[Path]):
+        self.pattern, self.kinds, self.kind, self.split, self.folders = pattern, kinds, kind, split, folders[1:]
+        if pattern is not None and "{stem}" not in pattern:
+            raise ConfigError(
+                f"the pattern {pattern!r} has no {{stem}}", "dataset.masks", "for example {stem}_mask.png"
+            )
+        if pattern is not None and kinds and f"{{{kind}}}" not in pattern:
+            raise ConfigError(
+                f"the pattern {pattern!r} has no {{{kind}}}", "dataset.masks", f"for example {{stem}}_{{{kind}}}.png"
+            )
+        self.listed = [_by_name(folder, MASK_SUFFIXES) for folder in self.folders] if pattern is None else []
+
+    def of(self, name: str, image: Path, stem_suffix: str) -> list[Path | None]:
+        """The mask of each kind; None where there is no such file."""
+        if self.pattern is None:
+            return [(listed.get(name) or [None])[0] for listed in self.listed]
+        stem = image.stem.removesuffix(stem_suffix)
+        return [self._by_pattern(image.parent, stem, kind) for kind in self.kinds or [""]]
+
+    def expected(self, name: str) -> str:
+        return str(self.folders[0] / f"{name}.png") if self.pattern is None else self.pattern
+
+    def _by_pattern(self, folder: Path, stem: str, kind: str) -> Path | None:
+        words = {"stem": stem, "split": self.split, "folder": folder.name, self.kind: kind}
+        try:
+            text = self.pattern.format(**words)
+        except (KeyError, IndexError, ValueError) as error:
+            raise ConfigError(
+                f"the pattern {self.pattern!r} cannot be filled in: {error}",
+                "dataset.masks",
+                "it may hold {stem}, {split}, {folder} (of the image) and {class} or {annotator}",
+            ) from error
+        path = Path(os.path.normpath(folder / text))
+        if path.suffix != ".*":
+            return path if os.path.lexists(path) else None
+        return next((p for s in MASK_SUFFIXES if os.path.lexists(p := path.with_suffix(s))), None)
+
+
+def _image_folders(root: Path, place: str, splits: str, images: str | None, masks: str | None, kinds) -> list[Path]:
+    """The folder of the images, and when no pattern says where masks are, the folders of the masks."""
+    mask_folders = (kinds or ["masks"]) if masks is None else []
+    if images is not None:
+        chosen = root / images.format(split=place)
+        layouts = [[chosen, *(chosen.parent / folder for folder in mask_folders)]]
+    elif splits == "folders":
+        parts = ["images", *mask_folders]
+        layouts = [[root / place / part for part in parts], [root / part / place for part in parts]]
+    else:
+        layouts = [[root / part for part in ("images", *mask_folders)]]
+    for layout in layouts:
+        if all(folder.is_dir() for folder in layout):
+            return layout
+    expected = " or ".join(" with ".join(map(str, layout)) for layout in layouts)
+    there = ", ".join(sorted(p.name for p in root.iterdir())[:10]) or "nothing"
+    raise ConfigError(
+        f"no {place} images for dataset.splits={splits}: expected {expected}",
+        f"{root} holds {there}",
+        "correct dataset.root, choose dataset.splits=folders|files|ratio|kfold, or name dataset.images and dataset.masks",
+    )
+
+
+def _by_name(folder: Path, suffixes: tuple[str, ...]) -> dict[str, list[Path]]:
+    """Files with one of the suffixes at any depth, by their path below the folder without suffix."""
+    found: dict[str, list[Path]] = {}
+    for parent, folders, files in os.walk(folder):
+        folders[:] = sorted(f for f in folders if not f.startswith("."))
+        for file in sorted(files):
+            path = Path(parent, file)
+            if not file.startswith(".") and path.suffix.lower() in suffixes:
+                found.setdefault(path.relative_to(folder).with_suffix("").as_posix(), []).append(path)
+    return found
+
+
+def _candidates(folder: Path, stem_suffix: str, where: _MaskPlaces, found: FileLists) -> dict[str, Path]:
+    """Images by name; masks that lie beside them are left out."""
+    listed = _by_name(folder, IMAGE_SUFFIXES)
+    if where.pattern is not None:
+        masks = {
+            mask
+            for name, paths in listed.items()
+            for path in paths
+            for mask in where.of(name, path, stem_suffix)
+            if mask is not None and mask != path
+        }
+        listed = {name: kept for name, paths in listed.items() if (kept := [p for p in paths if p not in masks])}
+    images: dict[str, Path] = {}
+    for name, paths in listed.items():
+        if len(paths) > 1:
+            found.findings.append(
+                Finding("error", f"two files with the stem {name!r}", [str(p) for p in paths], "rename or remove one")
+            )
+        images[name.removesuffix(stem_suffix)] = paths[0]
+    for listed_masks in where.listed:
+        for name, paths in listed_masks.items():
+            if len(paths) > 1:
+                found.findings.append(
+                    Finding("error", f"two masks with the stem {name!r}", [str(p) for p in paths], "remove one")
+                )
+    return images
+
+
+def _names_of_split(root, split, splits, split_file, images, found, val_ratio, folds, fold) -> list[str]:
+    if splits == "folders":
+        return sorted(images)
+    if splits == "files":
+        return _names_in_file(root / split_file, images, found)
+    if split not in ("train", "val"):
+        raise ConfigError(f"splits={splits} has no {split!r} split", "dataset.splits", "use train or val")
+    if splits == "ratio":
+        in_val = {name for name in images if hash_share(name) < val_ratio}
+    else:
+        in_val = {name for name in images if int(hash_share(name) * folds) == fold}
+    return sorted(in_val if split == "val" else images.keys() - in_val)
+
+
+def _names_in_file(file: Path, images: dict[str, Path], found: FileLists) -> list[str]:
+    if not file.is_file():
+        raise ConfigError(f"no split file {file}", "dataset.splits=files", "write one with a stem a line")
+    lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    names: dict[str, int] = {}
+    lost, outside = [], []
+    for line in lines:
+        path = Path(line)
+        name = path.with_suffix("").as_posix() if path.suffix.lower() in IMAGE_SUFFIXES else path.as_posix()
+        if ".." in path.parts:
+            outside.append(line)
+            continue
+        if name not in images:  # a path with folders of which the images' folder is one
+            name = Path(name).name
+        if name in images:
+            names[name] = names.get(name, 0) + 1
+        else:
+            lost.append(line)
+    repeated = [name for name, times in names.items() if times > 1]
+    for what, some in (
+        (f"{len(outside)} lines of {file.name} leave the folder: {_few(outside)}", outside),
+        (f"{len(lost)} names in the split file without an image: {_few(lost)}", lost),
+        (f"{file.name} repeats {_few(repeated)}", repeated),
+    ):
+        if some:
+            found.findings.append(Finding("error", what, [str(file)], "correct the file: a stem a line, each once"))
+    return list(names)
+
+
+def _check_masks(found: FileLists, where: _MaskPlaces, all_names: set[str] | None) -> None:
+    """Every image has a mask; with `all_names`, no mask is left without an image."""
+    some_are_enough = where.kind == "class" and where.kinds is not None
+    for number in range(len(found.masks[0]) if found.masks else 0):
+        missing = [
+            (name, image)
+            for name, image, files in zip(found.names, found.images, found.masks, strict=True)
+            if (not any(files) if some_are_enough else files[number] is None)
+        ]
+        if missing:
+            names = [name for name, _ in missing]
+            folder = where.folders[number] if where.folders else found.images[0].parent
+            lossy = where.folders and any((folder / f"{names[0]}{s}").exists() for s in LOSSY_SUFFIXES)
+            found.findings.append(
+                Finding(
+                    "error",
+                    f"{len(names)} images without a mask: {_few(names)}",
+                    [str(folder), *(str(image) for _, image in missing)],
+                    "masks must not be JPEG, which changes class values: save them as PNG"
+                    if lossy
+                    else f"add the missing masks ({where.expected(names[0])}), or remove the images",
+                )
+            )
+        if some_are_enough:
+            break
+    lossy = [str(f) for files in found.masks for f in files if f is not None and f.suffix.lower() in LOSSY_SUFFIXES]
+    if lossy:
+        found.findings.append(
+            Finding("error", f"{len(lossy)} masks are JPEG, which changes class values", lossy, "save them as PNG")
+        )
+    for folder, listed in zip(where.folders, where.listed, strict=True):
+        extra = sorted(listed.keys() - all_names) if all_names is not None else []
+        if extra:
+            found.findings.append(
+                Finding(
+                    "error",
+                    f"{len(extra)} masks without an image: {_few(extra)}",
+                    [str(folder), *(str(listed[name][0]) for name in extra)],
+                    "add the missing files, or remove their partners",
+                )
+            )
+
+
+def _check_places(found: FileLists, root: Path) -> None:
+    """Links that lead nowhere or in a circle, files outside the root, and names that other programs cannot read."""
+    inside = root.resolve()
+    broken, outside, odd = [], [], []
+    for path in [*found.images, *(f for files in found.masks for f in files if f is not None)]:
+        text = str(path)
+        if not text.isprintable() or any("\udc80" <= letter <= "\udcff" for letter in text):
+            odd.append(ascii(text))
+        if path.is_symlink() or path.parent.is_symlink():
+            try:
+                target = path.resolve(strict=True)
+            except (OSError, RuntimeError):
+                broken.append(text)
+                continue
+            if not target.is_relative_to(inside):
+                outside.append(text)
+    for level, what, files, fix in (
+        ("error", "links that lead nowhere, or in a circle", broken, "replace the links by files"),
+        ("warning", "links out of dataset.root", outside, "copy the files, if the dataset is to be moved"),
+        ("warning", "names with characters that cannot be printed", odd, "rename the files"),
+    ):
+        if files:
+            found.findings.append(Finding(level, f"{len(files)} {what}: {_few(files)}", files, fix))
+
+
+def _few(texts: list[str], count: int = 5) -> str:
+    return ", ".join(texts[:count]) + (" …" if len(texts) > count else "")

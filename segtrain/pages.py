@@ -1,0 +1,35 @@
+"""Self-contained HTML pages: templates of segtrain/templates, pictures inside, nothing from the network."""
+
+import base64
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from segtrain.errors import DiskError
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def write_page(file: Path, template: str, **values) -> None:
+    """Fill a template, every value escaped. Raises DiskError."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
+    text = environment.get_template(template).render(**values)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise DiskError(f"cannot be written: {error.strerror}", str(file), "name another place with --out") from error
+
+
+def inline(picture: np.ndarray, width: int = 480) -> str:
+    """A data: address of uint8 [H, W, 3], scaled down to `width`."""
+    image = Image.fromarray(picture)
+    if image.width > width:
+        image = image.resize((width, max(1, round(image.height * width / image.width))), Image.Resampling.BILINEAR)
+    stream = io.BytesIO()
+    image.save(stream, "JPEG", quality=88)
+    return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"

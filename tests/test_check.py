@@ -1,0 +1,267 @@
+"""`segtrain check`: 60 broken datasets are named with file and cause, 20 odd but healthy ones are not called wrong."""
+
+import os
+import shutil
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from segtrain.data.folder import Folder
+from segtrain.data.shapes import Shapes
+from segtrain.data_check import check_dataset, smallest_objects
+from segtrain.errors import ConfigError
+
+SIZE = (24, 32)
+
+
+def healthy(root, images=3, classes=3):
+    """root/{train,val}/{images,masks}/NAME.png, every image different, every class in each."""
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for i in range(images):
+            mask = np.zeros(SIZE, np.uint8)
+            for label in range(1, classes):
+                mask[2 + i : 6 + i, 8 * label : 8 * label + 5] = label
+            save(root / split / "images" / f"{split}{i}.png", rng.integers(0, 255, (*SIZE, 3), dtype=np.uint8))
+            save(root / split / "masks" / f"{split}{i}.png", mask)
+    return root
+
+
+def save(path, values, **kwargs):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(values).save(path, **kwargs)
+
+
+def mask_of(path):
+    return np.array(Image.open(path))
+
+
+def change(path, values=None, **pixels):
+    mask = mask_of(path) if values is None else values
+    for place, value in pixels.items():
+        mask[int(place[1:]), 0] = value
+    save(path, mask)
+
+
+def exif(path, orientation, mode="RGB"):
+    image = Image.open(path).convert(mode)
+    tags = Image.Exif()
+    tags[0x0112] = orientation
+    image.save(path, exif=tags)
+
+
+def link(path, target):
+    path.unlink(missing_ok=True)
+    path.symlink_to(target)
+
+
+def cut(path, share=0.5):
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+
+
+def split_files(root, train="a0\na1\n", val="a2\n"):
+    for i in range(3):
+        mask = np.zeros(SIZE, np.uint8)
+        mask[i : i + 3, :5], mask[10:12, 3:9] = 1, 2
+        save(root / "images" / f"a{i}.png", np.random.default_rng(i).integers(0, 255, (*SIZE, 3), dtype=np.uint8))
+        save(root / "masks" / f"a{i}.png", mask)
+    (root / "train.txt").write_text(train)
+    (root / "val.txt").write_text(val)
+
+
+def every_mask(root, make):
+    for path in sorted(root.glob("*/masks/*.png")):
+        values = make(mask_of(path))
+        path.unlink()
+        save(path, values)
+
+
+def replace_all(root, folder, suffix, write):
+    for path in sorted(root.glob(f"*/{folder}/*.png")):
+        values = mask_of(path)
+        path.unlink()
+        write(path.with_suffix(suffix), values)
+
+
+RGB = np.array([[0, 0, 0], [255, 0, 0], [0, 0, 255]], np.uint8)
+COLOURS = {"mask_format": "color", "colors": RGB.tolist()}
+T, V = "train/images/train1", "train/masks/train1"
+FILES = {"splits": "files"}
+
+
+def two(mask):
+    return np.where(mask > 0, 255, 0).astype(np.uint8)
+
+
+# name: (what breaks it, the file that must be named, words of the cause, settings)
+BROKEN = {
+    "mask missing": (lambda r: (r / f"{V}.png").unlink(), "train1", "1 images without a mask", {}),
+    "mask missing in val": (lambda r: (r / "val/masks/val0.png").unlink(), "val0", "without a mask", {}),
+    "all masks missing": (lambda r: [p.unlink() for p in r.glob("train/masks/*")], "train0", "3 images without", {}),
+    "image missing": (lambda r: (r / f"{T}.png").unlink(), "train1", "1 masks without an image", {}),
+    "stems clash": (lambda r: shutil.copy(r / f"{T}.png", r / f"{T}.bmp"), "train1.bmp", "two files with the stem", {}),
+    "mask stems clash": (lambda r: shutil.copy(r / f"{V}.png", r / f"{V}.tif"), "train1.tif", "two masks with", {}),
+    "mask smaller": (lambda r: save(r / f"{V}.png", np.zeros((12, 16), np.uint8)), "train1", "its mask is 16×12", {}),
+    "mask turned": (lambda r: save(r / f"{V}.png", np.zeros((32, 24), np.uint8)), "train1", "mask is 24×32", {}),
+    "exif of the image only": (lambda r: exif(r / f"{T}.png", 6), "train1", "EXIF orientation was not applied", {}),
+    "exif upside down": (lambda r: exif(r / f"{T}.png", 3), "train1.png", "turned by their EXIF orientation", {}),
+    "image truncated": (lambda r: cut(r / f"{T}.png"), "train1.png", "cannot be decoded", {}),
+    "mask truncated": (lambda r: cut(r / f"{V}.png", 0.6), "masks/train1.png", "cannot be decoded", {}),
+    "image of 0 bytes": (lambda r: (r / f"{T}.png").write_bytes(b""), "train1.png", "empty (0 bytes)", {}),
+    "mask of 0 bytes": (lambda r: (r / f"{V}.png").write_bytes(b""), "masks/train1.png", "empty (0 bytes)", {}),
+    "image is text": (lambda r: (r / f"{T}.png").write_text("hello"), "train1.png", "not an image file", {}),
+    "mask is text": (lambda r: (r / f"{V}.png").write_text("hello"), "masks/train1.png", "not an image file", {}),
+    "header without pixels": (lambda r: cut(r / f"{T}.png", 0.05), "train1.png", "cannot be", {}),
+    "value above the classes": (lambda r: change(r / f"{V}.png", r0=7), "masks/train1.png", "7 (1 pixels)", {}),
+    "value of the next class": (lambda r: change(r / f"{V}.png", r0=3), "masks/train1.png", "3 (1 pixels)", {}),
+    "several wrong values": (lambda r: change(r / f"{V}.png", r0=7, r1=9), "train1.png", "7 (1 pixels), 9", {}),
+    "wrong value in val": (lambda r: change(r / "val/masks/val2.png", r0=9), "val2.png", "9 (1 pixels)", {}),
+    "0 and 255 read as index": (lambda r: every_mask(r, two), "train0.png", "255", {"ignore_index": 254, "num_classes": 2}),
+    "0 and 255, 255 ignored": (lambda r: every_mask(r, two), "train0.png", "all masks hold one class", {"num_classes": 2}),
+    "rgb masks read as index": (lambda r: every_mask(r, lambda m: RGB[m]), "train0.png", "a mask of 3 channels", {}),
+    "one rgb mask": (lambda r: save(r / f"{V}.png", RGB[mask_of(r / f"{V}.png")]), "train1.png", "3 channels", {}),
+    "masks are jpeg": (
+        lambda r: replace_all(r, "masks", ".jpg", save), "train0", "without a mask", {},
+    ),
+    "jpeg masks by a pattern": (
+        lambda r: replace_all(r, "masks", ".jpg", save), "train0.jpg", "masks are JPEG", {"masks": "../masks/{stem}.jpg"},
+    ),
+    "class in val only": (lambda r: [change(p, np.where(mask_of(p) == 2, 0, mask_of(p))) for p in r.glob("train/masks/*")],
+                          "class 2", "is in val but not in train", {}),
+    "class absent": (lambda r: None, "class 3", "no training pixel of class 3", {"num_classes": 4}),
+    "all ignored": (lambda r: save(r / f"{V}.png", np.full(SIZE, 255, np.uint8)), "train1.png", "only ignored|nothing but ignored", {}),
+    "every mask ignored": (lambda r: every_mask(r, lambda m: np.full(SIZE, 255, np.uint8)), "train0.png", "nothing but ignored", {}),
+    "all background": (lambda r: every_mask(r, np.zeros_like), "train0", "all masks hold one class", {}),
+    "copy within a split": (lambda r: shutil.copy(r / f"{T}.png", r / "train/images/train2.png"), "train2.png", "there twice", {}),
+    "leak": (lambda r: shutil.copy(r / f"{T}.png", r / "val/images/val0.png"), "val0.png", "in an earlier split too", {}),
+    "leak saved anew": (lambda r: save(r / "val/images/val0.png", mask_of(r / f"{T}.png"), compress_level=1), "val0.png", "earlier split", {}),
+    "tiny image": (lambda r: [save(r / f"{p}.png", np.eye(8, dtype=np.uint8)) for p in (T, V)], "train1.png", "smaller than 16", {}),
+    "giant image": (lambda r: [save(r / f"{p}.png", np.eye(20, 9000, dtype=np.uint8)) for p in (T, V)], "train1.png", "larger than 8192", {}),
+    "smaller than the crop": (lambda r: None, "train0.png", "smaller than the crop", {"crop": [64, 64]}),
+    "NaN": (lambda r: replace_all(r, "images", ".npy", lambda p, v: np.save(p, np.where(v > 250, np.nan, v))), "train0.npy", "NaN", {}),
+    "infinite": (lambda r: replace_all(r, "images", ".npy", lambda p, v: np.save(p, np.where(v > 250, np.inf, v))), "train0.npy", "NaN or infinite", {}),
+    "float image": (lambda r: replace_all(r, "images", ".npy", lambda p, v: np.save(p, v / np.float32(255))), "train0.npy", "float32 values from 0", {}),
+    "signed image": (lambda r: replace_all(r, "images", ".npy", lambda p, v: np.save(p, v.astype(np.int16) - 9)), "train0.npy", "int16 values from -9", {}),
+    "float mask": (lambda r: replace_all(r, "masks", ".npy", lambda p, v: np.save(p, v + 0.5)), "train0.npy", "a mask of float", {}),
+    "pickled mask": (lambda r: replace_all(r, "masks", ".npy", lambda p, v: np.save(p, np.array([{}], object), allow_pickle=True)), "train0.npy", "not a NumPy array", {}),
+    "npy of four dimensions": (lambda r: replace_all(r, "images", ".npy", lambda p, v: np.save(p, v[None])), "train0.npy", "an array of shape", {}),
+    "unknown colour": (lambda r: every_mask(r, lambda m: RGB[m] + np.uint8([0, 9, 0])), "train0.png", "nearest to (0, 0, 0), class 0", COLOURS),
+    "one unknown colour": (lambda r: (every_mask(r, lambda m: RGB[m]), save(r / f"{V}.png", np.full((*SIZE, 3), [0, 0, 250], np.uint8))), "train1.png", "class 2", COLOURS),
+    "grey edges": (lambda r: every_mask(r, lambda m: np.uint8([0, 128, 255])[m]), "train0.png", "pixels between 0 and 255", {"mask_format": "binary", "num_classes": 2}),
+    "too few channels": (lambda r: every_mask(r, lambda m: np.stack([m] * 3, 2)), "train0.png", "3 channels, dataset.num_classes=5", {"mask_format": "channels", "num_classes": 5}),
+    "five channels": (lambda r: replace_all(r, "images", ".tif", lambda p, v: tifffile.imwrite(p, np.dstack([v, v[..., :2]]), photometric="minisblack", planarconfig="contig")), "train0.tif", "5 channels, dataset.channels=3", {}),
+    "rgb for four channels": (lambda r: None, "train0.png", "3 channels, dataset.channels=4", {"channels": 4}),
+    "dark 12 bits": (lambda r: replace_all(r, "images", ".png", lambda p, v: save(p, v[..., 0].astype(np.uint16) * 16)), "train0.png", "no value above 15", {}),
+    "black image": (lambda r: save(r / f"{T}.png", np.zeros((*SIZE, 3), np.uint8)), "train1.png", "one value everywhere", {}),
+    "link in a circle": (lambda r: link(r / f"{V}.png", "train1.png"), "masks/train1.png", "lead nowhere", {}),
+    "link to nothing": (lambda r: link(r / f"{T}.png", "/nowhere/x.png"), "train1.png", "lead nowhere", {}),
+    "link out of the root": (lambda r: (shutil.move(r / f"{T}.png", r.parent / "x.png"), link(r / f"{T}.png", r.parent / "x.png")), "train1.png", "out of dataset.root", {}),
+    "name of control characters": (lambda r: [os.rename(r / f"{p}.png", r / f"{p}\x07.png") for p in (T, V)], r"train1\x07", "cannot be printed", {}),
+    "list names what is not there": (lambda r: split_files(r, train="a0\na1\nzz\n"), "train.txt", "without an image: zz", FILES),
+    "list repeats": (lambda r: split_files(r, train="a0\na0\na1\n"), "train.txt", "repeats a0", FILES),
+    "list leaves the root": (lambda r: split_files(r, train="a0\n../b/a1.png\n"), "train.txt", "leave the folder", FILES),
+    "one image in two lists": (lambda r: split_files(r, val="a1\na2\n"), "a1.png", "in an earlier split too", FILES),
+    "a class file of another size": (
+        lambda r: [save(r / s / "masks" / c / f"{s}{i}.png", np.eye(24, 32 + (c == "b" and i == 1), dtype=np.uint8))
+                   for s in ("train", "val") for i in range(3) for c in "ab"],
+        "b/train1.png", "differ in size",
+        {"mask_format": "files", "num_classes": 2, "class_names": ["a", "b"], "background": None, "masks": "../masks/{class}/{stem}.png"},
+    ),
+    "empty split": (lambda r: [p.unlink() for p in r.glob("val/*/*")], "val", "the val split is empty", {}),
+}  # fmt: skip
+
+HEALTHY = {
+    "plain": (lambda r: None, {}),
+    "ignored border": (lambda r: every_mask(r, lambda m: np.where(np.arange(32) < 2, 255, m).astype(np.uint8)), {}),
+    "jpeg images": (lambda r: replace_all(r, "images", ".jpg", save), {}),
+    "upper-case suffix": (lambda r: [p.rename(p.with_suffix(".PNG")) for p in r.glob("*/images/*")], {}),
+    "grey images": (lambda r: replace_all(r, "images", ".png", lambda p, v: save(p, v[..., 0])), {}),
+    "rgba images": (lambda r: replace_all(r, "images", ".png", lambda p, v: save(p, np.dstack([v, v[..., 0]]))), {}),
+    "16-bit images": (lambda r: replace_all(r, "images", ".png", lambda p, v: save(p, v[..., 0].astype(np.uint16) * 257)), {}),
+    "16-bit masks": (lambda r: every_mask(r, lambda m: m.astype(np.uint16)), {}),
+    "tiff masks": (lambda r: replace_all(r, "masks", ".tif", lambda p, v: tifffile.imwrite(p, v)), {}),
+    "npy masks": (lambda r: replace_all(r, "masks", ".npy", lambda p, v: np.save(p, v.astype(np.int64))), {}),
+    "float images with a range": (lambda r: replace_all(r, "images", ".npy", lambda p, v: np.save(p, v / 255.0)), {"image_range": [0.0, 1.0]}),
+    "colours": (lambda r: every_mask(r, lambda m: RGB[m]), COLOURS),
+    "0 and 255": (lambda r: every_mask(r, two), {"mask_format": "binary", "num_classes": 2}),
+    "0 and 255 by remap": (lambda r: every_mask(r, two), {"remap": {255: 1}, "ignore_index": 254, "num_classes": 2}),
+    "a thousandth of an image": (lambda r: change(r / f"{V}.png", r0=1), {}),
+    "images without foreground": (lambda r: save(r / f"{V}.png", np.zeros(SIZE, np.uint8)), {}),
+    "sizes differ": (lambda r: [save(r / f"{p}.png", np.eye(40, 50, dtype=np.uint8)) for p in (T, V)], {}),
+    "hidden files": (lambda r: [(r / "train/images" / n).write_text("x") for n in (".DS_Store", "._train1.png", "notes.txt")], {}),
+    "exif on both": (lambda r: [exif(r / f"{p}.png", 3, mode) for p, mode in ((T, "RGB"), (V, "L"))], {}),
+    "kinds of names": (lambda r: [os.rename(r / f"{p}.png", r / f"{p} größe (1).v2.png") for p in (T, V)], {}),
+    "subfolders": (lambda r: [shutil.move(r / f"train/{p}/train1.png", (r / f"train/{p}/deep").mkdir() or r / f"train/{p}/deep/train1.png") for p in ("images", "masks")], {}),
+}  # fmt: skip
+
+
+def findings(root, crop=None, **settings):
+    """(level, everything said) of each finding; what stops before the files are looked at counts as well."""
+    settings = {"num_classes": 3, **settings}
+    try:
+        splits = {split: Folder(str(root), split, strict=False, **settings) for split in ("train", "val")}
+    except ConfigError as error:
+        return [("error", str(error))]
+    reports = check_dataset(splits, crop)
+    return [(f.level, f"{f.what} {f.files} {f.fix}") for report in reports for f in report.findings]
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_broken_datasets_are_named_with_file_and_cause(name, tmp_path):
+    spoil, file, cause, settings = BROKEN[name]
+    root = healthy(tmp_path / "data")
+    spoil(root)
+    found = findings(root, **settings)
+    wanted = [
+        text for level, text in found if level in ("error", "warning") and any(c in text for c in cause.split("|"))
+    ]
+    assert wanted, found
+    assert any(file in text for text in wanted), wanted
+
+
+def test_there_are_60_of_them_and_20_healthy_ones():
+    assert len(BROKEN) >= 60
+    assert len(HEALTHY) >= 20
+
+
+@pytest.mark.parametrize("name", HEALTHY)
+def test_odd_but_healthy_datasets_have_no_error(name, tmp_path):
+    change_it, settings = HEALTHY[name]
+    root = healthy(tmp_path / "data")
+    change_it(root)
+    found = findings(root, **settings)
+    assert not [text for level, text in found if level == "error"], found
+    data = Folder(str(root), "train", **{"num_classes": 3, **settings})
+    assert data.image(0).dtype == data.mask(0).dtype == np.uint8
+
+
+def test_generated_datasets_are_checked_too():
+    reports = check_dataset({split: Shapes(split, [64, 64]) for split in ("train", "val")}, None)
+    assert not [f for r in reports for f in r.findings if f.level == "error"]
+    assert reports[0].pixels.sum() == 128 * 64 * 64
+
+
+def test_smallest_objects_by_hand():
+    mask = np.zeros((10, 10), np.uint8)
+    mask[0:3, 0:3], mask[5, 5], mask[6, 6], mask[9, 0:2] = 1, 1, 1, 2
+    assert smallest_objects(mask, np.bincount(mask.ravel(), minlength=4)).tolist() == [87, 2, 2, 0]
+
+
+def test_the_command_prints_and_writes_a_page_and_exits_with_3(segtrain, tmp_path):
+    root = healthy(tmp_path / "data")
+    words = ("check", "dataset=folder", f"dataset.root={root}", "dataset.num_classes=3", "--out", tmp_path / "page")
+    done = segtrain(*words)
+    assert done.code == 0, done
+    assert "6 images: 0 errors, 0 warnings, 0 notes" in done.out
+    (root / f"{V}.png").write_bytes(b"")
+    (root / "val/images/<b>.png").write_bytes(b"")
+    done = segtrain(*words)
+    assert done.code == 3
+    assert "error: train: the file is empty (0 bytes)" in done.out
+    page = (tmp_path / "page/check.html").read_text()
+    assert "&lt;b&gt;" in page
+    assert "<b>.png" not in page
+    assert "http" not in page.replace("http://www.w3.org", "")

@@ -1,0 +1,321 @@
+"""Kinds of image and mask files, and the layouts they come in."""
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from conftest import SHARED
+from PIL import Image
+
+from segtrain import config, config_check
+from segtrain.build import build, build_dataset
+from segtrain.class_counts import count_classes
+from segtrain.data.folder import Folder
+from segtrain.data.image_files import image_size, read_image
+from segtrain.data.mask_formats import BinaryMask, ChannelMask, ClassFiles, ColorMask, IndexMask
+from segtrain.errors import ConfigError, DataError
+
+VALUES = np.array([[0, 1, 2, 2], [1, 1, 0, 255]], np.uint8)
+INDEX = IndexMask(255, None, [], True)
+
+
+def saved(path, values, **kwargs):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(values).save(path, **kwargs)
+    return path
+
+
+def palette(path, values):
+    image = Image.fromarray(values)
+    image.putpalette(list(range(256)) * 3)
+    image.save(path)
+
+
+def tiff_16(path, values):
+    tifffile.imwrite(path, values.astype(np.uint16))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "write"),
+    [
+        (".png", saved),
+        (".png", palette),
+        (".png", lambda path, values: saved(path, values.astype(np.uint16))),
+        (".png", lambda path, values: saved(path, np.stack([values] * 3, axis=2))),  # grey, saved as colour
+        (".bmp", saved),
+        (".tif", saved),
+        (".tif", tiff_16),
+        (".npy", lambda path, values: np.save(path, values.astype(np.int64))),
+    ],
+    ids=["png", "palette", "png16", "rgb", "bmp", "tif", "tif16", "npy"],
+)
+def test_index_masks(tmp_path, suffix, write):
+    path = tmp_path / f"m{suffix}"
+    write(path, VALUES)
+    assert INDEX.read(path).tolist() == VALUES.tolist()
+    assert INDEX.histogram(path).tolist() == np.bincount(VALUES.ravel(), minlength=256).tolist()
+
+
+def test_remap_merges_and_ignores(tmp_path):
+    path = saved(tmp_path / "m.png", VALUES)
+    mask = IndexMask(255, {1: 5, 2: 5}, [0], True)
+    assert mask.read(path).tolist() == [[255, 5, 5, 5], [5, 5, 255, 255]]
+    assert mask.histogram(path)[[0, 1, 2, 5, 255]].tolist() == [0, 0, 0, 5, 3]
+    deep = saved(tmp_path / "d.png", np.array([[0, 1000, 2000]], np.uint16))
+    assert IndexMask(255, {1000: 1}, [2000], True).read(deep).tolist() == [[0, 1, 255]]
+    with pytest.raises(DataError, match=r"mask value 2000 \(1 pixels\) is not from 0 to 255") as error:
+        IndexMask(255, {1000: 1}, [], True).read(deep)
+    assert "dataset.ignore_values=[2000]" in error.value.fix
+
+
+def test_colour_masks(tmp_path):
+    colours = [[0, 0, 0], [[255, 0, 0], [200, 0, 0]], [0, 0, 255]]
+    mask = ColorMask(colours, [[255, 255, 255]], 255, ["a", "b", "c"], True)
+    values = np.array([[[0, 0, 0], [255, 0, 0], [200, 0, 0], [0, 0, 255], [255, 255, 255]]], np.uint8)
+    assert mask.read(saved(tmp_path / "m.png", values)).tolist() == [[0, 1, 1, 2, 255]]
+    image = Image.fromarray(np.array([[0, 1]], np.uint8))
+    image.putpalette([0, 0, 0, 0, 0, 255])
+    image.save(tmp_path / "p.png")
+    assert mask.read(tmp_path / "p.png").tolist() == [[0, 2]]
+    values[0, 3] = [0, 0, 250]
+    with pytest.raises(
+        DataError, match=r"1 colours of no class \(1 pixels\), most often \(0, 0, 250\), .* \(0, 0, 255\), c"
+    ):
+        mask.read(saved(tmp_path / "m.png", values))
+    with pytest.raises(ConfigError, match="given twice"):
+        ColorMask([[0, 0, 0], [0, 0, 0]], [], 255, ["a", "b"], True)
+    with pytest.raises(ConfigError, match=r"\[0, 0\] is no colour"):
+        ColorMask([[0, 0], [0, 0, 0]], [], 255, ["a", "b"], True)
+
+
+def test_binary_masks(tmp_path):
+    assert BinaryMask(255, None, [], True).read(saved(tmp_path / "a.png", VALUES[:, :1] * 255)).tolist() == [[0], [1]]
+    grey = saved(tmp_path / "g.png", np.array([[0, 100, 200, 255]], np.uint8))
+    assert BinaryMask(255, 127, [], True).read(grey).tolist() == [[0, 0, 1, 1]]
+    assert BinaryMask(254, 127, [100], True).read(grey).tolist() == [[0, 254, 1, 1]]
+    with pytest.raises(DataError, match="2 pixels between 0 and 255") as error:
+        BinaryMask(255, None, [], True).read(grey)
+    assert "dataset.threshold=127" in error.value.fix
+
+
+def test_channels_and_files_give_the_same(tmp_path):
+    planes = np.random.default_rng(0).integers(0, 2, (6, 7, 3)).astype(np.uint8) * 255
+    rgb = saved(tmp_path / "m.png", planes)
+    files = [saved(tmp_path / f"{c}.png", planes[..., c]) for c in range(3)]
+    expected = (planes > 0).astype(np.uint8)
+    assert np.array_equal(ChannelMask(3, None, True).read(rgb), expected)
+    assert np.array_equal(ClassFiles(3, None, True).read(files), expected)
+    expected[..., 1] = 0
+    assert np.array_equal(ClassFiles(3, None, True).read([files[0], None, files[2]]), expected)
+    np.save(tmp_path / "m.npy", planes[..., [0, 1, 2, 0, 1]])
+    assert ChannelMask(5, None, True).read(tmp_path / "m.npy").shape == (6, 7, 5)
+
+
+def test_images_of_every_depth_become_8_bits(tmp_path):
+    deep = np.array([[0, 256, 65535]], np.uint16)
+    assert read_image(saved(tmp_path / "d.png", deep))[..., 0].tolist() == [[0, 1, 255]]
+    assert read_image(tmp_path / "d.png", value_range=(0, 256))[..., 0].tolist() == [[0, 255, 255]]
+    tifffile.imwrite(tmp_path / "d.tif", deep)
+    assert read_image(tmp_path / "d.tif")[..., 0].tolist() == [[0, 1, 255]]
+    np.save(tmp_path / "f.npy", np.array([[0.0, 0.5, 1.0]]))
+    assert read_image(tmp_path / "f.npy", value_range=(0, 1))[..., 0].tolist() == [[0, 128, 255]]
+    with pytest.raises(DataError, match="float64 values from 0 to 1") as error:
+        read_image(tmp_path / "f.npy")
+    assert "dataset.image_range=[0,1]" in error.value.fix
+
+
+def test_16_bit_colour_keeps_its_depth(tmp_path):
+    import cv2
+
+    values = np.random.default_rng(0).integers(0, 4096, (5, 6, 3)).astype(np.uint16)
+    cv2.imwrite(str(tmp_path / "c.png"), values[..., ::-1])
+    expected = np.rint(values * (255 / 4095)).astype(np.uint8)
+    assert np.array_equal(read_image(tmp_path / "c.png", value_range=(0, 4095)), expected)
+
+
+def test_channels(tmp_path):
+    rgba = np.random.default_rng(0).integers(0, 255, (4, 5, 4)).astype(np.uint8)
+    path = saved(tmp_path / "i.png", rgba)
+    assert np.array_equal(read_image(path), rgba[..., :3])
+    assert np.array_equal(read_image(path, channels=4), rgba)
+    grey = saved(tmp_path / "g.png", rgba[..., 0])
+    assert read_image(grey).shape == (4, 5, 3)
+    assert np.array_equal(read_image(grey, channels=1)[..., 0], rgba[..., 0])
+    bands = np.random.default_rng(0).integers(0, 255, (20, 30, 7)).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "m.tif", bands, photometric="minisblack", planarconfig="contig")
+    assert np.array_equal(read_image(tmp_path / "m.tif", channels=7), bands)
+    tifffile.imwrite(tmp_path / "p.tif", np.moveaxis(bands, 2, 0), photometric="minisblack", planarconfig="separate")
+    assert np.array_equal(read_image(tmp_path / "p.tif", channels=7), bands)
+    assert image_size(tmp_path / "m.tif") == image_size(tmp_path / "p.tif") == (20, 30)
+    with pytest.raises(DataError, match="7 channels, dataset.channels=5"):
+        read_image(tmp_path / "m.tif", channels=5)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_is_applied_once(tmp_path, orientation):
+    values = np.arange(24, dtype=np.uint8).reshape(4, 6)
+    tags = Image.Exif()
+    tags[0x0112] = orientation
+    path = saved(tmp_path / "i.png", values, exif=tags)
+    turned = {1: values, 2: values[:, ::-1], 3: values[::-1, ::-1], 4: values[::-1], 5: values.T,
+              6: np.rot90(values, -1), 7: values[::-1, ::-1].T, 8: np.rot90(values)}[orientation]  # fmt: skip
+    assert np.array_equal(read_image(path)[..., 0], turned)
+    assert np.array_equal(INDEX.read(path), turned)
+    assert np.array_equal(read_image(path, exif=False)[..., 0], values)
+    assert image_size(path) == turned.shape
+    assert image_size(path, exif=False) == (4, 6)
+
+
+def image_and_mask(image, mask, seed=0, mask_values=VALUES):
+    saved(image, np.random.default_rng(seed).integers(0, 255, (2, 4, 3), dtype=np.uint8))
+    saved(mask, mask_values)
+
+
+def test_masks_by_pattern_beside_the_images(tmp_path):
+    for name in ("a", "b"):
+        image_and_mask(tmp_path / "images" / f"{name}.png", tmp_path / "images" / f"{name}_mask.png")
+    data = Folder(str(tmp_path), "train", 3, splits="ratio", val_ratio=0.0, masks="{stem}_mask.png")
+    assert data.names == ["a", "b"]
+    image_and_mask(tmp_path / "c" / "x.jpg", tmp_path / "c" / "x.png")
+    data = Folder(str(tmp_path), "train", 3, splits="ratio", val_ratio=0.0, images="c", masks="{stem}.png")
+    assert data.names == ["x"]
+    assert data.images[0].suffix == ".jpg"
+    with pytest.raises(ConfigError, match="cannot be filled in"):
+        Folder(str(tmp_path), "train", 3, splits="ratio", masks="{stem}_{what}.png")
+    with pytest.raises(ConfigError, match=r"has no \{stem\}"):
+        Folder(str(tmp_path), "train", 3, splits="ratio", masks="mask.png")
+
+
+def test_kfold_parts_are_whole_disjoint_and_stable(tmp_path):
+    for i in range(30):
+        image_and_mask(tmp_path / "images" / f"{i}.png", tmp_path / "masks" / f"{i}.png", i)
+
+    def names(split, fold):
+        return set(Folder(str(tmp_path), split, 3, splits="kfold", folds=3, fold=fold).names)
+
+    parts = [names("val", fold) for fold in range(3)]
+    assert set.union(*parts) == {str(i) for i in range(30)}
+    assert sum(map(len, parts)) == 30
+    assert all(names("train", fold) == set.union(*parts) - parts[fold] for fold in range(3))
+    image_and_mask(tmp_path / "images" / "new.png", tmp_path / "masks" / "new.png", 99)
+    assert all(parts[fold] <= names("val", fold) for fold in range(3))
+    with pytest.raises(ConfigError, match="fold=3 of folds=3"):
+        names("val", 3)
+
+
+def preset(name, root, *overrides):
+    cfg = config.without_hydra(config.compose([f"dataset={name}", f"dataset.root={root}", *overrides]))
+    config_check.check_config(cfg)
+    return cfg
+
+
+def test_voc(tmp_path):
+    image_and_mask(tmp_path / "JPEGImages/2007_1.jpg", tmp_path / "SegmentationClass/2007_1.png")
+    image_and_mask(tmp_path / "JPEGImages/2007_2.jpg", tmp_path / "SegmentationClass/2007_2.png")
+    saved(tmp_path / "JPEGImages/no_mask.jpg", VALUES)
+    for split, name in (("train", "2007_1"), ("val", "2007_2")):
+        (tmp_path / f"ImageSets/Segmentation/{split}.txt").parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"ImageSets/Segmentation/{split}.txt").write_text(f"{name}\n")
+        data = build_dataset(preset("voc", tmp_path), split)
+        assert data.names == [name]
+        assert data.mask(0).tolist() == VALUES.tolist()
+
+
+def test_cityscapes(tmp_path):
+    raw = np.array([[7, 8, 33, 0], [26, 24, 3, 11]], np.uint8)
+    for split, city in (("train", "aachen"), ("val", "ulm")):
+        stem = f"{city}_000000_000019"
+        image_and_mask(
+            tmp_path / f"leftImg8bit/{split}/{city}/{stem}_leftImg8bit.png",
+            tmp_path / f"gtFine/{split}/{city}/{stem}_gtFine_labelIds.png",
+            mask_values=raw,
+        )
+        data = build_dataset(preset("cityscapes", tmp_path), split)
+        assert data.names == [f"{city}/{stem}"]
+        assert data.mask(0).tolist() == [[0, 1, 18, 255], [13, 11, 255, 2]]
+
+
+def test_ade20k(tmp_path):
+    for split in ("training", "validation"):
+        image_and_mask(
+            tmp_path / f"images/{split}/a.jpg", tmp_path / f"annotations/{split}/a.png",
+            mask_values=np.array([[0, 1, 150, 2], [3, 3, 3, 3]], np.uint8),
+        )  # fmt: skip
+    for split in ("train", "val"):
+        data = build_dataset(preset("ade20k", tmp_path), split)
+        assert data.mask(0).tolist() == [[255, 0, 149, 1], [2, 2, 2, 2]]
+        assert data.class_names[149] == "flag"
+
+
+def test_settings_a_format_does_not_read_are_refused(tmp_path):
+    image_and_mask(tmp_path / "images/a.png", tmp_path / "masks/a.png")
+    with pytest.raises(ConfigError, match="mask_format=index does not read threshold"):
+        Folder(str(tmp_path), "train", 3, splits="ratio", threshold=127)
+    with pytest.raises(ConfigError, match="0 colours for 3 classes"):
+        Folder(str(tmp_path), "train", 3, splits="ratio", mask_format="color")
+
+
+def test_changing_how_files_are_read_counts_again(tmp_path):
+    image_and_mask(tmp_path / "images/a.png", tmp_path / "masks/a.png")
+    plain = Folder(str(tmp_path), "train", 3, splits="ratio", val_ratio=0.0)
+    merged = Folder(str(tmp_path), "train", 3, splits="ratio", val_ratio=0.0, remap={1: 2})
+    assert count_classes(plain, cache=tmp_path / "c").pixels.tolist() == [2, 3, 2]
+    assert count_classes(merged, cache=tmp_path / "c").pixels.tolist() == [2, 0, 5]
+
+
+def multichannel(root, bands=5, size=(40, 40)):
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for i in range(4):
+            mask = np.zeros(size, np.uint8)
+            mask[i * 5 : i * 5 + 9, 10:20], mask[30:35, 5:9] = 1, 2
+            image = (rng.integers(0, 60, (*size, bands)) + mask[..., None] * 80).astype(np.uint8)
+            (root / split / "images").mkdir(parents=True, exist_ok=True)
+            tifffile.imwrite(root / split / f"images/{i}.tif", image, photometric="minisblack", planarconfig="contig")
+            saved(root / split / f"masks/{i}.png", mask)
+    return root
+
+
+def test_a_run_on_five_bands(tmp_path, segtrain):
+    root = multichannel(tmp_path / "data")
+    words = ["dataset=folder", f"dataset.root={root}", "dataset.num_classes=3", "trainer.epochs=1", "loader.workers=0"]
+    done = segtrain(*words, "dataset.channels=5", "augment.size=[32,32]", "hydra.run.dir=run")
+    assert done.code == 0, done
+    done = segtrain("evaluate", "run")
+    assert done.code == 0, done
+    done = segtrain(*words, "dataset.channels=5", "augment.hue=0.1")
+    assert done.code == 2
+    assert "images of 5 channels have no saturation or hue" in done.err
+    done = segtrain(*words)
+    assert done.code == 3
+    assert "the image has 5 channels, dataset.channels=3" in done.err
+
+
+def test_models_take_any_number_of_channels():
+    cfg = config.without_hydra(
+        config.compose(["dataset=folder", "dataset.root=x", "dataset.num_classes=3", "dataset.channels=2"])
+    )
+    assert build(cfg, "model").eval()(torch.zeros(1, 2, 32, 32, dtype=torch.uint8)).shape == (1, 3, 32, 32)
+    cfg.model.mean = [0.5]
+    with pytest.raises(ConfigError, match="1 means and 2 standard deviations for 2 channels"):
+        build(cfg, "model")
+
+
+@pytest.mark.skipif(not (SHARED / "data/camvid").is_dir(), reason="needs the CamVid images")
+def test_camvid_as_colours_and_as_channels_counts_the_same(tmp_path):
+    colours = np.random.default_rng(0).integers(0, 255, (12, 3)).astype(np.uint8)
+    source = Folder(str(SHARED / "data/camvid"), "val", 11, ignore_index=11, background=None)
+    for i in range(5):
+        mask, name = source.mask(i), source.names[i]
+        for kind, values in (("color", colours[mask]), ("channels", np.eye(12, dtype=np.uint8)[mask][..., :11] * 255)):
+            folder = tmp_path / kind / "masks"
+            folder.mkdir(parents=True, exist_ok=True)
+            saved(folder / f"{name}.png", values) if kind == "color" else np.save(folder / f"{name}.npy", values)
+            saved(tmp_path / kind / "images" / f"{name}.png", source.image(i))
+    settings = {"num_classes": 11, "background": None, "splits": "ratio", "val_ratio": 0.0}
+    coloured = Folder(str(tmp_path / "color"), "train", mask_format="color", colors=colours[:11].tolist(),
+                      ignore_colors=colours[11:].tolist(), **settings)  # fmt: skip
+    several = Folder(str(tmp_path / "channels"), "train", mask_format="channels", **settings)
+    plain = sum(np.bincount(source.mask(i).ravel(), minlength=12)[:11] for i in range(5))
+    assert count_classes(coloured).pixels.tolist() == plain.tolist()
+    assert count_classes(several).pixels.tolist() == plain.tolist()

@@ -1,0 +1,273 @@
+"""Which images and crops an epoch sees, and that loading them is a function of (seed, epoch, index) alone."""
+
+import hashlib
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from conftest import write_folder_dataset
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from segtrain.class_counts import ClassCounts, count_classes
+from segtrain.data.augment import Augment
+from segtrain.data.folder import Folder
+from segtrain.data.loader import EpochOrder, Loader, _by_size, _TrainSamples
+from segtrain.data.sampling import ForegroundCrops, RareClasses, Uniform
+from segtrain.data.shapes import Shapes
+from segtrain.errors import DataError
+
+
+def counts_of(per_image, background=0):
+    per_image = np.asarray(per_image)
+    present = per_image > 0
+    totals = per_image.sum(axis=1)
+    classes = per_image.shape[1]
+    return ClassCounts(
+        class_names=[f"c{i}" for i in range(classes)],
+        pixels=per_image.sum(axis=0),
+        images=present.sum(axis=0),
+        pixels_of_images=(present * totals[:, None]).sum(axis=0),
+        valid_pixels=np.full(classes, totals.sum()),
+        ignored_pixels=0,
+        num_images=len(per_image),
+        num_empty=0,
+        per_image=per_image,
+        background=background,
+    )
+
+
+# 100 images: all have background, 50 have class 1, 4 have class 2 (and class 1)
+TABLE = np.zeros((100, 3), int)
+TABLE[:, 0], TABLE[:50, 1], TABLE[:4, 2] = 100, 10, 1
+COUNTS = counts_of(TABLE)
+
+
+def test_uniform_is_every_image_once_in_another_order_each_epoch():
+    epochs = [Uniform()(COUNTS, seed=1, epoch=e) for e in range(3)]
+    assert all(sorted(e.indices.tolist()) == list(range(100)) for e in epochs)
+    assert epochs[0].indices.tolist() != epochs[1].indices.tolist()
+    assert (epochs[0].centres == -1).all()
+
+
+@pytest.mark.parametrize("sampling", [Uniform(), RareClasses(), RareClasses(1.0, 0.5), ForegroundCrops()])
+def test_an_epoch_is_a_function_of_seed_and_epoch(sampling):
+    one, same, other = (sampling(COUNTS, s, e) for s, e in ((1, 2), (1, 2), (2, 2)))
+    assert np.array_equal(one.indices, same.indices)
+    assert np.array_equal(one.centres, same.centres)
+    assert not np.array_equal(one.indices, other.indices)
+
+
+def test_rare_classes_by_hand():
+    """f = 1, 0.5, 0.04: weights 1, sqrt(2), 5 at power 0.5."""
+    weights = RareClasses(power=0.5).weights(COUNTS)
+    relative = weights / weights[-1]
+    assert relative[[0, 10, 99]] == pytest.approx([5, 2**0.5, 1])
+    drawn = Counter(np.concatenate([RareClasses()(COUNTS, 0, e).indices for e in range(200)]).tolist())
+    expected = 200 * 100 * weights
+    assert max(abs(drawn[i] - expected[i]) / expected[i] for i in range(100)) < 0.25
+    for epoch in range(20):  # systematic: floor or ceiling of the expected number, in every epoch
+        found = np.bincount(RareClasses()(COUNTS, 0, epoch).indices, minlength=100)
+        assert (np.abs(found - 100 * weights) < 1).all()
+
+
+def test_power_0_is_uniform():
+    assert sorted(RareClasses(power=0.0)(COUNTS, 0, 0).indices.tolist()) == list(range(100))
+
+
+def test_repeats_are_counted():
+    epoch = RareClasses(power=2.0)(COUNTS, 0, 0)
+    pairs = list(zip(epoch.indices.tolist(), epoch.repeats.tolist(), strict=True))
+    assert len(set(pairs)) == len(pairs)
+    assert max(epoch.repeats) >= 1
+
+
+def test_the_summary_says_what_changes():
+    assert RareClasses().summary(COUNTS).startswith("sampling shows c1 in 50 → 6")
+    assert Uniform().summary(COUNTS) == ""
+
+
+def test_foreground_crops_choose_a_class_of_the_image():
+    chosen = [ForegroundCrops(share=0.5)(COUNTS, 0, e) for e in range(200)]
+    centres, indices = (np.concatenate([getattr(e, n) for e in chosen]) for n in ("centres", "indices"))
+    assert (centres[indices >= 50] == -1).all()  # no foreground there
+    assert 0.45 < (centres[indices < 50] >= 0).mean() < 0.55
+    assert set(centres[(indices >= 4) & (indices < 50)].tolist()) == {-1, 1}
+    rare = centres[(indices < 4) & (centres >= 0)]
+    assert 0.35 < (rare == 2).mean() < 0.65  # one of its two classes, at random
+
+
+def test_a_centred_crop_shows_the_class_in_its_middle():
+    mask = np.zeros((100, 120), np.uint8)
+    mask[97, 118], mask[2, 3] = 2, 1
+    image = np.repeat(mask[..., None], 3, axis=2)
+    augment = Augment(size=[20, 30])
+    for seed in range(20):
+        _, crop = augment(image, mask, (seed,), centre=2)
+        assert crop.shape == (20, 30)
+        assert np.argwhere(crop == 2).tolist() == [[17, 28]]  # as near to the middle as the border allows
+        assert np.argwhere(augment(image, mask, (seed,), centre=1)[1] == 1).tolist() == [[2, 3]]
+    middle = np.zeros_like(mask)
+    middle[50, 60] = 1
+    assert augment(image, middle, (0,), centre=1)[1][10, 15] == 1
+
+
+def test_uniform_crops_go_everywhere():
+    mask = np.arange(36, dtype=np.uint8).reshape(6, 6)
+    corners = {int(Augment(size=[4, 4])(np.zeros((6, 6, 3), np.uint8), mask, (s,))[1][0, 0]) for s in range(300)}
+    assert corners == {0, 1, 2, 6, 7, 8, 12, 13, 14}
+
+
+SAMPLES, EPOCHS = 1000, 5
+COUNTS_1000 = counts_of(np.ones((SAMPLES, 2), int))
+
+
+class Numbered:
+    """1,000 images of noise; pickled to spawned workers."""
+
+    num_classes, ignore_index, multilabel, background, names = 2, 255, False, 0, range(SAMPLES)
+
+    def image(self, index):
+        return np.random.default_rng(index).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+
+    def mask(self, index):
+        return self.image(index)[..., 0] // 128
+
+
+def stream(workers, method, persistent):
+    """Digests of the batches of 5 epochs."""
+    order = EpochOrder(COUNTS_1000, 50, Uniform(), 0)
+    augment = Augment(size=[8, 8], horizontal_flip=0.5, brightness=0.3, contrast=0.3)
+    loader = DataLoader(
+        _TrainSamples(Numbered(), augment, 0),
+        batch_sampler=order,
+        num_workers=workers,
+        collate_fn=_by_size,
+        persistent_workers=persistent,
+        multiprocessing_context=method,
+    )
+    found = []
+    for epoch in range(EPOCHS):
+        order.epoch = epoch
+        for batches, _ in loader:
+            for images, masks, _ in batches:
+                found += [
+                    hashlib.blake2b(i.numpy().tobytes() + m.numpy().tobytes(), digest_size=8).hexdigest()
+                    for i, m in zip(images, masks, strict=True)
+                ]
+    return found
+
+
+def test_the_stream_of_samples_does_not_depend_on_the_workers():
+    """1,000 samples, 5 epochs, 0, 1, 4 workers, forked or spawned, kept or not: 5,000 distinct draws, all equal."""
+    alone = stream(0, None, False)
+    assert len(alone) == len(set(alone)) == SAMPLES * EPOCHS
+    for workers in (1, 4):
+        for method in ("fork", "spawn"):
+            for persistent in (True, False):
+                if method == "spawn" and not persistent and workers == 4:
+                    continue  # 20 starts of an interpreter with torch: the same code path as with one worker
+                assert stream(workers, method, persistent) == alone, (workers, method, persistent)
+
+
+def test_memory_and_disk_give_the_same(tmp_path):
+    data = Folder(str(write_folder_dataset(tmp_path)), "train", 3)
+    augment = Augment(size=[32, 32], horizontal_flip=0.5)
+    streams = []
+    for cache in ("none", "ram"):
+        batches = Loader(batch_size=2, workers=1, cache=cache).train(data, augment, Uniform(), count_classes(data), 0)
+        streams.append([images for images, _, _ in batches.epoch(1)])
+    assert all(torch.equal(a, b) for a, b in zip(*streams, strict=True))
+
+
+@pytest.fixture
+def big_folder(tmp_path):
+    for part in ("images", "masks"):
+        (tmp_path / "train" / part).mkdir(parents=True)
+        for i in range(150):
+            values = np.random.default_rng(i).integers(0, 2, (8, 8)).astype(np.uint8)
+            Image.fromarray(values).save(tmp_path / "train" / part / f"{i:03d}.png")
+    return tmp_path
+
+
+@pytest.mark.parametrize("cache", ["none", "ram"])
+def test_a_file_damaged_after_the_check_stops_with_its_name_or_is_skipped(big_folder, cache, caplog):
+    damaged = big_folder / "train/images/007.png"
+    data = Folder(str(big_folder), "train", 2)
+    counts = count_classes(data)
+    damaged.write_bytes(damaged.read_bytes()[:60])
+
+    def epoch(on_error):
+        data.on_error = on_error
+        batches = Loader(batch_size=16, workers=1, cache=cache).train(data, Augment(), Uniform(), counts, 0)
+        return [i for _, _, indices in batches.epoch(0) for i in indices]
+
+    with pytest.raises(DataError) as error:
+        epoch("raise")
+    assert "007.png" in error.value.where
+    seen = epoch("skip")
+    assert len(seen) == 150
+    assert 7 not in seen
+    assert "007.png" in caplog.text
+    assert len(list(Loader(batch_size=16, workers=0).evaluation(data))) == 10
+    for name in ("008", "009"):
+        (big_folder / f"train/images/{name}.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"2 images cannot be read, more than 1 %"):
+        epoch("skip")
+
+
+def count_in_process(root, cache):
+    reads = []
+    data = Folder(root, "train", 2)
+    plain = data.mask_histogram
+    data.mask_histogram = lambda index: reads.append(index) or plain(index)
+    return count_classes(data, cache=cache, threads=1).pixels.tolist(), len(reads)
+
+
+def test_32_processes_at_once_count_once(big_folder, tmp_path):
+    import multiprocessing
+
+    with ProcessPoolExecutor(32, mp_context=multiprocessing.get_context("fork")) as pool:
+        jobs = [pool.submit(count_in_process, str(big_folder), tmp_path / "cache") for _ in range(32)]
+        results = [job.result() for job in jobs]
+    assert len({str(pixels) for pixels, _ in results}) == 1
+    assert sum(reads for _, reads in results) == 150
+
+
+def test_a_touched_mask_recounts_only_itself(big_folder, tmp_path):
+    _, first = count_in_process(str(big_folder), tmp_path / "cache")
+    mask = big_folder / "train/masks/033.png"
+    Image.fromarray(np.ones((8, 8), np.uint8)).save(mask)
+    pixels, second = count_in_process(str(big_folder), tmp_path / "cache")
+    assert (first, second) == (150, 1)
+    assert pixels == count_in_process(str(big_folder), tmp_path / "other")[0]
+
+
+def test_1000_random_sets_of_masks_are_counted_exactly(tmp_path):
+    class Masks(Shapes):
+        def __init__(self, seed):
+            rng = np.random.default_rng(seed)
+            self.num_classes = int(rng.integers(2, 9))
+            self.ignore_index = int(rng.choice([255, self.num_classes, 0]))
+            self.class_names = [str(i) for i in range(self.num_classes)]
+            self.multilabel, self.background, self.names = False, None, list(range(int(rng.integers(1, 5))))
+            values = [*range(self.num_classes), self.ignore_index]
+            self.stack = [rng.choice(values, tuple(rng.integers(1, 9, 2))).astype(np.uint8) for _ in self.names]
+
+        def mask(self, index):
+            return self.stack[index]
+
+    for seed in range(1000):
+        data = Masks(seed)
+        found = count_classes(data, threads=1)
+        flat = np.concatenate([m.ravel() for m in data.stack])
+        valid = flat[flat != data.ignore_index]
+        expected = [int((valid == c).sum()) for c in range(data.num_classes)]
+        assert found.pixels.tolist() == expected
+        assert found.images.tolist() == [
+            sum((m == c).any() and c != data.ignore_index for m in data.stack) for c in range(data.num_classes)
+        ]
+        assert found.ignored_pixels == len(flat) - len(valid)
+        assert found.per_image.sum(axis=0).tolist() == expected
