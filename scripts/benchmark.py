@@ -2,7 +2,8 @@
 
 Parts:
     losses   forward + backward of each loss against torch.nn.functional.cross_entropy, and peers, on four shapes
-    counts   the class count of mask files against decoding the same files with the same threads
+    data     class count and `segtrain check` against decoding the same files, the loader against bare albumentations
+    many     the class count of up to 100,000 masks: time and memory
     trainer  a training epoch of segtrain against the bare forward/backward/step loop on the same batches
     startup  a config error and --help against `python -c "import hydra"`
 
@@ -160,58 +161,119 @@ def peak_kilobytes() -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
 
 
-def benchmark_counts(root: str | None) -> list[dict]:
-    """Masks of a folder dataset (root/train/…), or 367 generated ones of CamVid's size."""
+def benchmark_data(root: str | None) -> list[dict]:
+    """Count, check and loader on a folder dataset (root/train/…), or on 367 generated images of CamVid's size."""
     from segtrain.class_counts import count_classes
     from segtrain.data.folder import Folder
+    from segtrain.data_check import check_dataset
 
     with tempfile.TemporaryDirectory() as scratch:
-        dataset = Folder(root or generated_masks(Path(scratch)), "train", num_classes=200, background=None)
-        files = [mask for (mask,) in dataset.masks]
-        threads = len(os.sched_getaffinity(0))
+        dataset = Folder(root or generated_dataset(Path(scratch), 367), "train", num_classes=200, background=None)
+        masks, threads = [mask for (mask,) in dataset.masks], len(os.sched_getaffinity(0))
 
         def decode(file: Path) -> None:
             with Image.open(file) as image:
                 image.load()
 
-        def decode_all() -> None:
+        def decode_all(files) -> None:
             with ThreadPoolExecutor(threads) as pool:
                 list(pool.map(decode, files))
 
         def unique_all() -> None:
-            for file in files:
+            for file in masks:
                 np.unique(np.asarray(Image.open(file)), return_counts=True)
 
         masks_only = copy.copy(dataset)
         masks_only.check_pair = lambda index: None
         cache = Path(scratch) / "cache"
         count_classes(dataset, cache=cache)
-        seconds = interleaved(
-            {
-                "decode": decode_all,
-                "count": lambda: count_classes(masks_only),
-                "count and check sizes": lambda: count_classes(dataset),
-                "count, cached": lambda: count_classes(dataset, cache=cache),
-                "PIL + np.unique": unique_all,
-            },
-            repeats=7,
-        )
-    return [
-        {"part": name, "microseconds a mask": 1e6 * s / len(dataset.names), "ratio to decode": s / seconds["decode"]}
-        for name, s in seconds.items()
-    ]
+        counts = {
+            "decode the masks": lambda: decode_all(masks),
+            "count": lambda: count_classes(masks_only),
+            "count and check sizes": lambda: count_classes(dataset),
+            "count, cached": lambda: count_classes(dataset, cache=cache),
+            "PIL + np.unique": unique_all,
+        }
+        checks = {
+            "decode images and masks": lambda: decode_all([*dataset.images, *masks]),
+            "segtrain check": lambda: check_dataset({"train": dataset}, None),
+        }
+        rows = in_ratio(counts, len(masks)) + in_ratio(checks, len(masks)) + loader_rows(dataset)
+    return rows
 
 
-def generated_masks(root: Path) -> str:
+def in_ratio(functions: dict, images: int) -> list[dict]:
+    """A row for each; the first is what the others are compared with."""
+    seconds = interleaved(functions, repeats=7)
+    base = next(iter(seconds.values()))
+    return [{"part": n, "microseconds an image": 1e6 * s / images, "ratio": s / base} for n, s in seconds.items()]
+
+
+def loader_rows(dataset) -> list[dict]:
+    """Batches from memory, in one process, against the bare albumentations call on the same arrays."""
+    import albumentations as A
+
+    from segtrain.class_counts import count_classes
+    from segtrain.data.augment import Augment
+    from segtrain.data.loader import Loader
+    from segtrain.data.sampling import Uniform
+
+    size = [min(360, dataset.size(0)[0]), min(480, dataset.size(0)[1])]
+    light = {"horizontal_flip": 0.5, "brightness": 0.1, "contrast": 0.1}
+    loader = Loader(batch_size=8, workers=0, cache="ram")
+    batches = loader.train(dataset, Augment(size=size, **light), Uniform(), count_classes(dataset), 0)
+    samples = [(dataset.image(i), dataset.mask(i)) for i in range(len(dataset.names))]
+    crop = [A.PadIfNeeded(*size, border_mode=0), A.RandomCrop(*size), A.HorizontalFlip(p=0.5)]
+    jitter = A.ColorJitter((0.9, 1.1), (0.9, 1.1), (1, 1), (0, 0), p=0.8)
+    pipelines = {
+        "albumentations, crop flip brightness": A.Compose([*crop, A.RandomBrightnessContrast(0.1, 0.1, p=0.8)]),
+        "albumentations, crop flip ColorJitter": A.Compose([*crop, jitter]),
+    }
+
+    def bare(pipeline):
+        return lambda: [pipeline(image=image, mask=mask) for image, mask in samples]
+
+    functions = {name: bare(pipeline) for name, pipeline in pipelines.items()}
+    functions["segtrain batches, cache=ram, one process"] = lambda: list(batches.epoch(0))
+    return in_ratio(functions, len(samples))
+
+
+def benchmark_many() -> list[dict]:
+    """The count of 1,000 to 100,000 masks: time a mask, and what the memory of the process grew by."""
+    from segtrain.class_counts import count_classes
+    from segtrain.data.folder import Folder
+
+    rows = []
+    with tempfile.TemporaryDirectory() as scratch:
+        for images in (1_000, 10_000, 100_000):
+            root = Path(scratch) / str(images)
+            generated_dataset(root, images, size=(32, 32), distinct=100)
+            dataset = Folder(str(root), "train", num_classes=4)
+            before, begin = peak_kilobytes(), time.perf_counter()
+            count_classes(dataset)
+            seconds = time.perf_counter() - begin
+            grown = (peak_kilobytes() - before) / 1024
+            rows.append({"masks": images, "microseconds a mask": 1e6 * seconds / images, "MiB more": grown})
+    return rows
+
+
+def generated_dataset(root: Path, images: int, size: tuple[int, int] = (360, 480), distinct: int = 367) -> str:
+    """root/train/{images,masks}: noisy shapes; `distinct` different files, the rest links to them."""
     from segtrain.data.shapes import Shapes
 
-    shapes = Shapes("train", [360, 480], train_images=367)
+    shapes = Shapes("train", list(size), train_images=distinct)
     for part in ("images", "masks"):
         (root / "train" / part).mkdir(parents=True)
-    for i in range(367):
-        noisy = shapes.mask(i) + (np.random.default_rng(i).random((360, 480)) < 0.05)
-        Image.fromarray(noisy.astype(np.uint8)).save(root / "train/masks" / f"{i}.png")
-        Image.new("L", (480, 360)).save(root / "train/images" / f"{i}.png")
+    for i in range(images):
+        for part in ("images", "masks"):
+            file = root / "train" / part / f"{i}.png"
+            if i >= distinct:
+                os.link(file.with_name(f"{i % distinct}.png"), file)
+            elif part == "images":
+                Image.fromarray(shapes.image(i)).save(file)
+            else:
+                noisy = shapes.mask(i) + (np.random.default_rng(i).random(size) < 0.05)
+                Image.fromarray(np.minimum(noisy, 3).astype(np.uint8)).save(file)
     return str(root)
 
 
@@ -289,10 +351,10 @@ def benchmark_startup() -> list[dict]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", default=["startup", "counts", "trainer", "losses"])
+    parser.add_argument("parts", nargs="*", default=["startup", "data", "trainer", "losses"])
     parser.add_argument("--shapes", default="abcd", help="which shapes of the losses, for example cd")
     parser.add_argument("--no-peers", action="store_true", help="leave out segmentation-models-pytorch and MONAI")
-    parser.add_argument("--root", help="a folder dataset for counts, for example CamVid")
+    parser.add_argument("--root", help="a folder dataset for data, for example CamVid")
     parser.add_argument("--out", type=Path, default=Path("benchmark.json"))
     parser.add_argument("--memory", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -301,7 +363,8 @@ def main() -> None:
         return
     parts = {
         "startup": benchmark_startup,
-        "counts": lambda: benchmark_counts(arguments.root),
+        "data": lambda: benchmark_data(arguments.root),
+        "many": benchmark_many,
         "trainer": benchmark_trainer,
         "losses": lambda: benchmark_losses(list(arguments.shapes), not arguments.no_peers),
     }

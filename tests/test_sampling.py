@@ -271,3 +271,11 @@ def test_1000_random_sets_of_masks_are_counted_exactly(tmp_path):
         ]
         assert found.ignored_pixels == len(flat) - len(valid)
         assert found.per_image.sum(axis=0).tolist() == expected
+
+
+def test_flips_are_independent_of_each_other():
+    """albumentations' set_random_seed would give both the same draws."""
+    mask = np.array([[0, 1], [2, 3]], np.uint8)
+    augment = Augment(horizontal_flip=0.5, vertical_flip=0.5)
+    seen = Counter(int(augment(np.zeros((2, 2, 3), np.uint8), mask, (s,))[1][0, 0]) for s in range(400))
+    assert min(seen[v] for v in range(4)) > 60

@@ -1,6 +1,7 @@
 """Augmentation with albumentations, as a function of (image, mask, seed) and nothing else."""
 
 import os
+import random
 
 import numpy as np
 
@@ -45,11 +46,9 @@ class Augment:
         os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # at import it asks the network for a newer version
         import albumentations as A
 
-        self.size = size
+        self.size, self.ignore_index = size, ignore_index
         before = [A.RandomScale((1 / (1 + scale) - 1, scale), p=1.0)] if scale else []
         before += [A.Rotate(limit=rotate, fill=0, fill_mask=ignore_index, p=0.5)] if rotate else []
-        if size is not None:
-            before.append(A.PadIfNeeded(*size, border_mode=0, fill=0, fill_mask=ignore_index, position="random"))
         steps = [A.HorizontalFlip(p=horizontal_flip)] if horizontal_flip else []
         steps += [A.VerticalFlip(p=vertical_flip)] if vertical_flip else []
         steps += [A.RandomRotate90(p=rotate_90)] if rotate_90 else []
@@ -85,13 +84,24 @@ class Augment:
                 "augment",
                 "set augment.saturation=0 augment.hue=0",
             )
-        first, second, third = np.random.SeedSequence(seed).generate_state(3)
-        image, mask = _applied(self._before, image, mask, int(first))
+        rng = np.random.default_rng(seed)
+        image, mask = _applied(self._before, image, mask, rng)
         if self.size is not None:
-            top, left = self._corner(mask, centre, np.random.default_rng(second))
+            image, mask = self._padded(image, mask, rng)
+            top, left = self._corner(mask, centre, rng)
             window = slice(top, top + self.size[0]), slice(left, left + self.size[1])
             image, mask = image[window], mask[window]
-        return _applied(self._after, image, mask, int(third))
+        return _applied(self._after, image, mask, rng)
+
+    def _padded(self, image: np.ndarray, mask: np.ndarray, rng: np.random.Generator):
+        """At least as large as the crop, with the image anywhere in it."""
+        lacks = np.maximum(np.array(self.size) - image.shape[:2], 0)
+        if not lacks.any():
+            return image, mask
+        before = [int(rng.integers(lack + 1)) for lack in lacks]
+        around = [(first, int(lack) - first) for first, lack in zip(before, lacks, strict=True)]
+        image = np.pad(image, [*around, (0, 0)])
+        return image, np.pad(mask, around + [(0, 0)] * (mask.ndim - 2), constant_values=self.ignore_index)
 
     def _corner(self, mask: np.ndarray, centre: int, rng: np.random.Generator) -> tuple[int, int]:
         """Top and left of the crop."""
@@ -105,9 +115,10 @@ class Augment:
         return int(rng.integers(room[0] + 1)), int(rng.integers(room[1] + 1))
 
 
-def _applied(pipeline, image: np.ndarray, mask: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _applied(pipeline, image: np.ndarray, mask: np.ndarray, rng: np.random.Generator):
     if pipeline is None:
         return image, mask
-    pipeline.set_random_seed(seed)
+    # One stream for all steps: set_random_seed gives each step the same numbers, so that two flips always go together.
+    pipeline.set_random_state(rng, random.Random(int(rng.integers(2**63))))
     result = pipeline(image=np.ascontiguousarray(image), mask=np.ascontiguousarray(mask))
     return result["image"], result["mask"]

@@ -197,7 +197,7 @@ class InMemory(View):
 
     def _decoded(self, index: int):
         try:
-            return self._dataset.image(index), self._dataset.mask(index)
+            return _read(self._dataset, index)
         except DataError as error:
             return error
 
@@ -252,15 +252,16 @@ class _WholeImages:
 def _read(dataset: SegmentationDataset, index: int):
     """Image and mask, checked. Samples carry errors as values, since torch rewrites one that is raised in a worker."""
     image, mask = dataset.image(index), dataset.mask(index)
-    check_sample(image, mask, dataset, index)
-    check_values(np.bincount(mask.ravel(), minlength=256), dataset, index)
+    if not isinstance(dataset, InMemory):  # which checked them when it read them
+        check_sample(image, mask, dataset, index)
+        check_values(np.bincount(mask.ravel(), minlength=256), dataset, index)
     return image, mask
 
 
 def _to_tensors(image: np.ndarray, mask: np.ndarray, index: int):
-    mask = mask.transpose(2, 0, 1) if mask.ndim == 3 else mask
-    planes = (np.require(array, requirements=["C", "W"]) for array in (image.transpose(2, 0, 1), mask))
-    return *(torch.from_numpy(array) for array in planes), index
+    """[C,H,W] each, as views of [H,W,C] memory: that is channels_last, the order a network on images works in."""
+    image, mask = (torch.from_numpy(np.require(array, requirements=["C", "W"])) for array in (image, mask))
+    return image.permute(2, 0, 1), mask.permute(2, 0, 1) if mask.ndim == 3 else mask, index
 
 
 def _ignore_interrupt(_worker: int) -> None:
@@ -274,10 +275,15 @@ def _by_size(samples: list) -> tuple[list[Batch], list[SegtrainError]]:
     for sample, _ in samples:
         if sample is not None:
             groups.setdefault(sample[0].shape, []).append(sample)
-    batches = [
-        (torch.stack([s[0] for s in g]), torch.stack([s[1] for s in g]), [s[2] for s in g]) for g in groups.values()
-    ]
+    batches = [(_stacked([s[0] for s in g]), _stacked([s[1] for s in g]), [s[2] for s in g]) for g in groups.values()]
     return batches, [error for _, errors in samples for error in errors]
+
+
+def _stacked(arrays: list[torch.Tensor]) -> torch.Tensor:
+    """[N,…], in the order in memory of the arrays."""
+    if arrays[0].ndim == 2:
+        return torch.stack(arrays)
+    return torch.stack([a.permute(1, 2, 0) for a in arrays]).permute(0, 3, 1, 2)
 
 
 def _check_equal_sizes(dataset: SegmentationDataset) -> None:
