@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -13,6 +14,8 @@ from segtrain.errors import DataError
 
 SMALL, LARGE = 16, 8192  # height or width in pixels that is worth a word
 LEVELS = ("error", "warning", "note")
+NEVER = 1 << 62
+_LOCK = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,6 @@ class Sample:
         size: height and width.
         digest: of the image's pixels.
         pixels: int64 [C], of each class.
-        smallest: int64 [C], pixels of the smallest object (connected component) of each class; 0: none.
         valid: pixels that are not ignored, in any channel.
         levels: the lowest and highest value of the image.
         turned_apart: whether EXIF turns the image in another way than its mask.
@@ -36,7 +38,6 @@ class Sample:
     size: tuple[int, int] = (0, 0)
     digest: str = ""
     pixels: np.ndarray | None = None
-    smallest: np.ndarray | None = None
     valid: int = 0
     levels: tuple[int, int] = (0, 255)
     turned_apart: bool = False
@@ -50,6 +51,7 @@ class SplitReport:
     dataset: SegmentationDataset
     samples: list[Sample]
     findings: list[Finding]
+    smallest: np.ndarray  # int64 [C]: pixels of the smallest object (connected component) of a class; 0: there is none
 
     @property
     def readable(self) -> list[Sample]:
@@ -64,13 +66,6 @@ class SplitReport:
     def images(self) -> np.ndarray:
         """int64 [C]: images that hold the class."""
         return sum(((s.pixels > 0).astype(np.int64) for s in self.readable), self._zeros())
-
-    @property
-    def smallest(self) -> np.ndarray:
-        """int64 [C]: pixels of the smallest object; 0: there is none."""
-        found = [np.where(s.smallest > 0, s.smallest, np.iinfo(np.int64).max) for s in self.readable]
-        least = np.min(found, axis=0, initial=np.iinfo(np.int64).max) if found else self._zeros()
-        return np.where(least == np.iinfo(np.int64).max, 0, least)
 
     def _summed(self, name: str) -> np.ndarray:
         return sum((getattr(s, name) for s in self.readable), self._zeros())
@@ -104,15 +99,16 @@ def _check_split(name: str, dataset: SegmentationDataset, crop, progress: bool) 
 
     count = len(dataset.names)
     threads = len(os.sched_getaffinity(0))
+    objects = SmallestObjects(dataset.num_classes, dataset.background)
     with ThreadPoolExecutor(threads) as pool:
-        samples = pool.map(lambda index: check_one(dataset, index), range(count))
+        samples = pool.map(lambda index: check_one(dataset, index, objects), range(count))
         bar = tqdm(samples, desc=f"checking {name}", total=count, leave=False, disable=None if progress else True)
-        report = SplitReport(name, dataset, list(bar), list(getattr(dataset, "findings", [])))
+        report = SplitReport(name, dataset, list(bar), list(getattr(dataset, "findings", [])), objects.found())
     report.findings += _errors(report) + _oddities(report, crop)
     return report
 
 
-def check_one(dataset: SegmentationDataset, index: int) -> Sample:
+def check_one(dataset: SegmentationDataset, index: int, objects: "SmallestObjects") -> Sample:
     """Read image and mask `index`; what is wrong becomes an error of the sample."""
     errors: list[DataError] = []
     image = _tried(lambda: dataset.image(index), errors, str(dataset.names[index]))
@@ -121,47 +117,57 @@ def check_one(dataset: SegmentationDataset, index: int) -> Sample:
         mask = _tried(lambda: dataset.mask(index), errors, str(dataset.names[index]))
     if image is None or mask is None:
         return Sample(index, errors)
-    pair = getattr(dataset, "check_pair", None)
-    _tried(lambda: pair(index), errors, "") if pair else None
+    if image.shape[:2] != mask.shape[:2] and hasattr(dataset, "check_pair"):
+        _tried(lambda: dataset.check_pair(index), errors, "")
     if not errors:
         _tried(lambda: check_sample(image, mask, dataset, index), errors, "")
     histogram = np.bincount(mask.ravel(), minlength=256)
     _tried(lambda: check_values(histogram, dataset, index), errors, "")
     if errors:
         return Sample(index, errors)
-    classes = dataset.num_classes
     if dataset.multilabel:
         pixels = (mask == 1).sum(axis=(0, 1))
         valid = int((mask != dataset.ignore_index).any(axis=2).sum())
     else:
-        pixels = histogram[:classes].copy()
+        pixels = histogram[: dataset.num_classes].copy()
         pixels[dataset.ignore_index : dataset.ignore_index + 1] = 0
         valid = int(pixels.sum())
+    objects.add(mask, pixels)
     return Sample(
         index,
         [],
         image.shape[:2],
-        hashlib.blake2b(np.ascontiguousarray(image), digest_size=16).hexdigest(),
+        hashlib.sha256(np.ascontiguousarray(image)).hexdigest(),
         pixels,
-        smallest_objects(mask, pixels),
         valid,
         (int(image.min()), int(image.max())),
         hasattr(dataset, "turned_apart") and dataset.turned_apart(index),
     )
 
 
-def smallest_objects(mask: np.ndarray, pixels: np.ndarray) -> np.ndarray:
-    """int64 [C]: the smallest 8-connected component of each class, of a mask [H, W] or [H, W, C]."""
-    import cv2
+class SmallestObjects:
+    """The size in pixels of the smallest 8-connected component of each class over many masks; not of the background."""
 
-    smallest = np.zeros(len(pixels), dtype=np.int64)
-    for label in np.flatnonzero(pixels):
-        plane = cv2.inRange(mask, int(label), int(label)) if mask.ndim == 2 else cv2.inRange(mask[..., label], 1, 1)
-        x, y, width, height = cv2.boundingRect(plane)
-        box = plane[y : y + height, x : x + width]
-        areas = cv2.connectedComponentsWithStats(box, connectivity=8)[2][1:, cv2.CC_STAT_AREA]
-        smallest[label] = areas.min()
-    return smallest
+    def __init__(self, num_classes: int, background: int | None):
+        self._least = [0 if c == background else NEVER for c in range(num_classes)]
+
+    def add(self, mask: np.ndarray, pixels: np.ndarray) -> None:
+        """A mask [H, W] of indices, or [H, W, C] of labels, with `pixels` of each class. From any thread."""
+        import cv2
+
+        for label in np.flatnonzero(pixels).tolist():
+            if self._least[label] <= 1:  # it cannot be less
+                continue
+            plane = cv2.inRange(mask, label, label) if mask.ndim == 2 else cv2.inRange(mask[..., label], 1, 1)
+            x, y, width, height = cv2.boundingRect(plane)
+            box = plane[y : y + height, x : x + width]
+            areas = cv2.connectedComponentsWithStats(box, connectivity=8)[2][1:, cv2.CC_STAT_AREA]
+            with _LOCK:
+                self._least[label] = min(self._least[label], int(areas.min()))
+
+    def found(self) -> np.ndarray:
+        """int64 [C]; 0 where there is none."""
+        return np.array([0 if least == NEVER else least for least in self._least], dtype=np.int64)
 
 
 def _tried(read, errors: list[DataError], where: str):

@@ -10,7 +10,7 @@ from PIL import Image
 
 from segtrain.data.folder import Folder
 from segtrain.data.shapes import Shapes
-from segtrain.data_check import check_dataset, smallest_objects
+from segtrain.data_check import SmallestObjects, check_dataset
 from segtrain.errors import ConfigError
 
 SIZE = (24, 32)
@@ -246,8 +246,12 @@ def test_generated_datasets_are_checked_too():
 
 def test_smallest_objects_by_hand():
     mask = np.zeros((10, 10), np.uint8)
-    mask[0:3, 0:3], mask[5, 5], mask[6, 6], mask[9, 0:2] = 1, 1, 1, 2
-    assert smallest_objects(mask, np.bincount(mask.ravel(), minlength=4)).tolist() == [87, 2, 2, 0]
+    mask[0:3, 0:3], mask[5, 5], mask[6, 6], mask[9, 0:4], mask[0, 7:9] = 1, 1, 1, 2, 2
+    for background, expected in ((0, [0, 2, 2, 0]), (None, [83, 2, 2, 0])):
+        objects = SmallestObjects(4, background)
+        objects.add(mask, np.bincount(mask.ravel(), minlength=4))
+        objects.add(np.zeros_like(mask), np.array([100, 0, 0, 0]))
+        assert objects.found().tolist() == expected
 
 
 def test_the_command_prints_and_writes_a_page_and_exits_with_3(segtrain, tmp_path):

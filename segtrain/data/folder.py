@@ -144,8 +144,8 @@ class Folder:
 
     def turned_apart(self, index: int) -> bool:
         """Whether the EXIF orientation turns the image, but not its mask in the same way."""
-        files = [self.images[index], *(file for file in self.masks[index] if file is not None)]
-        return self.exif and len({orientation(file) for file in files}) > 1
+        turn = orientation(self.images[index]) if self.exif else 1
+        return turn != 1 and any(orientation(file) != turn for file in self.masks[index] if file is not None)
 
     def mask_file(self, index: int) -> str:
         return str(next(file for file in self.masks[index] if file is not None))

@@ -32,7 +32,8 @@ def read_image(
                 if file.mode in ("1", "L", "P", "LA", "PA", "RGB", "RGBA", "CMYK", "YCbCr") and value_range is None:
                     file = upright(load(file, path), exif)
                     if channels in (1, 3):
-                        pixels = np.array(file.convert("RGB" if channels == 3 else "L"))
+                        wanted = "RGB" if channels == 3 else "L"
+                        pixels = np.array(file if file.mode == wanted else file.convert(wanted))
                         return pixels[..., None] if channels == 1 else pixels
         except UnidentifiedImageError:
             pass  # a TIFF of other than 1, 3 or 4 bands

@@ -45,6 +45,8 @@ class IndexMask:
             with open_image(path) as file:
                 if file.mode in ("L", "P"):
                     found = np.frombuffer(array("q", load(file, path).histogram()), dtype=np.int64)
+                    if not self.changes:
+                        return found
                     return np.bincount(self.table, weights=found, minlength=256).astype(np.int64)
         return np.bincount(self.read(path).ravel(), minlength=256)
 
