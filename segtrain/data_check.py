@@ -1,14 +1,14 @@
 """Looking a dataset over: every file read once, by all cores, and what is wrong with it in words."""
 
-import hashlib
 import os
 import threading
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from segtrain.data.dataset import SegmentationDataset, check_sample, check_values, mask_place
+from segtrain.data.dataset import SegmentationDataset, check_sample, check_values, mask_place, value_counts
 from segtrain.data.file_lists import Finding
 from segtrain.errors import DataError
 
@@ -26,7 +26,7 @@ class Sample:
         index: in its split.
         errors: what is wrong, in words, with what to do.
         size: height and width.
-        digest: of the image's pixels.
+        checksum: of the image's pixels; equal images have equal ones.
         pixels: int64 [C], of each class.
         valid: pixels that are not ignored, in any channel.
         levels: the lowest and highest value of the image.
@@ -36,7 +36,7 @@ class Sample:
     index: int
     errors: list[DataError] = field(default_factory=list)
     size: tuple[int, int] = (0, 0)
-    digest: str = ""
+    checksum: int = 0
     pixels: np.ndarray | None = None
     valid: int = 0
     levels: tuple[int, int] = (0, 255)
@@ -121,7 +121,7 @@ def check_one(dataset: SegmentationDataset, index: int, objects: "SmallestObject
         _tried(lambda: dataset.check_pair(index), errors, "")
     if not errors:
         _tried(lambda: check_sample(image, mask, dataset, index), errors, "")
-    histogram = np.bincount(mask.ravel(), minlength=256)
+    histogram = value_counts(mask)
     _tried(lambda: check_values(histogram, dataset, index), errors, "")
     if errors:
         return Sample(index, errors)
@@ -137,7 +137,7 @@ def check_one(dataset: SegmentationDataset, index: int, objects: "SmallestObject
         index,
         [],
         image.shape[:2],
-        hashlib.sha256(np.ascontiguousarray(image)).hexdigest(),
+        zlib.crc32(np.ascontiguousarray(image)),
         pixels,
         valid,
         (int(image.min()), int(image.max())),
@@ -256,16 +256,23 @@ def _oddities(report: SplitReport, crop) -> list[Finding]:
 
 def _add_duplicates(reports: list[SplitReport]) -> None:
     """Images of equal pixels within a split, and across splits, where validation would score what was learned."""
-    seen: dict[str, tuple[str, str]] = {}
+    seen: dict[tuple, list[tuple[SplitReport, Sample]]] = {}
     for report in reports:
         within, across = [], []
         for sample in report.readable:
-            place = _image_place(report.dataset, sample.index)
             if sample.levels[0] == sample.levels[1]:
                 continue  # empty images are equal, but tell nothing
-            split, first = seen.setdefault(sample.digest, (report.name, place))
-            if first != place or split != report.name:
-                (within if split == report.name else across).append(f"{place} = {first}")
+            others = seen.setdefault((sample.checksum, sample.size), [])
+            for other, first in others:
+                if np.array_equal(report.dataset.image(sample.index), other.dataset.image(first.index)):
+                    place, earlier = (
+                        _image_place(report.dataset, sample.index),
+                        _image_place(other.dataset, first.index),
+                    )
+                    (within if other is report else across).append(f"{place} = {earlier}")
+                    break
+            else:
+                others.append((report, sample))
         if across:
             fix = "remove them from one split: the scores are of images that were learned"
             what = f"{len(across)} images are in an earlier split too, pixel by pixel"

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from segtrain.arguments import NonNegativeInt, PositiveInt, checked
 from segtrain.class_counts import MOST_SKIPPED, ClassCounts
-from segtrain.data.dataset import SegmentationDataset, check_sample, check_values
+from segtrain.data.dataset import SegmentationDataset, check_sample, check_values, value_counts
 from segtrain.errors import ConfigError, DataError, SegtrainError
 
 log = logging.getLogger("segtrain")
@@ -254,7 +254,7 @@ def _read(dataset: SegmentationDataset, index: int):
     image, mask = dataset.image(index), dataset.mask(index)
     if not isinstance(dataset, InMemory):  # which checked them when it read them
         check_sample(image, mask, dataset, index)
-        check_values(np.bincount(mask.ravel(), minlength=256), dataset, index)
+        check_values(value_counts(mask), dataset, index)
     return image, mask
 
 
