@@ -146,13 +146,16 @@ class RunFolder:
         self.write_json("class_weights.json", {"scheme": _scheme(cfg.weighting._target_), "classes": classes})
 
     def write_per_image(self, name: str, scores) -> None:
-        """tp, fp, fn per image and class with the images' names."""
-        np.savez_compressed(
-            self.path / name,
-            names=np.array(scores.names),
-            classes=np.array(scores.class_names),
-            table=scores.table(),
-        )
+        """tp, fp, fn and valid pixels per image and class, with the images' names."""
+        arrays = {"names": np.array(scores.names), "classes": np.array(scores.class_names), "table": scores.table()}
+        if hasattr(scores, "derived"):
+            arrays["valid"] = scores.derived().valid
+        np.savez_compressed(self.path / name, **arrays)
+
+    def read_per_image(self, name: str) -> dict[str, np.ndarray]:
+        """What write_per_image wrote."""
+        with np.load(self.path / name, allow_pickle=False) as saved:
+            return dict(saved)
 
     def write_result(self, best: dict, scores: dict[str, float], per_class: list[dict], **more) -> None:
         seconds = round(time.time() - self._started, 2)

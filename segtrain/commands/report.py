@@ -35,18 +35,23 @@ def counts_table(counts: ClassCounts, weights: list[float] | None, val_counts: C
     return table(columns, rows, title)
 
 
-def scores_table(per_class: list[dict], counts_share: dict[str, float] | None = None) -> str:
-    """IoU, Dice, precision and recall in percent, the rarest class first."""
+def scores_table(per_class: list[dict], counts_share: dict[str, float] | None = None, intervals=None) -> str:
+    """IoU (with its interval), Dice, precision and recall in percent, the rarest class first."""
     rows = sorted(per_class, key=lambda row: row["support"])
-    columns = ["class", "IoU %", "Dice %", "precision %", "recall %", "truth pixels"]
+    for row in rows:
+        row["95 %"] = interval_text((intervals or {}).get(f"iou/{row['name']}"))
+    columns = ["class", "IoU %", "95 %", "Dice %", "precision %", "recall %", "truth pixels", "images"]
     columns += ["share in train"] if counts_share else []
     return table(
         columns,
         [
             [
                 row["name"],
-                *(percent(row[key]) for key in ("iou", "dice", "precision", "recall")),
+                percent(row["iou"]),
+                row["95 %"],
+                *(percent(row[key]) for key in ("dice", "precision", "recall")),
                 f"{row['support']:,}",
+                str(row.get("images", "")),
             ]
             + ([share(counts_share[row["name"]])] if counts_share else [])
             for row in rows
@@ -54,9 +59,28 @@ def scores_table(per_class: list[dict], counts_share: dict[str, float] | None = 
     )
 
 
-def means_line(scores: dict[str, float]) -> str:
+def means_line(scores: dict[str, float], intervals=None) -> str:
+    """The scores one looks at first, each with its interval."""
     names = ("iou/mean", "iou/foreground", "dice/mean", "accuracy")
-    return "  ".join(f"{name} {percent(scores[name])} %" for name in names if name in scores)
+    shown = [(n, interval_text((intervals or {}).get(n))) for n in names if n in scores]
+    return "  ".join(f"{name} {percent(scores[name])} % {interval}".rstrip() for name, interval in shown)
+
+
+def score_lines(scores: dict[str, float], intervals=None) -> list[str]:
+    """A line for each score beyond the table's: kappa, per image, per class, presence, …"""
+    shown = ("iou/", "dice/", "precision/", "recall/")
+    names = [n for n in scores if not n.startswith(shown) and n not in ("accuracy", "loss")]
+    width = max(map(len, names), default=0)
+    return [
+        f"{n:<{width}}  {percent(scores[n]):>6} %  {interval_text((intervals or {}).get(n))}".rstrip() for n in names
+    ]
+
+
+def interval_text(interval) -> str:
+    """[12.3, 45.6] in percent; empty when there is none."""
+    if interval is None or any(v is None or v != v for v in interval):
+        return ""
+    return f"[{percent(interval[0])}, {percent(interval[1])}]"
 
 
 def final_report(result: dict, counts: ClassCounts, folder: Path) -> str:
@@ -66,9 +90,9 @@ def final_report(result: dict, counts: ClassCounts, folder: Path) -> str:
     missed = [row["name"] for row in result["per_class"] if row["support"] and not row["recall"]]
     undefined = [row["name"] for row in result["per_class"] if row["iou"] != row["iou"]]
     lines = [
-        f"best epoch {best['epoch'] + 1} by {best['monitor']}:  {means_line(result['scores'])}",
+        f"best epoch {best['epoch'] + 1} by {best['monitor']}:  {means_line(result['scores'], result.get('intervals'))}",
         "",
-        scores_table(result["per_class"], shares),
+        scores_table(result["per_class"], shares, result.get("intervals")),
     ]
     if undefined:
         lines.append(f"n/a: {', '.join(undefined)} occurs neither in truth nor in prediction; left out of the means")

@@ -61,6 +61,9 @@ def train(cfg: DictConfig, run: RunFolder, resume: bool = False) -> float | None
         labels=labels.to(trainer.device),
         resume=resume,
     )
+    if hasattr(scores, "intervals"):
+        scores.restore(**run.read_per_image("per_image.npz"))  # of the best epoch
+        result["intervals"] = scores.intervals()
     run.write_result(**result)
     log.info(final_report(result, counts, run.path))
     return result["best"]["value"]

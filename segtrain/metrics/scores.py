@@ -1,10 +1,14 @@
 """Scores from one int64 table [images, classes, (tp, fp, fn)]; never an average of scores of batches."""
 
+from typing import Annotated, Literal
+
 import numpy as np
 import torch
 
-from segtrain.arguments import Label, NonNegativeInt, PositiveInt, checked
+from segtrain.arguments import Label, NonNegativeInt, PositiveInt, Range, checked
 from segtrain.losses.targets import check_labels
+from segtrain.metrics.derived import Table, fine_grained, per_class, presence, standard
+from segtrain.metrics.intervals import bootstrap
 
 
 def predict(logits: torch.Tensor, multilabel: bool, threshold: float = 0.0) -> torch.Tensor:
@@ -24,6 +28,10 @@ class SegmentationScores:
         background: index of the class to leave out of `iou/foreground` and `dice/foreground`, or None.
         class_names: C names, for the names of scores.
         multilabel: whether a pixel may have several classes.
+        groups: scores besides the standard ones: fine_grained (per image, per class, the worst), presence (is a class
+            said to be in the images it is in).
+        worst: percentages of the worst images, for fine_grained.
+        min_area: predicted pixels that say a class is in an image, for presence.
     """
 
     @checked
@@ -34,10 +42,13 @@ class SegmentationScores:
         background: NonNegativeInt | None = 0,
         class_names: list[str] | None = None,
         multilabel: bool = False,
+        groups: list[Literal["fine_grained", "presence"]] = (),
+        worst: list[Annotated[int, Range("a whole number from 1 to 100", lambda v: 1 <= v <= 100)]] = (1, 5, 20),
+        min_area: PositiveInt = 1,
     ):
         self.num_classes, self.ignore_index, self.background = num_classes, ignore_index, background
         self.class_names = list(class_names or [f"class {i}" for i in range(num_classes)])
-        self.multilabel = multilabel
+        self.multilabel, self.groups, self.worst, self.min_area = multilabel, list(groups), list(worst), min_area
         self.reset()
 
     def reset(self) -> None:
@@ -85,54 +96,42 @@ class SegmentationScores:
         table = torch.stack([pair.flatten(2).sum(dim=2) for pair in pairs], dim=2)
         return table, valid.flatten(2).sum(dim=2)
 
+    def restore(self, names, table, valid, **_) -> None:
+        """Take over what `names`, `table` and `derived().valid` were, as per_image.npz holds them."""
+        self.names = [str(name) for name in names]
+        self._tables, self._valid = [torch.from_numpy(table)], [torch.from_numpy(valid)]
+
     def table(self) -> np.ndarray:
         """int64 [images, C, 3]: tp, fp, fn of every image so far, in the order of `names`."""
         return torch.cat(self._tables).cpu().numpy()
 
+    def derived(self) -> Table:
+        """The table with what is needed to derive scores from it."""
+        valid = torch.cat(self._valid).cpu().numpy() if self._valid else np.zeros((0, self.num_classes), np.int64)
+        return Table(self.table(), valid, self.class_names, self.background, self.multilabel)
+
     def per_class(self) -> dict[str, np.ndarray]:
-        """iou, dice, precision, recall (NaN where undefined) and support (truth pixels), each [C]."""
-        tp, fp, fn = self.table().sum(axis=0).T
-        return {
-            "iou": _ratio(tp, tp + fp + fn),
-            "dice": _ratio(2 * tp, 2 * tp + fp + fn),
-            "precision": _ratio(tp, tp + fp),
-            "recall": _ratio(tp, tp + fn),
-            "support": tp + fn,
-        }
+        """iou, dice, precision, recall (NaN where undefined), support (truth pixels) and images, each [C]."""
+        return per_class(self.derived())
 
     def compute(self) -> dict[str, float]:
         """All scores by name: iou/mean, iou/foreground, iou/<class name>, dice/mean, accuracy, …"""
-        classes = self.per_class()
-        foreground = np.arange(self.num_classes) != (-1 if self.background is None else self.background)
-        scores = {}
-        for name in ("iou", "dice"):
-            scores[f"{name}/mean"] = _mean(classes[name])
-            scores[f"{name}/foreground"] = _mean(classes[name][foreground])
-        scores["accuracy"] = self._accuracy()
-        for name in ("iou", "dice", "precision", "recall"):
-            scores |= {f"{name}/{c}": float(v) for c, v in zip(self.class_names, classes[name], strict=True)}
-        return scores
+        return self.scores(self.derived())
+
+    def scores(self, table: Table) -> dict[str, float]:
+        """The scores of a table, such as a part of the images."""
+        found = standard(table)
+        if "fine_grained" in self.groups:
+            found |= fine_grained(table, self.worst)
+        if "presence" in self.groups:
+            found |= presence(table, self.min_area)
+        return found
+
+    def intervals(self, repeats: int = 1000, seed: int = 0) -> dict[str, tuple[float, float]]:
+        """95 % bootstrap interval over images of every score."""
+        return bootstrap(self.derived(), self.scores, repeats, seed)
 
     def score_names(self) -> list[str]:
         """What `compute` will return, known before any image."""
-        means = ["iou/mean", "iou/foreground", "dice/mean", "dice/foreground", "accuracy"]
-        return means + [f"{n}/{c}" for n in ("iou", "dice", "precision", "recall") for c in self.class_names]
-
-    def _accuracy(self) -> float:
-        """Share of valid pixels (multi-label: of valid values of all channels) that are right."""
-        tp, fp, fn = self.table().sum(axis=(0, 1))
-        valid = torch.cat(self._valid).sum(dim=0).cpu().numpy()
-        if self.multilabel:
-            return float(_ratio(valid.sum() - fp - fn, valid.sum()))
-        return float(_ratio(tp, valid[0]))
-
-
-def _ratio(over, under) -> np.ndarray:
-    """over / under, NaN where under is 0."""
-    over, under = np.asarray(over, dtype=np.float64), np.asarray(under, dtype=np.float64)
-    return np.divide(over, under, out=np.full(over.shape, np.nan), where=under > 0)
-
-
-def _mean(values: np.ndarray) -> float:
-    defined = values[~np.isnan(values)]
-    return float(defined.mean()) if len(defined) else float("nan")
+        nothing = np.zeros((1, self.num_classes, 3), np.int64)
+        return list(self.scores(Table(nothing, nothing[..., 0], self.class_names, self.background, self.multilabel)))

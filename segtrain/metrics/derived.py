@@ -1,0 +1,158 @@
+"""Scores from the table of true positives, false positives and false negatives per image and class.
+
+D, I and C as in Wang et al., 2023, https://arxiv.org/abs/2310.19252: D adds all images up before it divides, I
+averages over the classes of an image and then over images, C over the images of a class and then over classes.
+A class is active in an image when truth shows it there; only active classes have a score in I and C.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+NAMES = ("iou", "dice", "accuracy")
+
+
+@dataclass(frozen=True)
+class Table:
+    """What all scores derive from.
+
+    Attributes:
+        counts: int64 [images, C, 3]: true positives, false positives, false negatives.
+        valid: int64 [images, C]: pixels that count, in the channel of each class.
+        class_names: C names.
+        background: index of the class that foreground scores leave out, or None.
+        multilabel: whether a pixel may have several classes.
+    """
+
+    counts: np.ndarray
+    valid: np.ndarray
+    class_names: list[str]
+    background: int | None
+    multilabel: bool
+
+    def of(self, images: np.ndarray) -> "Table":
+        """The rows `images`, which may repeat."""
+        return Table(self.counts[images], self.valid[images], self.class_names, self.background, self.multilabel)
+
+    @property
+    def foreground(self) -> np.ndarray:
+        """bool [C]."""
+        return np.arange(len(self.class_names)) != (-1 if self.background is None else self.background)
+
+
+def per_class(table: Table) -> dict[str, np.ndarray]:
+    """iou, dice, precision, recall (NaN where undefined), support (truth pixels) and images with the class, each [C]."""
+    tp, fp, fn = table.counts.sum(axis=0).T
+    return {
+        "iou": ratio(tp, tp + fp + fn),
+        "dice": ratio(2 * tp, 2 * tp + fp + fn),
+        "precision": ratio(tp, tp + fp),
+        "recall": ratio(tp, tp + fn),
+        "support": tp + fn,
+        "images": _active(table).sum(axis=0),
+    }
+
+
+def standard(table: Table) -> dict[str, float]:
+    """The D scores: means, foreground, per class; accuracy, balanced accuracy, kappa, frequency-weighted IoU."""
+    classes, foreground = per_class(table), table.foreground
+    scores = {}
+    for name in ("iou", "dice"):
+        scores[f"{name}/mean"] = mean(classes[name])
+        scores[f"{name}/foreground"] = mean(classes[name][foreground])
+    scores["accuracy"] = _accuracy(table)
+    scores["balanced_accuracy"] = mean(classes["recall"])
+    share = ratio(classes["support"], classes["support"].sum())
+    scores["frequency_weighted_iou"] = float(np.nansum(share * classes["iou"])) if share.sum() > 0 else float("nan")
+    if not table.multilabel:
+        scores["kappa"] = _kappa(table)
+    for name in ("iou", "dice", "precision", "recall"):
+        scores |= {f"{name}/{c}": float(v) for c, v in zip(table.class_names, classes[name], strict=True)}
+    return scores
+
+
+def fine_grained(table: Table, worst: list[int]) -> dict[str, float]:
+    """The I and C scores, and of each the mean of the worst `worst` percent, and over 10, 20 … 100 %.
+
+    Named iou_image/mean, iou_image/foreground, iou_image/worst_5, iou_image/worst, iou_class/… and so on.
+    """
+    tp, fp, fn = np.moveaxis(table.counts, 2, 0)
+    active = _active(table)
+    values = {"iou": ratio(tp, tp + fp + fn), "dice": ratio(2 * tp, 2 * tp + fp + fn), "accuracy": ratio(tp, tp + fn)}
+    scores = {}
+    for name, value in values.items():
+        value = np.where(active, value, np.nan)
+        image, per = nanmean(value, axis=1), [v[~np.isnan(v)] for v in value.T]
+        scores[f"{name}_image/mean"] = mean(image)
+        scores[f"{name}_image/foreground"] = mean(nanmean(value[:, table.foreground], axis=1))
+        scores[f"{name}_class/mean"] = mean(nanmean(value, axis=0))
+        scores[f"{name}_class/foreground"] = mean(nanmean(value[:, table.foreground], axis=0))
+        for kind, groups in (("image", [image[~np.isnan(image)]]), ("class", per)):
+            for q in worst:
+                scores[f"{name}_{kind}/worst_{q}"] = _worst(groups, q)
+            scores[f"{name}_{kind}/worst"] = mean(np.array([_worst(groups, q) for q in range(10, 101, 10)]))
+    return scores
+
+
+def presence(table: Table, min_area: int) -> dict[str, float]:
+    """Is a class said to be in the images it is in, and only there? At least `min_area` predicted pixels say so.
+
+    presence_recall and presence_precision per class and as the mean over foreground; `specificity`: of the images
+    without foreground, the share in which none is predicted (1 - specificity is the rate of false alarms).
+    """
+    truth, said = _active(table), table.counts[..., :2].sum(axis=2) >= min_area
+    hits = (truth & said).sum(axis=0)
+    recall, precision = ratio(hits, truth.sum(axis=0)), ratio(hits, said.sum(axis=0))
+    scores = {}
+    for name, values in (("presence_recall", recall), ("presence_precision", precision)):
+        scores[f"{name}/foreground"] = mean(values[table.foreground])
+        scores |= {f"{name}/{c}": float(v) for c, v in zip(table.class_names, values, strict=True)}
+    empty = ~truth[:, table.foreground].any(axis=1)
+    left = empty & ~said[:, table.foreground].any(axis=1)
+    return scores | {"specificity": float(ratio(left.sum(), empty.sum()))}
+
+
+def ratio(over, under) -> np.ndarray:
+    """over / under, NaN where under is 0."""
+    over, under = np.asarray(over, dtype=np.float64), np.asarray(under, dtype=np.float64)
+    return np.divide(over, under, out=np.full(over.shape, np.nan), where=under > 0)
+
+
+def mean(values: np.ndarray) -> float:
+    """Of those that are defined; NaN when none is."""
+    defined = values[~np.isnan(values)]
+    return float(defined.mean()) if len(defined) else float("nan")
+
+
+def nanmean(values: np.ndarray, axis: int) -> np.ndarray:
+    """As numpy.nanmean, without a warning where all are NaN."""
+    defined = ~np.isnan(values)
+    return ratio(np.where(defined, values, 0.0).sum(axis=axis), defined.sum(axis=axis))
+
+
+def _active(table: Table) -> np.ndarray:
+    """bool [images, C]: whether truth shows the class in the image."""
+    return table.counts[..., 0] + table.counts[..., 2] > 0
+
+
+def _worst(groups: list[np.ndarray], percent: int) -> float:
+    """Mean over the groups of the mean of the lowest `percent` %, at least one value, of each."""
+    kept = [np.sort(group)[: max(1, percent * len(group) // 100)] for group in groups if len(group)]
+    return float(np.mean([group.mean() for group in kept])) if kept else float("nan")
+
+
+def _accuracy(table: Table) -> float:
+    """Share of valid pixels (multi-label: of valid values of all channels) that are right."""
+    tp, fp, fn = table.counts.sum(axis=(0, 1))
+    valid = table.valid.sum(axis=0)
+    if table.multilabel:
+        return float(ratio(valid.sum() - fp - fn, valid.sum()))
+    return float(ratio(tp, valid[0]))
+
+
+def _kappa(table: Table) -> float:
+    """Cohen's kappa of truth and prediction: agreement above that of chance, over the most there could be."""
+    tp, fp, fn = (v.astype(np.float64) for v in table.counts.sum(axis=0).T)
+    total = (tp + fn).sum()
+    agreed, chance = ratio(tp.sum(), total), ratio(((tp + fn) * (tp + fp)).sum(), total**2)
+    return float(ratio(agreed - chance, 1 - chance))

@@ -1,0 +1,29 @@
+"""How far a score could be off because other images might have been drawn: the bootstrap over images."""
+
+import numpy as np
+
+from segtrain.metrics.derived import Table
+
+
+def bootstrap(table: Table, scores, repeats: int = 1000, seed: int = 0, coverage: float = 0.95) -> dict:
+    """{score: (low, high)}, the percentile interval over `repeats` draws of as many images, with replacement.
+
+    Efron & Tibshirani, 1993. Images must be independent; frames of one video are not, and their interval is too narrow.
+
+    Args:
+        scores: Table -> {name: value}.
+        coverage: of the interval.
+
+    A score is (NaN, NaN) when there is one image, and where it is undefined in most draws.
+    """
+    images = len(table.counts)
+    rng = np.random.default_rng(seed)
+    drawn = [scores(table.of(rng.integers(images, size=images))) for _ in range(repeats)] if images > 1 else []
+    tails = [100 * (1 - coverage) / 2, 100 * (1 + coverage) / 2]
+    found = {}
+    for name in scores(table):
+        values = np.array([draw[name] for draw in drawn])
+        values = values[~np.isnan(values)]
+        enough = len(values) > repeats / 2
+        found[name] = tuple(np.percentile(values, tails).tolist()) if enough else (float("nan"), float("nan"))
+    return found

@@ -1,0 +1,208 @@
+"""Scores derived from the table: the authors' values, oracles, numbers by hand, and the bootstrap."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from segtrain.metrics import SegmentationScores
+from segtrain.metrics.derived import Table, fine_grained, presence, standard
+from segtrain.metrics.intervals import bootstrap
+
+DATA = Path(__file__).parent / "data"
+ALL = {"groups": ["fine_grained", "presence"], "worst": [20]}
+
+
+def table_of(counts, **kwargs):
+    counts = np.asarray(counts)
+    valid = np.broadcast_to(counts[..., [0, 2]].sum(axis=(1, 2))[:, None], counts.shape[:2])
+    names = [f"c{i}" for i in range(counts.shape[1])]
+    return Table(counts, valid, names, **{"background": 0, "multilabel": False, **kwargs})
+
+
+def scores_of(prediction, target, num_classes, **kwargs):
+    scores = SegmentationScores(num_classes, **{**ALL, **kwargs})
+    scores.update(torch.as_tensor(prediction), torch.as_tensor(target))
+    return scores.compute()
+
+
+REFERENCE = json.loads((DATA / "reference.json").read_text())["metrics"]
+OURS = {
+    "Acc": "accuracy",
+    "mAccD": "balanced_accuracy", "mIoUD": "iou/mean", "mDiceD": "dice/mean",
+    **{f"m{a}{k}": f"{b}_{c}/mean" for a, b in (("Acc", "accuracy"), ("IoU", "iou"), ("Dice", "dice")) for k, c in (("I", "image"), ("C", "class"))},
+    **{f"m{a}{k}Q": f"{b}_{c}/worst" for a, b in (("Acc", "accuracy"), ("IoU", "iou"), ("Dice", "dice")) for k, c in (("I", "image"), ("C", "class"))},
+    **{f"m{a}{k}20": f"{b}_{c}/worst_20" for a, b in (("Acc", "accuracy"), ("IoU", "iou"), ("Dice", "dice")) for k, c in (("I", "image"), ("C", "class"))},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFERENCE, ids=lambda c: c["case"])
+def test_reference_values(case):
+    arrays = np.load(DATA / "reference.npz")
+    name = case["case"]
+    found = scores_of(
+        arrays[f"{name}_prediction"].astype(int), arrays[f"{name}_target"].astype(int), case["num_classes"]
+    )
+    assert set(case["values"]) == set(OURS)
+    for theirs, value in case["values"].items():
+        assert found[OURS[theirs]] == pytest.approx(value, rel=1e-5), theirs
+
+
+def random_pair(seed, n=4, c=4, size=9):
+    """Truth with few classes, ignored pixels, images of one value, images all ignored."""
+    rng = np.random.default_rng(seed)
+    target = rng.integers(0, rng.integers(1, c + 1), (n, size, size))
+    target[rng.random(target.shape) < 0.2] = 255
+    kind = rng.integers(0, 6)
+    target[0] = {0: 255, 1: 0}.get(int(kind), target[0])
+    return np.where(rng.random(target.shape) < 0.6, target % 255 % c, rng.integers(0, c, target.shape)), target
+
+
+@pytest.mark.parametrize("block", range(10))
+def test_500_random_cases_against_torchmetrics(block):
+    from torchmetrics.classification import MulticlassAccuracy, MulticlassCohenKappa, MulticlassF1Score
+
+    for seed in range(50 * block, 50 * block + 50):
+        prediction, target = random_pair(seed)
+        found = scores_of(prediction, target, 4)
+        if (target == 255).all():
+            assert np.isnan(found["kappa"])
+            continue
+        p, t = torch.as_tensor(prediction), torch.as_tensor(target)
+        kappa = MulticlassCohenKappa(num_classes=4, ignore_index=255)(p, t).item()
+        assert found["kappa"] == pytest.approx(kappa, abs=1e-5, nan_ok=True)
+        recall = MulticlassAccuracy(num_classes=4, average=None, ignore_index=255)(p, t).numpy()
+        there = [c for c in range(4) if (target == c).any()]
+        assert found["balanced_accuracy"] == pytest.approx(recall[there].mean(), rel=1e-5)
+        f1 = MulticlassF1Score(num_classes=4, average=None, ignore_index=255)(p, t).numpy()
+        seen = [c for c in range(4) if (target == c).any() or ((prediction == c) & (target != 255)).any()]
+        assert found["dice/mean"] == pytest.approx(f1[seen].mean(), rel=1e-5)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000))
+def test_image_and_class_scores_against_a_plain_loop(seed):
+    prediction, target = random_pair(seed)
+    found = scores_of(prediction, target, 4)
+    values = np.full((4, 4), np.nan)
+    for i, (p, t) in enumerate(zip(prediction, target, strict=True)):
+        for c in range(4):
+            p_c, t_c = (p == c) & (t != 255), t == c
+            if t_c.any():
+                values[i, c] = (p_c & t_c).sum() / (p_c | t_c).sum()
+    images = [v[~np.isnan(v)].mean() for v in values if not np.isnan(v).all()]
+    classes = [v[~np.isnan(v)].mean() for v in values.T if not np.isnan(v).all()]
+    assert found["iou_image/mean"] == pytest.approx(np.mean(images) if images else np.nan, nan_ok=True)
+    assert found["iou_class/mean"] == pytest.approx(np.mean(classes) if classes else np.nan, nan_ok=True)
+
+
+def test_a_perfect_prediction_scores_1_everywhere():
+    target = np.random.default_rng(0).integers(0, 4, (3, 8, 8))
+    target[1] = 0
+    found = scores_of(target, target, 4)
+    assert {round(v, 12) for v in found.values()} == {1.0}
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000))
+def test_two_halves_merge_to_the_whole_in_any_order(seed):
+    prediction, target = (torch.as_tensor(a) for a in random_pair(seed))
+    whole, parts = SegmentationScores(4, **ALL), SegmentationScores(4, **ALL)
+    whole.update(prediction, target)
+    for rows in ([3, 1], [0], [2]):
+        parts.update(prediction[rows], target[rows])
+    for name, value in whole.compute().items():
+        assert parts.compute()[name] == pytest.approx(value, rel=1e-12, nan_ok=True), name
+
+
+def test_presence_by_hand():
+    # images: class 1 found, missed, a false alarm of 2 pixels, empty and left empty
+    counts = np.zeros((4, 2, 3), int)
+    counts[:, 0, 0] = 50
+    counts[0, 1], counts[1, 1], counts[2, 1] = (5, 3, 0), (0, 0, 9), (0, 2, 0)
+    found = presence(table_of(counts), min_area=1)
+    assert found["presence_recall/c1"] == 1 / 2
+    assert found["presence_precision/c1"] == 1 / 2
+    assert found["specificity"] == 1 / 2
+    strict = presence(table_of(counts), min_area=3)
+    assert strict["presence_precision/c1"] == 1
+    assert strict["specificity"] == 1
+
+
+def test_the_worst_images_by_hand():
+    counts = np.zeros((5, 2, 3), int)
+    counts[:, 0] = (10, 0, 0)
+    counts[:, 1, 0], counts[:, 1, 2] = [0, 2, 4, 6, 8], [10, 8, 6, 4, 2]
+    found = fine_grained(table_of(counts), worst=[20, 40])
+    assert found["iou_image/foreground"] == pytest.approx(0.4)
+    assert found["iou_image/mean"] == pytest.approx(0.7)
+    assert found["iou_image/worst_20"] == pytest.approx(0.5)
+    assert found["iou_image/worst_40"] == pytest.approx(0.55)
+    assert found["iou_class/worst_40"] == pytest.approx((1 + 0.1) / 2)
+
+
+def test_counts_beyond_2_to_31_are_right():
+    counts = np.array([[[2**33, 2**31, 2**31], [2**31, 2**31, 2**31]]])
+    found = standard(table_of(counts))
+    assert found["iou/c0"] == pytest.approx(4 / 6)
+    total = 2**33 + 2**32 + 2**31
+    chance = ((2**33 + 2**31) ** 2 + (2**32) ** 2) / total**2
+    assert found["kappa"] == pytest.approx(((2**33 + 2**31) / total - chance) / (1 - chance))
+
+
+def test_the_bootstrap_covers_the_truth_95_times_of_100():
+    """500 samples of 60 images of a known population: the interval holds the true mean 95 % ± 2 of the times."""
+    rng = np.random.default_rng(1)
+    truth, held, scores = 0.6, 0, lambda t: {"mean": float(t.counts[:, 0, 0].mean()) / 1000}
+    for repeat in range(500):
+        sample = np.zeros((60, 1, 3), int)
+        sample[:, 0, 0] = rng.beta(6, 4, 60) * 1000
+        low, high = bootstrap(table_of(sample), scores, repeats=400, seed=repeat)["mean"]
+        held += low <= truth <= high
+    assert 0.93 <= held / 500 <= 0.97
+
+
+def test_intervals_are_seeded_and_shrink_with_images():
+    def interval(images, seed=0):
+        scores = SegmentationScores(4)
+        rng = np.random.default_rng(0)
+        target = rng.integers(0, 4, (images, 6, 6))
+        prediction = np.where(rng.random(target.shape) < 0.7, target, rng.integers(0, 4, target.shape))
+        scores.update(torch.as_tensor(prediction), torch.as_tensor(target))
+        low, high = scores.intervals(300, seed)["iou/mean"]
+        assert low < scores.compute()["iou/mean"] < high
+        return low, high
+
+    assert interval(20) == interval(20)
+    assert interval(20) != interval(20, seed=1)
+    assert np.diff(interval(500)) < np.diff(interval(20)) / 3
+    assert np.isnan(SegmentationScoresOfOne().intervals(50)["iou/mean"][0])
+
+
+def SegmentationScoresOfOne():
+    scores = SegmentationScores(2)
+    scores.update(torch.zeros(1, 3, 3, dtype=torch.long), torch.zeros(1, 3, 3, dtype=torch.long))
+    return scores
+
+
+def test_evaluate_prints_every_score_with_its_interval(segtrain, tmp_path):
+    assert segtrain("trainer.max_steps=3", "hydra.run.dir=run", "dataset.val_images=12").code == 0
+    result = json.loads((tmp_path / "run/result.json").read_text())
+    low, high = result["intervals"]["iou/mean"]
+    assert low <= result["scores"]["iou/mean"] <= high
+    done = segtrain("evaluate", "run", "metric=all", "--bootstrap", "50")
+    assert done.code == 0, done
+    for name in ("kappa", "iou_image/worst_5", "presence_recall/cross", "specificity"):
+        assert name in done.out
+    saved = json.loads((tmp_path / "run/evaluation/val_metric=all/scores.json").read_text())
+    assert saved["scores"]["iou/mean"] == result["scores"]["iou/mean"]
+    assert "iou_class/mean" in saved["intervals"]
+    done = segtrain("evaluate", "run", "metric=everything")
+    assert done.code == 2
+    assert "fine_grained" in done.err
+    assert segtrain("trainer.monitor=iou_image/worst_5", "trainer.max_steps=1", "trainer.val_batches=1").code == 2
+    assert segtrain("trainer.monitor=iou_image/worst_5", "metric=fine_grained", "trainer.max_steps=1").code == 0
