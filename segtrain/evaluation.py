@@ -54,14 +54,22 @@ def evaluate(
 @torch.no_grad()
 def draw_examples(model: torch.nn.Module, dataset, indices: list[int], device: torch.device, autocast) -> np.ndarray:
     """uint8 [H, W, 3]: a row of image | truth | prediction for each index into `dataset`."""
+    return panels.stacked([draw(model, dataset, index, device, autocast) for index in indices])
+
+
+@torch.no_grad()
+def draw(
+    model: torch.nn.Module, dataset, index: int, device: torch.device, autocast, errors: bool = False
+) -> np.ndarray:
+    """uint8 [H, W, 3]: image | truth | prediction, and with `errors` a map of them (see panels.error_map)."""
     model.eval()
-    rows = []
-    for index in indices:
-        image, mask = dataset.image(index), dataset.mask(index)
-        with autocast():
-            logits = model(torch.from_numpy(image.transpose(2, 0, 1).copy())[None].to(device))
-        found = predict(logits, dataset.multilabel)[0].cpu().numpy()
-        truth = mask.transpose(2, 0, 1) if dataset.multilabel else mask
-        colours = [panels.colour_mask(m, dataset.num_classes, dataset.background) for m in (truth, found)]
-        rows.append(panels.side_by_side([panels.as_rgb(image), *colours]))
-    return panels.stacked(rows)
+    image, mask = dataset.image(index), dataset.mask(index)
+    with autocast():
+        logits = model(torch.from_numpy(image.transpose(2, 0, 1).copy())[None].to(device))
+    found = predict(logits, dataset.multilabel)[0].cpu().numpy()
+    truth = mask.transpose(2, 0, 1) if dataset.multilabel else mask
+    shown = [panels.as_rgb(image)]
+    shown += [panels.colour_mask(m, dataset.num_classes, dataset.background) for m in (truth, found)]
+    if errors:
+        shown.append(panels.error_map(truth, found, dataset.ignore_index, dataset.background))
+    return panels.side_by_side(shown)

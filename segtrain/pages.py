@@ -26,8 +26,11 @@ def write_page(file: Path, template: str, **values) -> None:
 
 
 def inline(picture: np.ndarray, width: int = 480) -> str:
-    """A data: address of uint8 [H, W, 3], scaled down to `width`."""
+    """A data: address of uint8 [H, W, 3], scaled down to `width`, or up when it is less than half of that."""
     image = Image.fromarray(picture)
+    times = width // (2 * image.width)
+    if times > 1:
+        image = image.resize((image.width * times, image.height * times), Image.Resampling.NEAREST)
     if image.width > width:
         image = image.resize((width, max(1, round(image.height * width / image.width))), Image.Resampling.BILINEAR)
     stream = io.BytesIO()

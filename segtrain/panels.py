@@ -33,6 +33,34 @@ def colour_mask(mask: np.ndarray, num_classes: int, background: int | None) -> n
     return np.minimum(total, 255).astype(np.uint8)
 
 
+def error_map(truth: np.ndarray, found: np.ndarray, ignore_index: int, background: int | None) -> np.ndarray:
+    """uint8 [H, W, 3] of masks [H, W], or labels [C, H, W]: white right, red too much, blue missed, violet mistaken.
+
+    Too much is foreground said where truth has background; mistaken is one foreground class for another. Right
+    background is white, right foreground pale grey, ignored pixels grey.
+    """
+    if truth.ndim == 3:
+        ignored = (truth == ignore_index).any(axis=0)
+        more, less = ((found == 1) & (truth == 0)).any(axis=0), ((found == 0) & (truth == 1)).any(axis=0)
+        right = (truth == 1).any(axis=0)
+        mistaken = more & less
+    else:
+        ignored, wrong = truth == ignore_index, truth != found
+        here, said = truth != background, found != background
+        more, less, mistaken = wrong & ~here, wrong & ~said, wrong & here & said
+        right = ~wrong & here & (background is not None)
+    picture = np.full((*ignored.shape, 3), 255, dtype=np.uint8)
+    for where, colour in (
+        (right, (215, 220, 226)),
+        (more, (214, 69, 65)),
+        (less, (44, 98, 200)),
+        (mistaken, (142, 68, 173)),
+        (ignored, (128, 128, 128)),
+    ):
+        picture[where] = colour
+    return picture
+
+
 def as_rgb(image: np.ndarray) -> np.ndarray:
     """uint8 [H, W, 3] to look at: grey three times, or the first three of more channels."""
     return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image[..., [0, 1, min(2, image.shape[2] - 1)]]

@@ -146,10 +146,10 @@ class RunFolder:
         self.write_json("class_weights.json", {"scheme": _scheme(cfg.weighting._target_), "classes": classes})
 
     def write_per_image(self, name: str, scores) -> None:
-        """tp, fp, fn and valid pixels per image and class, with the images' names."""
+        """tp, fp, fn and valid pixels per image and class, with the images' names; and the confusion matrix."""
         arrays = {"names": np.array(scores.names), "classes": np.array(scores.class_names), "table": scores.table()}
         if hasattr(scores, "derived"):
-            arrays["valid"] = scores.derived().valid
+            arrays |= {"valid": scores.derived().valid, "confusion": scores.confusion()}
         np.savez_compressed(self.path / name, **arrays)
 
     def read_per_image(self, name: str) -> dict[str, np.ndarray]:

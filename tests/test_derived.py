@@ -201,6 +201,10 @@ def test_evaluate_prints_every_score_with_its_interval(segtrain, tmp_path):
     saved = json.loads((tmp_path / "run/evaluation/val_metric=all/scores.json").read_text())
     assert saved["scores"]["iou/mean"] == result["scores"]["iou/mean"]
     assert "iou_class/mean" in saved["intervals"]
+    for page in (tmp_path / "run/page.html", tmp_path / "run/evaluation/val_metric=all/page.html"):
+        text = page.read_text()
+        assert "What each class is taken for" in text
+        assert "http" not in text
     done = segtrain("evaluate", "run", "metric=everything")
     assert done.code == 2
     assert "fine_grained" in done.err

@@ -59,6 +59,7 @@ def test_train_evaluate_and_the_run_folder(segtrain, tmp_path):
         "segtrain.log",
         "plots",
         "result.json",
+        "page.html",
     }
     config = yaml.safe_load((run / "config.yaml").read_text())
     weights = json.loads((run / "class_weights.json").read_text())

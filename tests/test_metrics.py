@@ -7,6 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segtrain.metrics import SegmentationScores, predict
+from segtrain.panels import error_map
+from segtrain.run_folder import RunFolder
 
 
 def scores_of(prediction, target, **kwargs) -> SegmentationScores:
@@ -132,3 +134,29 @@ def test_values_that_are_no_class_are_refused():
 def test_shapes_must_agree():
     with pytest.raises(ValueError, match=r"prediction \[1, 1, 2\] and target \[1, 1, 3\] differ in shape"):
         scores_of([[[0, 1]]], [[[0, 1, 1]]])
+
+
+def test_the_confusion_matrix_by_hand():
+    scores = scores_of([[[0, 1, 1, 1, 0, 2]]], [[[0, 0, 1, 1, 2, 255]]])
+    assert scores.confusion().tolist() == [[1, 1, 0], [0, 2, 0], [1, 0, 0]]
+
+
+def test_what_was_saved_is_restored(tmp_path):
+    scores = scores_of(*random_case(1), num_classes=4)
+    RunFolder(tmp_path).write_per_image("p.npz", scores)
+    other = SegmentationScores(4)
+    other.restore(**RunFolder(tmp_path).read_per_image("p.npz"))
+    assert str(other.compute()) == str(scores.compute())
+    assert np.array_equal(other.confusion(), scores.confusion())
+    assert other.names == scores.names
+
+
+def test_the_map_of_errors_by_hand():
+    truth, found = np.array([[0, 0, 1, 1, 1, 255]]), np.array([[0, 2, 1, 0, 2, 1]])
+    white, red, pale, blue, violet, grey = error_map(truth, found, 255, 0)[0].tolist()
+    assert white == [255, 255, 255]
+    assert red[0] > 200 > red[1]
+    assert len({tuple(pale), tuple(blue), tuple(violet), tuple(red)}) == 4
+    assert grey == [128, 128, 128]
+    several = error_map(np.array([[[1, 0]], [[0, 1]]]), np.array([[[1, 0]], [[0, 0]]]), 255, None)[0].tolist()
+    assert several == [pale, blue]

@@ -7,6 +7,7 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from segtrain.build import build, build_dataset, build_loss, build_scores, load_model
+from segtrain.commands.evaluation_page import write_evaluation_page
 from segtrain.commands.report import means_line, score_lines, scores_table
 from segtrain.config import compose, load_saved
 from segtrain.config_check import check_config
@@ -32,7 +33,7 @@ def main(words: list[str]) -> int:
     cfg = load_saved(arguments.run / "config.yaml", settings, arguments.trust)
     if preset:
         choose_metric(cfg, preset[0].partition("=")[2])
-    scores, result = evaluate_run(cfg, arguments.run, arguments.split, arguments.checkpoint)
+    scores, result, dataset, draw = evaluate_run(cfg, arguments.run, arguments.split, arguments.checkpoint)
     if arguments.bootstrap and hasattr(scores, "intervals"):
         result["intervals"] = scores.intervals(arguments.bootstrap)
     changes = [re.sub(r"[^\w.=,-]", "-", override) for override in arguments.overrides]
@@ -44,6 +45,9 @@ def main(words: list[str]) -> int:
     print(f"{len(scores.names)} {arguments.split} images:  {means_line(result['scores'], intervals)}\n")
     print(scores_table(result["per_class"], intervals=intervals), "\n")
     print("\n".join(score_lines(result["scores"], intervals)))
+    if hasattr(scores, "confusion"):
+        title = f"{arguments.run}, {arguments.split}, {arguments.checkpoint} checkpoint"
+        write_evaluation_page(out.path / "page.html", title, scores, result, dataset, draw)
     print(f"\nwritten to {out.path}")
     return 0
 
@@ -55,10 +59,10 @@ def choose_metric(cfg, name: str) -> None:
 
 
 def evaluate_run(cfg, run: Path, split: str, checkpoint: str):
-    """The filled scores, and {"scores", "per_class"} as in result.json."""
+    """The filled scores, {"scores", "per_class"} as in result.json, the dataset, and index -> picture with errors."""
     check_config(cfg)
     dataset = build_dataset(cfg, split)
-    from segtrain.evaluation import evaluate
+    from segtrain.evaluation import draw, evaluate
     from segtrain.logbook import Progress
 
     trainer, scores = build(cfg, "trainer"), build_scores(cfg, dataset)
@@ -78,4 +82,5 @@ def evaluate_run(cfg, run: Path, split: str, checkpoint: str):
         progress.advance,
     )
     progress.close()
-    return scores, {"scores": {**scores.compute(), "loss": mean_loss}, "per_class": per_class_rows(scores)}
+    result = {"scores": {**scores.compute(), "loss": mean_loss}, "per_class": per_class_rows(scores)}
+    return scores, result, dataset, lambda index: draw(model, dataset, index, trainer.device, trainer.autocast, True)

@@ -98,5 +98,8 @@ def final_report(result: dict, counts: ClassCounts, folder: Path) -> str:
         lines.append(f"n/a: {', '.join(undefined)} occurs neither in truth nor in prediction; left out of the means")
     if missed:
         lines.append(f"never found: {', '.join(missed)}. {NEVER_FOUND}")
-    lines += ["", f"run folder: {folder}", f"TensorBoard: tensorboard --logdir {folder.parent}"]
+    lines += ["", f"run folder: {folder}"]
+    if (folder / "page.html").is_file():
+        lines.append(f"scores and the images where it goes wrong: {folder / 'page.html'}")
+    lines.append(f"TensorBoard: tensorboard --logdir {folder.parent}")
     return "\n".join(lines)

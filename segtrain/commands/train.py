@@ -7,6 +7,7 @@ from omegaconf import DictConfig
 
 from segtrain.build import build, build_dataset, build_labels, build_loss, build_scores, refusals
 from segtrain.class_counts import ClassCounts, count_classes, default_cache
+from segtrain.commands.evaluation_page import write_evaluation_page
 from segtrain.commands.report import counts_table, final_report
 from segtrain.config_check import check_config, flat
 from segtrain.errors import DataError
@@ -62,11 +63,28 @@ def train(cfg: DictConfig, run: RunFolder, resume: bool = False) -> float | None
         resume=resume,
     )
     if hasattr(scores, "intervals"):
-        scores.restore(**run.read_per_image("per_image.npz"))  # of the best epoch
-        result["intervals"] = scores.intervals()
+        describe_best(run, result, scores, model, val_set, trainer)
     run.write_result(**result)
     log.info(final_report(result, counts, run.path))
     return result["best"]["value"]
+
+
+def describe_best(run: RunFolder, result: dict, scores, model, val_set, trainer) -> None:
+    """Intervals of the best epoch's scores into `result`, and the page of its images into the run's folder."""
+    from segtrain.checkpoint import load_checkpoint
+    from segtrain.evaluation import draw
+
+    scores.restore(**run.read_per_image("per_image.npz"))
+    result["intervals"] = scores.intervals()
+    model.load_state_dict(load_checkpoint(run.checkpoints / "best.pt", trainer.device)["model"])
+    write_evaluation_page(
+        run.path / "page.html",
+        f"{run.path.name}, best epoch {result['best']['epoch'] + 1}",
+        scores,
+        result,
+        val_set,
+        lambda index: draw(model, val_set, index, trainer.device, trainer.autocast, errors=True),
+    )
 
 
 def check_counts(counts: ClassCounts) -> None:

@@ -54,6 +54,7 @@ class SegmentationScores:
     def reset(self) -> None:
         self._tables: list[torch.Tensor] = []
         self._valid: list[torch.Tensor] = []
+        self._confusion = torch.zeros(self.num_classes, self.num_classes, dtype=torch.int64)
         self.names: list[str] = []
 
     def update(self, prediction: torch.Tensor, target: torch.Tensor, names: list[str] | None = None) -> None:
@@ -86,6 +87,7 @@ class SegmentationScores:
         image = torch.arange(n, device=truth.device)[:, None]
         cell = (image * (c + 1) + truth) * c + prediction.flatten(1)
         matrix = torch.bincount(cell.flatten(), minlength=n * (c + 1) * c).view(n, c + 1, c)[:, :c]
+        self._confusion = self._confusion.to(matrix.device) + matrix.sum(dim=0)
         tp = matrix.diagonal(dim1=1, dim2=2)
         table = torch.stack([tp, matrix.sum(dim=1) - tp, matrix.sum(dim=2) - tp], dim=2)
         return table, matrix.sum(dim=(1, 2))[:, None].expand(n, c)
@@ -96,14 +98,18 @@ class SegmentationScores:
         table = torch.stack([pair.flatten(2).sum(dim=2) for pair in pairs], dim=2)
         return table, valid.flatten(2).sum(dim=2)
 
-    def restore(self, names, table, valid, **_) -> None:
-        """Take over what `names`, `table` and `derived().valid` were, as per_image.npz holds them."""
-        self.names = [str(name) for name in names]
+    def restore(self, names, table, valid, confusion, **_) -> None:
+        """Take over what `names`, `table`, `derived().valid` and `confusion` were, as per_image.npz holds them."""
+        self.names, self._confusion = [str(name) for name in names], torch.from_numpy(confusion)
         self._tables, self._valid = [torch.from_numpy(table)], [torch.from_numpy(valid)]
 
     def table(self) -> np.ndarray:
         """int64 [images, C, 3]: tp, fp, fn of every image so far, in the order of `names`."""
         return torch.cat(self._tables).cpu().numpy()
+
+    def confusion(self) -> np.ndarray:
+        """int64 [C, C]: valid pixels by truth (row) and prediction (column). For one label a pixel."""
+        return self._confusion.cpu().numpy()
 
     def derived(self) -> Table:
         """The table with what is needed to derive scores from it."""

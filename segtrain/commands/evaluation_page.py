@@ -1,0 +1,107 @@
+"""The page of an evaluation: scores with intervals, what is taken for what, and the images where it goes wrong."""
+
+from pathlib import Path
+
+import numpy as np
+
+from segtrain import panels
+from segtrain.commands.report import interval_text
+from segtrain.pages import inline, write_page
+from segtrain.tables import percent
+
+SHOWN_CLASSES = 8  # the rarest; a page of 150 classes would not be read
+MEANS = ("iou/mean", "iou/foreground", "dice/mean", "accuracy", "balanced_accuracy", "kappa")
+
+
+def write_evaluation_page(file: Path, title: str, scores, result: dict, dataset, draw) -> None:
+    """Write a self-contained HTML page.
+
+    Args:
+        scores: filled SegmentationScores of the images of `dataset`.
+        result: {"scores", "per_class", "intervals"} as in result.json.
+        draw: index -> uint8 [H, W, 3], the picture of an image and its errors.
+    """
+    intervals = result.get("intervals") or {}
+    colours = panels.palette(dataset.num_classes + 1)[int(dataset.background is None) :]
+    numbers = result["scores"]
+
+    def line(name: str) -> tuple[str, str, str]:
+        return name, percent(numbers[name]), interval_text(intervals.get(name))
+
+    classes = [
+        {
+            "name": row["name"],
+            "colour": "#{:02x}{:02x}{:02x}".format(*colours[row["index"]]),
+            "bar": 0 if row["iou"] is None or row["iou"] != row["iou"] else round(12 * row["iou"], 2),
+            "interval": interval_text(intervals.get(f"iou/{row['name']}")),
+            "support": f"{row['support']:,}",
+            "images": row["images"],
+        }
+        | {key: percent(row[key]) for key in ("iou", "dice", "precision", "recall")}
+        for row in sorted(result["per_class"], key=lambda row: row["support"])
+    ]
+    listed = [name for name in numbers if not name.startswith(("iou/", "dice/", "precision/", "recall/"))]
+    write_page(
+        file,
+        "evaluation.html",
+        title=title,
+        subtitle=f"{len(scores.names)} images",
+        means=[line(name) for name in MEANS if name in numbers],
+        classes=classes,
+        names=dataset.class_names,
+        confusion=None if dataset.multilabel else confusion_rows(scores.confusion(), dataset.class_names),
+        groups=picture_groups(scores, dataset, draw),
+        others=[line(name) for name in listed if name not in (*MEANS, "loss")],
+    )
+
+
+def confusion_rows(matrix: np.ndarray, names: list[str]) -> list[dict]:
+    """Rows of cells, in percent of the row, darker where there is more."""
+    rows = []
+    for name, row in zip(names, matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1), strict=True):
+        cells = [
+            {
+                "text": f"{100 * v:.0f}" if v >= 0.005 else "",
+                "colour": "#{:02x}{:02x}{:02x}".format(*(int(255 - v * (255 - c)) for c in (34, 84, 140))),
+                "ink": "#fff" if v > 0.5 else "#1d2530",
+            }
+            for v in row
+        ]
+        rows.append({"name": name, "cells": cells})
+    return rows
+
+
+def picture_groups(scores, dataset, draw) -> list[dict]:
+    """For the rarest classes the images with the lowest IoU and one in the middle; false alarms in empty images."""
+    counts = scores.table()
+    tp, fp, fn = np.moveaxis(counts, 2, 0)
+    iou = tp / np.maximum(tp + fp + fn, 1)
+    drawn: dict[int, str] = {}
+    position = {str(name): index for index, name in enumerate(dataset.names)}
+
+    def picture(row: int, caption: str) -> dict:
+        index = position[str(scores.names[row])]
+        if index not in drawn:
+            drawn[index] = inline(draw(index), 1100)
+        return {"data": drawn[index], "caption": f"{scores.names[row]}: {caption}"}
+
+    groups = []
+    foreground = [c for c in range(dataset.num_classes) if c != dataset.background]
+    for c in sorted(foreground, key=lambda c: (tp + fn)[:, c].sum())[:SHOWN_CLASSES]:
+        rows = [i for i in np.argsort(iou[:, c], kind="stable").tolist() if (tp + fn)[i, c] > 0]
+        if not rows:
+            continue
+        chosen = dict.fromkeys([*rows[:2], rows[len(rows) // 2]])
+        words = {rows[len(rows) // 2]: "in the middle", **dict.fromkeys(rows[:2], "among the worst")}
+        pictures = [picture(i, f"{words[i]}, IoU {percent(iou[i, c])} %, {(tp + fn)[i, c]:,} pixels") for i in chosen]
+        note = f"{len(rows)} images have it; found not at all in {int((tp[rows, c] == 0).sum())} of them."
+        groups.append({"title": dataset.class_names[c], "note": note, "pictures": pictures})
+    empty = np.flatnonzero((tp + fn)[:, foreground].sum(axis=1) == 0)
+    alarms = fp[empty][:, foreground].sum(axis=1)
+    if len(empty):
+        worst = empty[np.argsort(-alarms, kind="stable")][:3]
+        said = fp[:, foreground].sum(axis=1)
+        pictures = [picture(i, f"{said[i]:,} pixels said to be foreground") for i in worst.tolist() if said[i]]
+        note = f"{int((alarms > 0).sum())} of {len(empty)} images without foreground are said to have some."
+        groups.append({"title": "False alarms", "note": note, "pictures": pictures})
+    return groups
