@@ -81,7 +81,7 @@ def test_train_evaluate_and_the_run_folder(segtrain, tmp_path):
     result = result_of(run)
     assert result["status"] == "finished"
     assert result["best"] == {"epoch": 0, "monitor": "iou/mean", "value": result["scores"]["iou/mean"]}
-    assert set(result["per_class"][0]) == {"index", "name", "iou", "dice", "precision", "recall", "support"}
+    assert set(result["per_class"][0]) == {"index", "name", "iou", "dice", "precision", "recall", "support", "images"}
 
     evaluated = segtrain("evaluate", run, "loader.batch_size=3")
     assert evaluated.code == 0, evaluated

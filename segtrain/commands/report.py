@@ -38,8 +38,6 @@ def counts_table(counts: ClassCounts, weights: list[float] | None, val_counts: C
 def scores_table(per_class: list[dict], counts_share: dict[str, float] | None = None, intervals=None) -> str:
     """IoU (with its interval), Dice, precision and recall in percent, the rarest class first."""
     rows = sorted(per_class, key=lambda row: row["support"])
-    for row in rows:
-        row["95 %"] = interval_text((intervals or {}).get(f"iou/{row['name']}"))
     columns = ["class", "IoU %", "95 %", "Dice %", "precision %", "recall %", "truth pixels", "images"]
     columns += ["share in train"] if counts_share else []
     return table(
@@ -48,7 +46,7 @@ def scores_table(per_class: list[dict], counts_share: dict[str, float] | None = 
             [
                 row["name"],
                 percent(row["iou"]),
-                row["95 %"],
+                interval_text((intervals or {}).get(f"iou/{row['name']}")),
                 *(percent(row[key]) for key in ("dice", "precision", "recall")),
                 f"{row['support']:,}",
                 str(row.get("images", "")),
