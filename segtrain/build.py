@@ -1,6 +1,7 @@
 """Config node to object: the only place that builds what a config names."""
 
 import contextlib
+import json
 from pathlib import Path
 from typing import Literal
 
@@ -57,13 +58,26 @@ def build_dataset(cfg: DictConfig, split: str):
         )
     if not len(dataset.names):
         raise DataError(f"the {split} split is empty", place, "give it images")
-    check_sample(dataset.image(0), dataset.mask(0), dataset, 0)
+    for index in range(len(dataset.names)):
+        try:
+            check_sample(dataset.image(index), dataset.mask(index), dataset, index)
+            break
+        except DataError:
+            if getattr(dataset, "on_error", "raise") == "raise":
+                raise
     return dataset
 
 
 def build_labels(cfg: DictConfig, dataset):
     """What the loss is taught with. Raises ConfigError for annotators of a dataset with one mask an image."""
     labels = build(cfg, "labels")
+    taught = getattr(getattr(labels, "teacher", None), "class_names", dataset.class_names)
+    if taught != list(dataset.class_names):
+        raise ConfigError(
+            f"the teacher knows {', '.join(taught)}, the dataset has {', '.join(dataset.class_names)}",
+            "labels.teacher.run",
+            "name a run on the same classes, in the same order",
+        )
     annotators = getattr(dataset, "num_annotators", 1)
     if labels.annotated and (annotators < 2 or dataset.multilabel):
         raise ConfigError(
@@ -95,15 +109,26 @@ def build_loss(cfg: DictConfig, dataset, labels=None):
         )
     logits, pixels = torch.zeros(2, dataset.num_classes, 64, 64), (2, 64, 64)
     target = torch.zeros(logits.shape if dataset.multilabel else pixels, dtype=torch.uint8)
-    with refusals(f"loss ({cfg.loss._target_})"):
-        loss(logits, target)
-    if labels is not None:
-        if labels.annotated:
-            target = target[:, None].expand(-1, dataset.num_annotators, -1, -1)
-        with refusals(f"loss ({cfg.loss._target_}) with labels ({cfg.labels._target_})"):
-            images = torch.zeros(2, getattr(dataset, "channels", 3), 64, 64, dtype=torch.uint8)
-            labels(loss, logits, labels.target(target), images)
+    for start in getattr(loss, "starts", [0]):  # of phases, each
+        if hasattr(loss, "start_epoch"):
+            loss.start_epoch(start)
+        with refusals(f"loss ({cfg.loss._target_})"):
+            loss(logits, target)
+        if labels is not None:
+            _try_labels(cfg, loss, labels, logits, target, dataset)
+    if hasattr(loss, "start_epoch"):
+        loss.start_epoch(0)
     return loss
+
+
+def _try_labels(cfg, loss, labels, logits, target, dataset) -> None:
+    import torch
+
+    if labels.annotated:
+        target = target[:, None].expand(-1, dataset.num_annotators, -1, -1)
+    with refusals(f"loss ({cfg.loss._target_}) with labels ({cfg.labels._target_})"):
+        images = torch.zeros(2, getattr(dataset, "channels", 3), 64, 64, dtype=torch.uint8)
+        labels(loss, logits, labels.target(target), images)
 
 
 def build_scores(cfg: DictConfig, dataset):
@@ -136,4 +161,8 @@ def model_of_run(run: str, checkpoint: Literal["best", "last"] = "best", trust: 
     Raises ConfigError for a folder without a run, and for classes outside segtrain's and the packages in `trust`.
     """
     cfg = load_saved(Path(run) / "config.yaml", [], trust or [])
-    return load_model(cfg, Path(run), checkpoint, "cpu")
+    model = load_model(cfg, Path(run), checkpoint, "cpu")
+    counted = Path(run) / "class_counts.json"
+    if counted.is_file():
+        model.class_names = [row["name"] for row in json.loads(counted.read_text(encoding="utf-8"))["classes"]]
+    return model

@@ -99,33 +99,37 @@ def _count(dataset, indices, threads: int | None, progress: bool) -> np.ndarray:
     threads = threads or len(os.sched_getaffinity(0))
     chunks = [indices[i : i + 16] for i in range(0, len(indices), 16)]  # a task a mask costs a tenth of its decoding
     table = np.zeros((len(indices), 2 * dataset.num_classes + 1), dtype=np.int64)
-    errors: list[DataError] = []
+    errors: dict[int, DataError] = {}  # by row: one an image
     with ThreadPoolExecutor(threads) as pool, _bar(len(indices), progress) as bar:
         counted = pool.map(lambda chunk: [_count_or_error(dataset, i) for i in chunk], chunks)
-        errors += _pair_errors(dataset, indices)  # while the threads decode
+        unfit = _pair_errors(dataset, indices)  # while the threads decode
         for row, result in enumerate(result for chunk in counted for result in chunk):
             if isinstance(result, DataError):
-                errors.append(result)
+                errors[row] = result
+            elif row in unfit:
+                errors[row] = unfit[row]
             else:
                 table[row] = result
             bar.update()
     few = len(errors) <= MOST_SKIPPED * len(dataset.names)
     if errors and getattr(dataset, "on_error", "raise") == "skip" and few:
-        for error in errors:
+        for error in errors.values():
             log.warning(f"skipped: {error.what}: {error.where}")
     elif errors:
+        first = next(iter(errors.values()))
         more = f" (and {len(errors) - 1} more masks have errors)" if len(errors) > 1 else ""
-        raise DataError(errors[0].what + more, errors[0].where, errors[0].fix)
+        raise DataError(first.what + more, first.where, first.fix)
     return table
 
 
-def _pair_errors(dataset, indices) -> list[DataError]:
-    errors = []
-    for index in indices if hasattr(dataset, "check_pair") else ():
+def _pair_errors(dataset, indices) -> dict[int, DataError]:
+    """By row of the table, the images that do not fit their masks."""
+    errors = {}
+    for row, index in enumerate(indices if hasattr(dataset, "check_pair") else ()):
         try:
             dataset.check_pair(index)
         except DataError as error:
-            errors.append(error)
+            errors[row] = error
     return errors
 
 
@@ -209,7 +213,7 @@ def _write_cache(file: Path, known: dict[str, np.ndarray]) -> None:
 
 
 def _digest(text: str) -> str:
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    return hashlib.blake2b(text.encode(errors="surrogateescape"), digest_size=16).hexdigest()
 
 
 def summed(table: np.ndarray, dataset) -> ClassCounts:
@@ -226,7 +230,7 @@ def summed(table: np.ndarray, dataset) -> ClassCounts:
         valid_pixels=valid.sum(axis=0),
         ignored_pixels=int(table[:, -1].sum() - valid.sum() // classes),
         num_images=len(table),
-        num_empty=int((~present[:, foreground].any(axis=1)).sum()),
+        num_empty=int((~present[:, foreground].any(axis=1) & (table[:, -1] > 0)).sum()),
         per_image=pixels,
         background=dataset.background,
         multilabel=dataset.multilabel,

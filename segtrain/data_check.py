@@ -28,7 +28,7 @@ class Sample:
         size: height and width.
         checksum: of the image's pixels; equal images have equal ones.
         pixels: int64 [C], of each class.
-        valid: pixels that are not ignored, in any channel.
+        valid, ignored: pixels that count in any channel; pixels that do not.
         levels: the lowest and highest value of the image.
         turned_apart: whether EXIF turns the image in another way than its mask.
     """
@@ -39,6 +39,7 @@ class Sample:
     checksum: int = 0
     pixels: np.ndarray | None = None
     valid: int = 0
+    ignored: int = 0
     levels: tuple[int, int] = (0, 255)
     turned_apart: bool = False
 
@@ -82,7 +83,7 @@ def check_dataset(splits: dict[str, SegmentationDataset], crop: list[int] | None
         crop: height and width of the training crop, to name smaller images.
         progress: show a bar.
 
-    Returns a SplitReport for each split; what concerns several splits is found in the last of them.
+    Returns a SplitReport for each split; what concerns several splits is told with the one to change.
     """
     reports = [
         _check_split(name, dataset, crop if name == "train" else None, progress) for name, dataset in splits.items()
@@ -113,7 +114,8 @@ def check_one(dataset: SegmentationDataset, index: int, objects: "SmallestObject
     errors: list[DataError] = []
     image = _tried(lambda: dataset.image(index), errors, str(dataset.names[index]))
     mask = None
-    if getattr(dataset, "masks", None) is None or any(dataset.masks[index]):  # a missing file is told already
+    files = getattr(dataset, "masks", None)
+    if files is None or dataset.multilabel or all(files[index]):  # a missing file is told already
         mask = _tried(lambda: dataset.mask(index), errors, str(dataset.names[index]))
     if image is None or mask is None:
         return Sample(index, errors)
@@ -140,6 +142,7 @@ def check_one(dataset: SegmentationDataset, index: int, objects: "SmallestObject
         zlib.crc32(np.ascontiguousarray(image)),
         pixels,
         valid,
+        mask.shape[0] * mask.shape[1] - valid,
         (int(image.min()), int(image.max())),
         hasattr(dataset, "turned_apart") and dataset.turned_apart(index),
     )
@@ -189,7 +192,9 @@ def _errors(report: SplitReport) -> list[Finding]:
     found = []
     for errors in kinds.values():
         more = f" (and {len(errors) - 1} more files like it)" if errors[1:] else ""
-        found.append(Finding("error", errors[0].what + more, [e.where for e in errors], errors[0].fix))
+        alike = len({error.what for error in errors}) == 1
+        places = [error.where if alike else f"{error.where}: {error.what}" for error in errors]
+        found.append(Finding("error", errors[0].what + more, places, errors[0].fix))
     return found
 
 
@@ -205,6 +210,8 @@ def _oddities(report: SplitReport, crop) -> list[Finding]:
     ignored = [s for s in samples if s.valid == 0]
     empty = [s for s in samples if s.valid and not s.pixels[foreground].any()]
     tiny = [s for s in samples if min(s.size) < SMALL]
+    index_format = dataset.ignore_index == 255 and not dataset.multilabel
+    lost = [s for s in samples if index_format and s.valid and s.ignored and np.flatnonzero(s.pixels).tolist() == [0]]
     turned = [s for s in samples if s.turned_apart]
     giant = [s for s in samples if max(s.size) > LARGE]
     small = [s for s in samples if crop and (s.size[0] < crop[0] or s.size[1] < crop[1])]
@@ -213,6 +220,8 @@ def _oddities(report: SplitReport, crop) -> list[Finding]:
     share = f"{100 * len(empty) / max(len(samples), 1):.0f} %"
     rows = [
         ("warning", ignored, "masks have nothing but ignored pixels", "remove them: they teach nothing"),
+        ("warning", lost, "masks hold nothing but 0 and 255, and 255 is ignored",
+         "when 255 is the class: dataset.mask_format=binary, or 'dataset.remap={255: 1}' with dataset.ignore_index=254"),
         ("warning", turned, "images are turned by their EXIF orientation, and their masks are not",
          "compare a sample with its mask (--out shows some); dataset.exif=ignore takes both as they are stored"),
         ("warning", flat, "images have one value everywhere", "look at them"),
@@ -248,7 +257,12 @@ def _oddities(report: SplitReport, crop) -> list[Finding]:
                 "error",
                 f"all masks hold one class, {only}",
                 [mask_place(dataset, samples[0].index)],
-                "there is nothing to tell apart: correct dataset.mask_format, threshold, remap or ignore_index",
+                "there is nothing to tell apart"
+                + (
+                    ", and 255 is ignored: when it is the class, dataset.mask_format=binary"
+                    if lost
+                    else ": correct dataset.mask_format, threshold, remap or ignore_index"
+                ),
             )
         )
     return found

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from segtrain.arguments import Fraction, FractionBelowOne, Label, OddInt, Positive, PositiveInt, checked
+from segtrain.losses.targets import IGNORED
 
 
 class Hard(nn.Module):
@@ -41,7 +42,9 @@ class Smooth(Hard):
 
     def target(self, target: torch.Tensor) -> torch.Tensor:
         soft, ignored = soft_labels(target, self.num_classes, self.ignore_index)
-        return smoothed(soft, self.epsilon, multilabel=target.ndim == 4).masked_fill_(ignored, self.ignore_index)
+        return smoothed(soft, self.epsilon, multilabel=target.ndim == 4).masked_fill_(
+            ignored, mark(target, self.ignore_index)
+        )
 
 
 class BoundarySmooth(Smooth):
@@ -65,7 +68,7 @@ class BoundarySmooth(Smooth):
         border = self.border(target)
         border = border if target.ndim == 4 else border[:, None]
         soft = torch.where(border, smoothed(soft, self.epsilon, multilabel=target.ndim == 4), soft)
-        return soft.masked_fill_(ignored, self.ignore_index)
+        return soft.masked_fill_(ignored, mark(target, self.ignore_index))
 
     def border(self, target: torch.Tensor) -> torch.Tensor:
         """bool like `target`: whether the window shows two values. Ignored neighbours are no border."""
@@ -102,7 +105,7 @@ class Annotators(Hard):
             valid = (each != self.ignore_index)[:, None]
             soft.scatter_add_(1, each.long()[:, None].where(valid, 0), valid.float())
             votes += valid
-        return (soft / votes.clamp_min(1)).masked_fill_(votes == 0, self.ignore_index)
+        return (soft / votes.clamp_min(1)).masked_fill_(votes == 0, IGNORED)
 
 
 class Teacher(Hard):
@@ -142,15 +145,17 @@ class Teacher(Hard):
             )
         valid = target != self.ignore_index
         divergence = self.divergence(logits, answer, valid)
-        has_region = hasattr(loss, "region") and loss.alpha
-        labels = loss.pixel if has_region else loss
+        labels = getattr(loss, "pixel", loss)
         pixel = self.label_share * labels(logits, target) + (1 - self.label_share) * divergence
         parts = {**getattr(labels, "parts", {}), "kl": divergence.detach()}
-        if not has_region:
+        if labels is loss:
             return pixel, parts
-        soft = answer.softmax(dim=1).masked_fill(~valid[:, None], self.ignore_index)
-        region = loss.region(logits, soft)
-        return loss.pixel_weight * pixel + loss.alpha * region, parts | getattr(loss.region, "parts", {})
+        total = loss.pixel_weight * pixel
+        if loss.alpha:
+            soft = answer.softmax(dim=1).masked_fill(~valid[:, None], IGNORED)
+            total = total + loss.alpha * loss.region(logits, soft)
+            parts |= getattr(loss.region, "parts", {})
+        return total, parts
 
     def divergence(self, logits: torch.Tensor, answer: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
         """T² · KL, the mean over valid pixels; 0 when all are ignored."""
@@ -158,6 +163,11 @@ class Teacher(Hard):
         theirs = (answer / self.temperature).log_softmax(dim=1)
         each = F.kl_div(ours, theirs, reduction="none", log_target=True).sum(dim=1)
         return self.temperature**2 * (each * valid).sum() / valid.sum().clamp_min(1)
+
+
+def mark(target: torch.Tensor, ignore_index: int) -> float:
+    """What ignored pixels become: several labels a pixel keep ignore_index, in the channel it stands in."""
+    return ignore_index if target.ndim == 4 else IGNORED
 
 
 def soft_labels(target: torch.Tensor, num_classes: int, ignore_index: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -33,6 +33,8 @@ class SegmentationModel(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         height, width = images.shape[-2:]
+        if images.shape[1] != len(self.scale):  # which would else be spread over the channels without a word
+            raise ValueError(f"images of {images.shape[1]} channels for a network of {len(self.scale)}")
         x = images.to(self.scale.dtype) * self.scale - self.shift
         bottom, right = -height % self.stride, -width % self.stride
         if bottom or right:

@@ -20,7 +20,7 @@ def write_page(file: Path, template: str, **values) -> None:
     text = environment.get_template(template).render(**values)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text, encoding="utf-8")
+        file.write_text(text, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise DiskError(f"cannot be written: {error.strerror}", str(file), "name another place with --out") from error
 

@@ -121,6 +121,7 @@ BROKEN = {
     "wrong value in val": (lambda r: change(r / "val/masks/val2.png", r0=9), "val2.png", "9 (1 pixels)", {}),
     "0 and 255 read as index": (lambda r: every_mask(r, two), "train0.png", "255", {"ignore_index": 254, "num_classes": 2}),
     "0 and 255, 255 ignored": (lambda r: every_mask(r, two), "train0.png", "all masks hold one class", {"num_classes": 2}),
+    "one 0 and 255 mask": (lambda r: save(r / f"{V}.png", two(mask_of(r / f"{V}.png"))), "train1.png", "nothing but 0 and 255, and 255 is ignored", {}),
     "rgb masks read as index": (lambda r: every_mask(r, lambda m: RGB[m]), "train0.png", "a mask of 3 channels", {}),
     "one rgb mask": (lambda r: save(r / f"{V}.png", RGB[mask_of(r / f"{V}.png")]), "train1.png", "3 channels", {}),
     "masks are jpeg": (

@@ -93,7 +93,7 @@ def test_binary_masks(tmp_path):
     grey = saved(tmp_path / "g.png", np.array([[0, 100, 200, 255]], np.uint8))
     assert BinaryMask(255, 127, [], True).read(grey).tolist() == [[0, 0, 1, 1]]
     assert BinaryMask(254, 127, [100], True).read(grey).tolist() == [[0, 254, 1, 1]]
-    with pytest.raises(DataError, match="2 pixels between 0 and 255") as error:
+    with pytest.raises(DataError, match=r"2 pixels between 0 and 255 \(2 values\)") as error:
         BinaryMask(255, None, [], True).read(grey)
     assert "dataset.threshold=127" in error.value.fix
 
@@ -319,3 +319,95 @@ def test_camvid_as_colours_and_as_channels_counts_the_same(tmp_path):
     plain = sum(np.bincount(source.mask(i).ravel(), minlength=12)[:11] for i in range(5))
     assert count_classes(coloured).pixels.tolist() == plain.tolist()
     assert count_classes(several).pixels.tolist() == plain.tolist()
+
+
+def test_a_void_value_in_a_binary_mask_is_not_taken_for_the_class(tmp_path):
+    path = saved(tmp_path / "m.png", np.array([[0, 1, 255]], np.uint8))
+    with pytest.raises(DataError, match=r"1 pixels between 0 and 255 \(value 1\)") as error:
+        BinaryMask(255, None, [], True).read(path)
+    assert "dataset.ignore_values=[255]" in error.value.fix
+    assert BinaryMask(255, None, [255], True).read(path).tolist() == [[0, 1, 255]]
+
+
+def test_bands_as_pages_are_all_read(tmp_path):
+    bands = np.random.default_rng(0).integers(0, 255, (5, 20, 30)).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "i.tif", bands)
+    assert np.array_equal(read_image(tmp_path / "i.tif", channels=5), np.moveaxis(bands, 0, 2))
+    assert image_size(tmp_path / "i.tif") == (20, 30)
+    with pytest.raises(DataError, match="the image has 5 channels, dataset.channels=3"):
+        read_image(tmp_path / "i.tif")
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"remap": {1: 300}}, "1: 300 does not say which class"),
+        ({"remap": {1: "a"}}, "1: 'a' does not say which class"),
+        ({"mask_format": "color", "colors": [1, 2, 3]}, "1 is no colour"),
+        ({"mask_format": "color", "colors": [[0.5, 0, 0]] * 3}, r"\[0.5, 0, 0\] is no colour"),
+        ({"images": "{nope}"}, "the pattern '{nope}' cannot be filled in"),
+        ({"mask_format": "binary"}, "a binary mask has 2 classes, num_classes=3"),
+        ({"mask_format": "channels", "ignore_index": 1}, "several labels a pixel are 0 and 1"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_in_words(tmp_path, settings, text):
+    image_and_mask(tmp_path / "images/a.png", tmp_path / "masks/a.png")
+    with pytest.raises(ConfigError, match=text):
+        Folder(str(tmp_path), "train", 3, splits="ratio", **settings)
+
+
+def test_split_files_of_windows(tmp_path):
+    image_and_mask(tmp_path / "images/a.png", tmp_path / "masks/a.png")
+    (tmp_path / "train.txt").write_text("a\r\n", encoding="utf-8-sig")
+    assert Folder(str(tmp_path), "train", 3, splits="files").names == ["a"]
+    (tmp_path / "train.txt").write_text("a\n", encoding="utf-16")
+    with pytest.raises(ConfigError, match="is not UTF-8 text"):
+        Folder(str(tmp_path), "train", 3, splits="files")
+
+
+def test_an_image_without_any_class_file_is_empty(tmp_path):
+    image_and_mask(tmp_path / "images/a.png", tmp_path / "dent/a.png", mask_values=VALUES % 2)
+    image_and_mask(tmp_path / "images/b.png", tmp_path / "other/b.png")
+    (tmp_path / "hole").mkdir()
+    names = {
+        "class_names": ["dent", "hole"],
+        "background": None,
+        "mask_format": "files",
+        "masks": "../{class}/{stem}.png",
+    }
+    data = Folder(str(tmp_path), "train", 2, splits="ratio", val_ratio=0.0, **names)
+    assert data.mask(1).shape == (2, 4, 2)
+    assert data.mask(1).max() == 0
+    assert count_classes(data, cache=tmp_path / "c").pixels.tolist() == [int((VALUES % 2).sum()), 0]
+
+
+def test_linked_folders_are_followed_once(tmp_path):
+    image_and_mask(tmp_path / "elsewhere/images/x.png", tmp_path / "elsewhere/masks/x.png")
+    image_and_mask(tmp_path / "d/images/a.png", tmp_path / "d/masks/a.png")
+    for part in ("images", "masks"):
+        (tmp_path / "d" / part / "more").symlink_to(tmp_path / "elsewhere" / part)
+        (tmp_path / "d" / part / "loop").symlink_to(tmp_path / "d" / part)
+    assert Folder(str(tmp_path / "d"), "train", 3, splits="ratio", val_ratio=0.0).names == ["a", "more/x"]
+
+
+def test_names_that_are_no_utf_8(tmp_path, segtrain):
+    name = b"na\xefve.png".decode(errors="surrogateescape")
+    for split in ("train", "val"):
+        image_and_mask(
+            tmp_path / "d" / split / "images" / name, tmp_path / "d" / split / "masks" / name, hash(split) % 99
+        )
+    words = ["dataset=folder", f"dataset.root={tmp_path}/d", "dataset.num_classes=3"]
+    done = segtrain("weights", *words)
+    assert done.code == 0, done
+    done = segtrain("check", *words, "--out", tmp_path / "page")
+    assert done.code == 0, done
+    assert "cannot be printed" in done.out
+
+
+def test_annotators_of_different_size_are_named(tmp_path):
+    image_and_mask(tmp_path / "images/a.png", tmp_path / "anna/a.png")
+    saved(tmp_path / "ben/a.png", np.zeros((3, 3), np.uint8))
+    data = Folder(str(tmp_path), "train", 3, splits="ratio", val_ratio=0.0, annotators=["anna", "ben"])
+    with pytest.raises(DataError, match="masks of one image differ in size: 4×2 and 3×3") as error:
+        data.mask(0)
+    assert "ben/a.png" in error.value.where

@@ -16,9 +16,9 @@ from segtrain.class_counts import count_classes
 from segtrain.data.augment import Augment
 from segtrain.data.folder import Folder, majority
 from segtrain.data.loader import Loader
-from segtrain.data.sampling import Uniform
+from segtrain.data.sampling import ForegroundCrops, Uniform
 from segtrain.labels import Annotators, BoundarySmooth, Hard, Smooth, Teacher
-from segtrain.losses import CrossEntropy, Dice, Lovasz, Phased, PixelRegion
+from segtrain.losses import CrossEntropy, Dice, Focal, Lovasz, Phased, PixelRegion
 
 TARGET = torch.tensor([[[0, 0, 1], [0, 255, 1], [2, 2, 2]]], dtype=torch.uint8)
 
@@ -30,7 +30,7 @@ def one_hot(target, classes):
 def test_smooth_by_hand():
     soft = Smooth(num_classes=4, epsilon=0.2).target(TARGET)
     assert soft[0, :, 0, 0].tolist() == pytest.approx([0.85, 0.05, 0.05, 0.05])
-    assert soft[0, :, 1, 1].tolist() == [255] * 4
+    assert soft[0, :, 1, 1].tolist() == [-1] * 4
     several = torch.tensor([1, 0, 255], dtype=torch.uint8).view(1, 3, 1, 1)
     assert Smooth(num_classes=3, epsilon=0.2).target(several).flatten().tolist() == pytest.approx([0.9, 0.1, 255])
 
@@ -77,7 +77,7 @@ def test_several_labels_a_pixel_have_borders_in_their_own_channel():
 def test_annotators_by_hand():
     masks = torch.tensor([[0, 1, 255, 255], [0, 2, 1, 255], [1, 2, 1, 255]], dtype=torch.uint8).view(1, 3, 1, 4)
     soft = Annotators(num_classes=3).target(masks)[0, :, 0]
-    expected = [[2 / 3, 0, 0, 255], [1 / 3, 1 / 3, 1, 255], [0, 2 / 3, 0, 255]]
+    expected = [[2 / 3, 0, 0, -1], [1 / 3, 1 / 3, 1, -1], [0, 2 / 3, 0, -1]]
     torch.testing.assert_close(soft, torch.tensor(expected))
 
 
@@ -254,3 +254,60 @@ def test_learning_from_a_teacher_s_run(segtrain, tmp_path):
     done = segtrain("labels=teacher", "labels.teacher.run=nowhere")
     assert done.code == 2
     assert "nowhere holds no run" in done.err
+
+
+@pytest.mark.parametrize("ignore_index", [0, 1, 255])
+def test_ignored_pixels_are_those_of_the_mask_whatever_their_value(ignore_index):
+    """0 and 1 are shares of a class in soft labels: they cannot mark what is ignored."""
+    torch.manual_seed(0)
+    target = torch.randint(0, 3, (2, 12, 12))
+    target[:, :3] = ignore_index
+    logits = torch.randn(2, 3, 12, 12)
+    annotated = torch.stack([target, target], dim=1)
+    for kind, masks in ((Smooth, target), (BoundarySmooth, target), (Annotators, annotated)):
+        soft = kind(num_classes=3, ignore_index=ignore_index).target(masks)
+        assert torch.equal((soft < 0).any(dim=1), target == ignore_index)
+    soft = Annotators(num_classes=3, ignore_index=ignore_index).target(annotated)
+    for loss in (CrossEntropy(ignore_index=ignore_index), Dice(ignore_index=ignore_index)):
+        torch.testing.assert_close(loss(logits, soft), loss(logits, target))
+    total = CrossEntropy(ignore_index=ignore_index).total_weight
+    assert total(soft) == total(target)
+
+
+@pytest.mark.parametrize("value", [5.0, float("nan")])
+def test_soft_labels_that_are_no_shares_are_refused(value):
+    soft = torch.zeros(2, 3, 4, 4)
+    soft[1, 2, 0, 0] = value
+    with pytest.raises(ValueError, match=r"is not from 0 to 1 .* 1 values, the first in image 1"):
+        Dice()(torch.zeros(2, 3, 4, 4), soft)
+
+
+def test_two_pixel_losses_in_one_are_their_sum():
+    logits, target = torch.randn(2, 3, 6, 6), torch.randint(0, 3, (2, 6, 6))
+    for one, other in ((CrossEntropy(), Focal()), (Focal(), CrossEntropy()), (Focal(gamma=1.0), Focal(gamma=3.0))):
+        torch.testing.assert_close(PixelRegion(one, other)(logits, target), one(logits, target) + other(logits, target))
+
+
+def test_every_phase_is_tried_before_training(segtrain):
+    done = segtrain("loss=phased", "labels=smooth")
+    assert done.code == 2, done
+    assert "Lovasz(activation=softmax) takes hard labels only" in done.err
+
+
+def test_a_teacher_of_other_classes_is_refused_before_training(segtrain, folder_dataset):
+    words = ["trainer.max_steps=1", "trainer.val_batches=1"]
+    data = ["dataset=folder", f"dataset.root={folder_dataset}", "dataset.num_classes=3", "augment.size=[32,32]"]
+    assert segtrain(*data, *words, "hydra.run.dir=teacher").code == 0
+    done = segtrain(*data, *words, "labels=teacher", "labels.teacher.run=teacher", "dataset.class_names=[a,b,c]")
+    assert done.code == 2
+    assert "the teacher knows class 0, class 1, class 2, the dataset has a, b, c" in done.err
+
+
+def test_annotators_and_centred_crops(annotated_folder):
+    dataset = Folder(str(annotated_folder), "train", num_classes=3, annotators=["masks", "ben"])
+    batches = Loader(batch_size=6, workers=0).train(
+        dataset, Augment(size=[5, 5]), ForegroundCrops(share=1.0), count_classes(dataset), seed=0, annotated=True
+    )
+    for epoch in range(5):
+        _, target, _ = next(iter(batches.epoch(epoch)))
+        assert (target > 0).flatten(1).any(dim=1).all()

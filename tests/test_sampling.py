@@ -17,7 +17,7 @@ from segtrain.data.folder import Folder
 from segtrain.data.loader import EpochOrder, Loader, _by_size, _TrainSamples
 from segtrain.data.sampling import ForegroundCrops, RareClasses, Uniform
 from segtrain.data.shapes import Shapes
-from segtrain.errors import DataError
+from segtrain.errors import ConfigError, DataError
 
 
 def counts_of(per_image, background=0):
@@ -161,14 +161,17 @@ def stream(workers, method, persistent):
 
 
 def test_the_stream_of_samples_does_not_depend_on_the_workers():
-    """1,000 samples, 5 epochs, 0, 1, 4 workers, forked or spawned, kept or not: 5,000 distinct draws, all equal."""
+    """1,000 samples, 5 epochs, 0, 1, 4 workers, forked or spawned, kept or not: 5,000 distinct draws, all equal.
+
+    But for 4 spawned workers that are not kept, which is 20 starts of an interpreter with torch.
+    """
     alone = stream(0, None, False)
     assert len(alone) == len(set(alone)) == SAMPLES * EPOCHS
     for workers in (1, 4):
         for method in ("fork", "spawn"):
             for persistent in (True, False):
                 if method == "spawn" and not persistent and workers == 4:
-                    continue  # 20 starts of an interpreter with torch: the same code path as with one worker
+                    continue
                 assert stream(workers, method, persistent) == alone, (workers, method, persistent)
 
 
@@ -279,3 +282,19 @@ def test_flips_are_independent_of_each_other():
     augment = Augment(horizontal_flip=0.5, vertical_flip=0.5)
     seen = Counter(int(augment(np.zeros((2, 2, 3), np.uint8), mask, (s,))[1][0, 0]) for s in range(400))
     assert min(seen[v] for v in range(4)) > 60
+
+
+def test_centred_crops_of_whole_images_are_refused():
+    data = Shapes("train", [32, 32], train_images=4)
+    for sampling in (ForegroundCrops(), RareClasses(centred=0.5)):
+        with pytest.raises(ConfigError, match="crops cannot be centred on foreground when whole images are taken"):
+            Loader(workers=0).train(data, Augment(), sampling, count_classes(data), 0)
+
+
+def test_skipped_masks_are_not_images_without_foreground(big_folder, tmp_path, caplog):
+    (big_folder / "train/masks/007.png").write_bytes(b"")
+    data = Folder(str(big_folder), "train", 2, on_error="skip")
+    for _ in range(2):  # the second time from the cache, where a skipped mask is not
+        assert count_classes(data, cache=tmp_path / "cache").num_empty == 0
+        assert "007.png" in caplog.text
+        caplog.clear()

@@ -20,12 +20,13 @@ from segtrain.tables import share, table
 
 def main(words: list[str]) -> int:
     parser = get_args_parser()
+    parser.prog = "segtrain check"
     parser.add_argument("--out", type=Path, metavar="DIR", help="write check.html there")
     arguments = parser.parse_args(words)
     cfg = without_hydra(compose(arguments.overrides, arguments.config_dir, arguments.config_name))
     check_config(cfg)
     reports = check_dataset(datasets(cfg), cfg.augment.get("size"), progress=True)
-    print(text(reports))
+    print(text(reports).encode(errors="backslashreplace").decode())  # names need not be UTF-8
     if arguments.out is not None:
         write_html(reports, arguments.out / "check.html", cfg.dataset._target_)
         print(f"\nwritten to {arguments.out / 'check.html'}")
@@ -112,7 +113,7 @@ def sizes(report: SplitReport) -> str:
 def write_html(reports: list[SplitReport], file: Path, target: str) -> None:
     train = reports[0]
     weights = None
-    if train.readable and not train.dataset.multilabel and train.pixels.any():
+    if train.readable and train.pixels.any():
         counts = summed(counts_rows(train), train.dataset)
         names, rows = weights_rows(counts)
         weights = {"names": names, "rows": rows, "advice": recommendation(counts)}
@@ -149,7 +150,8 @@ def samples(report: SplitReport, count: int = 6):
         image, mask = panels.as_rgb(dataset.image(sample.index)), dataset.mask(sample.index)
         mask = mask.transpose(2, 0, 1) if dataset.multilabel else mask
         colours = panels.colour_mask(mask, dataset.num_classes, dataset.background)
-        shown = (image * 0.5 + colours * 0.5).astype(np.uint8)
+        there = colours.any(axis=2, keepdims=True)  # the background is black: leave the image as it is
+        shown = np.where(there, image * 0.5 + colours * 0.5, image).astype(np.uint8)
         present = ", ".join(n for n, p in zip(dataset.class_names, sample.pixels, strict=True) if p)
         caption = f"{report.name}: {dataset.names[sample.index]}: {present}"
         yield caption, inline(panels.side_by_side([image, shown]), 720)

@@ -97,7 +97,7 @@ def check_counts(counts: ClassCounts) -> None:
             f"the training masks hold {there} class{'es' * (there != 1)} ({only}) and {counts.ignored_pixels:,} ignored "
             "pixels: there is nothing to tell apart",
             "the train split",
-            "masks of 0 and 255 need their 255 changed to 1; otherwise look at dataset.ignore_index and num_classes",
+            "masks of 0 and 255: dataset.mask_format=binary; otherwise look at dataset.ignore_index and num_classes",
         )
     if absent:
         log.warning(f"no training pixel of {', '.join(absent)}: it cannot be learned, and any weighting gives it 0")

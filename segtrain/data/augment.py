@@ -49,32 +49,27 @@ class Augment:
         self.size, self.ignore_index = size, ignore_index
         before = [A.RandomScale((1 / (1 + scale) - 1, scale), p=1.0)] if scale else []
         before += [A.Rotate(limit=rotate, fill=0, fill_mask=ignore_index, p=0.5)] if rotate else []
-        steps = [A.HorizontalFlip(p=horizontal_flip)] if horizontal_flip else []
-        steps += [A.VerticalFlip(p=vertical_flip)] if vertical_flip else []
-        steps += [A.RandomRotate90(p=rotate_90)] if rotate_90 else []
-        if (brightness or contrast) and not (saturation or hue):
-            steps.append(A.RandomBrightnessContrast(brightness, contrast, p=0.8))
-        if saturation or hue:
-            steps.append(
-                A.ColorJitter(
-                    (1 - brightness, 1 + brightness),
-                    (1 - contrast, 1 + contrast),
-                    (1 - saturation, 1 + saturation),
-                    (-hue / 2, hue / 2),
-                    p=0.8,
-                )
-            )
-        steps += [A.GaussNoise(std_range=(0, noise), p=0.3)] if noise else []
-        steps += [A.GaussianBlur(p=blur)] if blur else []
+        flips = [A.HorizontalFlip(p=horizontal_flip)] if horizontal_flip else []
+        flips += [A.VerticalFlip(p=vertical_flip)] if vertical_flip else []
+        flips += [A.RandomRotate90(p=rotate_90)] if rotate_90 else []
+        noises = [A.GaussNoise(std_range=(0, noise), p=0.3)] if noise else []
+        noises += [A.GaussianBlur(p=blur)] if blur else []
+        light, light_of_bands = [], []
+        if brightness or contrast or saturation or hue:
+            ranges = [(1 - change, 1 + change) for change in (brightness, contrast, saturation)]
+            light = [A.ColorJitter(*ranges, (-hue / 2, hue / 2), p=0.8)]  # of grey and of colour
+            light_of_bands = [A.RandomBrightnessContrast(brightness, contrast, brightness_by_max=False, p=0.8)]
         self._colour = bool(saturation or hue)
-        self._before, self._after = (A.Compose(part) if part else None for part in (before, steps))
+        self._before = _composed(before)
+        self._after, self._after_bands = _composed(flips + light + noises), _composed(flips + light_of_bands + noises)
 
     def __call__(
-        self, image: np.ndarray, mask: np.ndarray, seed: tuple[int, ...], centre: int = -1
+        self, image: np.ndarray, mask: np.ndarray, seed: tuple[int, ...], centre: int = -1, annotated: bool = False
     ) -> tuple[np.ndarray, np.ndarray]:
         """uint8 [H, W, channels] and mask [H, W] or [H, W, C], the same draws for the same seed in any process.
 
         With `centre` the crop is centred on a random pixel of that class, where it has one, or as near as it fits.
+        `annotated` says that the channels of the mask are annotators, not classes.
 
         Raises ConfigError for a change of colours of an image that has none.
         """
@@ -88,10 +83,10 @@ class Augment:
         image, mask = _applied(self._before, image, mask, rng)
         if self.size is not None:
             image, mask = self._padded(image, mask, rng)
-            top, left = self._corner(mask, centre, rng)
+            top, left = self._corner(mask, centre, annotated, rng)
             window = slice(top, top + self.size[0]), slice(left, left + self.size[1])
             image, mask = image[window], mask[window]
-        return _applied(self._after, image, mask, rng)
+        return _applied(self._after if image.shape[2] in (1, 3) else self._after_bands, image, mask, rng)
 
     def _padded(self, image: np.ndarray, mask: np.ndarray, rng: np.random.Generator):
         """At least as large as the crop, with the image anywhere in it."""
@@ -103,16 +98,26 @@ class Augment:
         image = np.pad(image, [*around, (0, 0)])
         return image, np.pad(mask, around + [(0, 0)] * (mask.ndim - 2), constant_values=self.ignore_index)
 
-    def _corner(self, mask: np.ndarray, centre: int, rng: np.random.Generator) -> tuple[int, int]:
+    def _corner(self, mask: np.ndarray, centre: int, annotated: bool, rng: np.random.Generator) -> tuple[int, int]:
         """Top and left of the crop."""
         room = np.array(mask.shape[:2]) - self.size
         if centre >= 0:
-            places = np.flatnonzero(mask == centre if mask.ndim == 2 else mask[..., centre] == 1)
+            if annotated:
+                there = (mask == centre).any(axis=2)
+            else:
+                there = mask == centre if mask.ndim == 2 else mask[..., centre] == 1
+            places = np.flatnonzero(there)
             if len(places):
                 pixel = np.unravel_index(places[rng.integers(len(places))], mask.shape[:2])
                 top, left = np.clip(np.array(pixel) - np.array(self.size) // 2, 0, room)
                 return int(top), int(left)
         return int(rng.integers(room[0] + 1)), int(rng.integers(room[1] + 1))
+
+
+def _composed(steps: list):
+    import albumentations as A
+
+    return A.Compose(steps) if steps else None
 
 
 def _applied(pipeline, image: np.ndarray, mask: np.ndarray, rng: np.random.Generator):

@@ -82,7 +82,15 @@ def list_files(
     where = _MaskPlaces(masks, kinds, kind, place, folders)
     candidates = _candidates(folders[0], stem_suffix, where, found)
     names = _names_of_split(
-        root, split, splits, split_file.format(split=place), candidates, found, val_ratio, folds, fold
+        root,
+        split,
+        splits,
+        _filled(split_file, "dataset.split_file", split=place),
+        candidates,
+        found,
+        val_ratio,
+        folds,
+        fold,
     )
     for name in names:
         files = where.of(name, candidates[name], stem_suffix)
@@ -101,7 +109,19 @@ def list_files(
 
 def hash_share(name: str) -> float:
     """A number in [0, 1) that depends on the name alone, so that a file stays in its split when others are added."""
-    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big") / 2**64
+    code = name.encode(errors="surrogateescape")  # a name that is no UTF-8 is a name
+    return int.from_bytes(hashlib.blake2b(code, digest_size=8).digest(), "big") / 2**64
+
+
+def _filled(pattern: str, key: str, **words: str) -> str:
+    """A pattern with its words in braces filled in. Raises ConfigError."""
+    try:
+        return pattern.format(**words)
+    except (KeyError, IndexError, ValueError) as error:
+        known = ", ".join(f"{{{word}}}" for word in words)
+        raise ConfigError(
+            f"the pattern {pattern!r} cannot be filled in: {error}", key, f"it may hold {known}"
+        ) from error
 
 
 class _MaskPlaces:
@@ -126,19 +146,13 @@ class _MaskPlaces:
         stem = image.stem.removesuffix(stem_suffix)
         return [self._by_pattern(image.parent, stem, kind) for kind in self.kinds or [""]]
 
-    def expected(self, name: str) -> str:
-        return str(self.folders[0] / f"{name}.png") if self.pattern is None else self.pattern
+    def expected(self, name: str, number: int) -> str:
+        """Where the mask of a name was looked for."""
+        return str(self.folders[number] / f"{name}.png") if self.pattern is None else self.pattern
 
     def _by_pattern(self, folder: Path, stem: str, kind: str) -> Path | None:
         words = {"stem": stem, "split": self.split, "folder": folder.name, self.kind: kind}
-        try:
-            text = self.pattern.format(**words)
-        except (KeyError, IndexError, ValueError) as error:
-            raise ConfigError(
-                f"the pattern {self.pattern!r} cannot be filled in: {error}",
-                "dataset.masks",
-                "it may hold {stem}, {split}, {folder} (of the image) and {class} or {annotator}",
-            ) from error
+        text = _filled(self.pattern, "dataset.masks", **words)
         path = Path(os.path.normpath(folder / text))
         if path.suffix != ".*":
             return path if os.path.lexists(path) else None
@@ -149,7 +163,7 @@ def _image_folders(root: Path, place: str, splits: str, images: str | None, mask
     """The folder of the images, and when no pattern says where masks are, the folders of the masks."""
     mask_folders = (kinds or ["masks"]) if masks is None else []
     if images is not None:
-        chosen = root / images.format(split=place)
+        chosen = root / _filled(images, "dataset.images", split=place)
         layouts = [[chosen, *(chosen.parent / folder for folder in mask_folders)]]
     elif splits == "folders":
         parts = ["images", *mask_folders]
@@ -171,7 +185,12 @@ def _image_folders(root: Path, place: str, splits: str, images: str | None, mask
 def _by_name(folder: Path, suffixes: tuple[str, ...]) -> dict[str, list[Path]]:
     """Files with one of the suffixes at any depth, by their path below the folder without suffix."""
     found: dict[str, list[Path]] = {}
-    for parent, folders, files in os.walk(folder):
+    walked: set[str] = set()
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(parent)) in walked:  # a link to a folder above
+            folders.clear()
+            continue
+        walked.add(real)
         folders[:] = sorted(f for f in folders if not f.startswith("."))
         for file in sorted(files):
             path = Path(parent, file)
@@ -198,7 +217,11 @@ def _candidates(folder: Path, stem_suffix: str, where: _MaskPlaces, found: FileL
             found.findings.append(
                 Finding("error", f"two files with the stem {name!r}", [str(p) for p in paths], "rename or remove one")
             )
-        images[name.removesuffix(stem_suffix)] = paths[0]
+        short = name.removesuffix(stem_suffix)
+        if short in images:
+            both = [str(images[short]), str(paths[0])]
+            found.findings.append(Finding("error", f"two images with the stem {short!r}", both, "rename one"))
+        images[short] = paths[0]
     for listed_masks in where.listed:
         for name, paths in listed_masks.items():
             if len(paths) > 1:
@@ -225,7 +248,11 @@ def _names_of_split(root, split, splits, split_file, images, found, val_ratio, f
 def _names_in_file(file: Path, images: dict[str, Path], found: FileLists) -> list[str]:
     if not file.is_file():
         raise ConfigError(f"no split file {file}", "dataset.splits=files", "write one with a stem a line")
-    lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError("the split file is not UTF-8 text", str(file), "save it as UTF-8") from error
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     names: dict[str, int] = {}
     lost, outside = [], []
     for line in lines:
@@ -253,29 +280,13 @@ def _names_in_file(file: Path, images: dict[str, Path], found: FileLists) -> lis
 
 def _check_masks(found: FileLists, where: _MaskPlaces, all_names: set[str] | None) -> None:
     """Every image has a mask; with `all_names`, no mask is left without an image."""
-    some_are_enough = where.kind == "class" and where.kinds is not None
-    for number in range(len(found.masks[0]) if found.masks else 0):
-        missing = [
-            (name, image)
-            for name, image, files in zip(found.names, found.images, found.masks, strict=True)
-            if (not any(files) if some_are_enough else files[number] is None)
-        ]
-        if missing:
-            names = [name for name, _ in missing]
-            folder = where.folders[number] if where.folders else found.images[0].parent
-            lossy = where.folders and any((folder / f"{names[0]}{s}").exists() for s in LOSSY_SUFFIXES)
-            found.findings.append(
-                Finding(
-                    "error",
-                    f"{len(names)} images without a mask: {_few(names)}",
-                    [str(folder), *(str(image) for _, image in missing)],
-                    "masks must not be JPEG, which changes class values: save them as PNG"
-                    if lossy
-                    else f"add the missing masks ({where.expected(names[0])}), or remove the images",
-                )
-            )
-        if some_are_enough:
-            break
+    if where.kind == "class" and where.kinds is not None:  # a class without a file is nowhere in the image
+        if found.masks and not any(any(files) for files in found.masks):
+            expected = where.expected(found.names[0], 0)
+            found.findings.append(Finding("error", "no image has a mask of any class", [expected], "see dataset.masks"))
+    else:
+        for number in range(len(found.masks[0]) if found.masks else 0):
+            _check_one_kind(found, where, number)
     lossy = [str(f) for files in found.masks for f in files if f is not None and f.suffix.lower() in LOSSY_SUFFIXES]
     if lossy:
         found.findings.append(
@@ -292,6 +303,27 @@ def _check_masks(found: FileLists, where: _MaskPlaces, all_names: set[str] | Non
                     "add the missing files, or remove their partners",
                 )
             )
+
+
+def _check_one_kind(found: FileLists, where: _MaskPlaces, number: int) -> None:
+    """Every image has the mask, or that of annotator `number`."""
+    pairs = zip(found.names, found.images, found.masks, strict=True)
+    missing = [(name, image) for name, image, files in pairs if files[number] is None]
+    if not missing:
+        return
+    names = [name for name, _ in missing]
+    folder = where.folders[number] if where.folders else found.images[0].parent
+    lossy = where.folders and any((folder / f"{names[0]}{s}").exists() for s in LOSSY_SUFFIXES)
+    found.findings.append(
+        Finding(
+            "error",
+            f"{len(names)} images without a mask: {_few(names)}",
+            [str(folder), *(str(image) for _, image in missing)],
+            "masks must not be JPEG, which changes class values: save them as PNG"
+            if lossy
+            else f"add the missing masks ({where.expected(names[0], number)}), or remove the images",
+        )
+    )
 
 
 def _check_places(found: FileLists, root: Path) -> None:

@@ -13,7 +13,7 @@ from segtrain.data.image_files import image_size, orientation, read_image
 from segtrain.data.mask_formats import BinaryMask, ChannelMask, ClassFiles, ColorMask, IndexMask
 from segtrain.errors import ConfigError, DataError
 
-Several = Annotated[list[str], Range("two or more names", lambda v: len(set(v)) > 1)]
+Several = Annotated[list[str], Range("2 to 30 different names", lambda v: 1 < len(set(v)) == len(v) <= 30)]
 ValueRange = Annotated[list[float], Range("[low, high], low < high", lambda v: len(v) == 2 and v[0] < v[1])]
 
 
@@ -87,6 +87,10 @@ class Folder:
         self.channels, self.image_range, self.exif, self.on_error = channels, image_range, exif == "apply", on_error
         self.format = self._format(mask_format, remap, ignore_values, colors, ignore_colors, threshold)
         self.multilabel = self.format.multilabel
+        if self.multilabel and ignore_index < 2:
+            raise ConfigError(
+                f"ignore_index={ignore_index}: several labels a pixel are 0 and 1", "dataset.ignore_index", "use 255"
+            )
         self.num_annotators = len(annotators or [""])
         if annotators and self.multilabel:
             raise ConfigError("annotators are for one label a pixel", "dataset.annotators", "leave it null")
@@ -117,11 +121,22 @@ class Folder:
     def mask(self, index: int) -> np.ndarray:
         if self.num_annotators > 1:
             return majority(self.annotated_mask(index), self.ignore_index)
+        if not any(self.masks[index]):  # a file per class, and none of them
+            return np.zeros((*self.size(index), self.num_classes), dtype=np.uint8)
         return self.format.read(self._place(index))
 
     def annotated_mask(self, index: int) -> np.ndarray:
         """uint8 [H, W, A]: the mask of each annotator."""
-        return np.stack([self.format.read(file) for file in self.masks[index]], axis=2)
+        masks = [self.format.read(file) for file in self.masks[index]]
+        for file, mask in zip(self.masks[index], masks, strict=True):
+            if mask.shape != masks[0].shape:
+                raise DataError(
+                    f"masks of one image differ in size: {masks[0].shape[1]}×{masks[0].shape[0]} and "
+                    f"{mask.shape[1]}×{mask.shape[0]} (width × height)",
+                    f"{self.masks[index][0]} and {file}",
+                    "make all the same size",
+                )
+        return np.stack(masks, axis=2)
 
     def mask_histogram(self, index: int) -> np.ndarray:
         if self.num_annotators == 1 and isinstance(self.format, IndexMask):
@@ -148,7 +163,7 @@ class Folder:
         return turn != 1 and any(orientation(file) != turn for file in self.masks[index] if file is not None)
 
     def mask_file(self, index: int) -> str:
-        return str(next(file for file in self.masks[index] if file is not None))
+        return str(next((file for file in self.masks[index] if file is not None), self.images[index]))
 
     def mask_key(self, index: int) -> str:
         """The masks' content, and the size of the image file: a replaced image is checked against its mask again."""
@@ -191,6 +206,13 @@ class Folder:
                 f"mask_format={name} does not read {', '.join(idle)}", "dataset.mask_format", f"it reads {used}"
             )
         if name == "index":
+            for value, label in (remap or {}).items():
+                if not (type(value) is type(label) is int and value >= 0 and 0 <= label <= 255):
+                    raise ConfigError(
+                        f"{value!r}: {label!r} does not say which class a mask value is",
+                        "dataset.remap",
+                        "give {VALUE: CLASS}, whole numbers, for example {255: 1}",
+                    )
             return IndexMask(self.ignore_index, remap, list(ignore_values), self.exif)
         if name == "color":
             if colors is None or len(colors) != self.num_classes:
@@ -201,6 +223,12 @@ class Folder:
                 )
             return ColorMask(colors, ignore_colors, self.ignore_index, self.class_names, self.exif)
         if name == "binary":
+            if self.num_classes != 2:
+                raise ConfigError(
+                    f"a binary mask has 2 classes, num_classes={self.num_classes}",
+                    "dataset.mask_format=binary",
+                    "set dataset.num_classes=2: background and the class",
+                )
             return BinaryMask(self.ignore_index, threshold, list(ignore_values), self.exif)
         return (ChannelMask if name == "channels" else ClassFiles)(self.num_classes, threshold, self.exif)
 

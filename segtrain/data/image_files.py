@@ -29,6 +29,10 @@ def read_image(
     if path.suffix.lower() != ".npy" and not (value_range and _is_deep_colour_png(path)):
         try:
             with open_image(path) as file:
+                if getattr(file, "n_frames", 1) > 1:
+                    raise UnidentifiedImageError  # bands as pages
+                if value_range is not None and file.mode in ("P", "PA"):
+                    raise DataError("a palette image has no values to scale", str(path), "set dataset.image_range=null")
                 if file.mode in ("1", "L", "P", "LA", "PA", "RGB", "RGBA", "CMYK", "YCbCr") and value_range is None:
                     file = upright(load(file, path), exif)
                     if channels in (1, 3):
@@ -36,7 +40,7 @@ def read_image(
                         pixels = np.array(file if file.mode == wanted else file.convert(wanted))
                         return pixels[..., None] if channels == 1 else pixels
         except UnidentifiedImageError:
-            pass  # a TIFF of other than 1, 3 or 4 bands
+            pass  # a TIFF of other than 1, 3 or 4 bands, or with bands as pages
     return _fitted(_as_bytes(read_values(path, exif), value_range, path), channels, path)
 
 
@@ -53,12 +57,16 @@ def read_values(path: Path, exif: bool = True) -> np.ndarray:
         return values[..., [2, 1, 0, *range(3, values.shape[2])]]
     try:
         with open_image(path) as file:
+            if getattr(file, "n_frames", 1) > 1:
+                raise UnidentifiedImageError
             file = load(file, path)
             if file.mode in ("CMYK", "YCbCr", "LAB", "HSV"):
                 file = file.convert("RGB")
             values = np.asarray(upright(file, exif))
             return values.astype(np.uint8) if values.dtype == bool else values
     except UnidentifiedImageError:
+        if path.suffix.lower() not in (".tif", ".tiff"):
+            raise DataError("several pictures in one file", str(path), "save one picture a file") from None
         return _read_tiff(path)
 
 
@@ -134,7 +142,7 @@ def _read_tiff(path: Path, header_only: bool = False) -> np.ndarray:
         with tifffile.TiffFile(path) as file:
             series = file.series[0]
             values = np.broadcast_to(np.uint8(0), series.shape) if header_only else series.asarray()
-            planar = series.axes in ("SYX", "CYX", "QYX", "IYX")
+            planar = len(series.shape) == 3 and not series.axes.endswith("S")  # pages, or planes, of bands
     except Exception as error:  # tifffile raises errors of many kinds for broken files
         raise DataError(f"cannot be decoded: {error}", str(path), "replace or remove the file") from error
     if values.ndim not in (2, 3):

@@ -49,6 +49,12 @@ class Loader:
         """
         if augment.size is None:
             _check_equal_sizes(dataset)
+            if getattr(sampling, "centred", 0):
+                raise ConfigError(
+                    "crops cannot be centred on foreground when whole images are taken",
+                    f"sampling ({type(sampling).__name__}), augment.size=null",
+                    "set a crop, for example augment.size=[256,256]",
+                )
         dataset = EveryAnnotator(dataset) if annotated else dataset
         dataset = InMemory(dataset) if self.cache == "ram" else dataset
         order = EpochOrder(counts, self.batch_size, sampling, seed)
@@ -216,6 +222,7 @@ class InMemory(View):
 class _TrainSamples:
     def __init__(self, dataset: SegmentationDataset, augment, seed: int):
         self._dataset, self._augment, self._seed = dataset, augment, seed
+        self._annotated = hasattr(dataset, "mask_channels")
 
     def __getitem__(self, key: tuple[int, int, int, int]):
         epoch, index, repeat, centre = key
@@ -226,7 +233,9 @@ class _TrainSamples:
             try:
                 image, mask = _read(self._dataset, place)
                 seed = (self._seed, epoch, index, *([repeat] if repeat else []))
-                image, mask = self._augment(image, mask, seed=seed, centre=centre if shift == 0 else -1)
+                image, mask = self._augment(
+                    image, mask, seed=seed, centre=centre if shift == 0 else -1, annotated=self._annotated
+                )
                 return _to_tensors(image, mask, place), errors
             except SegtrainError as error:
                 errors.append(error)

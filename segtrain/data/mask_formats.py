@@ -80,7 +80,7 @@ class ColorMask:
         self.class_names, self.exif = class_names, exif
         self.codes: list[tuple[int, int]] = []
         for label, given in [*enumerate(colors), *((ignore_index, [c]) for c in ignore_colors)]:
-            several = given if given and not isinstance(given[0], int) else [given]
+            several = given if isinstance(given, list) and given and isinstance(given[0], list) else [given]
             self.codes += [(_code(color), label) for color in several]
         repeated = {code for code, _ in self.codes if [c for c, _ in self.codes].count(code) > 1}
         if repeated:
@@ -99,7 +99,11 @@ class ColorMask:
         labels = _color_table(tuple(self.codes))[codes]
         unknown = labels < 0
         if unknown.any():
-            raise DataError(self._unknown(codes[unknown]), str(path), "correct the mask, or dataset.colors")
+            raise DataError(
+                self._unknown(codes[unknown]),
+                str(path),
+                "correct the mask, or dataset.colors; what is no class: dataset.ignore_colors",
+            )
         return labels.astype(np.uint8)
 
     def _unknown(self, codes: np.ndarray) -> str:
@@ -181,15 +185,20 @@ class ClassFiles:
 
 def two_values(values: np.ndarray, threshold: int | None, path: Path) -> np.ndarray:
     """uint8, 1 where a value is above `threshold`; without one, where it is not 0, and only one other value is allowed."""
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise DataError(f"a mask of {values.dtype} values, some NaN or infinite", str(path), "save whole numbers")
     if threshold is not None:
         return (values > threshold).astype(np.uint8)
     highest = values.max(initial=0)
     grey = (values != 0) & (values != highest)
     if grey.any():
+        between = np.unique(values[grey])
+        hint = f"say where the class begins: dataset.threshold={int(highest) // 2} takes what is above"
+        if len(between) == 1:
+            hint += f"; when {highest} is to be ignored: dataset.ignore_values=[{highest}]"
+        what = f"value {between[0]}" if len(between) == 1 else f"{len(between)} values"
         raise DataError(
-            f"a binary mask with {int(grey.sum())} pixels between 0 and {highest}",
-            str(path),
-            f"say where the class begins: dataset.threshold={int(highest) // 2} takes what is above",
+            f"a binary mask with {int(grey.sum())} pixels between 0 and {highest} ({what})", str(path), hint
         )
     return (values != 0).astype(np.uint8)
 
@@ -216,8 +225,9 @@ def _colours(path: Path, exif: bool) -> np.ndarray:
 
 
 def _code(color) -> int:
-    if len(color) != 3 or not all(isinstance(v, int) and 0 <= v <= 255 for v in color):
-        raise ConfigError(f"{list(color)} is no colour", "dataset.colors", "give [r,g,b], each 0 to 255, per class")
+    numbers = color if isinstance(color, list | tuple) else []
+    if len(numbers) != 3 or not all(isinstance(v, int) and 0 <= v <= 255 for v in numbers):
+        raise ConfigError(f"{color!r} is no colour", "dataset.colors", "give [r,g,b], each 0 to 255, per class")
     return color[0] << 16 | color[1] << 8 | color[2]
 
 

@@ -100,7 +100,7 @@ class ForegroundCrops(Uniform):
 
     @checked
     def __init__(self, share: Fraction = 0.33):
-        self.share = share
+        self.share = self.centred = share
 
     def __call__(self, counts: ClassCounts, seed: int, epoch: int) -> Epoch:
         rng = np.random.default_rng([seed, epoch])

@@ -5,6 +5,7 @@ from torch import nn
 
 from segtrain.arguments import FractionBelowOne, Label, NonNegative, Weights, checked
 from segtrain.losses.tables import Request, Table, softmax_table
+from segtrain.losses.targets import is_ignored
 
 
 class CrossEntropy(nn.Module):
@@ -85,7 +86,7 @@ class Focal(nn.Module):
 
 def total_label_weight(target: torch.Tensor, class_weights: torch.Tensor | None, ignore_index: int) -> torch.Tensor:
     """Sum of the weights of the labels [N,H,W]; of soft labels [N,C,H,W], each class's share counts."""
-    valid = target != ignore_index
+    valid = target != ignore_index if target.ndim == 3 else ~is_ignored(target, ignore_index)
     if class_weights is None:
         return valid.sum() if target.ndim == 3 else (target * valid).sum()
     if target.ndim == 3:

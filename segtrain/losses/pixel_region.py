@@ -30,7 +30,9 @@ class PixelRegion(nn.Module):
         if len(ignored) > 1:
             raise ValueError(f"PixelRegion: the two losses differ in ignore_index: {sorted(ignored)}")
         self.activation = kinds.pop() if kinds else None
-        self.shared = hasattr(pixel, "from_table") and hasattr(region, "from_table")
+        # Two pixel losses may want the one column of the table that is theirs with different exponents.
+        two_pixel_losses = hasattr(region, "total_weight")
+        self.shared = hasattr(pixel, "from_table") and hasattr(region, "from_table") and not two_pixel_losses
         self.parts: dict[str, torch.Tensor] = {}
 
     def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

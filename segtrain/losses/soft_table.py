@@ -3,7 +3,7 @@
 import torch
 from torch.autograd.function import once_differentiable
 
-from segtrain.losses.targets import work_dtype
+from segtrain.losses.targets import is_ignored, work_dtype
 from segtrain.losses.tiles import pixel_sum, tiles, zeros
 
 
@@ -68,5 +68,5 @@ class SoftTable(torch.autograd.Function):
 def _soft_labels(labels: torch.Tensor, ignore_index: int, dtype: torch.dtype):
     """Labels [C,T], ignored pixels 0; and 1 for valid, 0 for ignored pixels [T] (None: all are valid)."""
     y = labels.to(dtype)
-    ignored = (y == ignore_index).any(dim=0)
+    ignored = is_ignored(y, ignore_index).any(dim=0)
     return (y.masked_fill(ignored, 0), (~ignored).to(dtype)) if ignored.any() else (y, None)

@@ -54,13 +54,17 @@ class Table:
 
 @torch.compiler.disable
 def softmax_table(logits: torch.Tensor, target: torch.Tensor, ignore_index: int, request: Request) -> Table:
-    """Table of class indices [N,H,W], or of soft labels [N,C,H,W] (pixels whose values are ignore_index: ignored)."""
+    """Table of class indices [N,H,W], or of soft labels [N,C,H,W].
+
+    Soft: pixels with a negative value are ignored, and with ignore_index, unless that is 0 or 1.
+    """
     if is_hard(logits, target):
         ignored = ignore_index if check_labels(target, logits.shape[1], ignore_index) else None
         pixel, uniform, P, TP, Y, valid, _ = HardTable.apply(
             logits, target, ignored, request.focal_gamma, request.smoothing
         )
         return Table(P, TP, Y, Y > 0, valid, pixel=pixel, uniform=uniform)
+    _check_shares(target, ignore_index)
     pixel, uniform, P, TP, Y, present, valid = SoftTable.apply(
         logits, target, ignore_index, request.focal_gamma, request.smoothing
     )
@@ -75,6 +79,19 @@ def sigmoid_table(logits: torch.Tensor, target: torch.Tensor, ignore_index: int)
     _check_probabilities(target, ignore_index)
     positive, negative, P, TP, Y, present, valid = SigmoidTable.apply(logits, target, ignore_index)
     return Table(P, TP, Y, present, valid, positive=positive, negative=negative)
+
+
+def _check_shares(target: torch.Tensor, ignore_index: int) -> None:
+    """Raise ValueError for soft labels above 1 that are not ignore_index, and for NaN."""
+    if target.amax() <= 1:
+        return
+    wrong = ~(target <= 1) & (target != ignore_index)
+    if wrong.any():
+        image = int(wrong.flatten(1).any(dim=1).nonzero()[0])
+        raise ValueError(
+            f"soft label {target[wrong][0].item()} is not from 0 to 1 and not ignore_index={ignore_index}: "
+            f"{int(wrong.sum())} values, the first in image {image} of the batch"
+        )
 
 
 def _check_probabilities(target: torch.Tensor, ignore_index: int) -> None:

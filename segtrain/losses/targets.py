@@ -2,6 +2,13 @@
 
 import torch
 
+IGNORED = -1.0  # in soft labels; ignore_index does as well, unless it is 0 or 1, which are shares of a class
+
+
+def is_ignored(soft: torch.Tensor, ignore_index: int) -> torch.Tensor:
+    """bool like soft labels [N,C,H,W]: values that are no share of a class but the mark of an ignored pixel."""
+    return (soft < 0) | (soft == ignore_index) if ignore_index > 1 else soft < 0
+
 
 def is_hard(logits: torch.Tensor, target: torch.Tensor) -> bool:
     """True for class indices [N,H,W]; False for one value per class and pixel, [N,C,H,W].
