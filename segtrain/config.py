@@ -132,8 +132,8 @@ def _key_mistakes(cfg: DictConfig, key: str) -> Iterator[str]:
     for word in key.split("."):
         if isinstance(node, ListConfig):
             return
-        if not isinstance(node, DictConfig) or word not in node:
-            keys = list(node.keys()) if isinstance(node, DictConfig) else []
+        keys = list(node.keys()) if isinstance(node, DictConfig) else []
+        if word not in keys:  # `in node` would be False for a key without a value yet
             owner = ".".join(path) or "the config"
             places = [f"{k}.{word}" for k, v in cfg.items() if isinstance(v, DictConfig) and word in v and k != "hydra"]
             hint = did_you_mean(word, keys) or (f", did you mean {places[0]!r}?" if places else "")

@@ -210,3 +210,11 @@ def test_a_folder_that_holds_a_run_is_refused(segtrain, tmp_path):
     assert result.code == 2
     assert "the run folder holds a run already" in result.err
     assert [p.name for p in (tmp_path / "run").iterdir()] == ["result.json"]
+
+
+def test_a_mistake_elsewhere_does_not_make_keys_without_a_value_wrong(segtrain):
+    result = segtrain("dataset=folder", "dataset.root=x", "dataset.num_classes=2", "labels=smoth")
+    assert result.code == 2
+    assert "labels has no option 'smoth', did you mean 'smooth'?" in result.err
+    assert "root" not in result.err
+    assert "num_classes" not in result.err
