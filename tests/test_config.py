@@ -182,3 +182,24 @@ def test_saved_configs_take_overrides_of_known_keys(tmp_path):
         config.load_saved(file, ["loader.worker=0"], [])
     with pytest.raises(ConfigError, match="holds no run"):
         config.load_saved(tmp_path / "nowhere/config.yaml", [], [])
+
+
+@pytest.mark.parametrize("option", [o for o in OPTIONS if o.startswith("loss=")])
+def test_a_compiled_model_trains_one_step_with_every_loss(option):
+    import torch
+
+    torch.manual_seed(0)
+    torch.compiler.reset()
+    loss = build(compose(option), "loss")
+    model = torch.nn.Conv2d(3, 4, 3, padding=1)
+    compiled = torch.compile(lambda images, target: loss(model(images), target), backend="aot_eager")
+    images, several = torch.randn(2, 3, 8, 8), getattr(loss, "activation", None) == "sigmoid"
+    target = torch.randint(0, 2 if several else 4, (2, 4, 8, 8) if several else (2, 8, 8))
+    before = model.weight.detach().clone()
+    plain = loss(model(images), target)
+    value = compiled(images, target)
+    torch.testing.assert_close(value, plain)
+    value.backward()
+    torch.optim.SGD(model.parameters(), lr=0.1).step()
+    assert not torch.equal(model.weight, before)
+    assert torch.isfinite(model.weight).all()
