@@ -13,6 +13,7 @@ from PIL import Image
 
 from segtrain import class_counts, weighting
 from segtrain.class_counts import ClassCounts, count_classes
+from segtrain.commands.weights import recommendation
 from segtrain.data.folder import Folder
 from segtrain.data.shapes import Shapes, ShapesMultilabel
 from segtrain.errors import DataError
@@ -194,3 +195,32 @@ def test_arguments_are_checked():
         weighting.MedianFrequency(normalize="men")
     with pytest.raises(ValueError, match="max_ratio=0.5 must be a number >= 1"):
         weighting.Enet(max_ratio=0.5)
+
+
+@pytest.mark.parametrize(
+    ("per_image", "words"),
+    [
+        ([[50, 50]], "within a factor of ten, weighting=none may do"),
+        ([[9700, 300]], "Try weighting=median_frequency first"),
+        ([[99_990, 10]], "Try weighting=log_ratio first"),
+        ([[9700, 300], [10_000, 0]], "50 % of the images have no foreground. Try weighting=log_ratio first"),
+        ([[100, 0]], "there is one class only"),
+    ],
+)
+def test_the_recommendation_says_why(per_image, words):
+    class Masks:
+        num_classes, ignore_index, multilabel, background, class_names = 2, 255, False, 0, ("a", "b")
+        names = range(len(per_image))
+
+        def mask(self, index):
+            return np.repeat(np.arange(2), per_image[index]).astype(np.uint8)[None]
+
+    assert words in recommendation(count_classes(Masks()))
+
+
+def test_weights_says_what_the_sampling_shows(segtrain):
+    done = segtrain("weights", "sampling=rare_classes")
+    assert done.code == 0, done
+    assert "Try weighting=" in done.out
+    assert "sampling shows" in done.out
+    assert "█" in done.out

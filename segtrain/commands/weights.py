@@ -4,7 +4,7 @@ import numpy as np
 from hydra._internal.utils import get_args_parser
 
 from segtrain import weighting
-from segtrain.build import build_dataset
+from segtrain.build import build, build_dataset
 from segtrain.class_counts import ClassCounts, count_classes, default_cache
 from segtrain.config import compose, without_hydra
 from segtrain.config_check import check_config
@@ -29,6 +29,8 @@ def main(words: list[str]) -> int:
     counts = count_classes(build_dataset(cfg, "train"), cache=default_cache(), progress=True)
     print(weights_table(counts))
     print(f"\n{plot(counts)}\n\n{recommendation(counts)}")
+    if summary := build(cfg, "sampling").summary(counts):
+        print(f"\n{summary}")
     return 0
 
 
