@@ -69,9 +69,12 @@ def build_dataset(cfg: DictConfig, split: str):
 
 
 def build_labels(cfg: DictConfig, dataset):
-    """What the loss is taught with. Raises ConfigError for annotators of a dataset with one mask an image."""
+    """What the loss is taught with.
+
+    Raises ConfigError for annotators of a dataset with one mask an image, and for a teacher of other classes.
+    """
     labels = build(cfg, "labels")
-    taught = getattr(getattr(labels, "teacher", None), "class_names", dataset.class_names)
+    taught = list(getattr(getattr(labels, "teacher", None), "class_names", dataset.class_names))
     if taught != list(dataset.class_names):
         raise ConfigError(
             f"the teacher knows {', '.join(taught)}, the dataset has {', '.join(dataset.class_names)}",

@@ -61,15 +61,12 @@ class SplitReport:
     @property
     def pixels(self) -> np.ndarray:
         """int64 [C]."""
-        return self._summed("pixels")
+        return sum((s.pixels for s in self.readable), self._zeros())
 
     @property
     def images(self) -> np.ndarray:
         """int64 [C]: images that hold the class."""
         return sum(((s.pixels > 0).astype(np.int64) for s in self.readable), self._zeros())
-
-    def _summed(self, name: str) -> np.ndarray:
-        return sum((getattr(s, name) for s in self.readable), self._zeros())
 
     def _zeros(self) -> np.ndarray:
         return np.zeros(self.dataset.num_classes, dtype=np.int64)
