@@ -68,6 +68,18 @@ def build_dataset(cfg: DictConfig, split: str):
     return dataset
 
 
+def build_inference(cfg: DictConfig, dataset):
+    """How the network is asked. Raises ConfigError for a threshold that does not fit the dataset's classes."""
+    import torch
+
+    from segtrain.metrics import predict
+
+    inference = build(cfg, "inference")
+    with refusals(f"inference ({cfg.inference._target_})"):
+        predict(torch.zeros(1, dataset.num_classes, 1, 1), dataset.multilabel, inference.threshold)
+    return inference
+
+
 def build_labels(cfg: DictConfig, dataset):
     """What the loss is taught with.
 

@@ -158,6 +158,8 @@ def load_saved(file: Path, overrides: list[str], trust: list[str]) -> DictConfig
         raise ConfigError(
             "a saved config must be resolved, this one holds ${…}", str(file), "use the file the run wrote"
         )
+    if "inference" not in cfg:  # of a run before there was this section
+        cfg.inference = compose([]).inference
     for text in overrides:
         key, equals, value = text.partition("=")
         if not equals:

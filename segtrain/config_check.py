@@ -22,6 +22,7 @@ PARTS = [
     "optimizer",
     "schedule",
     "metric",
+    "inference",
     "trainer",
 ]
 # Arguments that build.py fills in, so a config need not (and a required one is not missing).

@@ -7,16 +7,14 @@ import torch
 
 from segtrain import panels
 from segtrain.errors import DataError
-from segtrain.metrics import predict
+from segtrain.inference import Predictor
 
 
 @torch.no_grad()
 def evaluate(
-    model: torch.nn.Module,
+    predictor: Predictor,
     batches: Iterable,
     scores,
-    device: torch.device,
-    autocast,
     loss=None,
     names: list[str] | None = None,
     limit: int | None = None,
@@ -26,23 +24,21 @@ def evaluate(
 
     Args:
         batches: of (uint8 images, targets, indices), each image at its own size.
-        scores: with update(prediction, target, names) and multilabel; is reset first.
-        autocast: a function that returns the autocast context.
+        scores: with update(prediction, target, names); with `needs_logits` it is given them, too. Is reset first.
         names: the dataset's names, by index.
         bar: called with the number of images done in each batch.
     """
-    model.eval()
     scores.reset()
-    total, images = torch.zeros((), dtype=torch.float64, device=device), 0
+    total, images = torch.zeros((), dtype=torch.float64, device=predictor.device), 0
     for number, (batch, target, indices) in enumerate(batches):
         if limit is not None and number >= limit:
             break
-        batch, target = batch.to(device, non_blocking=True), target.to(device, non_blocking=True)
-        with autocast():
-            logits = model(batch)
+        target = target.to(predictor.device, non_blocking=True)
+        logits = predictor.logits(batch)
         if loss is not None:
             total += loss(logits, target).double() * len(batch)
-        scores.update(predict(logits, scores.multilabel), target, [names[i] for i in indices] if names else None)
+        wanted = {"logits": logits} if getattr(scores, "needs_logits", False) else {}
+        scores.update(predictor.decide(logits), target, [names[i] for i in indices] if names else None, **wanted)
         images += len(batch)
         if bar is not None:
             bar(len(batch))
@@ -51,22 +47,16 @@ def evaluate(
     return float(total / images) if loss is not None else float("nan")
 
 
-@torch.no_grad()
-def draw_examples(model: torch.nn.Module, dataset, indices: list[int], device: torch.device, autocast) -> np.ndarray:
+def draw_examples(predictor: Predictor, dataset, indices: list[int]) -> np.ndarray:
     """uint8 [H, W, 3]: a row of image | truth | prediction for each index into `dataset`."""
-    return panels.stacked([draw(model, dataset, index, device, autocast) for index in indices])
+    return panels.stacked([draw(predictor, dataset, index) for index in indices])
 
 
-@torch.no_grad()
-def draw(
-    model: torch.nn.Module, dataset, index: int, device: torch.device, autocast, errors: bool = False
-) -> np.ndarray:
+def draw(predictor: Predictor, dataset, index: int, errors: bool = False) -> np.ndarray:
     """uint8 [H, W, 3]: image | truth | prediction, and with `errors` a map of them (see panels.error_map)."""
-    model.eval()
     image, mask = dataset.image(index), dataset.mask(index)
-    with autocast():
-        logits = model(torch.from_numpy(image.transpose(2, 0, 1).copy())[None].to(device))
-    found = predict(logits, dataset.multilabel)[0].cpu().numpy()
+    logits = predictor.logits(torch.from_numpy(image.transpose(2, 0, 1).copy())[None])
+    found = predictor.decide(logits)[0].cpu().numpy()
     truth = mask.transpose(2, 0, 1) if dataset.multilabel else mask
     shown = [panels.as_rgb(image)]
     shown += [panels.colour_mask(m, dataset.num_classes, dataset.background) for m in (truth, found)]

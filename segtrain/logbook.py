@@ -112,11 +112,11 @@ class Progress:
 
 
 def _tag(key: str) -> str:
-    """TensorBoard groups by the word before the first slash: losses, means and each kind of class score apart."""
+    """TensorBoard groups by the word before the first slash: losses, means and each kind of score apart."""
     kind, _, rest = key.partition("/")
     if kind == "val" and rest.endswith(("/mean", "/foreground")):
         return f"means/{rest.replace('/', '_')}"
-    if kind == "val" and rest.startswith(("iou/", "dice/", "precision/", "recall/")):
+    if kind == "val" and "/" in rest:
         return rest
     if kind in ("train", "val"):
         return (

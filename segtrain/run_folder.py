@@ -1,5 +1,6 @@
 """A run's folder: everything that says what was run, with what, and what came out."""
 
+import csv
 import hashlib
 import json
 import logging
@@ -146,11 +147,18 @@ class RunFolder:
         self.write_json("class_weights.json", {"scheme": _scheme(cfg.weighting._target_), "classes": classes})
 
     def write_per_image(self, name: str, scores) -> None:
-        """tp, fp, fn and valid pixels per image and class, with the images' names; and the confusion matrix."""
-        arrays = {"names": np.array(scores.names), "classes": np.array(scores.class_names), "table": scores.table()}
-        if hasattr(scores, "derived"):
-            arrays |= {"valid": scores.derived().valid, "confusion": scores.confusion()}
+        """tp, fp, fn per image and class, with the images' names; and what else the scores come from."""
+        if hasattr(scores, "state"):
+            arrays = scores.state()
+        else:  # a metric of the user's
+            arrays = {"names": np.array(scores.names), "classes": np.array(scores.class_names), "table": scores.table()}
         np.savez_compressed(self.path / name, **arrays)
+
+    def write_rows(self, name: str, columns: dict[str, list]) -> None:
+        """A CSV file; NaN becomes an empty cell."""
+        rows = zip(*([_cell(value) for value in column] for column in columns.values()), strict=True)
+        with (self.path / name).open("w", newline="", encoding="utf-8") as stream:
+            csv.writer(stream).writerows([list(columns), *rows])
 
     def read_per_image(self, name: str) -> dict[str, np.ndarray]:
         """What write_per_image wrote."""
@@ -239,6 +247,10 @@ def _git() -> dict:
         "git_commit": commit and commit.strip(),
         "git_diff": hashlib.blake2b(diff.encode(), digest_size=8).hexdigest() if diff else None,
     }
+
+
+def _cell(value):
+    return "" if isinstance(value, float) and value != value else value
 
 
 def _plain(value):

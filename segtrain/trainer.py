@@ -10,11 +10,13 @@ from dataclasses import dataclass, field
 import torch
 
 from segtrain.arguments import FractionBelowOne, NonNegativeInt, Positive, PositiveInt, checked
+from segtrain.charts import confusion_matrix
 from segtrain.checkpoint import load_checkpoint, save_checkpoint
 from segtrain.devices import autocast, choose_device, choose_precision
 from segtrain.ema import moving_average
 from segtrain.errors import ConfigError, NotFinite, OutOfMemory, Preempted, did_you_mean
 from segtrain.evaluation import draw_examples, evaluate
+from segtrain.inference import Inference, Predictor
 from segtrain.labels import Hard
 from segtrain.logbook import Logbook, Progress
 from segtrain.panels import images_with_rare_classes, write_png
@@ -119,6 +121,7 @@ class Trainer:
         run: RunFolder,
         config: dict,
         labels=None,
+        inference: Inference | None = None,
         resume: bool = False,
     ) -> dict:
         """Train; leaves checkpoints, metrics.csv, TensorBoard events and pictures in `run`.
@@ -129,13 +132,14 @@ class Trainer:
             scores: what the validation fills, such as SegmentationScores.
             config: the settings by dotted name, for TensorBoard's HPARAMS page.
             labels: what the loss is taught with, of segtrain.labels; None: the masks as they are.
+            inference: how the network is asked in the validation; None: of whole images as they are.
             resume: go on from last.pt.
 
-        Returns {"best": …, "scores": …, "per_class": […]} of the best epoch.
+        Returns {"best": …, "scores": …, "per_class": […], "lower_is_better": …} of the best epoch and its monitor.
         Raises NotFinite before a step would spoil the weights, OutOfMemory, Preempted on SIGTERM.
         """
         self.check_monitor(scores)
-        self.setup(model, loss, optimizer, schedule, train, val, scores, run, labels)
+        self.setup(model, loss, optimizer, schedule, train, val, scores, run, labels, inference)
         if resume:
             self.load()
         self.logbook = Logbook(run.path, self.state.epoch, self.state.step)
@@ -159,9 +163,16 @@ class Trainer:
             raise
         finally:
             self.logbook.close()
-        return {"best": self.state.best, "scores": self.state.scores, "per_class": self.state.per_class}
+        return {
+            "best": self.state.best,
+            "scores": self.state.scores,
+            "per_class": self.state.per_class,
+            "lower_is_better": self.lower_is_better(),
+        }
 
-    def setup(self, model, loss, optimizer, schedule, train, val, scores, run: RunFolder, labels=None) -> None:
+    def setup(
+        self, model, loss, optimizer, schedule, train, val, scores, run: RunFolder, labels=None, inference=None
+    ) -> None:
         """Take what a fit works on."""
         self.model = model.to(memory_format=torch.channels_last)
         self.forward = torch.compile(self.model) if self.compile else self.model
@@ -169,6 +180,7 @@ class Trainer:
         self.loss, self.labels, self.optimizer, self.schedule = loss, labels or Hard(), optimizer, schedule
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == torch.float16)
         self.train, self.val, self.scores, self.run = train, val, scores, run
+        self.inference = inference or Inference()
         self.steps, self.lr = self.total_steps(len(train)), optimizer.param_groups[0]["lr"]
         self.state, self.stopping = State(), 0
         self.bad = torch.zeros((), device=self.device)  # becomes 1 at the first loss that is not finite
@@ -282,17 +294,8 @@ class Trainer:
         state, model = self.state, self.average.module if self.average is not None else self.forward
         progress = Progress("validation", self.val.num_images(self.val_batches))
         names = self.val.dataset.names
-        loss = evaluate(
-            model,
-            self.val,
-            self.scores,
-            self.device,
-            self.autocast,
-            self.loss,
-            names,
-            self.val_batches,
-            progress.advance,
-        )
+        predictor = Predictor(model, self.device, self.autocast, self.val.dataset.multilabel, self.inference)
+        loss = evaluate(predictor, self.val, self.scores, self.loss, names, self.val_batches, progress.advance)
         progress.close()
         scores = {**self.scores.compute(), "loss": loss}
         value = None if math.isnan(scores[self.monitor]) else scores[self.monitor]
@@ -301,20 +304,28 @@ class Trainer:
             state.scores, state.per_class = scores, per_class_rows(self.scores)
             self.run.write_per_image("per_image.npz", self.scores)
             self.save("best.pt")
+            if hasattr(self.scores, "confusion") and not self.val.dataset.multilabel:
+                picture = confusion_matrix(self.scores.confusion(), self.scores.class_names)
+                self.logbook.picture("what each class is taken for", picture, state.step)
         if self.shown:
-            picture = draw_examples(model, self.val.dataset, self.shown, self.device, self.autocast)
+            picture = draw_examples(predictor, self.val.dataset, self.shown)
             self.logbook.picture("image | truth | prediction", picture, state.step)
             if state.best["epoch"] == state.epoch:
                 write_png(picture, self.run.plots / "examples.png")
         return {f"val/{name}": score for name, score in scores.items()}
 
     def is_best(self, value: float | None) -> bool:
-        """Whether `value` beats the best so far. Lower is better for the loss, higher for every score."""
+        """Whether `value` beats the best so far."""
         if self.state.best is None or self.state.best["value"] is None:
             return self.state.best is None or value is not None
         if value is None:
             return False
-        return value < self.state.best["value"] if self.monitor == "loss" else value > self.state.best["value"]
+        best = self.state.best["value"]
+        return value < best if self.lower_is_better() else value > best
+
+    def lower_is_better(self) -> bool:
+        """Whether `monitor` is a loss or an error."""
+        return self.monitor == "loss" or getattr(self.scores, "lower_is_better", lambda _: False)(self.monitor)
 
     def out_of_patience(self) -> bool:
         if self.patience is None or self.state.best is None:

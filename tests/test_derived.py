@@ -14,7 +14,7 @@ from segtrain.metrics.derived import Table, fine_grained, presence, standard
 from segtrain.metrics.intervals import bootstrap
 
 DATA = Path(__file__).parent / "data"
-ALL = {"groups": ["fine_grained", "presence"], "worst": [20]}
+ALL = {"groups": ["fine_grained", "presence", "foreground", "objects", "boundary"], "worst": [20]}
 
 
 def table_of(counts, **kwargs):
@@ -104,7 +104,12 @@ def test_a_perfect_prediction_scores_1_everywhere():
     target = np.random.default_rng(0).integers(0, 4, (3, 8, 8))
     target[1] = 0
     found = scores_of(target, target, 4)
-    assert {round(v, 12) for v in found.values()} == {1.0}
+    defined = {name for name, value in found.items() if value == value}
+    assert {round(found[name], 12) for name in defined} == {1.0}
+    missing = [name for name in found if name not in defined]
+    assert all(n.startswith(("errors_", "object_recall_", "specificity")) for n in missing), (
+        "no errors, no large objects"
+    )
 
 
 @settings(max_examples=25, deadline=None)
@@ -196,14 +201,18 @@ def test_evaluate_prints_every_score_with_its_interval(segtrain, tmp_path):
     assert low <= result["scores"]["iou/mean"] <= high
     done = segtrain("evaluate", "run", "metric=all", "--bootstrap", "50")
     assert done.code == 0, done
-    for name in ("kappa", "iou_image/worst_5", "presence_recall/cross", "specificity"):
+    for name in ("kappa", "iou_image/worst_5", "presence recall", "specificity", "boundary iou", "average precision"):
         assert name in done.out
+    rows = (tmp_path / "run/evaluation/val_metric=all/per_image.csv").read_text().splitlines()
+    assert rows[0].startswith("image,accuracy,iou,foreground_pixels,foreground_said,pixels/background,iou/background")
+    assert len(rows) == 13
     saved = json.loads((tmp_path / "run/evaluation/val_metric=all/scores.json").read_text())
     assert saved["scores"]["iou/mean"] == result["scores"]["iou/mean"]
     assert "iou_class/mean" in saved["intervals"]
     for page in (tmp_path / "run/page.html", tmp_path / "run/evaluation/val_metric=all/page.html"):
         text = page.read_text()
         assert "What each class is taken for" in text
+        assert text.count("data:image/svg") == (4 if "metric=all" in str(page) else 0)
         assert "http" not in text
     done = segtrain("evaluate", "run", "metric=everything")
     assert done.code == 2

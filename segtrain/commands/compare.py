@@ -68,10 +68,12 @@ def comparison(runs: list[Path]) -> tuple[list[str], list[str], list[dict]]:
         for run, config, result in zip(runs, configs, results, strict=True)
     ]
 
+    lower = any(r.get("lower_is_better", monitor == LOSS) for r in results)
+
     def order(row: dict) -> float:
         if row.get(monitor) is None:
             return math.inf
-        return row[monitor] if monitor == LOSS else -row[monitor]
+        return row[monitor] if lower else -row[monitor]
 
     return settings, scores, [{c: row.get(c) for c in (*settings, *scores)} for row in sorted(rows, key=order)]
 

@@ -1,4 +1,7 @@
-"""`segtrain evaluate RUN [key=value …]`: score a finished run's best checkpoint again."""
+"""`segtrain evaluate RUN [key=value …]`: score a finished run's best checkpoint again.
+
+For example metric=all, inference.flips=[horizontal], inference.window=[512,512].
+"""
 
 import argparse
 import re
@@ -6,13 +9,14 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from segtrain.build import build, build_dataset, build_loss, build_scores, load_model
+from segtrain.build import build, build_dataset, build_inference, build_loss, build_scores, load_model
 from segtrain.commands.evaluation_page import write_evaluation_page
-from segtrain.commands.report import means_line, score_lines, scores_table
+from segtrain.commands.report import SECTIONS, class_sections, means_line, score_lines, scores_table
 from segtrain.config import compose, load_saved
 from segtrain.config_check import check_config
 from segtrain.logbook import log_to_screen
 from segtrain.run_folder import RunFolder, per_class_rows
+from segtrain.tables import table
 
 
 def main(words: list[str]) -> int:
@@ -33,6 +37,10 @@ def main(words: list[str]) -> int:
     cfg = load_saved(arguments.run / "config.yaml", settings, arguments.trust)
     if preset:
         choose_metric(cfg, preset[0].partition("=")[2])
+    if threshold := thresholds_of(cfg, arguments.run):
+        cfg.inference.threshold = threshold
+        said = ", ".join(f"{v:.3g}" for v in threshold)
+        print(f"thresholds as the run found them best on val: {said} (inference.threshold=0.5 for one half)")
     scores, result, dataset, draw = evaluate_run(cfg, arguments.run, arguments.split, arguments.checkpoint)
     if arguments.bootstrap and hasattr(scores, "intervals"):
         result["intervals"] = scores.intervals(arguments.bootstrap)
@@ -41,10 +49,17 @@ def main(words: list[str]) -> int:
     out = RunFolder(arguments.run / "evaluation" / name)
     out.write_json("scores.json", result)
     out.write_per_image("per_image.npz", scores)
+    if hasattr(scores, "derived"):
+        from segtrain.metrics.derived import per_image
+
+        columns = {name: column.tolist() for name, column in per_image(scores.derived()).items()}
+        out.write_rows("per_image.csv", {"image": scores.names, **columns})
     intervals = result.get("intervals")
     print(f"{len(scores.names)} {arguments.split} images:  {means_line(result['scores'], intervals)}\n")
     print(scores_table(result["per_class"], intervals=intervals), "\n")
-    print("\n".join(score_lines(result["scores"], intervals)))
+    for section, (columns, rows) in class_sections(result["scores"], result["per_class"]).items():
+        print(table(columns, rows, f"{SECTIONS[section][0]} (%)"), "\n")
+    print("\n".join(["Other scores (%)", "", *score_lines(result["scores"], result["per_class"], intervals)]))
     if hasattr(scores, "confusion"):
         title = f"{arguments.run}, {arguments.split}, {arguments.checkpoint} checkpoint"
         write_evaluation_page(out.path / "page.html", title, scores, result, dataset, draw)
@@ -58,29 +73,29 @@ def choose_metric(cfg, name: str) -> None:
     cfg.metric = {key: cfg.dataset[key] if OmegaConf.is_interpolation(chosen, key) else chosen[key] for key in chosen}
 
 
+def thresholds_of(cfg, run: Path) -> list[float] | None:
+    """Of a run with several labels a pixel, the thresholds that were best on val; None when the config sets some."""
+    found = RunFolder(run).read_result().get("thresholds")
+    names = [row["name"] for row in RunFolder(run).read_result().get("per_class", [])]
+    return [found.get(name, 0.5) for name in names] if found and cfg.inference.threshold is None else None
+
+
 def evaluate_run(cfg, run: Path, split: str, checkpoint: str):
     """The filled scores, {"scores", "per_class"} as in result.json, the dataset, and index -> picture with errors."""
     check_config(cfg)
     dataset = build_dataset(cfg, split)
     from segtrain.evaluation import draw, evaluate
+    from segtrain.inference import Predictor
     from segtrain.logbook import Progress
 
     trainer, scores = build(cfg, "trainer"), build_scores(cfg, dataset)
     model = load_model(cfg, run, checkpoint, trainer.device)
+    inference = build_inference(cfg, dataset)
+    predictor = Predictor(model, trainer.device, trainer.autocast, dataset.multilabel, inference)
     loss = build_loss(cfg, dataset).to(trainer.device)
     batches = build(cfg, "loader").evaluation(dataset)
     progress = Progress(split, batches.num_images(trainer.val_batches))
-    mean_loss = evaluate(
-        model,
-        batches,
-        scores,
-        trainer.device,
-        trainer.autocast,
-        loss,
-        dataset.names,
-        trainer.val_batches,
-        progress.advance,
-    )
+    mean_loss = evaluate(predictor, batches, scores, loss, dataset.names, trainer.val_batches, progress.advance)
     progress.close()
     result = {"scores": {**scores.compute(), "loss": mean_loss}, "per_class": per_class_rows(scores)}
-    return scores, result, dataset, lambda index: draw(model, dataset, index, trainer.device, trainer.autocast, True)
+    return scores, result, dataset, lambda index: draw(predictor, dataset, index, errors=True)

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from segtrain import panels
-from segtrain.commands.report import interval_text
+from segtrain import charts, panels
+from segtrain.commands.report import SECTIONS, class_sections, interval_text, other_scores
 from segtrain.pages import inline, write_page
 from segtrain.tables import percent
 
@@ -40,7 +40,15 @@ def write_evaluation_page(file: Path, title: str, scores, result: dict, dataset,
         | {key: percent(row[key]) for key in ("iou", "dice", "precision", "recall")}
         for row in sorted(result["per_class"], key=lambda row: row["support"])
     ]
-    listed = [name for name in numbers if not name.startswith(("iou/", "dice/", "precision/", "recall/"))]
+    listed = [name for name in other_scores(numbers, result["per_class"]) if name not in MEANS]
+    shown = rarest_classes(result["per_class"], dataset.background)
+    tables = class_sections(numbers, result["per_class"])
+    drawn = score_charts(scores, numbers, shown, dataset.class_names)
+    sections = []
+    for section, (heading, _) in SECTIONS.items():
+        columns, rows = tables.get(section, ([], []))
+        if rows or section in drawn:
+            sections.append({"title": heading, "columns": columns, "rows": rows, "charts": drawn.get(section, [])})
     write_page(
         file,
         "evaluation.html",
@@ -51,8 +59,43 @@ def write_evaluation_page(file: Path, title: str, scores, result: dict, dataset,
         names=dataset.class_names,
         confusion=None if dataset.multilabel else confusion_rows(scores.confusion(), dataset.class_names),
         groups=picture_groups(scores, dataset, draw),
-        others=[line(name) for name in listed if name not in (*MEANS, "loss")],
+        sections=sections,
+        others=[line(name) for name in listed],
     )
+
+
+def rarest_classes(per_class: list[dict], background: int | None) -> list[int]:
+    """The classes with the fewest truth pixels, without background and those that have none."""
+    rows = sorted(per_class, key=lambda row: row["support"])
+    return [row["index"] for row in rows if row["support"] and row["index"] != background][:SHOWN_CLASSES]
+
+
+def score_charts(scores, numbers: dict[str, float], shown: list[int], names: list[str]) -> dict[str, list[str]]:
+    """Pictures for each of SECTIONS."""
+
+    def values(kinds: list[str]) -> np.ndarray:
+        rows = [[numbers[f"{kind}/{names[c]}"] for kind in kinds] for c in shown]
+        return np.array(rows, dtype=float)
+
+    drawn: dict[str, list[str]] = {}
+    chosen = [names[c] for c in shown]
+    sizes = [n.removesuffix("/mean") for n in numbers if n.startswith("object_recall_") and n.endswith("/mean")]
+    if shown and sizes:
+        labels = [size.removeprefix("object_recall_") for size in sizes]
+        title = "Objects found, by size"
+        drawn["found"] = [charts.grouped_bars(values(sizes), labels, chosen, title)]
+    slips = [n.removesuffix("/all") for n in numbers if n.startswith("errors_") and n.endswith("/all")]
+    if shown and slips:
+        labels = [slip.removeprefix("errors_").replace("_", " ") + " pixels" for slip in slips]
+        title, shades = "Wrong pixels by distance from the true border", ["#9ecae1", "#4292c6", "#d64541"]
+        drawn["borders"] = [charts.stacked_bars(values(slips), labels, chosen, shades, title)]
+    curves = scores.curves() if hasattr(scores, "curves") else None
+    if shown and curves is not None:
+        drawn["confidence"] = [
+            charts.precision_recall(curves, shown, names),
+            charts.reliability(curves, scores.bins, shown, names),
+        ]
+    return drawn
 
 
 def confusion_rows(matrix: np.ndarray, names: list[str]) -> list[dict]:

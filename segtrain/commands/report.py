@@ -64,14 +64,44 @@ def means_line(scores: dict[str, float], intervals=None) -> str:
     return "  ".join(f"{name} {percent(scores[name])} % {interval}".rstrip() for name, interval in shown)
 
 
-def score_lines(scores: dict[str, float], intervals=None) -> list[str]:
-    """A line for each score beyond the table's: kappa, per image, per class, presence, …"""
+# Scores of each class beyond those of scores_table: a title, and how their names begin.
+SECTIONS = {
+    "found": ("Found or not", ("presence_", "within_foreground", "object_recall")),
+    "borders": ("At borders, and wrong pixels by distance from the true border", ("boundary_", "errors_")),
+    "confidence": ("Confidence", ("average_precision", "class_ece")),
+}
+
+
+def class_sections(scores: dict[str, float], per_class: list[dict]) -> dict[str, tuple[list[str], list[list[str]]]]:
+    """Columns, and rows in percent, for each of SECTIONS that there are scores of; the rarest class first."""
+    order = [row["name"] for row in sorted(per_class, key=lambda row: row["support"])]
+    sections = {}
+    for section, (_, starts) in SECTIONS.items():
+        kinds = [
+            kind for kind, _, name in (n.rpartition("/") for n in scores) if kind.startswith(starts) and name in order
+        ]
+        kinds = list(dict.fromkeys(kinds))
+        rows = [[name, *(percent(scores.get(f"{kind}/{name}")) for kind in kinds)] for name in order]
+        if kinds:
+            sections[section] = (["class", *(kind.replace("_", " ") for kind in kinds)], rows)
+    return sections
+
+
+def other_scores(scores: dict[str, float], per_class: list[dict]) -> list[str]:
+    """Names of the scores that no table of classes and no line of means shows."""
+    names = {row["name"] for row in per_class}
     shown = ("iou/", "dice/", "precision/", "recall/")
-    names = [n for n in scores if not n.startswith(shown) and n not in ("accuracy", "loss")]
+    own = [n for n in scores if not n.startswith(shown) and n not in ("accuracy", "loss")]
+    own = [n for n in own if n.rpartition("/")[2] not in names or n.startswith("foreground/")]
+    twice = [n for n in own if n.endswith("/foreground") and scores[n] == scores.get(n.replace("foreground", "mean"))]
+    return [n for n in own if n not in twice]  # without a background the two means are one
+
+
+def score_lines(scores: dict[str, float], per_class: list[dict], intervals=None) -> list[str]:
+    """A line, in percent, for each of other_scores: kappa, per image, presence, …"""
+    names = other_scores(scores, per_class)
     width = max(map(len, names), default=0)
-    return [
-        f"{n:<{width}}  {percent(scores[n]):>6} %  {interval_text((intervals or {}).get(n))}".rstrip() for n in names
-    ]
+    return [f"{n:<{width}}  {percent(scores[n]):>6}  {interval_text((intervals or {}).get(n))}".rstrip() for n in names]
 
 
 def interval_text(interval) -> str:
@@ -92,6 +122,11 @@ def final_report(result: dict, counts: ClassCounts, folder: Path) -> str:
         "",
         scores_table(result["per_class"], shares, result.get("intervals")),
     ]
+    if thresholds := result.get("thresholds"):
+        best = ", ".join(f"{name} {value:.3g}" for name, value in thresholds.items())
+        lines.append(
+            f"best thresholds on these images: {best}; `segtrain evaluate` uses them, the scores above are at 0.5"
+        )
     if undefined:
         lines.append(f"n/a: {', '.join(undefined)} occurs neither in truth nor in prediction; left out of the means")
     if missed:

@@ -5,7 +5,7 @@ import logging
 import numpy as np
 from omegaconf import DictConfig
 
-from segtrain.build import build, build_dataset, build_labels, build_loss, build_scores, refusals
+from segtrain.build import build, build_dataset, build_inference, build_labels, build_loss, build_scores, refusals
 from segtrain.class_counts import ClassCounts, count_classes, default_cache
 from segtrain.commands.evaluation_page import write_evaluation_page
 from segtrain.commands.report import counts_table, final_report
@@ -29,7 +29,7 @@ def train(cfg: DictConfig, run: RunFolder, resume: bool = False) -> float | None
     scores = build_scores(cfg, val_set)
     trainer.check_monitor(scores)
     model = build(cfg, "model").to(trainer.device)
-    optimizer = build(cfg, "optimizer", model=model)
+    optimizer, inference = build(cfg, "optimizer", model=model), build_inference(cfg, val_set)
     labels = build_labels(cfg, train_set)
 
     counts = count_classes(train_set, cache=default_cache(), progress=True)
@@ -60,30 +60,31 @@ def train(cfg: DictConfig, run: RunFolder, resume: bool = False) -> float | None
         run,
         config=flat(cfg),
         labels=labels.to(trainer.device),
+        inference=inference,
         resume=resume,
     )
-    if hasattr(scores, "intervals"):
-        describe_best(run, result, scores, model, val_set, trainer)
+    if hasattr(scores, "restore"):
+        describe_best(run, result, scores, model, val_set, trainer, inference)
     run.write_result(**result)
     log.info(final_report(result, counts, run.path))
     return result["best"]["value"]
 
 
-def describe_best(run: RunFolder, result: dict, scores, model, val_set, trainer) -> None:
-    """Intervals of the best epoch's scores into `result`, and the page of its images into the run's folder."""
+def describe_best(run: RunFolder, result: dict, scores, model, val_set, trainer, inference) -> None:
+    """Of the best epoch: intervals and best thresholds into `result`, and the page of its images into the run's folder."""
     from segtrain.checkpoint import load_checkpoint
     from segtrain.evaluation import draw
+    from segtrain.inference import Predictor
 
     scores.restore(**run.read_per_image("per_image.npz"))
     result["intervals"] = scores.intervals()
+    if val_set.multilabel:
+        result["thresholds"] = scores.best_thresholds()
     model.load_state_dict(load_checkpoint(run.checkpoints / "best.pt", trainer.device)["model"])
+    predictor = Predictor(model, trainer.device, trainer.autocast, val_set.multilabel, inference)
+    title = f"{run.path.name}, best epoch {result['best']['epoch'] + 1}"
     write_evaluation_page(
-        run.path / "page.html",
-        f"{run.path.name}, best epoch {result['best']['epoch'] + 1}",
-        scores,
-        result,
-        val_set,
-        lambda index: draw(model, val_set, index, trainer.device, trainer.autocast, errors=True),
+        run.path / "page.html", title, scores, result, val_set, lambda i: draw(predictor, val_set, i, True)
     )
 
 

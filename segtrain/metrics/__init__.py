@@ -1,5 +1,6 @@
-"""Scores from counts of true and false positives and negatives per image and class."""
+"""Scores from counts per image and class, of which none is an average of the scores of batches."""
 
-from segtrain.metrics.scores import SegmentationScores, predict
+from segtrain.metrics.counting import predict
+from segtrain.metrics.scores import SegmentationScores
 
 __all__ = ["SegmentationScores", "predict"]

@@ -5,11 +5,9 @@ averages over the classes of an image and then over images, C over the images of
 A class is active in an image when truth shows it there; only active classes have a score in I and C.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
-
-NAMES = ("iou", "dice", "accuracy")
 
 
 @dataclass(frozen=True)
@@ -22,6 +20,7 @@ class Table:
         class_names: C names.
         background: index of the class that foreground scores leave out, or None.
         multilabel: whether a pixel may have several classes.
+        more: int64 [images, …], what other groups of scores count.
     """
 
     counts: np.ndarray
@@ -29,10 +28,12 @@ class Table:
     class_names: list[str]
     background: int | None
     multilabel: bool
+    more: dict[str, np.ndarray] = field(default_factory=dict)
 
     def of(self, images: np.ndarray) -> "Table":
         """The rows `images`, which may repeat."""
-        return Table(self.counts[images], self.valid[images], self.class_names, self.background, self.multilabel)
+        more = {name: array[images] for name, array in self.more.items()}
+        return replace(self, counts=self.counts[images], valid=self.valid[images], more=more)
 
     @property
     def foreground(self) -> np.ndarray:
@@ -51,6 +52,23 @@ def per_class(table: Table) -> dict[str, np.ndarray]:
         "support": tp + fn,
         "images": _active(table).sum(axis=0),
     }
+
+
+def per_image(table: Table) -> dict[str, np.ndarray]:
+    """A column a score, a row an image: accuracy, iou (mean over the image's classes), foreground pixels in truth and
+    prediction, and of each class the truth pixels and iou (NaN where truth does not have it)."""
+    tp, fp, fn = np.moveaxis(table.counts, 2, 0)
+    iou = np.where(_active(table), ratio(tp, tp + fp + fn), np.nan)
+    accuracy = ratio(table.valid.sum(axis=1) - (fp + fn).sum(axis=1), table.valid.sum(axis=1))
+    columns = {
+        "accuracy": accuracy if table.multilabel else ratio(tp.sum(axis=1), table.valid[:, 0]),
+        "iou": nanmean(iou, axis=1),
+        "foreground_pixels": (tp + fn)[:, table.foreground].sum(axis=1),
+        "foreground_said": (tp + fp)[:, table.foreground].sum(axis=1),
+    }
+    for c, name in enumerate(table.class_names):
+        columns |= {f"pixels/{name}": (tp + fn)[:, c], f"iou/{name}": iou[:, c]}
+    return columns
 
 
 def standard(table: Table) -> dict[str, float]:
@@ -82,34 +100,60 @@ def fine_grained(table: Table, worst: list[int]) -> dict[str, float]:
     scores = {}
     for name, value in values.items():
         value = np.where(active, value, np.nan)
-        image, per = nanmean(value, axis=1), [v[~np.isnan(v)] for v in value.T]
+        image = nanmean(value, axis=1)
         scores[f"{name}_image/mean"] = mean(image)
         scores[f"{name}_image/foreground"] = mean(nanmean(value[:, table.foreground], axis=1))
         scores[f"{name}_class/mean"] = mean(nanmean(value, axis=0))
         scores[f"{name}_class/foreground"] = mean(nanmean(value[:, table.foreground], axis=0))
-        for kind, groups in (("image", [image[~np.isnan(image)]]), ("class", per)):
-            for q in worst:
-                scores[f"{name}_{kind}/worst_{q}"] = _worst(groups, q)
-            scores[f"{name}_{kind}/worst"] = mean(np.array([_worst(groups, q) for q in range(10, 101, 10)]))
+        for kind, columns in (("image", image[:, None]), ("class", value)):
+            found = _worst(columns, [*worst, *range(10, 101, 10)])
+            scores |= {f"{name}_{kind}/worst_{q}": v for q, v in zip(worst, found, strict=False)}
+            scores[f"{name}_{kind}/worst"] = mean(np.array(found[len(worst) :]))
     return scores
 
 
 def presence(table: Table, min_area: int) -> dict[str, float]:
     """Is a class said to be in the images it is in, and only there? At least `min_area` predicted pixels say so.
 
-    presence_recall and presence_precision per class and as the mean over foreground; `specificity`: of the images
-    without foreground, the share in which none is predicted (1 - specificity is the rate of false alarms).
+    presence_recall and presence_precision as mean, foreground, class; `specificity`: of the images without foreground,
+    the share in which none is predicted (1 - specificity is the rate of false alarms).
     """
     truth, said = _active(table), table.counts[..., :2].sum(axis=2) >= min_area
     hits = (truth & said).sum(axis=0)
     recall, precision = ratio(hits, truth.sum(axis=0)), ratio(hits, said.sum(axis=0))
-    scores = {}
-    for name, values in (("presence_recall", recall), ("presence_precision", precision)):
-        scores[f"{name}/foreground"] = mean(values[table.foreground])
-        scores |= {f"{name}/{c}": float(v) for c, v in zip(table.class_names, values, strict=True)}
+    scores = by_class("presence_recall", recall, table) | by_class("presence_precision", precision, table)
     empty = ~truth[:, table.foreground].any(axis=1)
     left = empty & ~said[:, table.foreground].any(axis=1)
     return scores | {"specificity": float(ratio(left.sum(), empty.sum()))}
+
+
+def foreground(table: Table) -> dict[str, float]:
+    """Two questions apart: is a pixel foreground, and of which class are the pixels rightly said to be foreground?
+
+    foreground/iou, /dice, /precision, /recall; accuracy_within_foreground, and within_foreground, the IoU there, as
+    mean and class. Empty when there is no background.
+    """
+    if "foreground" not in table.more:
+        return {}
+    tp, fp, fn = table.more["foreground"].sum(axis=0)
+    scores = {
+        "foreground/iou": ratio(tp, tp + fp + fn),
+        "foreground/dice": ratio(2 * tp, 2 * tp + fp + fn),
+        "foreground/precision": ratio(tp, tp + fp),
+        "foreground/recall": ratio(tp, tp + fn),
+    }
+    right, more, less = table.more["within_foreground"].sum(axis=0).T
+    scores["accuracy_within_foreground"] = ratio(right.sum(), right.sum() + less.sum())
+    values = np.where(table.foreground, ratio(right, right + more + less), np.nan)
+    named = {c: v for c, v, there in zip(table.class_names, values, table.foreground, strict=True) if there}
+    scores |= {"within_foreground/mean": mean(values)} | {f"within_foreground/{c}": v for c, v in named.items()}
+    return {name: float(value) for name, value in scores.items()}
+
+
+def by_class(name: str, values: np.ndarray, table: Table) -> dict[str, float]:
+    """{name/mean, name/foreground (without background), name/<class>}."""
+    scores = {f"{name}/mean": mean(values), f"{name}/foreground": mean(values[table.foreground])}
+    return scores | {f"{name}/{c}": float(v) for c, v in zip(table.class_names, values, strict=True)}
 
 
 def ratio(over, under) -> np.ndarray:
@@ -135,10 +179,16 @@ def _active(table: Table) -> np.ndarray:
     return table.counts[..., 0] + table.counts[..., 2] > 0
 
 
-def _worst(groups: list[np.ndarray], percent: int) -> float:
-    """Mean over the groups of the mean of the lowest `percent` %, at least one value, of each."""
-    kept = [np.sort(group)[: max(1, percent * len(group) // 100)] for group in groups if len(group)]
-    return float(np.mean([group.mean() for group in kept])) if kept else float("nan")
+def _worst(columns: np.ndarray, percents: list[int]) -> list[float]:
+    """For each of `percents` the mean over columns [images, K] of the mean of the lowest percent of the values that are
+    defined, at least one."""
+    defined = (~np.isnan(columns)).sum(axis=0)
+    sums = np.cumsum(np.nan_to_num(np.sort(columns, axis=0)), axis=0)[:, defined > 0]
+    defined, found = defined[defined > 0], []
+    for percent in percents:
+        kept = np.maximum(1, percent * defined // 100)
+        found.append(mean(sums[kept - 1, np.arange(len(kept))] / kept))
+    return found
 
 
 def _accuracy(table: Table) -> float:

@@ -16,9 +16,12 @@ def bootstrap(table: Table, scores, repeats: int = 1000, seed: int = 0, coverage
 
     A score is (NaN, NaN) when there is one image, and where it is undefined in most draws.
     """
+    from tqdm import trange
+
     images = len(table.counts)
-    rng = np.random.default_rng(seed)
-    drawn = [scores(table.of(rng.integers(images, size=images))) for _ in range(repeats)] if images > 1 else []
+    rng, draws = np.random.default_rng(seed), repeats if images > 1 else 0
+    bar = trange(draws, desc="intervals", leave=False, disable=None)
+    drawn = [scores(table.of(rng.integers(images, size=images))) for _ in bar]
     tails = [100 * (1 - coverage) / 2, 100 * (1 + coverage) / 2]
     found = {}
     for name in scores(table):

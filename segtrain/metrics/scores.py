@@ -1,19 +1,30 @@
-"""Scores from one int64 table [images, classes, (tp, fp, fn)]; never an average of scores of batches."""
+"""Scores from int64 counts per image and class; never an average of scores of batches."""
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Literal
 
 import numpy as np
 import torch
 
-from segtrain.arguments import Label, NonNegativeInt, PositiveInt, Range, checked
-from segtrain.losses.targets import check_labels
-from segtrain.metrics.derived import Table, fine_grained, per_class, presence, standard
+from segtrain.arguments import Fraction, Label, NonNegativeInt, Positive, PositiveInt, Range, checked
+from segtrain.metrics.boundary import Boundary
+from segtrain.metrics.calibration import (
+    LEVELS,
+    Curves,
+    count_confidence,
+    count_probabilities,
+    curve_scores,
+    expected_error,
+    probabilities_of,
+)
+from segtrain.metrics.counting import confusion_per_image
+from segtrain.metrics.derived import Table, fine_grained, foreground, per_class, presence, standard
 from segtrain.metrics.intervals import bootstrap
+from segtrain.metrics.objects import Objects
+from segtrain.metrics.regions import regions
 
-
-def predict(logits: torch.Tensor, multilabel: bool, threshold: float = 0.0) -> torch.Tensor:
-    """The decision for logits [N,C,H,W]: class indices [N,H,W], or bool [N,C,H,W], logit > threshold, multi-label."""
-    return logits > threshold if multilabel else logits.max(dim=1).indices
+Rising = Range("two numbers above 0, the second larger", lambda v: len(v) == 2 and 0 < v[0] < v[1])
 
 
 class SegmentationScores:
@@ -29,9 +40,17 @@ class SegmentationScores:
         class_names: C names, for the names of scores.
         multilabel: whether a pixel may have several classes.
         groups: scores besides the standard ones: fine_grained (per image, per class, the worst), presence (is a class
-            said to be in the images it is in).
+            said to be in the images it is in), foreground (against background, and the class within it), objects
+            (found, by size), boundary (scores at borders, errors by distance from them), calibration (is the
+            confidence worth anything).
         worst: percentages of the worst images, for fine_grained.
         min_area: predicted pixels that say a class is in an image, for presence.
+        object_sizes: pixels from which an object is medium, and large.
+        object_overlap: share of an object's pixels that must be found for it to be found.
+        boundary_width: of the band in which Boundary IoU compares; pixels, or below 1 a share of the diagonal.
+        boundary_tolerance: how far a contour may be off, for boundary F1; as boundary_width.
+        error_distances: pixels from the true border that divide errors into three kinds.
+        confidence_bins: for the calibration error.
     """
 
     @checked
@@ -42,79 +61,195 @@ class SegmentationScores:
         background: NonNegativeInt | None = 0,
         class_names: list[str] | None = None,
         multilabel: bool = False,
-        groups: list[Literal["fine_grained", "presence"]] = (),
+        groups: list[Literal["fine_grained", "presence", "foreground", "objects", "boundary", "calibration"]] = (),
         worst: list[Annotated[int, Range("a whole number from 1 to 100", lambda v: 1 <= v <= 100)]] = (1, 5, 20),
         min_area: PositiveInt = 1,
+        object_sizes: Annotated[list[int], Rising] = (32**2, 96**2),
+        object_overlap: Fraction = 0.5,
+        boundary_width: Positive = 0.02,
+        boundary_tolerance: Positive = 0.0075,
+        error_distances: Annotated[list[float], Rising] = (2, 8),
+        confidence_bins: PositiveInt = 15,
     ):
         self.num_classes, self.ignore_index, self.background = num_classes, ignore_index, background
         self.class_names = list(class_names or [f"class {i}" for i in range(num_classes)])
         self.multilabel, self.groups, self.worst, self.min_area = multilabel, list(groups), list(worst), min_area
+        self.bins = confidence_bins
+        self._boundary = Boundary(boundary_width, boundary_tolerance, list(error_distances))
+        self._objects = Objects(list(object_sizes), object_overlap)
         self.reset()
 
     def reset(self) -> None:
-        self._tables: list[torch.Tensor] = []
-        self._valid: list[torch.Tensor] = []
-        self._confusion = torch.zeros(self.num_classes, self.num_classes, dtype=torch.int64)
+        c, empty = self.num_classes, torch.zeros
+        self._rows = {name: [empty(0, *shape, dtype=torch.int64)] for name, shape in self._shapes().items()}
+        self._confusion = empty(c, c, dtype=torch.int64)
+        self._probabilities = empty(c, LEVELS, 2, dtype=torch.int64)
         self.names: list[str] = []
 
-    def update(self, prediction: torch.Tensor, target: torch.Tensor, names: list[str] | None = None) -> None:
-        """Add a batch; stays on the device, nothing is copied to the host.
+    @property
+    def needs_logits(self) -> bool:
+        """Whether `update` wants the logits, too."""
+        return self.multilabel or "calibration" in self.groups
+
+    def update(
+        self,
+        prediction: torch.Tensor,
+        target: torch.Tensor,
+        names: list[str] | None = None,
+        logits: torch.Tensor | None = None,
+    ) -> None:
+        """Add a batch. Counts stay on the device; objects and borders are looked at by the CPU.
 
         Args:
             prediction: class indices [N,H,W]; multi-label: bool [N,C,H,W].
             target: integer of the same shape, or ignore_index.
             names: one per image.
+            logits: [N,C,H,W], for calibration and the best thresholds.
 
         Raises ValueError for shapes that differ and, on the CPU, for values that are no class.
         """
         if prediction.shape != target.shape:
             raise ValueError(f"prediction {list(prediction.shape)} and target {list(target.shape)} differ in shape")
-        if prediction.device.type == "cpu" and not self.multilabel:  # on CUDA this would wait for the device
-            check_labels(prediction, self.num_classes, self.ignore_index, "prediction")
-            check_labels(target, self.num_classes, self.ignore_index)
-        count = self._count_multilabel if self.multilabel else self._count
-        table, valid = count(prediction, target)
-        self._tables.append(table)
-        self._valid.append(valid)
+        if "calibration" in self.groups and logits is None:
+            raise ValueError("the group calibration needs the logits: update(prediction, target, logits=logits)")
+        self._count(prediction, target)
+        if self._looks:
+            self._look(prediction, target, self._rows["table"][-1])
+        if logits is not None and self.needs_logits:
+            self._count_probabilities(prediction, target, logits)
         first = len(self.names)
         self.names += names or [f"image {first + i}" for i in range(len(prediction))]
 
-    def _count(self, prediction: torch.Tensor, target: torch.Tensor):
-        """One histogram of (image, truth or ignored, prediction)."""
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        """What is counted of each image."""
+        c, groups = self.num_classes, self.groups
+        shapes = {"table": (c, 3), "valid": (c,)}
+        if "foreground" in groups and (self.multilabel or self.background is not None):
+            shapes |= {"foreground": (3,), "within_foreground": (c, 3)}
+        if "boundary" in groups:
+            shapes |= {"band": (c, 3), "contour": (c, 4), "distance": (c, 3)}
+        if "objects" in groups:
+            shapes |= {"objects": (c, 3, 2)}
+        if "calibration" in groups:
+            shapes |= {"confidence": (self.bins, 3)}
+        return shapes
+
+    def _count(self, prediction: torch.Tensor, target: torch.Tensor) -> None:
+        """From a histogram of truth and prediction."""
         n, c = len(prediction), self.num_classes
-        truth = target.flatten(1).long()
-        truth = truth.masked_fill(truth == self.ignore_index, c)
-        image = torch.arange(n, device=truth.device)[:, None]
-        cell = (image * (c + 1) + truth) * c + prediction.flatten(1)
-        matrix = torch.bincount(cell.flatten(), minlength=n * (c + 1) * c).view(n, c + 1, c)[:, :c]
-        self._confusion = self._confusion.to(matrix.device) + matrix.sum(dim=0)
-        tp = matrix.diagonal(dim1=1, dim2=2)
-        table = torch.stack([tp, matrix.sum(dim=1) - tp, matrix.sum(dim=2) - tp], dim=2)
-        return table, matrix.sum(dim=(1, 2))[:, None].expand(n, c)
+        if self.multilabel:
+            flat = [values.flatten(0, 1) for values in (prediction.to(torch.uint8), target)]
+            matrix = confusion_per_image(*flat, 2, self.ignore_index).view(n, c, 2, 2)
+            tp, fp, fn = matrix[..., 1, 1], matrix[..., 0, 1], matrix[..., 1, 0]
+            valid = matrix.sum(dim=(2, 3))
+        else:
+            matrix = confusion_per_image(prediction, target, c, self.ignore_index)
+            self._confusion = self._confusion.to(matrix.device) + matrix.sum(dim=0)
+            tp = matrix.diagonal(dim1=1, dim2=2)
+            fp, fn = matrix.sum(dim=1) - tp, matrix.sum(dim=2) - tp
+            valid = matrix.sum(dim=(1, 2))[:, None].expand(n, c)
+        self._rows["table"].append(torch.stack([tp, fp, fn], dim=2))
+        self._rows["valid"].append(valid)
+        if "foreground" not in self._rows:
+            return
+        if self.multilabel:
+            self._count_any_label(prediction, target)
+            return
+        b = self.background
+        pairs = [valid[:, 0] - tp[:, b] - fp[:, b] - fn[:, b], fn[:, b], fp[:, b]]
+        within = torch.stack([tp, fp - matrix[:, b], fn - matrix[:, :, b]], dim=2)
+        within[:, b] = 0
+        self._rows["foreground"].append(torch.stack(pairs, dim=1))
+        self._rows["within_foreground"].append(within)
 
-    def _count_multilabel(self, prediction: torch.Tensor, target: torch.Tensor):
-        valid, truth, found = target != self.ignore_index, target == 1, prediction.bool()
-        pairs = (found & truth, found & ~truth & valid, ~found & truth)
-        table = torch.stack([pair.flatten(2).sum(dim=2) for pair in pairs], dim=2)
-        return table, valid.flatten(2).sum(dim=2)
+    def _count_any_label(self, prediction: torch.Tensor, target: torch.Tensor) -> None:
+        """Of several labels a pixel, foreground is where there is any. Pixels that some channel ignores do not count."""
+        valid = (target != self.ignore_index).all(dim=1, keepdim=True)
+        said, truth = prediction.bool() & valid, (target == 1) & valid
+        any_said, any_truth = said.any(dim=1, keepdim=True), truth.any(dim=1, keepdim=True)
+        both = any_said & any_truth
+        any_pairs = (both, any_said & ~any_truth, any_truth & ~any_said)
+        pairs = (said & truth, said & ~truth & both, truth & ~said & both)
+        self._rows["foreground"].append(torch.stack([pair.sum(dim=(1, 2, 3)) for pair in any_pairs], dim=1))
+        self._rows["within_foreground"].append(torch.stack([pair.sum(dim=(2, 3)) for pair in pairs], dim=2))
 
-    def restore(self, names, table, valid, confusion, **_) -> None:
-        """Take over what `names`, `table`, `derived().valid` and `confusion` were, as per_image.npz holds them."""
+    def _count_probabilities(self, prediction: torch.Tensor, target: torch.Tensor, logits: torch.Tensor) -> None:
+        probabilities = probabilities_of(logits, self.multilabel)
+        if "calibration" in self.groups:
+            counts = count_confidence(probabilities, prediction, target, self.ignore_index, self.bins)
+            self._rows["confidence"].append(counts)
+        counts = count_probabilities(probabilities, target, self.ignore_index)
+        self._probabilities = self._probabilities.to(counts.device) + counts
+
+    @property
+    def _looks(self) -> list:
+        """The groups that look at the masks of each class."""
+        return [
+            look for name, look in (("boundary", self._boundary), ("objects", self._objects)) if name in self.groups
+        ]
+
+    def _look(self, prediction: torch.Tensor, target: torch.Tensor, table: torch.Tensor) -> None:
+        said, truth = prediction.to(torch.uint8).cpu().numpy(), target.to(torch.uint8).cpu().numpy()
+        margin = self._boundary.margin(truth.shape[-2:]) if "boundary" in self.groups else 1
+        there = table.cpu().numpy().any(axis=2)
+        shapes = {name: self._shapes()[name] for look in self._looks for name in look.names}
+
+        def of_image(i: int) -> dict[str, np.ndarray]:
+            counts = {name: np.zeros(shape, np.int64) for name, shape in shapes.items()}
+            for region in regions(said[i], truth[i], self.ignore_index, there[i].nonzero()[0], margin):
+                for look in self._looks:
+                    for name, values in look.count(region).items():
+                        counts[name][region.label] = values
+            return counts
+
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+            images = list(pool.map(of_image, range(len(said))))
+        for name in shapes:
+            self._rows[name].append(torch.from_numpy(np.stack([counts[name] for counts in images])))
+
+    def state(self) -> dict[str, np.ndarray]:
+        """All counts, as per_image.npz holds them."""
+        arrays = {name: torch.cat([part.cpu() for part in parts]).numpy() for name, parts in self._rows.items()}
+        arrays |= {"names": np.array(self.names), "classes": np.array(self.class_names)}
+        arrays["confusion"] = self.confusion()
+        if self.needs_logits:
+            arrays["probabilities"] = self._probabilities.cpu().numpy()
+        return arrays
+
+    def restore(self, names, confusion, classes=None, probabilities=None, **rows) -> None:
+        """Take over what `state` was."""
+        self.reset()
         self.names, self._confusion = [str(name) for name in names], torch.from_numpy(confusion)
-        self._tables, self._valid = [torch.from_numpy(table)], [torch.from_numpy(valid)]
+        if probabilities is not None:
+            self._probabilities = torch.from_numpy(probabilities)
+        self._rows |= {name: [torch.from_numpy(array)] for name, array in rows.items()}
 
     def table(self) -> np.ndarray:
         """int64 [images, C, 3]: tp, fp, fn of every image so far, in the order of `names`."""
-        return torch.cat(self._tables).cpu().numpy()
+        return self.derived().counts
 
     def confusion(self) -> np.ndarray:
         """int64 [C, C]: valid pixels by truth (row) and prediction (column). For one label a pixel."""
         return self._confusion.cpu().numpy()
 
     def derived(self) -> Table:
-        """The table with what is needed to derive scores from it."""
-        valid = torch.cat(self._valid).cpu().numpy() if self._valid else np.zeros((0, self.num_classes), np.int64)
-        return Table(self.table(), valid, self.class_names, self.background, self.multilabel)
+        """The counts of every image, in the order of `names`."""
+        rows = {name: torch.cat([part.cpu() for part in parts]).numpy() for name, parts in self._rows.items()}
+        return self._table_of(rows)
+
+    def _table_of(self, rows: dict[str, np.ndarray]) -> Table:
+        more = {name: array for name, array in rows.items() if name not in ("table", "valid")}
+        return Table(rows["table"], rows["valid"], self.class_names, self.background, self.multilabel, more)
+
+    def curves(self) -> Curves | None:
+        """What becomes of each class when the probability from which it is said is moved; None without logits."""
+        return Curves(self._probabilities.cpu().numpy()) if self._probabilities.any() else None
+
+    def best_thresholds(self) -> dict[str, float]:
+        """The probability from which to say each class for the highest Dice; for classes that truth has."""
+        curves = self.curves()
+        values = [] if curves is None else curves.best_thresholds().tolist()
+        return {name: value for name, value in zip(self.class_names, values, strict=False) if value == value}
 
     def per_class(self) -> dict[str, np.ndarray]:
         """iou, dice, precision, recall (NaN where undefined), support (truth pixels) and images, each [C]."""
@@ -122,22 +257,39 @@ class SegmentationScores:
 
     def compute(self) -> dict[str, float]:
         """All scores by name: iou/mean, iou/foreground, iou/<class name>, dice/mean, accuracy, …"""
-        return self.scores(self.derived())
+        return self._every(self.derived(), Curves(self._probabilities.cpu().numpy()))
+
+    def _every(self, table: Table, curves: Curves) -> dict[str, float]:
+        found = self.scores(table)
+        if "calibration" in self.groups:
+            found |= curve_scores(curves, table, self.bins)
+        return found
 
     def scores(self, table: Table) -> dict[str, float]:
-        """The scores of a table, such as a part of the images."""
+        """The scores of a table, such as a part of the images; those of curves are of all images only."""
         found = standard(table)
         if "fine_grained" in self.groups:
             found |= fine_grained(table, self.worst)
         if "presence" in self.groups:
             found |= presence(table, self.min_area)
+        if "foreground" in self.groups:
+            found |= foreground(table)
+        for look in self._looks:
+            found |= look.scores(table)
+        if "calibration" in self.groups:
+            found |= expected_error(table)
         return found
 
     def intervals(self, repeats: int = 1000, seed: int = 0) -> dict[str, tuple[float, float]]:
-        """95 % bootstrap interval over images of every score."""
+        """95 % bootstrap interval over images of every score but those of curves."""
         return bootstrap(self.derived(), self.scores, repeats, seed)
 
     def score_names(self) -> list[str]:
         """What `compute` will return, known before any image."""
-        nothing = np.zeros((1, self.num_classes, 3), np.int64)
-        return list(self.scores(Table(nothing, nothing[..., 0], self.class_names, self.background, self.multilabel)))
+        rows = {name: np.zeros((0, *shape), np.int64) for name, shape in self._shapes().items()}
+        return list(self._every(self._table_of(rows), Curves(np.zeros((self.num_classes, LEVELS, 2), np.int64))))
+
+    @staticmethod
+    def lower_is_better(name: str) -> bool:
+        """Whether a score is an error."""
+        return name.startswith(("ece", "class_ece", "errors_"))

@@ -1,0 +1,104 @@
+"""Charts of scores, drawn with matplotlib: SVG for pages, pixels for TensorBoard."""
+
+import base64
+import io
+
+import numpy as np
+
+_LEAST = 100  # pixels that a point of a reliability curve must rest on
+
+
+def precision_recall(curves, labels: list[int], names: list[str]) -> str:
+    """A line a class of Curves, with its average precision."""
+    precision, recall = curves.precision_recall()
+    figure, axes = _axes("recall", "precision", "Precision over recall, by threshold")
+    for c in labels:
+        named = f"{names[c]} {100 * curves.average_precision()[c]:.1f}"
+        axes.plot(recall[c], precision[c], label=named)
+    _legend(axes, "average precision, %")
+    return _svg(figure)
+
+
+def reliability(curves, bins: int, labels: list[int], names: list[str]) -> str:
+    """Of the pixels given a probability of a class, the share that are of it; a line a class of Curves."""
+    probability, share, pixels = curves.reliability(bins)
+    figure, axes = _axes("probability", "share that is of the class", "Reliability: on the diagonal is right")
+    axes.plot([0, 1], [0, 1], color="#bbb", linewidth=1)
+    for c in labels:
+        enough = pixels[c] >= _LEAST
+        named = f"{names[c]} {100 * curves.expected_error(bins)[c]:.1f}"
+        axes.plot(probability[c][enough], share[c][enough], ".-", label=named)
+    _legend(axes, "calibration error, %")
+    return _svg(figure)
+
+
+def grouped_bars(values: np.ndarray, groups: list[str], names: list[str], title: str) -> str:
+    """Bars of shares [classes, groups], those of a group side by side; NaN is left out."""
+    figure, axes = _axes("", "", title)
+    width = 0.8 / len(values)
+    for i, (row, name) in enumerate(zip(values, names, strict=True)):
+        axes.bar(np.arange(len(groups)) - 0.4 + (i + 0.5) * width, row, width, label=name)
+    axes.set_xticks(np.arange(len(groups)), groups)
+    axes.set_xlim(-0.5, len(groups) - 0.5)
+    _legend(axes)
+    return _svg(figure)
+
+
+def stacked_bars(values: np.ndarray, parts: list[str], names: list[str], colours: list[str], title: str) -> str:
+    """A horizontal bar a class of shares [classes, parts] that add up to 1."""
+    figure, axes = _axes("", "", title)
+    left = np.zeros(len(values))
+    for part, name, colour in zip(np.nan_to_num(values).T, parts, colours, strict=True):
+        axes.barh(np.arange(len(values)), part, left=left, color=colour, label=name)
+        left += part
+    axes.set_yticks(np.arange(len(names)), names)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    _legend(axes)
+    return _svg(figure)
+
+
+def confusion_matrix(matrix: np.ndarray, names: list[str]) -> np.ndarray:
+    """uint8 [H, W, 3]: each row of truth in shares of what it is said to be."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    side = min(12.0, 2.5 + 0.45 * len(names))
+    figure = Figure(figsize=(side, side), dpi=100, layout="constrained")
+    axes, canvas = figure.subplots(), FigureCanvasAgg(figure)
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.set_xticks(range(len(names)), names, rotation=90)
+    axes.set_yticks(range(len(names)), names)
+    axes.set(xlabel="said", ylabel="truth")
+    if len(names) <= 20:
+        for (row, column), value in np.ndenumerate(shares):
+            if value >= 0.005:
+                colour = "white" if value > 0.5 else "black"
+                axes.text(column, row, f"{100 * value:.0f}", ha="center", va="center", fontsize=8, color=colour)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def _axes(x: str, y: str, title: str):
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    axes = figure.subplots()
+    axes.set(xlabel=x, ylabel=y, xlim=(0, 1), ylim=(0, 1.02))
+    axes.set_title(title, fontsize=10, loc="left")
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _legend(axes, title: str | None = None) -> None:
+    axes.legend(title=title, fontsize=8, title_fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+
+
+def _svg(figure) -> str:
+    """A data: address."""
+    from matplotlib import rc_context
+
+    stream = io.BytesIO()
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "segtrain"}):
+        figure.savefig(stream, format="svg", metadata={"Date": None})
+    return f"data:image/svg+xml;base64,{base64.b64encode(stream.getvalue()).decode()}"

@@ -1,0 +1,118 @@
+"""How a trained network is asked: whole images or windows, flips and scales averaged, where a class is said."""
+
+import itertools
+import math
+from typing import Annotated, Literal
+
+import torch
+from torch import nn
+
+from segtrain.arguments import FractionBelowOne, Positive, Range, Size, checked
+from segtrain.metrics import predict
+
+Threshold = Annotated[float, Range("a number above 0 and below 1", lambda v: 0 < v < 1)]
+_AXES = {"horizontal": -1, "vertical": -2}
+
+
+class Inference:
+    """Settings of the way from an image to what is said of its pixels.
+
+    Args:
+        flips: horizontal, vertical: also ask of the flipped image (both: of all four), and average probabilities.
+        scales: ask of the image at each of these sizes, 1 is its own, and average probabilities.
+        window: [height, width] the network takes at once, for images that are too large for it; null: the whole image.
+        overlap: of neighbouring windows, as a share of the window. Where they overlap logits are averaged, with
+            weights that fall off as a Gaussian from the window's centre (Isensee et al., 2021, nnU-Net).
+        threshold: probability above which a class is said, one for all or one per class; null: 0.5. For several labels
+            a pixel, and for the second of two classes.
+    """
+
+    @checked
+    def __init__(
+        self,
+        flips: list[Literal["horizontal", "vertical"]] = (),
+        scales: list[Positive] = (1.0,),
+        window: Size | None = None,
+        overlap: FractionBelowOne = 0.5,
+        threshold: Threshold | list[Threshold] | None = None,
+    ):
+        if not scales:
+            raise ValueError("scales is empty: give [1.0] for the image as it is")
+        self.flips, self.scales, self.window, self.overlap = tuple(dict.fromkeys(flips)), scales, window, overlap
+        self.threshold = threshold
+
+
+class Predictor:
+    """A network on its device, asked in the way of `inference`. The network is put into evaluation mode.
+
+    Args:
+        model: uint8 [N,B,H,W] -> logits [N,C,H,W], of any height and width.
+        autocast: a function that returns the context of a forward pass.
+        multilabel: whether a pixel may have several classes.
+    """
+
+    def __init__(self, model: nn.Module, device: torch.device, autocast, multilabel: bool, inference: Inference):
+        self.model, self.device, self.autocast = model.eval(), device, autocast
+        self.multilabel, self.inference = multilabel, inference
+
+    @torch.no_grad()
+    def logits(self, images: torch.Tensor) -> torch.Tensor:
+        """float [N,C,H,W] on the device. Averaged ones are the logarithms of the mean probabilities (their odds, for
+        several labels); with a single view they are what the network says, untouched."""
+        images = images.to(self.device, non_blocking=True)
+        axes = [_AXES[flip] for flip in self.inference.flips]
+        flips = [flip for count in range(len(axes) + 1) for flip in itertools.combinations(axes, count)]
+        views = list(itertools.product(self.inference.scales, flips))
+        if len(views) == 1:
+            return self._at_scale(images, views[0][0])
+        total = 0
+        for scale, flip in views:
+            logits = self._at_scale(images.flip(flip), scale).flip(flip).float()
+            total = total + (logits.sigmoid() if self.multilabel else logits.softmax(dim=1))
+        mean = total / len(views)
+        return mean.logit(eps=1e-7) if self.multilabel else mean.clamp_min(1e-30).log()
+
+    def decide(self, logits: torch.Tensor) -> torch.Tensor:
+        """What is said: classes uint8 [N,H,W], or bool [N,C,H,W] for several labels."""
+        return predict(logits, self.multilabel, self.inference.threshold)
+
+    def _at_scale(self, images: torch.Tensor, scale: float) -> torch.Tensor:
+        if scale == 1:
+            return self._in_windows(images)
+        size = images.shape[-2:]
+        scaled = [max(1, round(scale * side)) for side in size]
+        images = nn.functional.interpolate(images.float(), scaled, mode="bilinear", antialias=scale < 1)
+        return nn.functional.interpolate(self._in_windows(images).float(), size, mode="bilinear")
+
+    def _in_windows(self, images: torch.Tensor) -> torch.Tensor:
+        height, width = images.shape[-2:]
+        tall, wide = self.inference.window or (height, width)
+        tall, wide = min(tall, height), min(wide, width)
+        if (tall, wide) == (height, width):
+            return self._forward(images)
+        weight, total, weights = _gaussian(tall, wide).to(self.device), 0, images.new_zeros(height, width).float()
+        for top in _starts(height, tall, self.inference.overlap):
+            for left in _starts(width, wide, self.inference.overlap):
+                place = (..., slice(top, top + tall), slice(left, left + wide))
+                logits = self._forward(images[place]).float()
+                if isinstance(total, int):
+                    total = logits.new_zeros(*logits.shape[:2], height, width)
+                total[place] += logits * weight
+                weights[place] += weight
+        return total / weights
+
+    def _forward(self, images: torch.Tensor) -> torch.Tensor:
+        with self.autocast():
+            return self.model(images)
+
+
+def _starts(size: int, window: int, overlap: float) -> list[int]:
+    """Where windows start along a side: evenly spread, the last ends at the border, none overlap less than asked."""
+    count = 1 + math.ceil((size - window) / max(1, int(window * (1 - overlap))))
+    return [round(i * (size - window) / max(1, count - 1)) for i in range(count)]
+
+
+def _gaussian(height: int, width: int) -> torch.Tensor:
+    """float [h, w], 1 in the centre, with a standard deviation of an eighth of each side."""
+    rows, columns = (torch.exp(-0.5 * ((torch.arange(n) - (n - 1) / 2) / (n / 8)) ** 2) for n in (height, width))
+    return rows[:, None] * columns

@@ -1,0 +1,108 @@
+"""From logits to decisions, and from decisions to counts: what every batch of an evaluation goes through."""
+
+import numpy as np
+import torch
+
+from segtrain.losses.targets import check_labels
+
+_EXACT = 1 << 24  # pixels up to which float32, which OpenCV counts in, holds every whole number
+
+
+def predict(logits: torch.Tensor, multilabel: bool, threshold: float | list[float] | None = None) -> torch.Tensor:
+    """The decision for logits [N,C,H,W]: class indices uint8 [N,H,W], or bool [N,C,H,W] of several labels a pixel.
+
+    Args:
+        threshold: probability, or one per class, above which a label is said; None: 0.5. Of two classes, that of the
+            second. Raises ValueError for more classes, where the most probable one is said.
+    """
+    if threshold is None:
+        return logits > 0 if multilabel else _most_probable(logits)
+    classes = logits.shape[1]
+    cuts = torch.tensor(threshold, dtype=torch.float64, device=logits.device).logit().float()
+    if multilabel:
+        if cuts.ndim and len(cuts) != classes:
+            raise ValueError(f"{len(cuts)} thresholds for {classes} classes: give one for all, or one per class")
+        return logits > cuts.view(-1, 1, 1)
+    if classes != 2 or cuts.ndim:
+        raise ValueError(
+            f"threshold={threshold} for {classes} classes of which a pixel has one: the most probable is said; "
+            "a threshold is for several labels a pixel, and a single number for two classes"
+        )
+    return (logits[:, 1] - logits[:, 0] > cuts).to(torch.uint8)
+
+
+def _most_probable(logits: torch.Tensor) -> torch.Tensor:
+    """uint8 [N,H,W]: the class of the largest logit, the first of equal ones."""
+    classes = logits.shape[1]
+    planes = logits.device.type == "cpu" and logits.stride(3) == 1 and classes > 12
+    if not planes:
+        return logits.max(dim=1).indices.to(torch.uint8)
+    # A maximum over planes jumps through memory; comparing plane by plane is up to 3 times as fast.
+    best = logits[:, 0].clone()
+    found = torch.zeros(best.shape, dtype=torch.uint8)
+    for c in range(1, classes):
+        found.masked_fill_(logits[:, c] > best, c)
+        torch.maximum(best, logits[:, c], out=best)
+    return found
+
+
+def confusion_per_image(
+    prediction: torch.Tensor, target: torch.Tensor, num_classes: int, ignore_index: int
+) -> torch.Tensor:
+    """int64 [N, C, C]: valid pixels of each image by truth (row) and prediction (column).
+
+    Args:
+        prediction: integers [N,...].
+        target: integers of the same shape, or ignore_index.
+
+    Raises ValueError, on the CPU, for values that are no class; on CUDA asking would wait for the device.
+    """
+    if prediction.device.type == "cpu":
+        return _count_by_opencv(prediction.flatten(1), target.flatten(1), num_classes, ignore_index)
+    n, c = len(prediction), num_classes
+    truth = target.flatten(1).long()
+    truth = truth.masked_fill(truth == ignore_index, c)
+    image = torch.arange(n, device=truth.device)[:, None]
+    cell = (image * (c + 1) + truth) * c + prediction.flatten(1)
+    return torch.bincount(cell.flatten(), minlength=n * (c + 1) * c).view(n, c + 1, c)[:, :c]
+
+
+def _count_by_opencv(
+    prediction: torch.Tensor, target: torch.Tensor, num_classes: int, ignore_index: int
+) -> torch.Tensor:
+
+    for values, name in ((prediction, "prediction"), (target, "label")):
+        if values.dtype != torch.uint8:
+            check_labels(values, num_classes, ignore_index, name)
+    said, truth = prediction.to(torch.uint8).numpy(), target.to(torch.uint8).numpy()
+    counts = np.empty((len(said), num_classes, num_classes), np.int64)
+    outside, high = 0, 0
+    for i in range(len(said)):
+        matrix = exact_histogram([truth[i], said[i]], [256, num_classes], [256, num_classes])
+        matrix[ignore_index] = 0
+        counts[i] = matrix[:num_classes]
+        outside += matrix[num_classes:].any()
+        high = max(high, int(said[i].max(initial=0)))
+    if outside:
+        check_labels(target, num_classes, ignore_index)
+    if high >= num_classes:
+        check_labels(prediction, num_classes, ignore_index, "prediction")
+    return torch.from_numpy(counts)
+
+
+def exact_histogram(
+    values: list[np.ndarray], bins: list[int], ends: list[float], mask: np.ndarray | None = None
+) -> np.ndarray:
+    """The histogram, as whole numbers, of pixels by one or several values, each [P], with bins from 0 to below `ends`.
+
+    OpenCV's is many times as fast as NumPy's, but counts in float32.
+    """
+    import cv2
+
+    ranges, total = [bound for end in ends for bound in (0, end)], 0
+    for start in range(0, max(1, len(values[0])), _EXACT - 1):
+        part = slice(start, start + _EXACT - 1)
+        shown = None if mask is None else mask[None, part]
+        found = cv2.calcHist([v[None, part] for v in values], list(range(len(bins))), shown, bins, ranges)
+        total = total + (found if len(values[0]) < _EXACT else found.astype(np.int64))
+    return total.reshape(bins)

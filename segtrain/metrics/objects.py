@@ -1,0 +1,41 @@
+"""Are objects found, small ones too? An object is a connected component of a class in truth."""
+
+import numpy as np
+
+from segtrain.metrics.derived import Table, by_class, ratio
+from segtrain.metrics.regions import Region
+
+SIZES = ("small", "medium", "large")
+
+
+class Objects:
+    """Counts of one class in one image, and the scores of their sums.
+
+    Args:
+        sizes: pixels from which an object is medium, and large; COCO's are 32² and 96².
+        overlap: share of an object's pixels that must be said to be of its class for it to be found.
+    """
+
+    names = ("objects",)
+
+    def __init__(self, sizes: list[int], overlap: float):
+        self.sizes, self.overlap = sizes, overlap
+
+    def count(self, region: Region) -> dict[str, np.ndarray]:
+        """objects: int64 [3, 2], found and all of them, small, medium and large. Neighbours are 8."""
+        import cv2
+
+        number, labels = cv2.connectedComponents(region.truth, connectivity=8)
+        areas = np.bincount(labels.ravel(), minlength=number)[1:]
+        hit = np.bincount(labels[(region.said & region.truth) == 1], minlength=number)[1:]
+        size = np.searchsorted(self.sizes, areas, side="right")
+        found = hit >= self.overlap * areas
+        return {"objects": np.stack([np.bincount(size[found], minlength=3), np.bincount(size, minlength=3)], axis=1)}
+
+    def scores(self, table: Table) -> dict[str, float]:
+        """object_recall, and object_recall_small, _medium and _large; each as mean, foreground, class."""
+        found, every = np.moveaxis(table.more["objects"].sum(axis=0), -1, 0)
+        scores = by_class("object_recall", ratio(found.sum(axis=1), every.sum(axis=1)), table)
+        for name, values in zip(SIZES, ratio(found, every).T, strict=True):
+            scores |= by_class(f"object_recall_{name}", values, table)
+        return scores

@@ -1,0 +1,108 @@
+"""Confidence against torchmetrics and numbers worked out by hand."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from segtrain.metrics import SegmentationScores, predict
+from segtrain.metrics.calibration import LEVELS, Curves
+
+
+def case(seed, n=2, c=3, size=16, ignored=0.2):
+    generator = torch.Generator().manual_seed(seed)
+    logits = 2 * torch.randn(n, c, size, size, generator=generator)
+    target = torch.randint(0, c, (n, size, size), generator=generator)
+    target = torch.where(torch.rand(target.shape, generator=generator) < 0.4, logits.max(dim=1).indices, target)
+    target[torch.rand(target.shape, generator=generator) < ignored] = 255
+    return logits, target
+
+
+def filled(logits, target, **kwargs):
+    scores = SegmentationScores(logits.shape[1], groups=["calibration"], **kwargs)
+    scores.update(predict(logits, scores.multilabel), target, logits=logits)
+    return scores
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_equals_torchmetrics(seed):
+    from torchmetrics.classification import BinaryAveragePrecision, MulticlassCalibrationError
+
+    logits, target = case(seed)
+    scores = filled(logits, target)
+    found = scores.compute()
+    ece = MulticlassCalibrationError(3, n_bins=15, ignore_index=255)(logits, target)
+    assert found["ece"] == pytest.approx(ece.item(), abs=1e-5)
+    probabilities, valid = logits.softmax(dim=1), target != 255
+    for c in range(3):
+        # torchmetrics' thresholds are k / 1000, too, and p >= threshold says the class
+        theirs = BinaryAveragePrecision(thresholds=torch.arange(LEVELS).double() / LEVELS)
+        expected = theirs(probabilities[:, c][valid].double(), (target[valid] == c).int()).item()
+        assert found[f"average_precision/class {c}"] == pytest.approx(expected, abs=2e-3)
+
+
+def test_by_hand():
+    # two pixels said with 0.9, of which one is right, and one with 0.6 that is right
+    probability = torch.tensor([0.9, 0.9, 0.6])
+    logits = torch.stack([probability.log(), (1 - probability).log()])[None, :, None]
+    found = filled(logits, torch.tensor([[[0, 1, 0]]])).compute()
+    assert found["ece"] == pytest.approx((2 * (0.9 - 0.5) + (1 - 0.6)) / 3, abs=4e-5)
+    assert found["confidence"] == pytest.approx(0.8, abs=4e-5)
+
+
+def test_several_labels_a_pixel():
+    logits = torch.tensor([0.9, 0.2]).logit().view(1, 2, 1, 1)
+    scores = filled(logits, torch.tensor([[[[1]], [[1]]]]), multilabel=True, background=None)
+    assert scores.compute()["ece"] == pytest.approx((0.1 + 0.8) / 2, abs=4e-5)
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 1000))
+def test_order_and_batches_do_not_matter_bit_for_bit(seed):
+    logits, target = case(seed, n=4)
+    whole = filled(logits, target)
+    parts = SegmentationScores(3, groups=["calibration"])
+    for i in (2, 0, 3, 1):
+        parts.update(predict(logits[[i]], False), target[[i]], logits=logits[[i]])
+    assert str(whole.compute()) == str(parts.compute())
+
+
+def test_the_best_threshold_is_the_best():
+    generator = torch.Generator().manual_seed(0)
+    truth = torch.rand(1, 2, 60, 60, generator=generator) < torch.tensor([0.3, 0.02]).view(1, 2, 1, 1)
+    logits = torch.randn(truth.shape, generator=generator) + 2 * truth - 2
+    scores = SegmentationScores(2, background=None, multilabel=True)
+    scores.update(predict(logits, True), truth.int(), logits=logits)
+    best = scores.curves().best_thresholds().tolist()
+
+    def dice(threshold):
+        scores = SegmentationScores(2, background=None, multilabel=True)
+        scores.update(predict(logits, True, threshold), truth.int())
+        return scores.per_class()["dice"]
+
+    every = np.array([dice(k / 100) for k in range(1, 100)]).max(axis=0)
+    assert (dice(best) >= every - 1e-9).all()
+    assert (dice(best) > dice(0.5)).all()
+
+
+def test_of_equally_good_thresholds_the_middle_and_of_an_absent_class_none():
+    counts = np.zeros((2, LEVELS, 2), int)
+    counts[0, 100, 0], counts[0, 900, 1], counts[1, 5, 0] = 50, 3, 10
+    found = Curves(counts).best_thresholds()
+    assert found[0] == pytest.approx((101 + 900) / 2 / LEVELS)
+    assert np.isnan(found[1])
+
+
+def test_an_absent_class_has_no_curve_score():
+    logits, target = case(0, c=3)
+    target[target == 2] = 255
+    found = filled(logits, target).compute()
+    assert np.isnan(found["average_precision/class 2"])
+    assert np.isnan(found["class_ece/class 2"])
+    assert not np.isnan(found["average_precision/mean"])
+
+
+def test_logits_are_asked_for():
+    with pytest.raises(ValueError, match="needs the logits"):
+        SegmentationScores(2, groups=["calibration"]).update(torch.zeros(1, 1, 1), torch.zeros(1, 1, 1))

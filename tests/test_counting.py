@@ -1,0 +1,83 @@
+"""Decisions and counts of a batch, against torch and a plain NumPy count."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from segtrain.metrics import counting, predict
+from segtrain.metrics.counting import confusion_per_image
+
+
+def plain_confusion(prediction, target, classes, ignore_index):
+    valid = target != ignore_index
+    return np.array(
+        [[((target == t) & (prediction == p) & valid).sum() for p in range(classes)] for t in range(classes)]
+    )
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10_000), classes=st.sampled_from([1, 2, 11, 150, 255]), ignored=st.sampled_from([0, 3, 255]))
+def test_counts_equal_a_plain_count(seed, classes, ignored):
+    rng = np.random.default_rng(seed)
+    target, prediction = rng.integers(0, classes, (2, 3, 7, 9))
+    target[rng.random(target.shape) < 0.3] = ignored
+    few = [c for c in range(classes) if c in target or c in prediction]
+    for dtype in (torch.uint8, torch.int64):
+        pair = [torch.tensor(a).to(dtype) for a in (prediction, target)]
+        found = confusion_per_image(*pair, classes, ignored)
+        assert found.dtype == torch.int64
+        for i in range(3):
+            for t in few:
+                for p in few:
+                    expected = ((target[i] == t) & (prediction[i] == p) & (target[i] != ignored)).sum()
+                    assert found[i, t, p] == expected
+
+
+def test_large_images_are_counted_in_parts(monkeypatch):
+    monkeypatch.setattr(counting, "_EXACT", 5)
+    target, prediction = torch.randint(0, 3, (2, 2, 4, 7)).to(torch.uint8)
+    found = confusion_per_image(prediction, target, 3, 255)
+    for i in range(2):
+        assert np.array_equal(found[i], plain_confusion(prediction[i].numpy(), target[i].numpy(), 3, 255))
+
+
+def test_more_pixels_than_float32_can_count():
+    target = torch.ones(1, 4100, 4100, dtype=torch.uint8)
+    target[0, 0, 0] = 0
+    assert confusion_per_image(torch.ones_like(target), target, 2, 255)[0].tolist() == [[0, 1], [0, 4100**2 - 1]]
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64])
+def test_values_that_are_no_class_are_refused(dtype):
+    with pytest.raises(ValueError, match=r"label 7 is no class of 0 to 2 .* 1 pixels, the first in image 1"):
+        confusion_per_image(torch.zeros(2, 1, 2, dtype=dtype), torch.tensor([[[0, 1]], [[7, 1]]], dtype=dtype), 3, 255)
+    with pytest.raises(ValueError, match="prediction 3 is no class of 0 to 2"):
+        confusion_per_image(torch.full((1, 1, 1), 3, dtype=dtype), torch.zeros(1, 1, 1, dtype=dtype), 3, 255)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 12, 13, 40])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_the_decision_is_that_of_max(classes, layout):
+    torch.manual_seed(classes)
+    logits = torch.randn(2, classes, 9, 11).round(decimals=1).contiguous(memory_format=layout)  # with equal ones
+    for z in (logits, logits[..., 2:8, 1:]):
+        assert torch.equal(predict(z, False).long(), z.max(dim=1).indices)
+
+
+def test_thresholds():
+    logits = torch.tensor([0.3, 0.6, 0.8]).logit().view(1, 1, 1, 3).repeat(1, 2, 1, 1)
+    assert predict(logits, True, 0.7)[0].int().tolist() == [[[0, 0, 1]], [[0, 0, 1]]]
+    assert predict(logits, True, [0.2, 0.7])[0].int().tolist() == [[[1, 1, 1]], [[0, 0, 1]]]
+    with pytest.raises(ValueError, match="3 thresholds for 2 classes"):
+        predict(logits, True, [0.2, 0.7, 0.1])
+
+
+def test_a_threshold_for_two_classes_is_for_the_second():
+    probability = torch.tensor([0.1, 0.3, 0.6])
+    logits = torch.stack([(1 - probability).log(), probability.log()])[None, :, None]
+    assert predict(logits, False, 0.25).tolist() == [[[0, 1, 1]]]
+    assert torch.equal(predict(logits, False, 0.5), predict(logits, False))
+    with pytest.raises(ValueError, match=r"threshold=0.25 for 3 classes .* the most probable is said"):
+        predict(torch.zeros(1, 3, 1, 1), False, 0.25)

@@ -1,0 +1,120 @@
+"""Flips, scales and windows: equal to the plain pass where they must be, and worked out by hand where not."""
+
+import contextlib
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from segtrain import models
+from segtrain.inference import Inference, Predictor, _starts
+
+CPU = torch.device("cpu")
+
+
+class Pointwise(nn.Module):
+    """Logits of a pixel from that pixel alone."""
+
+    def forward(self, images):
+        x = images.float() / 255
+        return torch.cat([x * 3, x[:, :1] - 1], dim=1)
+
+
+def predictor(model=None, multilabel=False, **settings):
+    return Predictor(model or Pointwise(), CPU, contextlib.nullcontext, multilabel, Inference(**settings))
+
+
+def images(height=37, width=50, n=2, seed=0):
+    return torch.randint(
+        0, 256, (n, 3, height, width), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed)
+    )
+
+
+@pytest.fixture(scope="module")
+def unet():
+    torch.manual_seed(0)
+    return models.unet(num_classes=3, decoder_channels=[16, 8, 8, 8, 8]).eval()
+
+
+def test_by_default_the_network_is_asked_once_and_not_touched(unet):
+    assert torch.equal(predictor(unet).logits(images()), unet(images()))
+
+
+def test_where_the_image_fits_the_window_it_is_the_whole_pass_bit_for_bit(unet):
+    for window in ([37, 50], [64, 64]):
+        assert torch.equal(predictor(unet, window=window).logits(images()), unet(images()))
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    height=st.integers(5, 60),
+    width=st.integers(5, 60),
+    window=st.tuples(st.integers(4, 40), st.integers(4, 40)),
+    overlap=st.sampled_from([0.0, 0.25, 0.5, 0.8]),
+)
+def test_windows_of_a_pointwise_network_give_the_whole_pass(height, width, window, overlap):
+    x = images(height, width, n=1)
+    found = predictor(window=list(window), overlap=overlap).logits(x)
+    torch.testing.assert_close(found, Pointwise()(x), rtol=1e-5, atol=1e-5)
+
+
+def test_far_from_borders_of_windows_a_network_of_small_reach_sees_the_same():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 4, 5, padding=2), nn.ReLU(), nn.Conv2d(4, 3, 3, padding=1))
+    x = images(90, 120).float()
+    whole, tiled = network(x), predictor(network, window=[48, 48], overlap=0.75).logits(x)
+    # the padding at the border of a window reaches 3 pixels, where its weight is small
+    assert (whole - tiled).abs().max() < 0.01 * whole.abs().max()
+
+
+@settings(max_examples=60, deadline=None)
+@given(size=st.integers(1, 300), window=st.integers(1, 100), overlap=st.floats(0, 0.95))
+def test_windows_cover_everything_and_overlap_enough(size, window, overlap):
+    window = min(size, window)
+    starts = _starts(size, window, overlap)
+    assert starts[0] == 0
+    assert starts[-1] == size - window
+    steps = np.diff(starts)
+    assert all((steps > 0) & (steps <= max(1, round(window * (1 - overlap)) + 1)))
+
+
+def test_flips_average_probabilities(unet):
+    x = images()
+    ways = [x, x.flip(-1), x.flip(-2), x.flip(-1, -2)]
+    back = [(), (-1,), (-2,), (-1, -2)]
+    expected = sum(unet(w).softmax(dim=1).flip(b) for w, b in zip(ways, back, strict=True)) / 4
+    found = predictor(unet, flips=["horizontal", "vertical"]).logits(x)
+    torch.testing.assert_close(found.softmax(dim=1), expected, rtol=1e-4, atol=1e-5)
+    one = predictor(unet, flips=["horizontal"]).logits(x)
+    torch.testing.assert_close(one.flip(-1), predictor(unet, flips=["horizontal"]).logits(x.flip(-1)))
+
+
+def test_several_labels_average_each_labels_probability():
+    x = images()
+    found = predictor(multilabel=True, flips=["horizontal"]).logits(x)
+    torch.testing.assert_close(found.sigmoid(), Pointwise()(x).sigmoid(), rtol=1e-4, atol=1e-5)
+
+
+def test_scales_are_averaged_at_the_images_own_size(unet):
+    x = images(64, 96)
+    found = predictor(unet, scales=[0.5, 1.0, 1.5]).logits(x)
+    assert found.shape == (2, 3, 64, 96)
+    torch.testing.assert_close(found.exp().sum(dim=1), torch.ones(2, 64, 96), rtol=1e-4, atol=1e-4)
+    flat = torch.full((1, 3, 40, 40), 77, dtype=torch.uint8)
+    torch.testing.assert_close(
+        predictor(scales=[0.5, 2.0]).logits(flat).softmax(dim=1), Pointwise()(flat).softmax(dim=1)
+    )
+
+
+def test_what_is_refused():
+    with pytest.raises(ValueError, match="scales is empty"):
+        Inference(scales=[])
+    with pytest.raises(ValueError, match="overlap=1.0 must be"):
+        Inference(overlap=1.0)
+    with pytest.raises(ValueError, match="flips=.* must be a list, each one of horizontal"):
+        Inference(flips=["diagonal"])
+    with pytest.raises(ValueError, match="threshold=1.5 must be"):
+        Inference(threshold=1.5)
