@@ -3,6 +3,7 @@
 Parts:
     losses   forward + backward of each loss against torch.nn.functional.cross_entropy, and peers, on four shapes
     data     class count and `segtrain check` against decoding the same files, the loader against bare albumentations
+    metrics  decisions, counts and scores against torch and torchmetrics, and all scores against a forward pass
     many     the class count of up to 100,000 masks: time and memory
     trainer  a training epoch of segtrain against the bare forward/backward/step loop on the same batches
     startup  a config error and --help against `python -c "import hydra"`
@@ -238,6 +239,70 @@ def loader_rows(dataset) -> list[dict]:
     return in_ratio(functions, len(samples))
 
 
+def blobs(shape, seed: int = 0):
+    """Logits with regions, as a network gives them, and labels that mostly follow them; a band is ignored."""
+    n, c, h, w = shape
+    coarse = torch.randn(n, c, h // 32, w // 32, generator=torch.Generator().manual_seed(seed))
+    logits = F.interpolate(coarse, size=(h, w), mode="bicubic") * 3
+    noise = torch.randn(coarse.shape, generator=torch.Generator().manual_seed(seed + 1)) / 3
+    target = F.interpolate(coarse + noise, size=(h, w), mode="bicubic").argmax(dim=1).to(torch.uint8)
+    target[:, :9] = 255
+    return logits, target
+
+
+def benchmark_metrics() -> list[dict]:
+    """Decision, count, the standard scores of a batch, and all scores against a network's forward pass."""
+    from torchmetrics.classification import MulticlassJaccardIndex
+
+    from segtrain import models
+    from segtrain.metrics import SegmentationScores, predict
+    from segtrain.metrics.counting import confusion_per_image
+
+    rows = []
+    for name in "bcd":
+        n, c = SHAPES[name][:2]
+        logits, target = blobs(SHAPES[name])
+        last, said = logits.contiguous(memory_format=torch.channels_last), predict(logits, False)
+        truth = target.flatten(1).long().masked_fill(target.flatten(1) == 255, c)
+        cell = ((torch.arange(n)[:, None] * (c + 1) + truth) * c + said.flatten(1)).flatten()
+        scores, theirs = SegmentationScores(c), MulticlassJaccardIndex(c, ignore_index=255)
+        wide = said.long(), target.long()
+
+        def ours() -> None:
+            scores.reset()  # noqa: B023
+            scores.update(said, target)  # noqa: B023
+
+        pairs = {
+            "decision / logits.max(1)": (lambda: predict(logits, False), lambda: logits.max(1)),  # noqa: B023
+            "decision, channels last / logits.max(1)": (lambda: predict(last, False), lambda: last.max(1)),  # noqa: B023
+            "count / int64 torch.bincount": (
+                lambda: confusion_per_image(said, target, c, 255),  # noqa: B023
+                lambda: torch.bincount(cell, minlength=n * (c + 1) * c),  # noqa: B023
+            ),
+            "standard scores / torchmetrics Jaccard": (ours, lambda: theirs.update(*wide)),  # noqa: B023
+        }
+        rows += [ratio_row(f"{name} {part}", *pair) for part, pair in pairs.items()]
+    every = ["fine_grained", "presence", "foreground", "objects", "boundary", "calibration"]
+    for c in (2, 4, 11, 19):
+        model, images = models.unet(num_classes=c).eval(), torch.zeros(2, 3, 512, 512, dtype=torch.uint8)
+        logits, target = blobs((2, c, 512, 512))
+        logits, scores = logits.contiguous(memory_format=torch.channels_last), SegmentationScores(c, groups=every)
+
+        def score() -> None:
+            scores.reset()  # noqa: B023
+            scores.update(predict(logits, False), target, logits=logits)  # noqa: B023
+
+        with torch.no_grad():
+            row = ratio_row(f"all scores, {c} classes / forward pass, 512²", score, lambda: model(images))  # noqa: B023
+        rows.append(row)
+    return rows
+
+
+def ratio_row(part: str, function, base) -> dict:
+    seconds = interleaved({"base": base, "ours": function}, repeats=15)
+    return {"part": part, "milliseconds": 1000 * seconds["ours"], "ratio": seconds["ours"] / seconds["base"]}
+
+
 def benchmark_many() -> list[dict]:
     """The count of 1,000 to 100,000 masks: time a mask, and what the memory of the process grew by."""
     from segtrain.class_counts import count_classes
@@ -351,7 +416,7 @@ def benchmark_startup() -> list[dict]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", default=["startup", "data", "trainer", "losses"])
+    parser.add_argument("parts", nargs="*", default=["startup", "data", "trainer", "metrics", "losses"])
     parser.add_argument("--shapes", default="abcd", help="which shapes of the losses, for example cd")
     parser.add_argument("--no-peers", action="store_true", help="leave out segmentation-models-pytorch and MONAI")
     parser.add_argument("--root", help="a folder dataset for data, for example CamVid")
@@ -365,6 +430,7 @@ def main() -> None:
         "startup": benchmark_startup,
         "data": lambda: benchmark_data(arguments.root),
         "many": benchmark_many,
+        "metrics": benchmark_metrics,
         "trainer": benchmark_trainer,
         "losses": lambda: benchmark_losses(list(arguments.shapes), not arguments.no_peers),
     }

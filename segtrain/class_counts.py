@@ -1,6 +1,5 @@
-"""How many pixels and images each class has: one pass over the masks, with threads, cached by file."""
+"""How many pixels and images each class has: one pass over the masks, with threads."""
 
-import hashlib
 import logging
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from segtrain.count_cache import cached_rows
 from segtrain.data.dataset import SegmentationDataset, check_values
 from segtrain.errors import DataError
 
@@ -82,10 +82,9 @@ def count_classes(
 
     Raises DataError that names the file for a mask that cannot be read or has values outside the classes.
     """
-    table = _cached_table(dataset, cache, threads, progress) if cache and hasattr(dataset, "mask_key") else None
-    if table is None:
-        table = _count(dataset, range(len(dataset.names)), threads, progress)
-    return summed(table, dataset)
+    if cache is None or not hasattr(dataset, "mask_key"):
+        return summed(_count(dataset, range(len(dataset.names)), threads, progress), dataset)
+    return summed(cached_rows(dataset, cache, lambda missing: _count(dataset, missing, threads, progress)), dataset)
 
 
 def default_cache() -> Path:
@@ -164,56 +163,6 @@ def _count_one(dataset, index: int) -> np.ndarray:
     if ignore < classes:
         row[ignore] = 0
     return row
-
-
-def _cached_table(dataset, cache: Path, threads: int | None, progress: bool) -> np.ndarray | None:
-    """The table with rows from the cache where the key is known; None when the cache folder cannot be used."""
-    from filelock import FileLock
-
-    keys = np.array([_digest(dataset.mask_key(i)) for i in range(len(dataset.names))])
-    how = dataset.mask_rule() if hasattr(dataset, "mask_rule") else ""
-    rule = f"{dataset.num_classes} {dataset.ignore_index} {dataset.multilabel} {dataset.names[0]} {how}"
-    file = cache / f"counts-{_digest(rule)}.npz"
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(f"{file}.lock")
-        lock.acquire()
-    except OSError:  # a read-only home must not stop a training: counting again is only slower
-        return None
-    try:
-        known = _read_cache(file, 2 * dataset.num_classes + 1)
-        missing = [i for i, key in enumerate(keys) if key not in known]
-        if missing:
-            counted = _count(dataset, missing, threads, progress)
-            known |= {key: row for key, row in zip(keys[missing].tolist(), counted, strict=True) if row[-1]}
-            _write_cache(file, known)  # other datasets of this rule and first name keep their rows
-        skipped = np.zeros(2 * dataset.num_classes + 1, dtype=np.int64)
-        return np.stack([known.get(key, skipped) for key in keys])
-    finally:
-        lock.release()
-
-
-def _read_cache(file: Path, columns: int) -> dict[str, np.ndarray]:
-    try:
-        with np.load(file, allow_pickle=False) as saved:
-            keys, table = saved["keys"], saved["table"]
-    except Exception:  # a cache is only a cache: whatever is wrong with the file, count again
-        return {}
-    return dict(zip(keys.tolist(), table, strict=True)) if table.shape == (len(keys), columns) else {}
-
-
-def _write_cache(file: Path, known: dict[str, np.ndarray]) -> None:
-    part = file.with_suffix(f".{os.getpid()}.part")
-    try:
-        with part.open("wb") as stream:
-            np.savez(stream, keys=np.array(list(known)), table=np.stack(list(known.values())))
-        part.replace(file)
-    except OSError:
-        part.unlink(missing_ok=True)
-
-
-def _digest(text: str) -> str:
-    return hashlib.blake2b(text.encode(errors="surrogateescape"), digest_size=16).hexdigest()
 
 
 def summed(table: np.ndarray, dataset) -> ClassCounts:

@@ -1,6 +1,7 @@
 """Class counts against plain NumPy, their cache, and class weights worked out by hand."""
 
 import json
+import os
 import shutil
 from dataclasses import replace
 
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from segtrain import class_counts, weighting
+from segtrain import class_counts, count_cache, weighting
 from segtrain.class_counts import ClassCounts, count_classes
 from segtrain.commands.weights import recommendation
 from segtrain.data.folder import Folder
@@ -115,6 +116,32 @@ def test_the_cache_counts_once_and_recounts_what_was_touched(tmp_path, monkeypat
     assert len(counted) == 8, "the same content elsewhere, with other times, is not counted again"
     count_classes(folder(root, ignore_index=2), cache=tmp_path / "cache")
     assert len(counted) == 14, "another ignore index is another count"
+
+
+def test_while_no_file_changes_none_is_read(tmp_path, monkeypatch):
+    root = write_folder_dataset(tmp_path / "data")
+    keyed = []
+    mask_key = Folder.mask_key
+    monkeypatch.setattr(Folder, "mask_key", lambda self, i: keyed.append(i) or mask_key(self, i))
+    for _ in range(2):
+        count_classes(folder(root), cache=tmp_path / "cache")
+    assert len(keyed) == 12, "files of a moment ago may change without a change of their time"
+    monkeypatch.setattr(count_cache, "_SETTLED", 0)
+    for _ in range(3):
+        counts = count_classes(folder(root), cache=tmp_path / "cache")
+    assert len(keyed) == 18
+    assert counts.pixels.tolist() == count_classes(folder(root)).pixels.tolist()
+    file = root / "train/masks/train3.png"
+    mask = np.asarray(Image.open(file)).copy()
+    mask[:] = 1
+    times = file.stat().st_atime_ns, file.stat().st_mtime_ns
+    Image.fromarray(mask).save(file)
+    os.utime(file, ns=times)
+    changed = count_classes(folder(root), cache=tmp_path / "cache")
+    assert changed.pixels.tolist() == count_classes(folder(root)).pixels.tolist() != counts.pixels.tolist()
+    file.write_bytes(b"damaged")
+    with pytest.raises(DataError):
+        count_classes(folder(root), cache=tmp_path / "cache")
 
 
 def test_a_damaged_or_unusable_cache_is_survived(tmp_path):

@@ -1,10 +1,12 @@
 """Flips, scales and windows: equal to the plain pass where they must be, and worked out by hand where not."""
 
 import contextlib
+import json
 
 import numpy as np
 import pytest
 import torch
+from conftest import TINY
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -118,3 +120,46 @@ def test_what_is_refused():
         Inference(flips=["diagonal"])
     with pytest.raises(ValueError, match="threshold=1.5 must be"):
         Inference(threshold=1.5)
+
+
+def test_from_the_command_line(segtrain, tmp_path):
+    assert segtrain(*TINY, "hydra.run.dir=run", "inference.flips=[horizontal]").code == 0
+    for words in (
+        ["inference.flips=[horizontal,vertical]", "inference.scales=[0.75,1,1.25]"],
+        ["inference.window=[32,32]", "inference.flips=[]"],
+    ):
+        assert segtrain("evaluate", "run", *words, "--bootstrap", "0").code == 0
+    saved = [json.loads(file.read_text()) for file in tmp_path.glob("run/evaluation/*/scores.json")]
+    assert len({scores["scores"]["loss"] for scores in saved}) == 2
+    refused = segtrain(*TINY, "inference.threshold=0.3")
+    assert refused.code == 2
+    assert "threshold=0.3 for 4 classes of which a pixel has one" in refused.err
+
+
+def test_a_run_with_several_labels_keeps_its_best_thresholds_and_evaluate_uses_them(segtrain, tmp_path):
+    done = segtrain(*TINY, "dataset=shapes_multilabel", "loss=bce", "trainer.epochs=2", "hydra.run.dir=run")
+    assert done.code == 0, done
+    result = json.loads((tmp_path / "run/result.json").read_text())
+    assert result["thresholds"].keys() <= {"disc", "square", "cross"}
+    assert "best thresholds on these images: disc" in done.out
+    tuned = segtrain("evaluate", "run", "--bootstrap", "0")
+    assert "thresholds as the run found them best on val" in tuned.out
+    plain = segtrain("evaluate", "run", "inference.threshold=0.5", "--bootstrap", "0")
+    assert "thresholds as" not in plain.out
+    tuned, plain = (
+        json.loads((tmp_path / f"run/evaluation/{name}/scores.json").read_text())["scores"]
+        for name in ("val", "val_inference.threshold=0.5")
+    )
+    assert plain["dice/mean"] == result["scores"]["dice/mean"]
+    for name in result["thresholds"]:
+        assert tuned[f"dice/{name}"] >= plain[f"dice/{name}"]
+
+
+def test_a_run_from_before_there_was_this_section_is_scored_as_it_was(segtrain, tmp_path):
+    from omegaconf import OmegaConf
+
+    assert segtrain(*TINY, "hydra.run.dir=run").code == 0
+    cfg = OmegaConf.load(tmp_path / "run/config.yaml")
+    del cfg["inference"]
+    OmegaConf.save(cfg, tmp_path / "run/config.yaml")
+    assert segtrain("evaluate", "run").code == 0

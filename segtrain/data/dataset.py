@@ -42,6 +42,7 @@ class SegmentationDataset(Protocol):
     # Optional. Without `mask_key` the class counts of the dataset are not cached.
     # def mask_file(self, index) -> str: the file to name in an error
     # def mask_key(self, index) -> str: a text that changes when the mask does
+    # def files(self) -> list[str]: every file that counts depend on: while none has changed, none is read
     # def mask_rule(self) -> str: a text that changes when the same files give other classes
     # def mask_histogram(self, index) -> np.ndarray: int64 [256], pixels per mask value, faster than via mask()
     # def check_pair(self, index) -> None: raise DataError when image and mask do not fit, before training

@@ -173,6 +173,11 @@ class Folder:
         )
         return f"{content} {self.images[index].stat().st_size}"
 
+    def files(self) -> list[str]:
+        """Every file that counts and checks depend on."""
+        masks = (file for files in self.masks for file in files if file is not None)
+        return [str(file) for file in (*self.images, *masks)]
+
     def mask_rule(self) -> str:
         """How files become classes: counts made by another rule are not these."""
         return f"{type(self.format).__name__} {vars(self.format)} {self.num_annotators}"

@@ -1,0 +1,91 @@
+"""The counts of each mask, kept on disk so that masks are counted once, by whichever process comes first.
+
+A row is found by the content of its mask, so copies and other folders share it. When no file of a dataset has changed,
+which a look at sizes and times tells without reading any, all rows come from one file.
+"""
+
+import hashlib
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+
+_SETTLED = 2 * 10**9  # nanoseconds: a file written a moment ago may be written again within one tick of its clock
+
+
+def cached_rows(dataset, cache: Path, count) -> np.ndarray:
+    """int64 [images, 2C + 1], from the folder `cache` where they are known, from `count(indices)` where not.
+
+    A cache that is damaged or cannot be written only costs time.
+    """
+    from filelock import FileLock
+
+    columns = 2 * dataset.num_classes + 1
+    how = dataset.mask_rule() if hasattr(dataset, "mask_rule") else ""
+    rule = f"{dataset.num_classes} {dataset.ignore_index} {dataset.multilabel} {dataset.names[0]} {how}"
+    whole, state = _whole(dataset, cache, rule)
+    rows = _read(whole, columns).get(state) if state else None
+    if rows is not None and len(rows) == len(dataset.names):
+        return rows
+    file = cache / f"counts-{_digest(rule)}.npz"
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(f"{file}.lock")
+        lock.acquire()
+    except OSError:
+        return count(range(len(dataset.names)))
+    try:
+        keys = [_digest(dataset.mask_key(i)) for i in range(len(dataset.names))]
+        known = _read(file, columns)
+        missing = [i for i, key in enumerate(keys) if key not in known]
+        if missing:
+            counted = count(missing)
+            known |= {keys[i]: row for i, row in zip(missing, counted, strict=True) if row[-1]}
+            _write(file, known)  # other datasets of this rule and first name keep their rows
+        skipped = np.zeros(columns, dtype=np.int64)
+        rows = np.stack([known.get(key, skipped) for key in keys])
+        if state and all(key in known for key in keys):
+            _write(whole, {state: rows})
+        return rows
+    finally:
+        lock.release()
+
+
+def _whole(dataset, cache: Path, rule: str) -> tuple[Path, str | None]:
+    """The file of all rows of a dataset, and the state of its files: None when that cannot be told."""
+    files = dataset.files() if hasattr(dataset, "files") else []
+    file = cache / f"whole-{_digest(rule + str(files[:1]))}.npz"
+    try:
+        stats = [os.stat(f) for f in files]
+    except OSError:
+        return file, None
+    numbers = np.array([(s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino) for s in stats], np.int64).reshape(-1, 4)
+    if not files or time.time_ns() - numbers[:, 1:3].max() < _SETTLED:
+        return file, None
+    return file, _digest(rule + "\n".join(files) + numbers.tobytes().hex())
+
+
+def _read(file: Path, columns: int) -> dict[str, np.ndarray]:
+    """Rows, or tables of them, by key; empty for a file that is missing or damaged."""
+    try:
+        with np.load(file, allow_pickle=False) as saved:
+            keys, table = saved["keys"], saved["table"]
+    except Exception:  # a cache is only a cache: whatever is wrong with the file, count again
+        return {}
+    fits = len(table) == len(keys) and table.shape[-1] == columns and table.dtype == np.int64
+    return dict(zip(keys.tolist(), table, strict=True)) if fits else {}
+
+
+def _write(file: Path, known: dict[str, np.ndarray]) -> None:
+    part = file.with_suffix(f".{os.getpid()}.part")
+    try:
+        with part.open("wb") as stream:
+            np.savez(stream, keys=np.array(list(known)), table=np.stack(list(known.values())))
+        part.replace(file)
+    except OSError:
+        part.unlink(missing_ok=True)
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(errors="surrogateescape"), digest_size=16).hexdigest()
