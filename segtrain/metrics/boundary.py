@@ -21,12 +21,14 @@ class Boundary:
         distances: two distances in pixels that divide errors into slips of the border, errors near it, and others.
     """
 
-    names = ("band", "contour", "distance")
-
     def __init__(self, width: float, tolerance: float, distances: list[float]):
         self.width, self.tolerance, self.distances = width, tolerance, distances
         first, second = distances
         self.error_names = (f"errors_within_{first:g}", f"errors_{first:g}_to_{second:g}", f"errors_beyond_{second:g}")
+
+    def shapes(self, num_classes: int) -> dict[str, tuple[int, ...]]:
+        """What is counted of an image."""
+        return {"band": (num_classes, 3), "contour": (num_classes, 4), "distance": (num_classes, 3)}
 
     def margin(self, shape: tuple[int, int]) -> int:
         """Pixels around a mask that its counts depend on."""

@@ -127,29 +127,6 @@ def presence(table: Table, min_area: int) -> dict[str, float]:
     return scores | {"specificity": float(ratio(left.sum(), empty.sum()))}
 
 
-def foreground(table: Table) -> dict[str, float]:
-    """Two questions apart: is a pixel foreground, and of which class are the pixels rightly said to be foreground?
-
-    foreground/iou, /dice, /precision, /recall; accuracy_within_foreground, and within_foreground, the IoU there, as
-    mean and class. Empty when there is no background.
-    """
-    if "foreground" not in table.more:
-        return {}
-    tp, fp, fn = table.more["foreground"].sum(axis=0)
-    scores = {
-        "foreground/iou": ratio(tp, tp + fp + fn),
-        "foreground/dice": ratio(2 * tp, 2 * tp + fp + fn),
-        "foreground/precision": ratio(tp, tp + fp),
-        "foreground/recall": ratio(tp, tp + fn),
-    }
-    right, more, less = table.more["within_foreground"].sum(axis=0).T
-    scores["accuracy_within_foreground"] = ratio(right.sum(), right.sum() + less.sum())
-    values = np.where(table.foreground, ratio(right, right + more + less), np.nan)
-    named = {c: v for c, v, there in zip(table.class_names, values, table.foreground, strict=True) if there}
-    scores |= {"within_foreground/mean": mean(values)} | {f"within_foreground/{c}": v for c, v in named.items()}
-    return {name: float(value) for name, value in scores.items()}
-
-
 def by_class(name: str, values: np.ndarray, table: Table) -> dict[str, float]:
     """{name/mean, name/foreground (without background), name/<class>}."""
     scores = {f"{name}/mean": mean(values), f"{name}/foreground": mean(values[table.foreground])}

@@ -16,10 +16,16 @@ class Objects:
         overlap: share of an object's pixels that must be said to be of its class for it to be found.
     """
 
-    names = ("objects",)
-
     def __init__(self, sizes: list[int], overlap: float):
         self.sizes, self.overlap = sizes, overlap
+
+    def shapes(self, num_classes: int) -> dict[str, tuple[int, ...]]:
+        """What is counted of an image."""
+        return {"objects": (num_classes, 3, 2)}
+
+    def margin(self, _size: tuple[int, int]) -> int:
+        """Pixels around a mask that its counts depend on."""
+        return 0
 
     def count(self, region: Region) -> dict[str, np.ndarray]:
         """objects: int64 [3, 2], found and all of them, small, medium and large. Neighbours are 8."""

@@ -1,9 +1,12 @@
 """The masks of one class in one image, cut out: what scores of borders and of objects look at."""
 
+import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 
 @dataclass(frozen=True)
@@ -45,3 +48,33 @@ def regions(
         cut = slice(max(0, top - margin), top + height + margin), slice(max(0, left - margin), left + width + margin)
         masks = (np.ascontiguousarray(mask[cut]).view(np.uint8) for mask in (said, truth, out))
         yield Region(label, *masks, target.shape[-2:])
+
+
+def count_regions(
+    looks: list,
+    prediction: torch.Tensor,
+    target: torch.Tensor,
+    ignore_index: int,
+    there: np.ndarray,
+    shapes: dict[str, tuple[int, ...]],
+) -> dict[str, torch.Tensor]:
+    """int64 [N, *shape] for each of `shapes`, counted by `looks` in the regions of every image; on the CPU.
+
+    Args:
+        looks: with margin(size) and count(region), such as Boundary and Objects.
+        there: bool [N, C], the classes that truth or prediction of an image have.
+    """
+    said, truth = (labels.to(torch.uint8).cpu().numpy() for labels in (prediction, target))
+    margin = max(look.margin(truth.shape[-2:]) for look in looks)
+
+    def of_image(i: int) -> dict[str, np.ndarray]:
+        counts = {name: np.zeros(shape, np.int64) for name, shape in shapes.items()}
+        for region in regions(said[i], truth[i], ignore_index, there[i].nonzero()[0], margin):
+            for look in looks:
+                for name, values in look.count(region).items():
+                    counts[name][region.label] = values
+        return counts
+
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        images = list(pool.map(of_image, range(len(said))))
+    return {name: torch.from_numpy(np.stack([counts[name] for counts in images])) for name in shapes}

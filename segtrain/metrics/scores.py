@@ -1,7 +1,5 @@
 """Scores from int64 counts per image and class; never an average of scores of batches."""
 
-import os
-from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Literal
 
 import numpy as np
@@ -19,10 +17,11 @@ from segtrain.metrics.calibration import (
     probabilities_of,
 )
 from segtrain.metrics.counting import confusion_per_image
-from segtrain.metrics.derived import Table, fine_grained, foreground, per_class, presence, standard
+from segtrain.metrics.derived import Table, fine_grained, per_class, presence, standard
+from segtrain.metrics.foreground import count_any_label, count_foreground, foreground
 from segtrain.metrics.intervals import bootstrap
 from segtrain.metrics.objects import Objects
-from segtrain.metrics.regions import regions
+from segtrain.metrics.regions import count_regions
 
 Rising = Range("two numbers above 0, the second larger", lambda v: len(v) == 2 and 0 < v[0] < v[1])
 
@@ -75,8 +74,11 @@ class SegmentationScores:
         self.class_names = list(class_names or [f"class {i}" for i in range(num_classes)])
         self.multilabel, self.groups, self.worst, self.min_area = multilabel, list(groups), list(worst), min_area
         self.bins = confidence_bins
-        self._boundary = Boundary(boundary_width, boundary_tolerance, list(error_distances))
-        self._objects = Objects(list(object_sizes), object_overlap)
+        looks = {
+            "boundary": Boundary(boundary_width, boundary_tolerance, list(error_distances)),
+            "objects": Objects(list(object_sizes), object_overlap),
+        }
+        self._looks = [looks[name] for name in looks if name in groups]
         self.reset()
 
     def reset(self) -> None:
@@ -112,11 +114,15 @@ class SegmentationScores:
             raise ValueError(f"prediction {list(prediction.shape)} and target {list(target.shape)} differ in shape")
         if "calibration" in self.groups and logits is None:
             raise ValueError("the group calibration needs the logits: update(prediction, target, logits=logits)")
-        self._count(prediction, target)
+        rows = self._count(prediction, target)
         if self._looks:
-            self._look(prediction, target, self._rows["table"][-1])
+            shapes = {name: shape for look in self._looks for name, shape in look.shapes(self.num_classes).items()}
+            there = rows["table"].any(dim=2).cpu().numpy()
+            rows |= count_regions(self._looks, prediction, target, self.ignore_index, there, shapes)
         if logits is not None and self.needs_logits:
-            self._count_probabilities(prediction, target, logits)
+            rows |= self._count_probabilities(prediction, target, logits)
+        for name, values in rows.items():
+            self._rows[name].append(values)
         first = len(self.names)
         self.names += names or [f"image {first + i}" for i in range(len(prediction))]
 
@@ -124,18 +130,20 @@ class SegmentationScores:
         """What is counted of each image."""
         c, groups = self.num_classes, self.groups
         shapes = {"table": (c, 3), "valid": (c,)}
-        if "foreground" in groups and (self.multilabel or self.background is not None):
+        if self._counts_foreground:
             shapes |= {"foreground": (3,), "within_foreground": (c, 3)}
-        if "boundary" in groups:
-            shapes |= {"band": (c, 3), "contour": (c, 4), "distance": (c, 3)}
-        if "objects" in groups:
-            shapes |= {"objects": (c, 3, 2)}
+        for look in self._looks:
+            shapes |= look.shapes(c)
         if "calibration" in groups:
             shapes |= {"confidence": (self.bins, 3)}
         return shapes
 
-    def _count(self, prediction: torch.Tensor, target: torch.Tensor) -> None:
-        """From a histogram of truth and prediction."""
+    @property
+    def _counts_foreground(self) -> bool:
+        return "foreground" in self.groups and (self.multilabel or self.background is not None)
+
+    def _count(self, prediction: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:
+        """What a histogram of truth and prediction tells."""
         n, c = len(prediction), self.num_classes
         if self.multilabel:
             flat = [values.flatten(0, 1) for values in (prediction.to(torch.uint8), target)]
@@ -148,64 +156,20 @@ class SegmentationScores:
             tp = matrix.diagonal(dim1=1, dim2=2)
             fp, fn = matrix.sum(dim=1) - tp, matrix.sum(dim=2) - tp
             valid = matrix.sum(dim=(1, 2))[:, None].expand(n, c)
-        self._rows["table"].append(torch.stack([tp, fp, fn], dim=2))
-        self._rows["valid"].append(valid)
-        if "foreground" not in self._rows:
-            return
-        if self.multilabel:
-            self._count_any_label(prediction, target)
-            return
-        b = self.background
-        pairs = [valid[:, 0] - tp[:, b] - fp[:, b] - fn[:, b], fn[:, b], fp[:, b]]
-        within = torch.stack([tp, fp - matrix[:, b], fn - matrix[:, :, b]], dim=2)
-        within[:, b] = 0
-        self._rows["foreground"].append(torch.stack(pairs, dim=1))
-        self._rows["within_foreground"].append(within)
+        rows = {"table": torch.stack([tp, fp, fn], dim=2), "valid": valid}
+        if self._counts_foreground and self.multilabel:
+            rows |= count_any_label(prediction, target, self.ignore_index)
+        elif self._counts_foreground:
+            rows |= count_foreground(matrix, self.background)
+        return rows
 
-    def _count_any_label(self, prediction: torch.Tensor, target: torch.Tensor) -> None:
-        """Of several labels a pixel, foreground is where there is any. Pixels that some channel ignores do not count."""
-        valid = (target != self.ignore_index).all(dim=1, keepdim=True)
-        said, truth = prediction.bool() & valid, (target == 1) & valid
-        any_said, any_truth = said.any(dim=1, keepdim=True), truth.any(dim=1, keepdim=True)
-        both = any_said & any_truth
-        any_pairs = (both, any_said & ~any_truth, any_truth & ~any_said)
-        pairs = (said & truth, said & ~truth & both, truth & ~said & both)
-        self._rows["foreground"].append(torch.stack([pair.sum(dim=(1, 2, 3)) for pair in any_pairs], dim=1))
-        self._rows["within_foreground"].append(torch.stack([pair.sum(dim=(2, 3)) for pair in pairs], dim=2))
-
-    def _count_probabilities(self, prediction: torch.Tensor, target: torch.Tensor, logits: torch.Tensor) -> None:
+    def _count_probabilities(self, prediction, target, logits) -> dict[str, torch.Tensor]:
         probabilities = probabilities_of(logits, self.multilabel)
-        if "calibration" in self.groups:
-            counts = count_confidence(probabilities, prediction, target, self.ignore_index, self.bins)
-            self._rows["confidence"].append(counts)
         counts = count_probabilities(probabilities, target, self.ignore_index)
         self._probabilities = self._probabilities.to(counts.device) + counts
-
-    @property
-    def _looks(self) -> list:
-        """The groups that look at the masks of each class."""
-        return [
-            look for name, look in (("boundary", self._boundary), ("objects", self._objects)) if name in self.groups
-        ]
-
-    def _look(self, prediction: torch.Tensor, target: torch.Tensor, table: torch.Tensor) -> None:
-        said, truth = prediction.to(torch.uint8).cpu().numpy(), target.to(torch.uint8).cpu().numpy()
-        margin = self._boundary.margin(truth.shape[-2:]) if "boundary" in self.groups else 1
-        there = table.cpu().numpy().any(axis=2)
-        shapes = {name: self._shapes()[name] for look in self._looks for name in look.names}
-
-        def of_image(i: int) -> dict[str, np.ndarray]:
-            counts = {name: np.zeros(shape, np.int64) for name, shape in shapes.items()}
-            for region in regions(said[i], truth[i], self.ignore_index, there[i].nonzero()[0], margin):
-                for look in self._looks:
-                    for name, values in look.count(region).items():
-                        counts[name][region.label] = values
-            return counts
-
-        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-            images = list(pool.map(of_image, range(len(said))))
-        for name in shapes:
-            self._rows[name].append(torch.from_numpy(np.stack([counts[name] for counts in images])))
+        if "calibration" not in self.groups:
+            return {}
+        return {"confidence": count_confidence(probabilities, prediction, target, self.ignore_index, self.bins)}
 
     def state(self) -> dict[str, np.ndarray]:
         """All counts, as per_image.npz holds them."""
