@@ -5,11 +5,14 @@ which a look at sizes and times tells without reading any, all rows come from on
 """
 
 import hashlib
+import logging
 import os
 import time
 from pathlib import Path
 
 import numpy as np
+
+log = logging.getLogger("segtrain")
 
 _SETTLED = 2 * 10**9  # nanoseconds: a file written a moment ago may be written again within one tick of its clock
 
@@ -19,7 +22,7 @@ def cached_rows(dataset, cache: Path, count) -> np.ndarray:
 
     A cache that is damaged or cannot be written only costs time.
     """
-    from filelock import FileLock
+    from filelock import FileLock, Timeout
 
     columns = 2 * dataset.num_classes + 1
     how = dataset.mask_rule() if hasattr(dataset, "mask_rule") else ""
@@ -32,7 +35,11 @@ def cached_rows(dataset, cache: Path, count) -> np.ndarray:
     try:
         cache.mkdir(parents=True, exist_ok=True)
         lock = FileLock(f"{file}.lock")
-        lock.acquire()
+        try:
+            lock.acquire(timeout=2)
+        except Timeout:
+            log.info(f"waiting for another process that counts these masks (it holds {file}.lock)")
+            lock.acquire()
     except OSError:
         return count(range(len(dataset.names)))
     try:

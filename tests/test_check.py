@@ -102,6 +102,8 @@ BROKEN = {
     "mask missing in val": (lambda r: (r / "val/masks/val0.png").unlink(), "val0", "without a mask", {}),
     "all masks missing": (lambda r: [p.unlink() for p in r.glob("train/masks/*")], "train0", "3 images without", {}),
     "image missing": (lambda r: (r / f"{T}.png").unlink(), "train1", "1 masks without an image", {}),
+    "image missing, masks by a pattern": (lambda r: (r / f"{T}.png").unlink(), "masks/train1.png", "1 masks without an image", {"images": "{split}/images", "masks": "../../{split}/masks/{stem}.png"}),
+    "image missing, splits by lists": (lambda r: (split_files(r), save(r / "masks/a9.png", np.eye(24, 32, dtype=np.uint8))), "masks/a9.png", "1 masks without an image", FILES),
     "stems clash": (lambda r: shutil.copy(r / f"{T}.png", r / f"{T}.bmp"), "train1.bmp", "two files with the stem", {}),
     "mask stems clash": (lambda r: shutil.copy(r / f"{V}.png", r / f"{V}.tif"), "train1.tif", "two masks with", {}),
     "mask smaller": (lambda r: save(r / f"{V}.png", np.zeros((12, 16), np.uint8)), "train1", "its mask is 16×12", {}),
@@ -195,6 +197,7 @@ HEALTHY = {
     "hidden files": (lambda r: [(r / "train/images" / n).write_text("x") for n in (".DS_Store", "._train1.png", "notes.txt")], {}),
     "exif on both": (lambda r: [exif(r / f"{p}.png", 3, mode) for p, mode in ((T, "RGB"), (V, "L"))], {}),
     "kinds of names": (lambda r: [os.rename(r / f"{p}.png", r / f"{p} größe (1).v2.png") for p in (T, V)], {}),
+    "one folder of masks for all splits": (lambda r: [shutil.move(p, (r / "labels").mkdir(exist_ok=True) or r / "labels" / p.name) for p in r.glob("*/masks/*")], {"images": "{split}/images", "masks": "../../labels/{stem}.png"}),
     "subfolders": (lambda r: [shutil.move(r / f"train/{p}/train1.png", (r / f"train/{p}/deep").mkdir() or r / f"train/{p}/deep/train1.png") for p in ("images", "masks")], {}),
 }  # fmt: skip
 

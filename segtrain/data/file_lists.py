@@ -1,5 +1,6 @@
 """Which image belongs to a split, and where its masks are. Reads names only, no pixels."""
 
+import glob
 import hashlib
 import os
 from dataclasses import dataclass, field
@@ -97,8 +98,8 @@ def list_files(
         found.names.append(name)
         found.images.append(candidates[name])
         found.masks.append(files)
-    whole = splits != "files" and masks is None
-    _check_masks(found, where, set(candidates) if whole else None)
+    _check_masks(found, where)
+    _check_extra(found, where, candidates, stem_suffix, splits)
     _check_places(found, root)
     if not found.names and not found.findings:
         found.findings.append(
@@ -149,6 +150,22 @@ class _MaskPlaces:
     def expected(self, name: str, number: int) -> str:
         """Where the mask of a name was looked for."""
         return str(self.folders[number] / f"{name}.png") if self.pattern is None else self.pattern
+
+    def like(self, folder: Path, splits: str) -> list[Path]:
+        """Files elsewhere that the pattern may mean for images of `folder`, but not those of other splits' folders."""
+        place, _, name = self.pattern.rpartition("/")
+        shared = splits == "folders" and "{split}" not in place and "{folder}" not in place
+        if "{stem}" in place or not place or shared:
+            return []
+        found = []
+        for kind in self.kinds or [""]:
+            words = {"split": self.split, "folder": folder.name, self.kind: kind}
+            parent = Path(os.path.normpath(folder / _filled(place, "dataset.masks", **words)))
+            stem, any_suffix = name.removesuffix(".*"), ".*" if name.endswith(".*") else ""
+            escaped = {word: glob.escape(text) for word, text in words.items()}
+            pattern = _filled(glob.escape(stem), "dataset.masks", stem="*", **escaped) + any_suffix
+            found += parent.glob(pattern) if parent != folder else []
+        return [path for path in found if path.suffix.lower() in MASK_SUFFIXES]
 
     def _by_pattern(self, folder: Path, stem: str, kind: str) -> Path | None:
         words = {"stem": stem, "split": self.split, "folder": folder.name, self.kind: kind}
@@ -278,8 +295,8 @@ def _names_in_file(file: Path, images: dict[str, Path], found: FileLists) -> lis
     return list(names)
 
 
-def _check_masks(found: FileLists, where: _MaskPlaces, all_names: set[str] | None) -> None:
-    """Every image has a mask; with `all_names`, no mask is left without an image."""
+def _check_masks(found: FileLists, where: _MaskPlaces) -> None:
+    """Every image has a mask."""
     if where.kind == "class" and where.kinds is not None:  # a class without a file is nowhere in the image
         if found.masks and not any(any(files) for files in found.masks):
             expected = where.expected(found.names[0], 0)
@@ -292,17 +309,30 @@ def _check_masks(found: FileLists, where: _MaskPlaces, all_names: set[str] | Non
         found.findings.append(
             Finding("error", f"{len(lossy)} masks are JPEG, which changes class values", lossy, "save them as PNG")
         )
-    for folder, listed in zip(where.folders, where.listed, strict=True):
-        extra = sorted(listed.keys() - all_names) if all_names is not None else []
-        if extra:
-            found.findings.append(
-                Finding(
-                    "error",
-                    f"{len(extra)} masks without an image: {_few(extra)}",
-                    [str(folder), *(str(listed[name][0]) for name in extra)],
-                    "add the missing files, or remove their partners",
-                )
+
+
+def _check_extra(
+    found: FileLists, where: _MaskPlaces, candidates: dict[str, Path], stem_suffix: str, splits: str
+) -> None:
+    """No mask is left without an image, of any split."""
+    extra: list[Path] = []
+    for listed in where.listed:
+        extra += [listed[name][0] for name in sorted(listed.keys() - candidates.keys())]
+    if where.pattern is not None:
+        used = {mask for name, image in candidates.items() for mask in where.of(name, image, stem_suffix)}
+        there = {path for parent in {p.parent for p in candidates.values()} for path in where.like(parent, splits)}
+        extra += sorted(there - used)
+    for folder in dict.fromkeys(file.parent for file in extra):
+        files = [file for file in extra if file.parent == folder]
+        found.findings.append(
+            Finding(
+                # what a pattern finds may be there for other images than these
+                "error" if where.pattern is None else "warning",
+                f"{len(files)} masks without an image: {_few([file.stem for file in files])}",
+                [str(folder), *map(str, files)],
+                "add the missing files, or remove their partners",
             )
+        )
 
 
 def _check_one_kind(found: FileLists, where: _MaskPlaces, number: int) -> None:
