@@ -146,8 +146,12 @@ def _key_mistakes(cfg: DictConfig, key: str) -> Iterator[str]:
         path.append(word)
 
 
-def load_saved(file: Path, overrides: list[str], trust: list[str]) -> DictConfig:
+def load_saved(file: Path, overrides: list[str], trust: list[str], metric: str | None = None) -> DictConfig:
     """A run's config.yaml with `key=value` overrides, as data from a stranger.
+
+    Args:
+        trust: packages whose classes may be built, besides segtrain's.
+        metric: an option of the group metric, in place of the run's.
 
     Raises ConfigError for a missing file, an unknown key, or a class outside the trusted packages.
     """
@@ -160,6 +164,9 @@ def load_saved(file: Path, overrides: list[str], trust: list[str]) -> DictConfig
         )
     if "inference" not in cfg:  # of a run before there was this section
         cfg.inference = compose([]).inference
+    if metric is not None:
+        chosen = compose([f"metric={metric}"]).metric  # classes and background stay the dataset's
+        cfg.metric = {k: cfg.dataset[k] if OmegaConf.is_interpolation(chosen, k) else chosen[k] for k in chosen}
     for text in overrides:
         key, equals, value = text.partition("=")
         if not equals:

@@ -214,6 +214,9 @@ def test_evaluate_prints_every_score_with_its_interval(segtrain, tmp_path):
         assert "What each class is taken for" in text
         assert text.count("data:image/svg") == (4 if "metric=all" in str(page) else 0)
         assert "http" not in text
+    done = segtrain("evaluate", "run", "metric=detection", "metric.min_area=100000", "--bootstrap", "0")
+    saved = json.loads(next(tmp_path.glob("run/evaluation/*min_area*/scores.json")).read_text())
+    assert saved["scores"]["presence_recall/foreground"] == 0, "a setting beside a preset counts"
     done = segtrain("evaluate", "run", "metric=everything")
     assert done.code == 2
     assert "fine_grained" in done.err

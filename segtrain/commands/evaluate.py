@@ -7,12 +7,10 @@ import argparse
 import re
 from pathlib import Path
 
-from omegaconf import OmegaConf
-
 from segtrain.build import build, build_dataset, build_inference, build_loss, build_scores, load_model
 from segtrain.commands.evaluation_page import write_evaluation_page
 from segtrain.commands.report import SECTIONS, class_sections, means_line, score_lines, scores_table
-from segtrain.config import compose, load_saved
+from segtrain.config import load_saved
 from segtrain.config_check import check_config
 from segtrain.logbook import log_to_screen
 from segtrain.run_folder import RunFolder, per_class_rows
@@ -32,11 +30,9 @@ def main(words: list[str]) -> int:
     parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help="allow classes of this package")
     arguments = parser.parse_intermixed_args(words)
     log_to_screen()
-    preset = [word for word in arguments.overrides if word.startswith("metric=")][-1:]
+    metrics = [word.partition("=")[2] for word in arguments.overrides if word.startswith("metric=")]
     settings = [word for word in arguments.overrides if not word.startswith("metric=")]
-    cfg = load_saved(arguments.run / "config.yaml", settings, arguments.trust)
-    if preset:
-        choose_metric(cfg, preset[0].partition("=")[2])
+    cfg = load_saved(arguments.run / "config.yaml", settings, arguments.trust, *metrics[-1:])
     if threshold := thresholds_of(cfg, arguments.run):
         cfg.inference.threshold = threshold
         said = ", ".join(f"{v:.3g}" for v in threshold)
@@ -44,22 +40,11 @@ def main(words: list[str]) -> int:
     scores, result, dataset, draw = evaluate_run(cfg, arguments.run, arguments.split, arguments.checkpoint)
     if arguments.bootstrap and hasattr(scores, "intervals"):
         result["intervals"] = scores.intervals(arguments.bootstrap)
+    print(text(scores, result, arguments.split))
     changes = [re.sub(r"[^\w.=,-]", "-", override) for override in arguments.overrides]
     name = "_".join([arguments.split, *(["last"] if arguments.checkpoint == "last" else []), *changes])[:120]
     out = RunFolder(arguments.run / "evaluation" / name)
-    out.write_json("scores.json", result)
-    out.write_per_image("per_image.npz", scores)
-    if hasattr(scores, "derived"):
-        from segtrain.metrics.derived import per_image
-
-        columns = {name: column.tolist() for name, column in per_image(scores.derived()).items()}
-        out.write_rows("per_image.csv", {"image": scores.names, **columns})
-    intervals = result.get("intervals")
-    print(f"{len(scores.names)} {arguments.split} images:  {means_line(result['scores'], intervals)}\n")
-    print(scores_table(result["per_class"], intervals=intervals), "\n")
-    for section, (columns, rows) in class_sections(result["scores"], result["per_class"]).items():
-        print(table(columns, rows, f"{SECTIONS[section][0]} (%)"), "\n")
-    print("\n".join(["Other scores (%)", "", *score_lines(result["scores"], result["per_class"], intervals)]))
+    write_files(out, scores, result)
     if hasattr(scores, "confusion"):
         title = f"{arguments.run}, {arguments.split}, {arguments.checkpoint} checkpoint"
         write_evaluation_page(out.path / "page.html", title, scores, result, dataset, draw)
@@ -67,10 +52,26 @@ def main(words: list[str]) -> int:
     return 0
 
 
-def choose_metric(cfg, name: str) -> None:
-    """Put a preset of the group metric in place of the run's; classes and background stay the dataset's."""
-    chosen = compose([f"metric={name}"]).metric
-    cfg.metric = {key: cfg.dataset[key] if OmegaConf.is_interpolation(chosen, key) else chosen[key] for key in chosen}
+def text(scores, result: dict, split: str) -> str:
+    """What is printed: means, a table of the classes for each kind of score, and all others."""
+    intervals, per_class = result.get("intervals"), result["per_class"]
+    parts = [f"{len(scores.names)} {split} images:  {means_line(result['scores'], intervals)}"]
+    parts.append(scores_table(per_class, intervals=intervals))
+    for section, (columns, rows) in class_sections(result["scores"], per_class).items():
+        parts.append(table(columns, rows, f"{SECTIONS[section][0]} (%)"))
+    parts.append("\n".join(["Other scores (%)", *score_lines(result["scores"], per_class, intervals)]))
+    return "\n\n".join(parts)
+
+
+def write_files(out: RunFolder, scores, result: dict) -> None:
+    """scores.json, per_image.npz, per_image.csv."""
+    out.write_json("scores.json", result)
+    out.write_per_image("per_image.npz", scores)
+    if hasattr(scores, "derived"):
+        from segtrain.metrics.derived import per_image
+
+        columns = {name: column.tolist() for name, column in per_image(scores.derived()).items()}
+        out.write_rows("per_image.csv", {"image": scores.names, **columns})
 
 
 def thresholds_of(cfg, run: Path) -> list[float] | None:
