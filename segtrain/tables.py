@@ -31,5 +31,10 @@ def share(value: float) -> str:
     return f"{100 * value:.2g} %" if value < 0.1 else f"{100 * value:.1f} %"
 
 
+def counted(number: int, noun: str) -> str:
+    """1 image, 2 images."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
 def number(value: float) -> str:
     return f"{value:.4g}"

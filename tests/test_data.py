@@ -49,7 +49,7 @@ def test_split_files(tmp_path):
     (tmp_path / "train.txt").write_text("x3\nx1.png\n\n")
     (tmp_path / "val.txt").write_text("x9\nxx\n")
     assert Folder(root, "train", num_classes=2, splits="files").names == ["x3", "x1"]
-    with pytest.raises(DataError, match="names in the split file without an image: xx"):
+    with pytest.raises(DataError, match="name in the split file without an image: xx"):
         Folder(root, "val", num_classes=2, splits="files")
     (tmp_path / "val.txt").write_text("x9\nx9\n")
     with pytest.raises(DataError, match=r"val\.txt repeats x9"):

@@ -132,8 +132,8 @@ def no_val_images(root):
 
 
 DATA_ERRORS = {
-    remove_a_mask: "data error: 1 images without a mask: train0",
-    remove_an_image: "data error: 1 masks without an image: train0",
+    remove_a_mask: "data error: 1 image without a mask: train0",
+    remove_an_image: "data error: 1 mask without an image: train0",
     shrink_a_mask: "data error: image is 48×40, its mask is 10×10 (width × height)",
     wrong_value: "data error: mask values outside the classes 0 to 2 and ignore_index=255: 9 (7 pixels)",
     truncate_a_mask: "data error: cannot be decoded:",

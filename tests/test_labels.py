@@ -121,7 +121,7 @@ def test_a_missing_mask_of_one_annotator_is_named(annotated_folder, segtrain):
         "labels=annotators",
     )
     assert done.code == 3
-    assert "1 images without a mask: train3" in done.err
+    assert "1 image without a mask: train3" in done.err
 
 
 def test_a_run_on_annotators(annotated_folder, segtrain):

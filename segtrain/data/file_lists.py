@@ -8,6 +8,7 @@ from pathlib import Path
 
 from segtrain.data.image_files import IMAGE_SUFFIXES, LOSSY_SUFFIXES, MASK_SUFFIXES
 from segtrain.errors import ConfigError, DataError
+from segtrain.tables import counted
 
 
 @dataclass
@@ -286,8 +287,8 @@ def _names_in_file(file: Path, images: dict[str, Path], found: FileLists) -> lis
             lost.append(line)
     repeated = [name for name, times in names.items() if times > 1]
     for what, some in (
-        (f"{len(outside)} lines of {file.name} leave the folder: {_few(outside)}", outside),
-        (f"{len(lost)} names in the split file without an image: {_few(lost)}", lost),
+        (f"{counted(len(outside), 'line')} of {file.name} out of the folder: {_few(outside)}", outside),
+        (f"{counted(len(lost), 'name')} in the split file without an image: {_few(lost)}", lost),
         (f"{file.name} repeats {_few(repeated)}", repeated),
     ):
         if some:
@@ -307,7 +308,9 @@ def _check_masks(found: FileLists, where: _MaskPlaces) -> None:
     lossy = [str(f) for files in found.masks for f in files if f is not None and f.suffix.lower() in LOSSY_SUFFIXES]
     if lossy:
         found.findings.append(
-            Finding("error", f"{len(lossy)} masks are JPEG, which changes class values", lossy, "save them as PNG")
+            Finding(
+                "error", f"{counted(len(lossy), 'mask')} in JPEG, which changes class values", lossy, "save them as PNG"
+            )
         )
 
 
@@ -328,7 +331,7 @@ def _check_extra(
             Finding(
                 # what a pattern finds may be there for other images than these
                 "error" if where.pattern is None else "warning",
-                f"{len(files)} masks without an image: {_few([file.stem for file in files])}",
+                f"{counted(len(files), 'mask')} without an image: {_few([file.stem for file in files])}",
                 [str(folder), *map(str, files)],
                 "add the missing files, or remove their partners",
             )
@@ -347,7 +350,7 @@ def _check_one_kind(found: FileLists, where: _MaskPlaces, number: int) -> None:
     found.findings.append(
         Finding(
             "error",
-            f"{len(names)} images without a mask: {_few(names)}",
+            f"{counted(len(names), 'image')} without a mask: {_few(names)}",
             [str(folder), *(str(image) for _, image in missing)],
             "masks must not be JPEG, which changes class values: save them as PNG"
             if lossy
@@ -372,13 +375,13 @@ def _check_places(found: FileLists, root: Path) -> None:
                 continue
             if not target.is_relative_to(inside):
                 outside.append(text)
-    for level, what, files, fix in (
-        ("error", "links that lead nowhere, or in a circle", broken, "replace the links by files"),
-        ("warning", "links out of dataset.root", outside, "copy the files, if the dataset is to be moved"),
-        ("warning", "names with characters that cannot be printed", odd, "rename the files"),
+    for level, noun, what, files, fix in (
+        ("error", "link", "to nowhere, or in a circle", broken, "replace the links by files"),
+        ("warning", "link", "out of dataset.root", outside, "copy the files, if the dataset is to be moved"),
+        ("warning", "name", "with characters that cannot be printed", odd, "rename the files"),
     ):
         if files:
-            found.findings.append(Finding(level, f"{len(files)} {what}: {_few(files)}", files, fix))
+            found.findings.append(Finding(level, f"{counted(len(files), noun)} {what}: {_few(files)}", files, fix))
 
 
 def _few(texts: list[str], count: int = 5) -> str:
