@@ -17,7 +17,7 @@ IMAGENET_STD = [0.229, 0.224, 0.225]
 
 
 class SegmentationModel(nn.Module):
-    """Normalise, pad to a multiple of the network's stride, run the network, cut the padding off.
+    """Normalise, pad to a multiple of the network's stride by the last row and column, run the network, cut that off.
 
     Args:
         network: float [N,B,H,W] -> logits [N,C,H,W].
@@ -38,7 +38,7 @@ class SegmentationModel(nn.Module):
         x = images.to(self.scale.dtype) * self.scale - self.shift
         bottom, right = -height % self.stride, -width % self.stride
         if bottom or right:
-            x = nn.functional.pad(x, (0, right, 0, bottom))
+            x = nn.functional.pad(x, (0, right, 0, bottom), mode="replicate")  # zeros look like an object's edge
         logits = self.network(x.contiguous(memory_format=torch.channels_last))
         return logits[..., :height, :width]
 

@@ -67,3 +67,14 @@ def test_devices():
     for name in ("cuda:99", "gpu", "meta"):
         with pytest.raises(ConfigError, match=name):
             devices.choose_device(name)
+
+
+def test_padding_repeats_the_border():
+    """A grey image padded with anything else has an edge, which a network answers to."""
+    seen = []
+    network = torch.nn.Conv2d(3, 2, 1)
+    network.register_forward_pre_hook(lambda _, x: seen.append(x[0]))
+    model = models.SegmentationModel(network, models.IMAGENET_MEAN, models.IMAGENET_STD)
+    assert model(torch.full((1, 3, 33, 50), 200, dtype=torch.uint8)).shape == (1, 2, 33, 50)
+    assert seen[0].shape == (1, 3, 64, 64)
+    assert (seen[0].amax(dim=(2, 3)) == seen[0].amin(dim=(2, 3))).all()

@@ -94,9 +94,9 @@ def recommendation(counts: ClassCounts) -> str:
         return (
             f"{facts}. Try weighting=log_ratio first: its largest weight is {logs} times the smallest, where "
             f"inverse_frequency would make it {ratios['inverse_frequency']} and a few wrong pixels of the rare class "
-            "the whole gradient"
+            f"the whole gradient; where a class is then still never found, median_frequency ({ratios['median_frequency']})"
             + (
-                "; median_frequency looks only at images that hold the class, so it does not see the empty ones. "
+                ", which does not see the images without it. "
                 "sampling=foreground_crops or rare_classes shows the rare classes more often."
                 if empty >= 0.2
                 else "."
