@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segtrain.metrics import SegmentationScores, predict
+from segtrain.metrics import SegmentationScores, calibration, predict
 from segtrain.metrics.calibration import LEVELS, Curves
 
 
@@ -55,6 +55,18 @@ def test_several_labels_a_pixel():
     logits = torch.tensor([0.9, 0.2]).logit().view(1, 2, 1, 1)
     scores = filled(logits, torch.tensor([[[[1]], [[1]]]]), multilabel=True, background=None)
     assert scores.compute()["ece"] == pytest.approx((0.1 + 0.8) / 2, abs=4e-5)
+
+
+def test_what_cuda_is_given_counts_the_same():
+    values = torch.rand(3, 5000, generator=torch.Generator().manual_seed(0)) * 0.999
+    values[0, :3] = torch.tensor([0.0, 0.25, 1 - 2**-24])
+    mask = values > 0.1
+    mask[0, :3] = True
+    one, other = (
+        count(values, mask, 64) for count in (calibration._histogram_by_opencv, calibration._histogram_by_torch)
+    )
+    assert torch.equal(one, other)
+    assert one.sum(dim=1).tolist() == mask.sum(dim=1).tolist()
 
 
 @settings(max_examples=15, deadline=None)

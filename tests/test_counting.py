@@ -35,6 +35,16 @@ def test_counts_equal_a_plain_count(seed, classes, ignored):
                     assert found[i, t, p] == expected
 
 
+@pytest.mark.parametrize("classes", [2, 11, 150])
+def test_what_cuda_is_given_counts_the_same(classes):
+    target, prediction = torch.randint(0, classes, (2, 3, 400)).to(torch.uint8)
+    target[:, :50] = 255
+    one, other = (
+        count(prediction, target, classes, 255) for count in (counting._count_by_opencv, counting._count_by_torch)
+    )
+    assert torch.equal(one, other)
+
+
 def test_large_images_are_counted_in_parts(monkeypatch):
     monkeypatch.setattr(counting, "_EXACT", 5)
     target, prediction = torch.randint(0, 3, (2, 2, 4, 7)).to(torch.uint8)

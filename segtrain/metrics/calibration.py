@@ -59,17 +59,23 @@ def probabilities_of(logits: torch.Tensor, multilabel: bool) -> torch.Tensor:
 
 def _histogram(values: torch.Tensor, mask: torch.Tensor, levels: int) -> torch.Tensor:
     """int64 [R, levels]: the masked ones of values [R, P], from 0 to below 1, in each row."""
+    return (_histogram_by_opencv if values.device.type == "cpu" else _histogram_by_torch)(values, mask, levels)
+
+
+def _histogram_by_opencv(values: torch.Tensor, mask: torch.Tensor, levels: int) -> torch.Tensor:
+    rows, masks = values.numpy(), mask.to(torch.uint8).numpy()
+
+    def of_row(i: int) -> np.ndarray:
+        return exact_histogram([rows[i]], [levels], [1], masks[i])
+
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        return torch.from_numpy(np.array(list(pool.map(of_row, range(len(rows))))).astype(np.int64))
+
+
+def _histogram_by_torch(values: torch.Tensor, mask: torch.Tensor, levels: int) -> torch.Tensor:
     rows = len(values)
-    if values.device.type == "cpu":
-        values, mask = values.numpy(), mask.to(torch.uint8).numpy()
-
-        def of_row(i: int) -> np.ndarray:
-            return exact_histogram([values[i]], [levels], [1], mask[i])
-
-        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-            return torch.from_numpy(np.array(list(pool.map(of_row, range(rows)))).astype(np.int64))
     row = torch.arange(rows, device=values.device)[:, None]
-    cell = (row * levels + (values * levels).long().clamp_(max=levels - 1)).masked_fill_(~mask, rows * levels)
+    cell = (row * levels + (values * levels).long()).masked_fill_(~mask, rows * levels)
     return torch.bincount(cell.flatten(), minlength=rows * levels + 1)[:-1].view(rows, levels)
 
 

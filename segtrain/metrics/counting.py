@@ -57,19 +57,19 @@ def confusion_per_image(
 
     Raises ValueError, on the CPU, for values that are no class; on CUDA asking would wait for the device.
     """
-    if prediction.device.type == "cpu":
-        return _count_by_opencv(prediction.flatten(1), target.flatten(1), num_classes, ignore_index)
+    count = _count_by_opencv if prediction.device.type == "cpu" else _count_by_torch
+    return count(prediction.flatten(1), target.flatten(1), num_classes, ignore_index)
+
+
+def _count_by_torch(prediction: torch.Tensor, target: torch.Tensor, num_classes: int, ignore_index: int):
     n, c = len(prediction), num_classes
-    truth = target.flatten(1).long()
-    truth = truth.masked_fill(truth == ignore_index, c)
+    truth = target.long().masked_fill(target == ignore_index, c)
     image = torch.arange(n, device=truth.device)[:, None]
-    cell = (image * (c + 1) + truth) * c + prediction.flatten(1)
+    cell = (image * (c + 1) + truth) * c + prediction
     return torch.bincount(cell.flatten(), minlength=n * (c + 1) * c).view(n, c + 1, c)[:, :c]
 
 
-def _count_by_opencv(
-    prediction: torch.Tensor, target: torch.Tensor, num_classes: int, ignore_index: int
-) -> torch.Tensor:
+def _count_by_opencv(prediction: torch.Tensor, target: torch.Tensor, num_classes: int, ignore_index: int):
 
     for values, name in ((prediction, "prediction"), (target, "label")):
         if values.dtype != torch.uint8:

@@ -140,13 +140,14 @@ def ratio(over, under) -> np.ndarray:
 
 
 def mean(values: np.ndarray) -> float:
-    """Of those that are defined; NaN when none is."""
-    defined = values[~np.isnan(values)]
+    """Of those that are defined; NaN when none is. Sorted first: the order of images must not change the last bit."""
+    defined = np.sort(values[~np.isnan(values)])
     return float(defined.mean()) if len(defined) else float("nan")
 
 
 def nanmean(values: np.ndarray, axis: int) -> np.ndarray:
-    """As numpy.nanmean, without a warning where all are NaN."""
+    """As numpy.nanmean, without a warning where all are NaN, and whatever the order."""
+    values = np.sort(values, axis=axis)
     defined = ~np.isnan(values)
     return ratio(np.where(defined, values, 0.0).sum(axis=axis), defined.sum(axis=axis))
 

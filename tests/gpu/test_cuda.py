@@ -31,6 +31,25 @@ def test_losses_equal_the_cpu_and_are_deterministic(loss):
     assert torch.equal(results[1], results[2])
 
 
+@pytest.mark.parametrize("multilabel", [False, True])
+def test_scores_equal_the_cpu(multilabel):
+    from segtrain.metrics import SegmentationScores, predict
+
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(3, 5, 40, 52, generator=generator)
+    target = torch.randint(0, 2, logits.shape, generator=generator).to(torch.uint8)
+    target = target if multilabel else target.argmax(dim=1).to(torch.uint8)
+    target[..., :4] = 255
+    groups = ["fine_grained", "presence", "foreground", "objects", "boundary", "calibration"]
+    found = []
+    for device in ("cpu", "cuda"):
+        z, y = logits.to(device), target.to(device)
+        scores = SegmentationScores(5, background=None if multilabel else 0, multilabel=multilabel, groups=groups)
+        scores.update(predict(z, multilabel), y, logits=z)
+        found.append(scores.compute())
+    assert found[0] == pytest.approx(found[1], rel=1e-4, abs=1e-4, nan_ok=True)
+
+
 def test_a_training_in_bfloat16(segtrain):
     from conftest import TINY
 
