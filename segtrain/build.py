@@ -147,8 +147,19 @@ def _try_labels(cfg, loss, labels, logits, target, dataset) -> None:
 
 
 def build_scores(cfg: DictConfig, dataset):
-    """The metric, told the names of the classes and the kind of labels."""
-    return build(cfg, "metric", class_names=dataset.class_names, multilabel=dataset.multilabel)
+    """The metric, told the names of the classes and the kind of labels.
+
+    Raises ConfigError when a class of the user's lacks what segtrain needs.
+    """
+    scores = build(cfg, "metric", class_names=dataset.class_names, multilabel=dataset.multilabel)
+    needed = ("reset", "update", "compute", "per_class", "score_names", "table", "class_names")
+    if missing := [name for name in needed if not hasattr(scores, name)]:
+        raise ConfigError(
+            f"the metric class has no {', '.join(missing)}",
+            f"metric ({cfg.metric._target_})",
+            "see segtrain.metrics.SegmentationScores for what they do",
+        )
+    return scores
 
 
 def load_model(cfg: DictConfig, run: Path, checkpoint: str, device):

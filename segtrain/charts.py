@@ -33,11 +33,14 @@ def reliability(curves, bins: int, labels: list[int], names: list[str]) -> str:
 
 
 def grouped_bars(values: np.ndarray, groups: list[str], names: list[str], title: str) -> str:
-    """Bars of shares [classes, groups], those of a group side by side; NaN is left out."""
+    """Bars of shares [classes, groups], those of a group side by side; NaN is n/a."""
     figure, axes = _axes("", "", title)
     width = 0.8 / len(values)
     for i, (row, name) in enumerate(zip(values, names, strict=True)):
-        axes.bar(np.arange(len(groups)) - 0.4 + (i + 0.5) * width, row, width, label=name)
+        places = np.arange(len(groups)) - 0.4 + (i + 0.5) * width
+        axes.bar(places, row, width, label=name)
+        for place in places[np.isnan(row)]:
+            axes.text(place, 0.01, "n/a", rotation=90, ha="center", va="bottom", fontsize=7, color="#777")
     axes.set_xticks(np.arange(len(groups)), groups)
     axes.set_xlim(-0.5, len(groups) - 0.5)
     _legend(axes)
@@ -65,7 +68,7 @@ def confusion_matrix(matrix: np.ndarray, names: list[str]) -> np.ndarray:
     side = min(12.0, 2.5 + 0.45 * len(names))
     figure = Figure(figsize=(side, side), dpi=100, layout="constrained")
     axes, canvas = figure.subplots(), FigureCanvasAgg(figure)
-    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    shares = row_shares(matrix)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.set_xticks(range(len(names)), names, rotation=90)
     axes.set_yticks(range(len(names)), names)
@@ -77,6 +80,11 @@ def confusion_matrix(matrix: np.ndarray, names: list[str]) -> np.ndarray:
                 axes.text(column, row, f"{100 * value:.0f}", ha="center", va="center", fontsize=8, color=colour)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def row_shares(matrix: np.ndarray) -> np.ndarray:
+    """Each row divided by its sum."""
+    return matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
 
 
 def _axes(x: str, y: str, title: str):

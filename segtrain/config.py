@@ -146,12 +146,16 @@ def _key_mistakes(cfg: DictConfig, key: str) -> Iterator[str]:
         path.append(word)
 
 
-def load_saved(file: Path, overrides: list[str], trust: list[str], metric: str | None = None) -> DictConfig:
+def load_saved(
+    file: Path, overrides: list[str], trust: list[str], metric: str | None = None, config_dir: str | None = None
+) -> DictConfig:
     """A run's config.yaml with `key=value` overrides, as data from a stranger.
 
     Args:
         trust: packages whose classes may be built, besides segtrain's.
-        metric: an option of the group metric, in place of the run's.
+        metric: an option of the group metric, in place of the run's; settings that both have stay the run's, but for
+            the groups of scores.
+        config_dir: where the option may be, besides segtrain's.
 
     Raises ConfigError for a missing file, an unknown key, or a class outside the trusted packages.
     """
@@ -165,8 +169,7 @@ def load_saved(file: Path, overrides: list[str], trust: list[str], metric: str |
     if "inference" not in cfg:  # of a run before there was this section
         cfg.inference = compose([]).inference
     if metric is not None:
-        chosen = compose([f"metric={metric}"]).metric  # classes and background stay the dataset's
-        cfg.metric = {k: cfg.dataset[k] if OmegaConf.is_interpolation(chosen, k) else chosen[k] for k in chosen}
+        _choose_metric(cfg, metric, config_dir)
     for text in overrides:
         key, equals, value = text.partition("=")
         if not equals:
@@ -187,6 +190,19 @@ def load_saved(file: Path, overrides: list[str], trust: list[str], metric: str |
                 f"when you trust its code: --trust {target.split('.')[0]}",
             )
     return cfg
+
+
+def _choose_metric(cfg: DictConfig, name: str, config_dir: str | None) -> None:
+    options = config_loader(config_dir).get_group_options("metric")
+    if name not in options:
+        raise ConfigError(
+            f"metric has no option {name!r}{did_you_mean(name, options)}", fix=f"use {', '.join(options)}"
+        )
+    chosen = compose([f"metric={name}"], config_dir).metric
+    values = {k: cfg.dataset[k] if OmegaConf.is_interpolation(chosen, k) else chosen[k] for k in chosen}
+    same = cfg.metric.get("_target_") == values["_target_"]
+    kept = {k: v for k, v in cfg.metric.items() if same and k in values and k != "groups"}
+    cfg.metric = values | kept
 
 
 def _targets(value) -> Iterator[str]:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from segtrain import panels
-from segtrain.errors import DataError
+from segtrain.errors import DataError, NotFinite
 from segtrain.inference import Predictor
 
 
@@ -27,14 +27,18 @@ def evaluate(
         scores: with update(prediction, target, names); with `needs_logits` it is given them, too. Is reset first.
         names: the dataset's names, by index.
         bar: called with the number of images done in each batch.
+
+    Raises DataError for no image, NotFinite for logits that are not.
     """
     scores.reset()
-    total, images = torch.zeros((), dtype=torch.float64, device=predictor.device), 0
+    total, images, seen, finite = torch.zeros((), dtype=torch.float64, device=predictor.device), 0, [], []
     for number, (batch, target, indices) in enumerate(batches):
         if limit is not None and number >= limit:
             break
         target = target.to(predictor.device, non_blocking=True)
         logits = predictor.logits(batch)
+        finite.append(logits.flatten(1).sum(dim=1, dtype=torch.float32).isfinite())
+        seen += indices
         if loss is not None:
             total += loss(logits, target).double() * len(batch)
         wanted = {"logits": logits} if getattr(scores, "needs_logits", False) else {}
@@ -44,6 +48,13 @@ def evaluate(
             bar(len(batch))
     if images == 0:
         raise DataError("there is no image to score", "the split, or trainer.val_batches", "add images to the split")
+    if not (good := torch.cat(finite)).all():
+        first = seen[int((~good).nonzero()[0])]
+        raise NotFinite(
+            f"what the network says of {int((~good).sum())} of {images} images is not finite",
+            f"the first is {names[first] if names else first}",
+            "use trainer.precision=float32, or an earlier checkpoint",
+        )
     return float(total / images) if loss is not None else float("nan")
 
 
@@ -52,8 +63,9 @@ def draw_examples(predictor: Predictor, dataset, indices: list[int]) -> np.ndarr
     return panels.stacked([draw(predictor, dataset, index) for index in indices])
 
 
-def draw(predictor: Predictor, dataset, index: int, errors: bool = False) -> np.ndarray:
-    """uint8 [H, W, 3]: image | truth | prediction, and with `errors` a map of them (see panels.error_map)."""
+def draw(predictor: Predictor, dataset, index: int, errors: bool = False, label: int | None = None) -> np.ndarray:
+    """uint8 [H, W, 3]: image | truth | prediction, and with `errors` a map of them, or of those of one class (see
+    panels.error_map)."""
     image, mask = dataset.image(index), dataset.mask(index)
     logits = predictor.logits(torch.from_numpy(image.transpose(2, 0, 1).copy())[None])
     found = predictor.decide(logits)[0].cpu().numpy()
@@ -61,5 +73,5 @@ def draw(predictor: Predictor, dataset, index: int, errors: bool = False) -> np.
     shown = [panels.as_rgb(image)]
     shown += [panels.colour_mask(m, dataset.num_classes, dataset.background) for m in (truth, found)]
     if errors:
-        shown.append(panels.error_map(truth, found, dataset.ignore_index, dataset.background))
+        shown.append(panels.error_map(truth, found, dataset.ignore_index, dataset.background, label))
     return panels.side_by_side(shown)

@@ -23,8 +23,8 @@ class Inference:
         window: [height, width] the network takes at once, for images that are too large for it; null: the whole image.
         overlap: of neighbouring windows, as a share of the window. Where they overlap logits are averaged, with
             weights that fall off as a Gaussian from the window's centre (Isensee et al., 2021, nnU-Net).
-        threshold: probability above which a class is said, one for all or one per class; null: 0.5. For several labels
-            a pixel, and for the second of two classes.
+        threshold: probability above which a class is said, one for all or one per class; null: 0.5 (`segtrain evaluate`
+            takes those that were best on val). For several labels a pixel, and for the second of two classes.
     """
 
     @checked

@@ -114,7 +114,7 @@ class Progress:
 def _tag(key: str) -> str:
     """TensorBoard groups by the word before the first slash: losses, means and each kind of score apart."""
     kind, _, rest = key.partition("/")
-    if kind == "val" and rest.endswith(("/mean", "/foreground")):
+    if kind == "val" and rest in ("iou/mean", "iou/foreground", "dice/mean", "dice/foreground"):
         return f"means/{rest.replace('/', '_')}"
     if kind == "val" and "/" in rest:
         return rest

@@ -33,13 +33,19 @@ def colour_mask(mask: np.ndarray, num_classes: int, background: int | None) -> n
     return np.minimum(total, 255).astype(np.uint8)
 
 
-def error_map(truth: np.ndarray, found: np.ndarray, ignore_index: int, background: int | None) -> np.ndarray:
+def error_map(
+    truth: np.ndarray, found: np.ndarray, ignore_index: int, background: int | None, label: int | None = None
+) -> np.ndarray:
     """uint8 [H, W, 3] of masks [H, W], or labels [C, H, W]: white right, red too much, blue missed, violet mistaken.
 
     Too much is foreground said where truth has background; mistaken is one foreground class for another. Right
-    background is white, right foreground pale grey, ignored pixels grey.
+    background is white, right foreground pale grey, ignored pixels grey. With a `label`, that class against all others.
     """
-    if truth.ndim == 3:
+    if label is not None:
+        one = truth[label] if truth.ndim == 3 else np.where(truth == ignore_index, ignore_index, truth == label)
+        ignored, here, said = one == ignore_index, one == 1, found[label] == 1 if truth.ndim == 3 else found == label
+        more, less, mistaken, right = said & ~here, here & ~said, np.zeros_like(here), said & here
+    elif truth.ndim == 3:
         ignored = (truth == ignore_index).any(axis=0)
         more, less = ((found == 1) & (truth == 0)).any(axis=0), ((found == 0) & (truth == 1)).any(axis=0)
         right = (truth == 1).any(axis=0)

@@ -155,10 +155,13 @@ class RunFolder:
         np.savez_compressed(self.path / name, **arrays)
 
     def write_rows(self, name: str, columns: dict[str, list]) -> None:
-        """A CSV file; NaN becomes an empty cell."""
+        """A CSV file; NaN becomes an empty cell. Raises DiskError."""
         rows = zip(*([_cell(value) for value in column] for column in columns.values()), strict=True)
-        with (self.path / name).open("w", newline="", encoding="utf-8") as stream:
-            csv.writer(stream).writerows([list(columns), *rows])
+        try:
+            with (self.path / name).open("w", newline="", encoding="utf-8") as stream:
+                csv.writer(stream).writerows([list(columns), *rows])
+        except OSError as error:
+            raise DiskError(f"cannot be written: {error.strerror}", str(self.path / name), "free space") from error
 
     def read_per_image(self, name: str) -> dict[str, np.ndarray]:
         """What write_per_image wrote."""

@@ -16,7 +16,7 @@ def table(columns: list[str], rows: list[list[str]], title: str = "") -> str:
     for row in rows:
         drawn.add_row(*row)
     text = io.StringIO()
-    Console(file=text, width=400, color_system=None, markup=False).print(drawn)
+    Console(file=text, width=10_000, color_system=None, markup=False).print(drawn)
     lines = [line.rstrip() for line in text.getvalue().splitlines()]
     return "\n".join(([title, ""] if title else []) + [line for line in lines if line])
 

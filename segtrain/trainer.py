@@ -306,7 +306,7 @@ class Trainer:
             self.save("best.pt")
             if hasattr(self.scores, "confusion") and not self.val.dataset.multilabel:
                 picture = confusion_matrix(self.scores.confusion(), self.scores.class_names)
-                self.logbook.picture("what each class is taken for", picture, state.step)
+                self.logbook.picture("confusion matrix", picture, state.step)
         if self.shown:
             picture = draw_examples(predictor, self.val.dataset, self.shown)
             self.logbook.picture("image | truth | prediction", picture, state.step)

@@ -27,19 +27,27 @@ def filled(logits, target, **kwargs):
 
 @pytest.mark.parametrize("seed", range(20))
 def test_equals_torchmetrics(seed):
-    from torchmetrics.classification import BinaryAveragePrecision, MulticlassCalibrationError
+    from torchmetrics.classification import MulticlassCalibrationError
 
     logits, target = case(seed)
     scores = filled(logits, target)
     found = scores.compute()
     ece = MulticlassCalibrationError(3, n_bins=15, ignore_index=255)(logits, target)
     assert found["ece"] == pytest.approx(ece.item(), abs=1e-5)
-    probabilities, valid = logits.softmax(dim=1), target != 255
-    for c in range(3):
-        # torchmetrics' thresholds are k / 1000, too, and p >= threshold says the class
-        theirs = BinaryAveragePrecision(thresholds=torch.arange(LEVELS).double() / LEVELS)
-        expected = theirs(probabilities[:, c][valid].double(), (target[valid] == c).int()).item()
-        assert found[f"average_precision/class {c}"] == pytest.approx(expected, abs=2e-3)
+
+
+@pytest.mark.parametrize("sharpness", [0.3, 1, 10])
+@pytest.mark.parametrize("rare", [0.003, 0.3])
+def test_average_precision_is_exact_for_rare_classes_and_confident_networks(sharpness, rare):
+    from torchmetrics.functional.classification import binary_average_precision
+
+    generator = torch.Generator().manual_seed(0)
+    target = (torch.rand(1, 200, 200, generator=generator) < rare).long()
+    logits = sharpness * torch.randn(1, 2, 200, 200, generator=generator)
+    logits[:, 1] += sharpness * (2 * target - 2) + np.log(rare)
+    found = filled(logits, target).compute()
+    exact = binary_average_precision(logits.double().softmax(dim=1)[:, 1].flatten(), target.flatten()).item()
+    assert found["average_precision/class 1"] == pytest.approx(exact, abs=0.002)
 
 
 def test_by_hand():
@@ -102,7 +110,7 @@ def test_of_equally_good_thresholds_the_middle_and_of_an_absent_class_none():
     counts = np.zeros((2, LEVELS, 2), int)
     counts[0, 100, 0], counts[0, 900, 1], counts[1, 5, 0] = 50, 3, 10
     found = Curves(counts).best_thresholds()
-    assert found[0] == pytest.approx((101 + 900) / 2 / LEVELS)
+    assert found[0] == pytest.approx(calibration._probability((101 + 900) / 2))
     assert np.isnan(found[1])
 
 

@@ -138,6 +138,12 @@ def test_presence_by_hand():
     assert strict["specificity"] == 1
 
 
+def test_an_image_that_is_all_ignored_is_not_left_empty():
+    counts = np.zeros((3, 2, 3), int)
+    counts[0, 0, 2] = counts[0, 1, 1] = 9  # background said to be foreground
+    assert presence(table_of(counts), min_area=1)["specificity"] == 0
+
+
 def test_the_worst_images_by_hand():
     counts = np.zeros((5, 2, 3), int)
     counts[:, 0] = (10, 0, 0)
@@ -217,8 +223,42 @@ def test_evaluate_prints_every_score_with_its_interval(segtrain, tmp_path):
     done = segtrain("evaluate", "run", "metric=detection", "metric.min_area=100000", "--bootstrap", "0")
     saved = json.loads(next(tmp_path.glob("run/evaluation/*min_area*/scores.json")).read_text())
     assert saved["scores"]["presence_recall/foreground"] == 0, "a setting beside a preset counts"
+    assert saved["settings"] == ["metric=detection", "metric.min_area=100000"]
+    for wrong in (["metric=null"], ["--bootstrap", "-5"], ["--bootstrap", "3"]):
+        refused = segtrain("evaluate", "run", *wrong)
+        assert refused.code == 2, refused
+        assert "Traceback" not in refused.err
     done = segtrain("evaluate", "run", "metric=everything")
     assert done.code == 2
     assert "fine_grained" in done.err
     assert segtrain("trainer.monitor=iou_image/worst_5", "trainer.max_steps=1", "trainer.val_batches=1").code == 2
     assert segtrain("trainer.monitor=iou_image/worst_5", "metric=fine_grained", "trainer.max_steps=1").code == 0
+
+
+def test_a_preset_changes_the_groups_and_keeps_the_runs_own_settings(tmp_path):
+    from omegaconf import OmegaConf
+
+    from segtrain.config import compose, load_saved, without_hydra
+
+    cfg = without_hydra(compose(["metric=all", "metric.min_area=40", "metric.object_sizes=[30,100]"]))
+    OmegaConf.save(cfg, tmp_path / "config.yaml", resolve=True)
+    metric = load_saved(tmp_path / "config.yaml", [], [], "detection").metric
+    assert metric.groups == ["presence", "foreground", "objects"]
+    assert (metric.min_area, metric.object_sizes) == (40, [30, 100])
+
+
+def test_comparing_runs_of_different_monitors_orders_by_a_score_that_is_better_high(segtrain, tmp_path):
+    for name, monitor, iou in (("a", "ece", 0.1), ("b", "iou/mean", 0.9)):
+        (tmp_path / name).mkdir()
+        result = {
+            "status": "finished",
+            "best": {"epoch": 0, "monitor": monitor, "value": 0.5},
+            "scores": {"iou/mean": iou, "ece": iou},
+            "lower_is_better": monitor == "ece",
+        }
+        (tmp_path / name / "result.json").write_text(json.dumps(result))
+    lines = segtrain("compare", "a", "b").out.splitlines()
+    assert lines[0] == "best first by iou/mean; scores in %"
+    assert [line.split()[0] for line in lines[-2:]] == ["b", "a"]
+    low = segtrain("compare", "a").out
+    assert "best first by ece" in low

@@ -155,6 +155,17 @@ def test_a_run_with_several_labels_keeps_its_best_thresholds_and_evaluate_uses_t
         assert tuned[f"dice/{name}"] >= plain[f"dice/{name}"]
 
 
+def test_a_network_that_is_not_finite_is_not_scored(segtrain, tmp_path):
+    assert segtrain(*TINY, "hydra.run.dir=run").code == 0
+    file = tmp_path / "run/checkpoints/best.pt"
+    content = torch.load(file, weights_only=True)
+    content["model"]["network.segmentation_head.0.bias"][0] = float("nan")
+    torch.save(content, file)
+    done = segtrain("evaluate", "run")
+    assert done.code == 6
+    assert "what the network says of 8 of 8 images is not finite" in done.err
+
+
 def test_a_run_from_before_there_was_this_section_is_scored_as_it_was(segtrain, tmp_path):
     from omegaconf import OmegaConf
 

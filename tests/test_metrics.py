@@ -132,6 +132,19 @@ def test_values_that_are_no_class_are_refused():
         scores_of([[[0]]], [[[7]]])
 
 
+def test_an_ignored_value_is_no_prediction():
+    for dtype in (torch.uint8, torch.int64):
+        with pytest.raises(ValueError, match="prediction 255 is no class of 0 to 2: 2 pixels"):
+            scores_of(torch.tensor([[[0, 1, 255, 255]]], dtype=dtype), [[[0, 1, 1, 1]]])
+
+
+def test_names_and_background_must_fit():
+    with pytest.raises(ValueError, match="must be 3 different names"):
+        SegmentationScores(3, class_names=["a", "b"])
+    with pytest.raises(ValueError, match="background=7 is no class of 0 to 2"):
+        SegmentationScores(3, background=7)
+
+
 def test_shapes_must_agree():
     with pytest.raises(ValueError, match=r"prediction \[1, 1, 2\] and target \[1, 1, 3\] differ in shape"):
         scores_of([[[0, 1]]], [[[0, 1, 1]]])

@@ -54,6 +54,7 @@ def comparison(runs: list[Path]) -> tuple[list[str], list[str], list[dict]]:
     configs = [read_settings(run) for run in runs]
     results = [read_result(run) for run in runs]
     monitors = {r["best"]["monitor"] for r in results if r.get("best")}
+    lower = len(monitors) == 1 and any(r.get("lower_is_better", "loss" in monitors) for r in results)
     monitor = monitors.pop() if len(monitors) == 1 else "iou/mean"
     monitor = LOSS if monitor == "loss" else monitor
     settings = ["run", *varied(configs)]
@@ -67,8 +68,6 @@ def comparison(runs: list[Path]) -> tuple[list[str], list[str], list[dict]]:
         | {LOSS if name == "loss" else name: value for name, value in result.get("scores", {}).items()}
         for run, config, result in zip(runs, configs, results, strict=True)
     ]
-
-    lower = any(r.get("lower_is_better", monitor == LOSS) for r in results)
 
     def order(row: dict) -> float:
         if row.get(monitor) is None:

@@ -4,35 +4,39 @@ For example metric=all, inference.flips=[horizontal], inference.window=[512,512]
 """
 
 import argparse
+import hashlib
 import re
 from pathlib import Path
 
 from segtrain.build import build, build_dataset, build_inference, build_loss, build_scores, load_model
 from segtrain.commands.evaluation_page import write_evaluation_page
-from segtrain.commands.report import SECTIONS, class_sections, means_line, score_lines, scores_table
+from segtrain.commands.report import class_sections, means_line, score_lines, scores_table, section_table
 from segtrain.config import load_saved
-from segtrain.config_check import check_config
+from segtrain.config_check import check_config, flat
 from segtrain.logbook import log_to_screen
 from segtrain.run_folder import RunFolder, per_class_rows
-from segtrain.tables import table
 
 
 def main(words: list[str]) -> int:
     usage = (
-        "segtrain evaluate RUN [key=value …] [--split SPLIT] [--checkpoint best|last] [--bootstrap N] [--trust PACKAGE]"
+        "segtrain evaluate RUN [key=value …] [--split SPLIT] [--checkpoint best|last] [--bootstrap N] "
+        "[--config-dir DIR] [--trust PACKAGE]"
     )
     parser = argparse.ArgumentParser(prog="segtrain evaluate", usage=usage, description=__doc__)
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example dataset.root=PATH")
     parser.add_argument("--split", default="val", choices=["train", "val", "test"])
     parser.add_argument("--checkpoint", default="best", choices=["best", "last"])
-    parser.add_argument("--bootstrap", type=int, default=1000, metavar="N", help="draws for the intervals; 0: none")
+    parser.add_argument("--bootstrap", type=draws, default=1000, metavar="N", help="draws for the intervals; 0: none")
+    parser.add_argument("--config-dir", metavar="DIR", help="where your own option of metric=NAME is")
     parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help="allow classes of this package")
     arguments = parser.parse_intermixed_args(words)
     log_to_screen()
     metrics = [word.partition("=")[2] for word in arguments.overrides if word.startswith("metric=")]
     settings = [word for word in arguments.overrides if not word.startswith("metric=")]
-    cfg = load_saved(arguments.run / "config.yaml", settings, arguments.trust, *metrics[-1:])
+    cfg = load_saved(
+        arguments.run / "config.yaml", settings, arguments.trust, *(metrics[-1:] or [None]), arguments.config_dir
+    )
     if threshold := thresholds_of(cfg, arguments.run):
         cfg.inference.threshold = threshold
         said = ", ".join(f"{v:.3g}" for v in threshold)
@@ -41,15 +45,29 @@ def main(words: list[str]) -> int:
     if arguments.bootstrap and hasattr(scores, "intervals"):
         result["intervals"] = scores.intervals(arguments.bootstrap)
     print(text(scores, result, arguments.split))
-    changes = [re.sub(r"[^\w.=,-]", "-", override) for override in arguments.overrides]
-    name = "_".join([arguments.split, *(["last"] if arguments.checkpoint == "last" else []), *changes])[:120]
-    out = RunFolder(arguments.run / "evaluation" / name)
-    write_files(out, scores, result)
-    if hasattr(scores, "confusion"):
+    asked = {"split": arguments.split, "checkpoint": arguments.checkpoint, "settings": arguments.overrides}
+    out = RunFolder(arguments.run / "evaluation" / folder_name(**asked))
+    write_files(out, scores, {**asked, "threshold": flat(cfg).get("inference.threshold"), **result})
+    if hasattr(scores, "restore"):
         title = f"{arguments.run}, {arguments.split}, {arguments.checkpoint} checkpoint"
         write_evaluation_page(out.path / "page.html", title, scores, result, dataset, draw)
     print(f"\nwritten to {out.path}")
     return 0
+
+
+def draws(text: str) -> int:
+    """How often the bootstrap draws."""
+    number = int(text)
+    if number != 0 and number < 20:
+        raise argparse.ArgumentTypeError(f"{number} draws make no interval: give 0, or 20 and more")
+    return number
+
+
+def folder_name(split: str, checkpoint: str, settings: list[str]) -> str:
+    """Says what was asked; long ones end in a hash instead."""
+    words = [split, *(["last"] if checkpoint == "last" else []), *settings]
+    name = "_".join(re.sub(r"[^\w.=,-]", "-", re.sub(r"[\[\]\s'\"]", "", word)) for word in words)
+    return name if len(name) <= 120 else f"{name[:111]}_{hashlib.blake2b(name.encode(), digest_size=4).hexdigest()}"
 
 
 def text(scores, result: dict, split: str) -> str:
@@ -57,8 +75,8 @@ def text(scores, result: dict, split: str) -> str:
     intervals, per_class = result.get("intervals"), result["per_class"]
     parts = [f"{len(scores.names)} {split} images:  {means_line(result['scores'], intervals)}"]
     parts.append(scores_table(per_class, intervals=intervals))
-    for section, (columns, rows) in class_sections(result["scores"], per_class).items():
-        parts.append(table(columns, rows, f"{SECTIONS[section][0]} (%)"))
+    for section, kinds in class_sections(result["scores"], per_class).items():
+        parts.append(section_table(section, kinds, result["scores"], per_class))
     parts.append("\n".join(["Other scores (%)", *score_lines(result["scores"], per_class, intervals)]))
     return "\n\n".join(parts)
 
@@ -82,7 +100,7 @@ def thresholds_of(cfg, run: Path) -> list[float] | None:
 
 
 def evaluate_run(cfg, run: Path, split: str, checkpoint: str):
-    """The filled scores, {"scores", "per_class"} as in result.json, the dataset, and index -> picture with errors."""
+    """The filled scores, {"scores", "per_class"} as in result.json, the dataset, and (index, label) -> picture with errors."""
     check_config(cfg)
     dataset = build_dataset(cfg, split)
     from segtrain.evaluation import draw, evaluate
@@ -99,4 +117,4 @@ def evaluate_run(cfg, run: Path, split: str, checkpoint: str):
     mean_loss = evaluate(predictor, batches, scores, loss, dataset.names, trainer.val_batches, progress.advance)
     progress.close()
     result = {"scores": {**scores.compute(), "loss": mean_loss}, "per_class": per_class_rows(scores)}
-    return scores, result, dataset, lambda index: draw(predictor, dataset, index, errors=True)
+    return scores, result, dataset, lambda index, label: draw(predictor, dataset, index, True, label)

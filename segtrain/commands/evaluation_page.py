@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 
 from segtrain import charts, panels
-from segtrain.commands.report import SECTIONS, class_sections, interval_text, other_scores
+from segtrain.commands.report import MEANS, SECTIONS, class_sections, interval_text, meaning, other_scores
 from segtrain.pages import inline, write_page
 from segtrain.tables import percent
 
 SHOWN_CLASSES = 8  # the rarest; a page of 150 classes would not be read
-MEANS = ("iou/mean", "iou/foreground", "dice/mean", "accuracy", "balanced_accuracy", "kappa")
+WHOLE_MATRIX = 25  # classes up to which all of what is taken for what is shown
 
 
 def write_evaluation_page(file: Path, title: str, scores, result: dict, dataset, draw) -> None:
@@ -19,7 +19,7 @@ def write_evaluation_page(file: Path, title: str, scores, result: dict, dataset,
     Args:
         scores: filled SegmentationScores of the images of `dataset`.
         result: {"scores", "per_class", "intervals"} as in result.json.
-        draw: index -> uint8 [H, W, 3], the picture of an image and its errors.
+        draw: (index, label) -> uint8 [H, W, 3], the picture of an image and its errors, of one class or, for None, all.
     """
     intervals = result.get("intervals") or {}
     colours = panels.palette(dataset.num_classes + 1)[int(dataset.background is None) :]
@@ -44,10 +44,23 @@ def write_evaluation_page(file: Path, title: str, scores, result: dict, dataset,
     shown = rarest_classes(result["per_class"], dataset.background)
     tables = class_sections(numbers, result["per_class"])
     drawn = score_charts(scores, numbers, shown, dataset.class_names)
+    shares, many = charts.row_shares(scores.confusion()), dataset.num_classes > WHOLE_MATRIX
     sections = []
     for section, (heading, _) in SECTIONS.items():
-        columns, rows = tables.get(section, ([], []))
-        if rows or section in drawn:
+        kinds = tables.get(section, [])
+        rows = [
+            {
+                "name": row["name"],
+                "objects": f"{row['objects']:,}" if "objects" in row and section == "found" else None,
+                "cells": [
+                    line(f"{kind}/{row['name']}")[1:] if f"{kind}/{row['name']}" in numbers else ("n/a", "")
+                    for kind in kinds
+                ],
+            }
+            for row in sorted(result["per_class"], key=lambda row: row["support"])
+        ]
+        if kinds or section in drawn:
+            columns = [kind.replace("_", " ") for kind in kinds]
             sections.append({"title": heading, "columns": columns, "rows": rows, "charts": drawn.get(section, [])})
     write_page(
         file,
@@ -57,10 +70,11 @@ def write_evaluation_page(file: Path, title: str, scores, result: dict, dataset,
         means=[line(name) for name in MEANS if name in numbers],
         classes=classes,
         names=dataset.class_names,
-        confusion=None if dataset.multilabel else confusion_rows(scores.confusion(), dataset.class_names),
+        confusion=None if dataset.multilabel or many else confusion_rows(shares, dataset.class_names),
+        confusions=largest_confusions(shares, dataset.class_names) if many else [],
         groups=picture_groups(scores, dataset, draw),
         sections=sections,
-        others=[line(name) for name in listed],
+        others=[(*line(name), meaning(name)) for name in listed],
     )
 
 
@@ -98,10 +112,18 @@ def score_charts(scores, numbers: dict[str, float], shown: list[int], names: lis
     return drawn
 
 
-def confusion_rows(matrix: np.ndarray, names: list[str]) -> list[dict]:
+def largest_confusions(shares: np.ndarray, names: list[str], count: int = 30) -> list[tuple[str, str, str]]:
+    """Truth, what it is said to be, and the percentage of its pixels, the largest first."""
+    wrong = shares * (1 - np.eye(len(shares)))
+    order = np.argsort(-wrong, axis=None, kind="stable")[:count]
+    pairs = zip(*np.unravel_index(order, wrong.shape), strict=True)
+    return [(names[t], names[s], percent(wrong[t, s])) for t, s in pairs if wrong[t, s] > 0]
+
+
+def confusion_rows(shares: np.ndarray, names: list[str]) -> list[dict]:
     """Rows of cells, in percent of the row, darker where there is more."""
     rows = []
-    for name, row in zip(names, matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1), strict=True):
+    for name, row in zip(names, shares, strict=True):
         cells = [
             {
                 "text": f"{100 * v:.0f}" if v >= 0.005 else "",
@@ -116,17 +138,15 @@ def confusion_rows(matrix: np.ndarray, names: list[str]) -> list[dict]:
 
 def picture_groups(scores, dataset, draw) -> list[dict]:
     """For the rarest classes the images with the lowest IoU and one in the middle; false alarms in empty images."""
-    counts = scores.table()
-    tp, fp, fn = np.moveaxis(counts, 2, 0)
+    from segtrain.metrics.derived import false_alarms
+
+    tp, fp, fn = np.moveaxis(scores.table(), 2, 0)
     iou = tp / np.maximum(tp + fp + fn, 1)
-    drawn: dict[int, str] = {}
     position = {str(name): index for index, name in enumerate(dataset.names)}
 
-    def picture(row: int, caption: str) -> dict:
-        index = position[str(scores.names[row])]
-        if index not in drawn:
-            drawn[index] = inline(draw(index), 1100)
-        return {"data": drawn[index], "caption": f"{scores.names[row]}: {caption}"}
+    def picture(row: int, caption: str, label: int | None = None) -> dict:
+        drawn = draw(position[str(scores.names[row])], label)
+        return {"data": inline(drawn, 1100), "caption": f"{scores.names[row]}: {caption}"}
 
     groups = []
     foreground = [c for c in range(dataset.num_classes) if c != dataset.background]
@@ -136,15 +156,19 @@ def picture_groups(scores, dataset, draw) -> list[dict]:
             continue
         chosen = dict.fromkeys([*rows[:2], rows[len(rows) // 2]])
         words = {rows[len(rows) // 2]: "in the middle", **dict.fromkeys(rows[:2], "among the worst")}
-        pictures = [picture(i, f"{words[i]}, IoU {percent(iou[i, c])} %, {(tp + fn)[i, c]:,} pixels") for i in chosen]
+        pictures = [
+            picture(i, f"{words[i]}, IoU {percent(iou[i, c])} %, {(tp + fn)[i, c]:,} pixels", c) for i in chosen
+        ]
         note = f"{len(rows)} images have it; found not at all in {int((tp[rows, c] == 0).sum())} of them."
         groups.append({"title": dataset.class_names[c], "note": note, "pictures": pictures})
-    empty = np.flatnonzero((tp + fn)[:, foreground].sum(axis=1) == 0)
-    alarms = fp[empty][:, foreground].sum(axis=1)
-    if len(empty):
-        worst = empty[np.argsort(-alarms, kind="stable")][:3]
-        said = fp[:, foreground].sum(axis=1)
-        pictures = [picture(i, f"{said[i]:,} pixels said to be foreground") for i in worst.tolist() if said[i]]
-        note = f"{int((alarms > 0).sum())} of {len(empty)} images without foreground are said to have some."
+    empty, alarms = false_alarms(scores.derived(), scores.min_area)
+    if empty.any():
+        said = fp[:, foreground].sum(axis=1) * (empty & alarms)
+        pictures = [
+            picture(i, f"{said[i]:,} pixels said to be foreground")
+            for i in np.argsort(-said, kind="stable")[:3].tolist()
+            if said[i]
+        ]
+        note = f"{(empty & alarms).sum()} of {empty.sum()} images without foreground are said to have some."
         groups.append({"title": "False alarms", "note": note, "pictures": pictures})
     return groups

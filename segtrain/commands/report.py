@@ -1,5 +1,6 @@
 """The tables of counts, weights and scores that commands print."""
 
+import math
 from pathlib import Path
 
 from segtrain.class_counts import ClassCounts
@@ -57,11 +58,15 @@ def scores_table(per_class: list[dict], counts_share: dict[str, float] | None = 
     )
 
 
-def means_line(scores: dict[str, float], intervals=None) -> str:
-    """The scores one looks at first, each with its interval."""
-    names = ("iou/mean", "iou/foreground", "dice/mean", "accuracy")
-    shown = [(n, interval_text((intervals or {}).get(n))) for n in names if n in scores]
-    return "  ".join(f"{name} {percent(scores[name])} % {interval}".rstrip() for name, interval in shown)
+MEANS = ("iou/mean", "iou/foreground", "dice/mean", "accuracy", "balanced_accuracy", "kappa")  # one looks at first
+
+
+def means_line(scores: dict[str, float], intervals=None, monitor: str = "iou/mean") -> str:
+    """The monitored score and the first of MEANS, each with its interval."""
+    names = [n for n in dict.fromkeys([monitor, *MEANS[:4]]) if scores.get(n) is not None and n != "loss"]
+    parts = [f"loss {scores['loss']:.4f}"] if monitor == "loss" else []
+    parts += [f"{n} {percent(scores[n])} % {interval_text((intervals or {}).get(n))}".rstrip() for n in names]
+    return "  ".join(parts)
 
 
 # Scores of each class beyond those of scores_table: a title, and how their names begin.
@@ -72,19 +77,57 @@ SECTIONS = {
 }
 
 
-def class_sections(scores: dict[str, float], per_class: list[dict]) -> dict[str, tuple[list[str], list[list[str]]]]:
-    """Columns, and rows in percent, for each of SECTIONS that there are scores of; the rarest class first."""
-    order = [row["name"] for row in sorted(per_class, key=lambda row: row["support"])]
+def class_sections(scores: dict[str, float], per_class: list[dict]) -> dict[str, list[str]]:
+    """The kinds of score, `kind/<class>`, for each of SECTIONS that there are scores of."""
+    names = {row["name"] for row in per_class}
     sections = {}
     for section, (_, starts) in SECTIONS.items():
-        kinds = [
-            kind for kind, _, name in (n.rpartition("/") for n in scores) if kind.startswith(starts) and name in order
-        ]
-        kinds = list(dict.fromkeys(kinds))
-        rows = [[name, *(percent(scores.get(f"{kind}/{name}")) for kind in kinds)] for name in order]
-        if kinds:
-            sections[section] = (["class", *(kind.replace("_", " ") for kind in kinds)], rows)
+        parts = [score.rpartition("/") for score in scores if score.startswith(starts)]
+        if kinds := list(dict.fromkeys(kind for kind, _, name in parts if name in names)):
+            sections[section] = kinds
     return sections
+
+
+def section_table(section: str, kinds: list[str], scores: dict[str, float], per_class: list[dict]) -> str:
+    """A row a class, in percent, the rarest first; with the number of objects where they were looked for."""
+    count = section == "found" and "objects" in per_class[0]
+    rows = [
+        [row["name"], *([f"{row['objects']:,}"] if count else [])]
+        + [percent(scores.get(f"{kind}/{row['name']}")) for kind in kinds]
+        for row in sorted(per_class, key=lambda row: row["support"])
+    ]
+    columns = ["class", *(["objects"] if count else []), *(kind.replace("_", " ") for kind in kinds)]
+    return table(columns, rows, f"{SECTIONS[section][0]} (%)")
+
+
+MEANINGS = {
+    "balanced_accuracy": "mean recall of the classes",
+    "frequency_weighted_iou": "IoU of each class by its share of the pixels",
+    "kappa": "agreement above that of chance",
+    "_image/": "mean over images of the mean over the classes of each",
+    "_class/": "mean over classes of the mean over the images of each",
+    "presence_recall": "of the images with a class, those in which it is said",
+    "presence_precision": "of the images in which a class is said, those that have it",
+    "specificity": "of the images without foreground, those left without; the rest are false alarms",
+    "foreground/": "all classes but the background as one",
+    "within_foreground": "where foreground was rightly found: is its class right?",
+    "boundary_iou": "IoU of the bands along the borders",
+    "boundary_f1": "contours that are where they should be",
+    "errors_": "of the wrong pixels, by distance from the true border",
+    "object_recall": "objects of which half or more is found",
+    "class_ece": "how far the probability of a class is from how often it is right; 0 is best",
+    "ece": "how far confidence is from accuracy; 0 is best",
+    "confidence": "mean probability of what is said",
+    "average_precision": "area under precision over recall",
+}
+
+
+def meaning(name: str) -> str:
+    """What a score is, in a few words."""
+    worst = name.rpartition("/")[2]
+    tail = f", the worst {worst[6:]} %" if worst.startswith("worst_") else ", over the worst 10 to 100 %"
+    text = next((text for part, text in MEANINGS.items() if part in name), "")
+    return text + (tail if worst.startswith("worst") else "")
 
 
 def other_scores(scores: dict[str, float], per_class: list[dict]) -> list[str]:
@@ -93,8 +136,9 @@ def other_scores(scores: dict[str, float], per_class: list[dict]) -> list[str]:
     shown = ("iou/", "dice/", "precision/", "recall/")
     own = [n for n in scores if not n.startswith(shown) and n not in ("accuracy", "loss")]
     own = [n for n in own if n.rpartition("/")[2] not in names or n.startswith("foreground/")]
-    twice = [n for n in own if n.endswith("/foreground") and scores[n] == scores.get(n.replace("foreground", "mean"))]
-    return [n for n in own if n not in twice]  # without a background the two means are one
+    # without a background the two means are one, but for the order they were added up in
+    one = math.isclose(scores.get("iou/foreground", 0), scores.get("iou/mean", 1))
+    return [n for n in own if not (one and n.endswith("/foreground"))]
 
 
 def score_lines(scores: dict[str, float], per_class: list[dict], intervals=None) -> list[str]:
@@ -117,16 +161,16 @@ def final_report(result: dict, counts: ClassCounts, folder: Path) -> str:
     shares = dict(zip(counts.class_names, counts.share, strict=True))
     missed = [row["name"] for row in result["per_class"] if row["support"] and not row["recall"]]
     undefined = [row["name"] for row in result["per_class"] if row["iou"] != row["iou"]]
+    means = means_line(result["scores"], result.get("intervals"), best["monitor"])
     lines = [
-        f"best epoch {best['epoch'] + 1} by {best['monitor']}:  {means_line(result['scores'], result.get('intervals'))}",
+        f"best epoch {best['epoch'] + 1} by {best['monitor']}:  {means}",
         "",
         scores_table(result["per_class"], shares, result.get("intervals")),
     ]
     if thresholds := result.get("thresholds"):
         best = ", ".join(f"{name} {value:.3g}" for name, value in thresholds.items())
-        lines.append(
-            f"best thresholds on these images: {best}; `segtrain evaluate` uses them, the scores above are at 0.5"
-        )
+        lines.append(f"best thresholds on these images: {best}")
+        lines.append(f"`segtrain evaluate {folder} inference.threshold=null` says labels by them")
     if undefined:
         lines.append(f"n/a: {', '.join(undefined)} occurs neither in truth nor in prediction; left out of the means")
     if missed:

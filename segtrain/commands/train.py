@@ -84,7 +84,12 @@ def describe_best(run: RunFolder, result: dict, scores, model, val_set, trainer,
     predictor = Predictor(model, trainer.device, trainer.autocast, val_set.multilabel, inference)
     title = f"{run.path.name}, best epoch {result['best']['epoch'] + 1}"
     write_evaluation_page(
-        run.path / "page.html", title, scores, result, val_set, lambda i: draw(predictor, val_set, i, True)
+        run.path / "page.html",
+        title,
+        scores,
+        result,
+        val_set,
+        lambda i, label: draw(predictor, val_set, i, True, label),
     )
 
 

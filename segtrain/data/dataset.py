@@ -64,10 +64,10 @@ def check_classes(owner: str, num_classes: int, class_names, background: int | N
     if len(set(names)) < len(names):
         raise ConfigError(f"class names repeat: {', '.join(names)}", owner, "make dataset.class_names unique")
     # `iou/mean` and `iou/foreground` are the scores of all classes; with two classes the latter are the same.
-    for taken in ("mean", "foreground"):
+    for taken in ("mean", "foreground", "all"):
         if taken in names and not (taken == "foreground" and num_classes == 2 and names[background or 0] != taken):
             raise ConfigError(
-                f"the class name {taken!r} is the name of a score of all classes, iou/{taken}",
+                f"the class name {taken!r} is the name of scores of all classes, such as iou/mean",
                 owner,
                 "rename the class",
             )

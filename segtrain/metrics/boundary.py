@@ -85,10 +85,11 @@ class Boundary:
         return [np.count_nonzero(line) for line in (right, said, found, truth)]
 
     def _distance(self, region: Region) -> list[int]:
-        """A pixel too much is as far as the nearest true pixel, a missed one as the nearest that is not of the class."""
+        """A pixel too much is as far as the nearest true pixel, a missed one as the nearest that is of no or another class;
+        of ignored pixels nothing is known."""
         said, truth = region.said, region.truth
         counts = np.zeros(3, np.int64)
-        for wrong, border in ((said & ~truth, truth), (truth & ~said, 1 - truth)):
+        for wrong, border in ((said & ~truth, truth), (truth & ~said, 1 - (truth | region.ignored))):
             first, second = (np.count_nonzero(wrong & _within(border, d)) for d in self.distances)
             counts += [first, second - first, np.count_nonzero(wrong) - second]
         return counts.tolist()

@@ -70,24 +70,30 @@ def _count_by_torch(prediction: torch.Tensor, target: torch.Tensor, num_classes:
 
 
 def _count_by_opencv(prediction: torch.Tensor, target: torch.Tensor, num_classes: int, ignore_index: int):
-
-    for values, name in ((prediction, "prediction"), (target, "label")):
-        if values.dtype != torch.uint8:
-            check_labels(values, num_classes, ignore_index, name)
+    if prediction.dtype != torch.uint8:
+        _check_prediction(prediction, num_classes)
+    if target.dtype != torch.uint8:
+        check_labels(target, num_classes, ignore_index)
     said, truth = prediction.to(torch.uint8).numpy(), target.to(torch.uint8).numpy()
     counts = np.empty((len(said), num_classes, num_classes), np.int64)
-    outside, high = 0, 0
+    outside = 0  # pixels of labels that are no class
     for i in range(len(said)):
         matrix = exact_histogram([truth[i], said[i]], [256, num_classes], [256, num_classes])
         matrix[ignore_index] = 0
         counts[i] = matrix[:num_classes]
-        outside += matrix[num_classes:].any()
-        high = max(high, int(said[i].max(initial=0)))
+        outside += matrix[num_classes:].sum()
     if outside:
         check_labels(target, num_classes, ignore_index)
-    if high >= num_classes:
-        check_labels(prediction, num_classes, ignore_index, "prediction")
+    if said.max(initial=0) >= num_classes:
+        _check_prediction(prediction, num_classes)
     return torch.from_numpy(counts)
+
+
+def _check_prediction(prediction: torch.Tensor, num_classes: int) -> None:
+    wrong = (prediction < 0) | (prediction >= num_classes)
+    if wrong.any():
+        values = ", ".join(map(str, sorted(prediction[wrong].unique().tolist())[:5]))
+        raise ValueError(f"prediction {values} is no class of 0 to {num_classes - 1}: {int(wrong.sum())} pixels")
 
 
 def exact_histogram(

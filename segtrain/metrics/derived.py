@@ -122,9 +122,15 @@ def presence(table: Table, min_area: int) -> dict[str, float]:
     hits = (truth & said).sum(axis=0)
     recall, precision = ratio(hits, truth.sum(axis=0)), ratio(hits, said.sum(axis=0))
     scores = by_class("presence_recall", recall, table) | by_class("presence_precision", precision, table)
-    empty = ~truth[:, table.foreground].any(axis=1)
-    left = empty & ~said[:, table.foreground].any(axis=1)
-    return scores | {"specificity": float(ratio(left.sum(), empty.sum()))}
+    empty, alarms = false_alarms(table, min_area)
+    return scores | {"specificity": float(ratio((empty & ~alarms).sum(), empty.sum()))}
+
+
+def false_alarms(table: Table, min_area: int) -> tuple[np.ndarray, np.ndarray]:
+    """bool [images] each: has valid pixels and no foreground; is said to have at least `min_area` of a foreground class."""
+    empty = ~_active(table)[:, table.foreground].any(axis=1) & table.valid.any(axis=1)
+    said = table.counts[..., :2].sum(axis=2) >= min_area
+    return empty, said[:, table.foreground].any(axis=1)
 
 
 def by_class(name: str, values: np.ndarray, table: Table) -> dict[str, float]:

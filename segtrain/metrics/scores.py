@@ -14,7 +14,7 @@ from segtrain.metrics.calibration import (
     count_probabilities,
     curve_scores,
     expected_error,
-    probabilities_of,
+    log_odds,
 )
 from segtrain.metrics.counting import confusion_per_image
 from segtrain.metrics.derived import Table, fine_grained, per_class, presence, standard
@@ -72,6 +72,10 @@ class SegmentationScores:
     ):
         self.num_classes, self.ignore_index, self.background = num_classes, ignore_index, background
         self.class_names = list(class_names or [f"class {i}" for i in range(num_classes)])
+        if len(self.class_names) != num_classes or len(set(self.class_names)) < num_classes:
+            raise ValueError(f"class_names={self.class_names} must be {num_classes} different names")
+        if background is not None and background >= num_classes:
+            raise ValueError(f"background={background} is no class of 0 to {num_classes - 1}")
         self.multilabel, self.groups, self.worst, self.min_area = multilabel, list(groups), list(worst), min_area
         self.bins = confidence_bins
         looks = {
@@ -164,17 +168,16 @@ class SegmentationScores:
         return rows
 
     def _count_probabilities(self, prediction, target, logits) -> dict[str, torch.Tensor]:
-        probabilities = probabilities_of(logits, self.multilabel)
-        counts = count_probabilities(probabilities, target, self.ignore_index)
+        odds = log_odds(logits, self.multilabel)
+        counts = count_probabilities(odds, target, self.ignore_index)
         self._probabilities = self._probabilities.to(counts.device) + counts
         if "calibration" not in self.groups:
             return {}
-        return {"confidence": count_confidence(probabilities, prediction, target, self.ignore_index, self.bins)}
+        return {"confidence": count_confidence(odds, prediction, target, self.ignore_index, self.bins)}
 
     def state(self) -> dict[str, np.ndarray]:
         """All counts, as per_image.npz holds them."""
-        arrays = {name: torch.cat([part.cpu() for part in parts]).numpy() for name, parts in self._rows.items()}
-        arrays |= {"names": np.array(self.names), "classes": np.array(self.class_names)}
+        arrays = self._joined() | {"names": np.array(self.names), "classes": np.array(self.class_names)}
         arrays["confusion"] = self.confusion()
         if self.needs_logits:
             arrays["probabilities"] = self._probabilities.cpu().numpy()
@@ -198,8 +201,10 @@ class SegmentationScores:
 
     def derived(self) -> Table:
         """The counts of every image, in the order of `names`."""
-        rows = {name: torch.cat([part.cpu() for part in parts]).numpy() for name, parts in self._rows.items()}
-        return self._table_of(rows)
+        return self._table_of(self._joined())
+
+    def _joined(self) -> dict[str, np.ndarray]:
+        return {name: torch.cat([part.cpu() for part in parts]).numpy() for name, parts in self._rows.items()}
 
     def _table_of(self, rows: dict[str, np.ndarray]) -> Table:
         more = {name: array for name, array in rows.items() if name not in ("table", "valid")}
@@ -216,8 +221,11 @@ class SegmentationScores:
         return {name: value for name, value in zip(self.class_names, values, strict=False) if value == value}
 
     def per_class(self) -> dict[str, np.ndarray]:
-        """iou, dice, precision, recall (NaN where undefined), support (truth pixels) and images, each [C]."""
-        return per_class(self.derived())
+        """iou, dice, precision, recall (NaN where undefined), support (truth pixels), images, and objects where they are
+        looked for, each [C]."""
+        table = self.derived()
+        objects = {"objects": table.more["objects"][..., 1].sum(axis=(0, 2))} if "objects" in table.more else {}
+        return per_class(table) | objects
 
     def compute(self) -> dict[str, float]:
         """All scores by name: iou/mean, iou/foreground, iou/<class name>, dice/mean, accuracy, …"""
@@ -255,5 +263,5 @@ class SegmentationScores:
 
     @staticmethod
     def lower_is_better(name: str) -> bool:
-        """Whether a score is an error."""
-        return name.startswith(("ece", "class_ece", "errors_"))
+        """Whether a score is an error. Of shares of errors, that far from the border is the worse one to have."""
+        return name.startswith(("ece", "class_ece", "errors_beyond_"))
