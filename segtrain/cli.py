@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 
 from segtrain.errors import ConfigError, DiskError, Preempted, SegtrainError, did_you_mean
+from segtrain.memory import keep_memory
 
 COMMANDS = {
     "check": "check key=value … [--out DIR]     read every file of a dataset and say what is wrong with it",
@@ -31,6 +32,7 @@ def main() -> None:
     # Hydra would print a traceback of its own and exit with 1: with its full errors, they come to us instead.
     verbose = os.environ.get("HYDRA_FULL_ERROR") == "1" or "debug=true" in map(str.lower, sys.argv)
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    keep_memory()
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # a user's own package beside the config, as with `python -m`
     try:

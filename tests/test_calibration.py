@@ -65,18 +65,6 @@ def test_several_labels_a_pixel():
     assert scores.compute()["ece"] == pytest.approx((0.1 + 0.8) / 2, abs=4e-5)
 
 
-def test_what_cuda_is_given_counts_the_same():
-    values = torch.rand(3, 5000, generator=torch.Generator().manual_seed(0)) * 0.999
-    values[0, :3] = torch.tensor([0.0, 0.25, 1 - 2**-24])
-    mask = values > 0.1
-    mask[0, :3] = True
-    one, other = (
-        count(values, mask, 64) for count in (calibration._histogram_by_opencv, calibration._histogram_by_torch)
-    )
-    assert torch.equal(one, other)
-    assert one.sum(dim=1).tolist() == mask.sum(dim=1).tolist()
-
-
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 1000))
 def test_order_and_batches_do_not_matter_bit_for_bit(seed):

@@ -7,14 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from segtrain.metrics.counting import exact_histogram
 from segtrain.metrics.derived import Table, by_class, ratio
 
 # Levels of probability for the curves of a class, uniform in its log-odds: rare classes and confident networks live
 # near 0 and 1, where equal steps of probability would see nothing.
 LEVELS = 8192
 _MOST = 40.0  # log-odds beyond which all are one level
-_BELOW_1 = 1 - 2**-24  # the largest float32 that is
 _FINE = 1024  # levels of confidence in a bin; its sum is that of their centres, and exact to half of one
 
 
@@ -23,11 +21,12 @@ def log_odds(logits: torch.Tensor, multilabel: bool) -> torch.Tensor:
     logits = logits.float().contiguous()
     if multilabel:
         return logits
-    highest, most = logits.max(dim=1, keepdim=True)
-    below = logits - highest
-    others = below.exp().scatter_(1, most, 0)
-    total = others.sum(dim=1, keepdim=True)  # of all but the most probable, whose own part is 1
-    return below.sub_((1 + total - others).log_()).scatter_(1, most, -total.log())
+    below = logits - logits.amax(dim=1, keepdim=True)
+    parts, most = below.exp(), below == 0
+    others = parts.masked_fill(most, 0).sum(dim=1, keepdim=True)  # of all but the most probable, each of which is 1
+    count = most.sum(dim=1, keepdim=True)
+    odds = below.sub_((others + count - parts).log_())
+    return torch.where(most, -(others + (count - 1)).log(), odds)
 
 
 def count_confidence(
@@ -41,50 +40,45 @@ def count_confidence(
         odds: as of log_odds.
     """
     said = odds.where(prediction.bool(), -odds) if prediction.ndim == 4 else odds.gather(1, prediction[:, None].long())
-    confidence = said.sigmoid().clamp_(max=_BELOW_1).flatten(1)
-    valid = (target != ignore_index).flatten(1)
-    every = _histogram(confidence, valid, bins * _FINE)
-    right = _histogram(confidence, valid & (prediction == target).flatten(1), bins * _FINE)
-    centres = 2 * torch.arange(bins * _FINE, device=every.device) + 1
+    levels = _levels(said.sigmoid(), bins * _FINE).flatten(1)[:, None]
+    valid, right = (mask.flatten(1)[:, None] for mask in (target != ignore_index, prediction == target))
+    wrong, right = _histogram(levels, right, valid, bins * _FINE)[:, 0].unbind(dim=2)
+    every, centres = wrong + right, 2 * torch.arange(bins * _FINE, device=right.device) + 1
     parts = [part.view(len(every), bins, _FINE).sum(dim=2) for part in (every, right, every * centres)]
     return torch.stack(parts, dim=2)
 
 
 def count_probabilities(odds: torch.Tensor, target: torch.Tensor, ignore_index: int) -> torch.Tensor:
     """int64 [C, LEVELS, 2]: valid pixels that are not and that are of a class, by the log-odds [N,C,H,W] it was given."""
-    n, c = odds.shape[:2]
-    place = (odds / (2 * _MOST)).add_(0.5).clamp_(0, _BELOW_1)
-    if target.ndim == 3:
-        classes = torch.arange(c, device=target.device)[:, None, None]
-        truth, target = target[:, None] == classes, target[:, None].expand(n, c, -1, -1)
+    levels = _levels((odds / (2 * _MOST)).add_(0.5), LEVELS).flatten(2)
+    target = target[:, None] if target.ndim == 3 else target
+    one = 1 if target.shape[1] == odds.shape[1] else torch.arange(odds.shape[1], device=target.device)[:, None, None]
+    truth, valid = (target == one).flatten(2), (target != ignore_index).flatten(2)
+    return _histogram(levels, truth, valid, LEVELS).sum(dim=0)
+
+
+def _levels(shares: torch.Tensor, levels: int) -> torch.Tensor:
+    """int32: which of `levels` equal parts of 0 to 1 a share is in; `shares` is used up."""
+    return shares.mul_(levels).clamp_(0, levels - 1).to(torch.int32)
+
+
+def _histogram(levels: torch.Tensor, truth: torch.Tensor, valid: torch.Tensor, count: int) -> torch.Tensor:
+    """int64 [N, K, count, 2]: the valid ones of levels [N, K, P], those that are not and that are true; uses up levels.
+
+    Args:
+        truth, valid: bool [N, K, P] or [N, 1, P].
+    """
+    n, k = levels.shape[:2]
+    cells = levels.mul_(2).add_(truth).masked_fill_(~valid, 2 * count)
+    if levels.device.type == "cpu":
+        # A plane at a time: one histogram of all planes would not stay in the cache.
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+            planes = pool.map(lambda plane: torch.bincount(plane, minlength=2 * count + 1), cells.flatten(0, 1))
+            found = torch.stack(list(planes))
     else:
-        truth = target == 1
-    valid = target != ignore_index
-    values, valid, truth = (t.flatten(2).flatten(0, 1) for t in (place, valid, truth & valid))
-    every, positive = (_histogram(values, mask, LEVELS) for mask in (valid, truth))
-    return torch.stack([every - positive, positive], dim=2).view(n, c, LEVELS, 2).sum(dim=0)
-
-
-def _histogram(values: torch.Tensor, mask: torch.Tensor, levels: int) -> torch.Tensor:
-    """int64 [R, levels]: the masked ones of values [R, P], from 0 to below 1, in each row."""
-    return (_histogram_by_opencv if values.device.type == "cpu" else _histogram_by_torch)(values, mask, levels)
-
-
-def _histogram_by_opencv(values: torch.Tensor, mask: torch.Tensor, levels: int) -> torch.Tensor:
-    rows, masks = values.numpy(), mask.to(torch.uint8).numpy()
-
-    def of_row(i: int) -> np.ndarray:
-        return exact_histogram([rows[i]], [levels], [1], masks[i])
-
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        return torch.from_numpy(np.array(list(pool.map(of_row, range(len(rows))))).astype(np.int64))
-
-
-def _histogram_by_torch(values: torch.Tensor, mask: torch.Tensor, levels: int) -> torch.Tensor:
-    rows = len(values)
-    row = torch.arange(rows, device=values.device)[:, None]
-    cell = (row * levels + (values * levels).long()).masked_fill_(~mask, rows * levels)
-    return torch.bincount(cell.flatten(), minlength=rows * levels + 1)[:-1].view(rows, levels)
+        row = torch.arange(n * k, device=levels.device)[:, None] * (2 * count + 1)
+        found = torch.bincount((cells.flatten(0, 1) + row).flatten(), minlength=n * k * (2 * count + 1))
+    return found.view(n, k, 2 * count + 1)[..., :-1].reshape(n, k, count, 2)
 
 
 def expected_error(table: Table) -> dict[str, float]:

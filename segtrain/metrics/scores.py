@@ -68,7 +68,7 @@ class SegmentationScores:
         boundary_width: Positive = 0.02,
         boundary_tolerance: Positive = 0.0075,
         error_distances: Annotated[list[float], Rising] = (2, 8),
-        confidence_bins: PositiveInt = 15,
+        confidence_bins: Annotated[int, Range("a whole number from 1 to 60", lambda v: 1 <= v <= 60)] = 15,
     ):
         self.num_classes, self.ignore_index, self.background = num_classes, ignore_index, background
         self.class_names = list(class_names or [f"class {i}" for i in range(num_classes)])
