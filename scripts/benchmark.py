@@ -8,7 +8,7 @@ Parts:
     trainer  a training epoch of segtrain against the bare forward/backward/step loop on the same batches
     startup  a config error and --help against `python -c "import hydra"`
 
-Prints a table a part and writes all numbers as JSON. Ratios are medians of interleaved repeats: both sides see
+The process keeps its freed memory, as the console script does. Prints a table a part and writes all numbers as JSON. Ratios are medians of interleaved repeats: both sides see
 the same machine at the same time.
 """
 
@@ -31,6 +31,7 @@ from PIL import Image
 
 from segtrain import losses
 from segtrain.labels import Smooth
+from segtrain.memory import keep_memory
 from segtrain.tables import table
 
 SHAPES = {"a": (8, 4, 256, 256), "b": (4, 11, 360, 480), "c": (2, 19, 512, 1024), "d": (2, 150, 512, 512)}
@@ -421,8 +422,11 @@ def main() -> None:
     parser.add_argument("--no-peers", action="store_true", help="leave out segmentation-models-pytorch and MONAI")
     parser.add_argument("--root", help="a folder dataset for data, for example CamVid")
     parser.add_argument("--out", type=Path, default=Path("benchmark.json"))
+    parser.add_argument("--fresh", action="store_true", help="give freed memory back, as Python does by itself")
     parser.add_argument("--memory", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if not arguments.fresh:
+        keep_memory()
     if arguments.memory:
         print(measure_memory(*arguments.memory))
         return
