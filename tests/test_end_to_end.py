@@ -83,6 +83,14 @@ def test_train_evaluate_and_the_run_folder(segtrain, tmp_path):
     assert result["best"] == {"epoch": 0, "monitor": "iou/mean", "value": result["scores"]["iou/mean"]}
     assert set(result["per_class"][0]) == {"index", "name", "iou", "dice", "precision", "recall", "support", "images"}
 
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run / "tensorboard"))
+    events.Reload()
+    tags = events.Tags()
+    assert set(tags["images"]) == {"confusion matrix", "image | truth | prediction"}
+    assert {"loss/train", "means/iou_mean", "means/kappa", "iou/cross", "recall/cross"} <= set(tags["scalars"])
+
     evaluated = segtrain("evaluate", run, "loader.batch_size=3")
     assert evaluated.code == 0, evaluated
     again = json.loads((run / "evaluation/val_loader.batch_size=3/scores.json").read_text())

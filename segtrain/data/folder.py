@@ -180,7 +180,8 @@ class Folder:
 
     def mask_rule(self) -> str:
         """How files become classes: counts made by another rule are not these."""
-        return f"{type(self.format).__name__} {vars(self.format)} {self.num_annotators}"
+        rule = {k: v.tobytes().hex() if isinstance(v, np.ndarray) else v for k, v in vars(self.format).items()}
+        return f"{type(self.format).__name__} {rule} {self.num_annotators}"
 
     def size(self, index: int) -> tuple[int, int]:
         return image_size(self.images[index], self.exif)
