@@ -100,7 +100,7 @@ def _count(dataset, indices, threads: int | None, progress: bool) -> np.ndarray:
     table = np.zeros((len(indices), 2 * dataset.num_classes + 1), dtype=np.int64)
     errors: dict[int, DataError] = {}  # by row: one an image
     with ThreadPoolExecutor(threads) as pool, _bar(len(indices), progress) as bar:
-        counted = pool.map(lambda chunk: [_count_or_error(dataset, i) for i in chunk], chunks)
+        counted = pool.map(lambda chunk: _count_chunk(dataset, chunk), chunks)
         unfit = _pair_errors(dataset, indices)  # while the threads decode
         for row, result in enumerate(result for chunk in counted for result in chunk):
             if isinstance(result, DataError):
@@ -132,9 +132,41 @@ def _pair_errors(dataset, indices) -> dict[int, DataError]:
     return errors
 
 
-def _count_or_error(dataset, index: int):
+def _count_chunk(dataset, indices) -> list:
+    """A row of the table, or a DataError, for each image."""
+    results = [_row_or_error(dataset, index) for index in indices]
+    if dataset.multilabel:
+        return results
+    # Rows from histograms all at once: one by one they would cost a tenth of the decoding.
+    good = [place for place, result in enumerate(results) if not isinstance(result, DataError)]
+    for place, row in zip(good, _rows(dataset, [indices[p] for p in good], [results[p] for p in good]), strict=True):
+        results[place] = row
+    return results
+
+
+def _rows(dataset, indices: list[int], histograms: list[np.ndarray]) -> list:
+    """Rows of the table from histograms [256] of the masks; a DataError for values that are no class."""
+    if not histograms:
+        return []
+    values, classes, ignore = np.stack(histograms), dataset.num_classes, dataset.ignore_index
+    total = values.sum(axis=1, keepdims=True)
+    table = np.repeat(total - values[:, ignore : ignore + 1], 2 * classes + 1, axis=1)
+    table[:, :classes], table[:, -1:] = values[:, :classes], total
+    if ignore < classes:
+        table[:, ignore] = 0
+    rows = list(table)
+    for place in np.flatnonzero(table[:, :classes].sum(axis=1) != table[:, classes]):
+        try:
+            check_values(values[place], dataset, indices[place])
+        except DataError as error:
+            rows[place] = error
+    return rows
+
+
+def _row_or_error(dataset, index: int):
+    """Several labels: a row of the table; one label a pixel: the mask's histogram [256]."""
     try:
-        return _count_one(dataset, index)
+        return _count_labels(dataset, index) if dataset.multilabel else _histogram(dataset, index)
     except DataError as error:
         return error
 
@@ -145,24 +177,17 @@ def _bar(total: int, progress: bool):
     return tqdm(desc="counting classes", unit="mask", total=total, leave=False, disable=None if progress else True)
 
 
-def _count_one(dataset, index: int) -> np.ndarray:
-    classes, ignore = dataset.num_classes, dataset.ignore_index
-    if dataset.multilabel:
-        mask = dataset.mask(index)
-        check_values(np.bincount(mask.ravel(), minlength=256), dataset, index)
-        pixels = ((mask == 1) & (mask != ignore)).sum(axis=(0, 1))
-        valid = (mask != ignore).sum(axis=(0, 1))
-        return np.concatenate([pixels, valid, [mask.shape[0] * mask.shape[1]]])
+def _histogram(dataset, index: int) -> np.ndarray:
     histogram = getattr(dataset, "mask_histogram", None)
-    histogram = histogram(index) if histogram else np.bincount(dataset.mask(index).ravel(), minlength=256)
-    check_values(histogram, dataset, index)
-    total = histogram.sum()
-    valid = total - histogram[ignore]
-    row = np.full(2 * classes + 1, valid)
-    row[:classes], row[-1] = histogram[:classes], total
-    if ignore < classes:
-        row[ignore] = 0
-    return row
+    return histogram(index) if histogram else np.bincount(dataset.mask(index).ravel(), minlength=256)
+
+
+def _count_labels(dataset, index: int) -> np.ndarray:
+    mask, ignore = dataset.mask(index), dataset.ignore_index
+    check_values(np.bincount(mask.ravel(), minlength=256), dataset, index)
+    pixels = ((mask == 1) & (mask != ignore)).sum(axis=(0, 1))
+    valid = (mask != ignore).sum(axis=(0, 1))
+    return np.concatenate([pixels, valid, [mask.shape[0] * mask.shape[1]]])
 
 
 def summed(table: np.ndarray, dataset) -> ClassCounts:

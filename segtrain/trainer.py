@@ -135,7 +135,7 @@ class Trainer:
             inference: how the network is asked in the validation; None: of whole images as they are.
             resume: go on from last.pt.
 
-        Returns {"best": …, "scores": …, "per_class": […], "lower_is_better": …} of the best epoch and its monitor.
+        Returns {"best": …, "scores": …, "per_class": […]} of the best epoch.
         Raises NotFinite before a step would spoil the weights, OutOfMemory, Preempted on SIGTERM.
         """
         self.check_monitor(scores)
@@ -163,12 +163,7 @@ class Trainer:
             raise
         finally:
             self.logbook.close()
-        return {
-            "best": self.state.best,
-            "scores": self.state.scores,
-            "per_class": self.state.per_class,
-            "lower_is_better": self.lower_is_better(),
-        }
+        return {"best": self.state.best, "scores": self.state.scores, "per_class": self.state.per_class}
 
     def setup(
         self, model, loss, optimizer, schedule, train, val, scores, run: RunFolder, labels=None, inference=None

@@ -98,8 +98,8 @@ def folder(root, **more):
 def test_the_cache_counts_once_and_recounts_what_was_touched(tmp_path, monkeypatch):
     root = write_folder_dataset(tmp_path / "data")
     counted = []
-    count_one = class_counts._count_one
-    monkeypatch.setattr(class_counts, "_count_one", lambda d, i: counted.append(i) or count_one(d, i))
+    histogram = class_counts._histogram
+    monkeypatch.setattr(class_counts, "_histogram", lambda d, i: counted.append(i) or histogram(d, i))
     first = count_classes(folder(root), cache=tmp_path / "cache")
     assert sorted(counted) == [0, 1, 2, 3, 4, 5]
     again = count_classes(folder(root), cache=tmp_path / "cache")

@@ -65,7 +65,7 @@ def train(cfg: DictConfig, run: RunFolder, resume: bool = False) -> float | None
     )
     if hasattr(scores, "restore"):
         describe_best(run, result, scores, model, val_set, trainer, inference)
-    run.write_result(**result)
+    run.write_result(**result, lower_is_better=trainer.lower_is_better())
     log.info(final_report(result, counts, run.path))
     return result["best"]["value"]
 
