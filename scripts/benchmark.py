@@ -212,8 +212,9 @@ def in_ratio(functions: dict, images: int) -> list[dict]:
 
 
 def loader_rows(dataset) -> list[dict]:
-    """Batches from memory, in one process, against the bare albumentations call on the same arrays."""
+    """Batches from memory, by one core, against the bare albumentations call on the same arrays."""
     import albumentations as A
+    import cv2
 
     from segtrain.class_counts import count_classes
     from segtrain.data.augment import Augment
@@ -237,7 +238,13 @@ def loader_rows(dataset) -> list[dict]:
 
     functions = {name: bare(pipeline) for name, pipeline in pipelines.items()}
     functions["segtrain batches, cache=ram, one process"] = lambda: list(batches.epoch(0))
-    return in_ratio(functions, len(samples))
+    threads = cv2.getNumThreads(), torch.get_num_threads()
+    cv2.setNumThreads(1)  # what one core does
+    torch.set_num_threads(1)
+    rows = in_ratio(functions, len(samples))
+    cv2.setNumThreads(threads[0])
+    torch.set_num_threads(threads[1])
+    return rows
 
 
 def blobs(shape, seed: int = 0):
