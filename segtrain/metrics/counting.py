@@ -78,7 +78,7 @@ def _count_by_opencv(prediction: torch.Tensor, target: torch.Tensor, num_classes
     counts = np.empty((len(said), num_classes, num_classes), np.int64)
     outside = 0  # pixels of labels that are no class
     for i in range(len(said)):
-        matrix = exact_histogram([truth[i], said[i]], [256, num_classes], [256, num_classes])
+        matrix = exact_histogram([truth[i], said[i]], [256, num_classes])
         matrix[ignore_index] = 0
         counts[i] = matrix[:num_classes]
         outside += matrix[num_classes:].sum()
@@ -96,19 +96,16 @@ def _check_prediction(prediction: torch.Tensor, num_classes: int) -> None:
         raise ValueError(f"prediction {values} is no class of 0 to {num_classes - 1}: {int(wrong.sum())} pixels")
 
 
-def exact_histogram(
-    values: list[np.ndarray], bins: list[int], ends: list[float], mask: np.ndarray | None = None
-) -> np.ndarray:
-    """The histogram, as whole numbers, of pixels by one or several values, each [P], with bins from 0 to below `ends`.
+def exact_histogram(values: list[np.ndarray], bins: list[int]) -> np.ndarray:
+    """The histogram of pixels by one or several values, each [P]: whole numbers from 0 to below the number of `bins`.
 
     OpenCV's is many times as fast as NumPy's, but counts in float32.
     """
     import cv2
 
-    ranges, total = [bound for end in ends for bound in (0, end)], 0
+    ranges, total = [bound for end in bins for bound in (0, end)], 0
     for start in range(0, max(1, len(values[0])), _EXACT - 1):
-        part = slice(start, start + _EXACT - 1)
-        shown = None if mask is None else mask[None, part]
-        found = cv2.calcHist([v[None, part] for v in values], list(range(len(bins))), shown, bins, ranges)
+        part = [v[None, start : start + _EXACT - 1] for v in values]
+        found = cv2.calcHist(part, list(range(len(bins))), None, bins, ranges)
         total = total + (found if len(values[0]) < _EXACT else found.astype(np.int64))
     return total.reshape(bins)
