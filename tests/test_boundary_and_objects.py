@@ -176,3 +176,8 @@ def test_foreground_of_several_labels_is_any_label():
 
 def test_without_background_there_is_no_foreground_score():
     assert not [n for n in SegmentationScores(3, background=None, **GROUPS).score_names() if n.startswith("foreground")]
+
+
+def test_of_the_shares_of_errors_only_the_far_ones_are_better_low():
+    lower = [name for name in SegmentationScores(2, **GROUPS).score_names() if SegmentationScores.lower_is_better(name)]
+    assert lower == ["errors_beyond_8/all", "errors_beyond_8/class 0", "errors_beyond_8/class 1"]
