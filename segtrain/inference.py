@@ -90,12 +90,13 @@ class Predictor:
         tall, wide = min(tall, height), min(wide, width)
         if (tall, wide) == (height, width):
             return self._forward(images)
-        weight, total, weights = _gaussian(tall, wide).to(self.device), 0, images.new_zeros(height, width).float()
+        weight = _gaussian(tall, wide).to(self.device)
+        total, weights = None, weight.new_zeros(height, width)
         for top in _starts(height, tall, self.inference.overlap):
             for left in _starts(width, wide, self.inference.overlap):
                 place = (..., slice(top, top + tall), slice(left, left + wide))
                 logits = self._forward(images[place]).float()
-                if isinstance(total, int):
+                if total is None:
                     total = logits.new_zeros(*logits.shape[:2], height, width)
                 total[place] += logits * weight
                 weights[place] += weight

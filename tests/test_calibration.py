@@ -65,6 +65,17 @@ def test_several_labels_a_pixel():
     assert scores.compute()["ece"] == pytest.approx((0.1 + 0.8) / 2, abs=4e-5)
 
 
+def test_what_cuda_is_given_counts_the_same():
+    planes = torch.randint(0, 129, (6, 5000), generator=torch.Generator().manual_seed(0)).to(torch.int32)
+    assert torch.equal(calibration._one_by_one(planes, 129), calibration._all_at_once(planes, 129))
+
+
+def test_a_network_that_is_sure_of_everything_has_thresholds_that_can_be_set():
+    counts = np.zeros((2, LEVELS, 2), int)
+    counts[:, -2:, 0], counts[0, -1, 1], counts[1, 0, 1] = 5, 50, 50
+    assert all(0 < threshold < 1 for threshold in Curves(counts).best_thresholds())
+
+
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 1000))
 def test_order_and_batches_do_not_matter_bit_for_bit(seed):

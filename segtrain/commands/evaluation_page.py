@@ -42,26 +42,8 @@ def write_evaluation_page(file: Path, title: str, scores, result: dict, dataset,
     ]
     listed = [name for name in other_scores(numbers, result["per_class"]) if name not in MEANS]
     shown = rarest_classes(result["per_class"], dataset.background)
-    tables = class_sections(numbers, result["per_class"])
     drawn = score_charts(scores, numbers, shown, dataset.class_names)
     shares, many = charts.row_shares(scores.confusion()), dataset.num_classes > WHOLE_MATRIX
-    sections = []
-    for section, (heading, _) in SECTIONS.items():
-        kinds = tables.get(section, [])
-        rows = [
-            {
-                "name": row["name"],
-                "objects": f"{row['objects']:,}" if "objects" in row and section == "found" else None,
-                "cells": [
-                    line(f"{kind}/{row['name']}")[1:] if f"{kind}/{row['name']}" in numbers else ("n/a", "")
-                    for kind in kinds
-                ],
-            }
-            for row in sorted(result["per_class"], key=lambda row: row["support"])
-        ]
-        if kinds or section in drawn:
-            columns = [kind.replace("_", " ") for kind in kinds]
-            sections.append({"title": heading, "columns": columns, "rows": rows, "charts": drawn.get(section, [])})
     write_page(
         file,
         "evaluation.html",
@@ -73,9 +55,28 @@ def write_evaluation_page(file: Path, title: str, scores, result: dict, dataset,
         confusion=None if dataset.multilabel or many else confusion_rows(shares, dataset.class_names),
         confusions=largest_confusions(shares, dataset.class_names) if many else [],
         groups=picture_groups(scores, dataset, draw),
-        sections=sections,
+        sections=score_sections(result, drawn),
         others=[(*line(name), meaning(name)) for name in listed],
     )
+
+
+def score_sections(result: dict, drawn: dict[str, list[str]]) -> list[dict]:
+    """For each of SECTIONS its heading, kinds of score, a row of (value, interval) a class, and charts."""
+    numbers, intervals = result["scores"], result.get("intervals") or {}
+    tables = class_sections(numbers, result["per_class"])
+    sections = []
+    for section, (heading, _) in SECTIONS.items():
+        kinds = tables.get(section, [])
+        rows = []
+        for row in sorted(result["per_class"], key=lambda row: row["support"]):
+            names = [f"{kind}/{row['name']}" for kind in kinds]
+            cells = [(percent(numbers.get(name)), interval_text(intervals.get(name))) for name in names]
+            objects = f"{row['objects']:,}" if "objects" in row and section == "found" else None
+            rows.append({"name": row["name"], "objects": objects, "cells": cells})
+        if kinds or section in drawn:
+            columns = [kind.replace("_", " ") for kind in kinds]
+            sections.append({"title": heading, "columns": columns, "rows": rows, "charts": drawn.get(section, [])})
+    return sections
 
 
 def rarest_classes(per_class: list[dict], background: int | None) -> list[int]:

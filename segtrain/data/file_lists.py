@@ -1,12 +1,11 @@
 """Which image belongs to a split, and where its masks are. Reads names only, no pixels."""
 
-import glob
 import hashlib
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from segtrain.data.image_files import IMAGE_SUFFIXES, LOSSY_SUFFIXES, MASK_SUFFIXES
+from segtrain.data.image_files import IMAGE_SUFFIXES, LOSSY_SUFFIXES
+from segtrain.data.mask_places import MaskPlaces, files_by_name, filled
 from segtrain.errors import ConfigError, DataError
 from segtrain.tables import counted
 
@@ -81,13 +80,13 @@ def list_files(
     found = FileLists()
     place = split_folder or split
     folders = _image_folders(root, place, splits, images, masks, kinds)
-    where = _MaskPlaces(masks, kinds, kind, place, folders)
+    where = MaskPlaces(masks, kinds, kind, place, folders)
     candidates = _candidates(folders[0], stem_suffix, where, found)
     names = _names_of_split(
         root,
         split,
         splits,
-        _filled(split_file, "dataset.split_file", split=place),
+        filled(split_file, "dataset.split_file", split=place),
         candidates,
         found,
         val_ratio,
@@ -115,73 +114,11 @@ def hash_share(name: str) -> float:
     return int.from_bytes(hashlib.blake2b(code, digest_size=8).digest(), "big") / 2**64
 
 
-def _filled(pattern: str, key: str, **words: str) -> str:
-    """A pattern with its words in braces filled in. Raises ConfigError."""
-    try:
-        return pattern.format(**words)
-    except (KeyError, IndexError, ValueError) as error:
-        known = ", ".join(f"{{{word}}}" for word in words)
-        raise ConfigError(
-            f"the pattern {pattern!r} cannot be filled in: {error}", key, f"it may hold {known}"
-        ) from error
-
-
-class _MaskPlaces:
-    """Where the masks of an image are: beside it by a pattern, or in folders of the same stems."""
-
-    def __init__(self, pattern: str | None, kinds: list[str] | None, kind: str, split: str, folders: list[Path]):
-        self.pattern, self.kinds, self.kind, self.split, self.folders = pattern, kinds, kind, split, folders[1:]
-        if pattern is not None and "{stem}" not in pattern:
-            raise ConfigError(
-                f"the pattern {pattern!r} has no {{stem}}", "dataset.masks", "for example {stem}_mask.png"
-            )
-        if pattern is not None and kinds and f"{{{kind}}}" not in pattern:
-            raise ConfigError(
-                f"the pattern {pattern!r} has no {{{kind}}}", "dataset.masks", f"for example {{stem}}_{{{kind}}}.png"
-            )
-        self.listed = [_by_name(folder, MASK_SUFFIXES) for folder in self.folders] if pattern is None else []
-
-    def of(self, name: str, image: Path, stem_suffix: str) -> list[Path | None]:
-        """The mask of each kind; None where there is no such file."""
-        if self.pattern is None:
-            return [(listed.get(name) or [None])[0] for listed in self.listed]
-        stem = image.stem.removesuffix(stem_suffix)
-        return [self._by_pattern(image.parent, stem, kind) for kind in self.kinds or [""]]
-
-    def expected(self, name: str, number: int) -> str:
-        """Where the mask of a name was looked for."""
-        return str(self.folders[number] / f"{name}.png") if self.pattern is None else self.pattern
-
-    def like(self, folder: Path, splits: str) -> list[Path]:
-        """Files elsewhere that the pattern may mean for images of `folder`, but not those of other splits' folders."""
-        place, _, name = self.pattern.rpartition("/")
-        shared = splits == "folders" and "{split}" not in place and "{folder}" not in place
-        if "{stem}" in place or not place or shared:
-            return []
-        found = []
-        for kind in self.kinds or [""]:
-            words = {"split": self.split, "folder": folder.name, self.kind: kind}
-            parent = Path(os.path.normpath(folder / _filled(place, "dataset.masks", **words)))
-            stem, any_suffix = name.removesuffix(".*"), ".*" if name.endswith(".*") else ""
-            escaped = {word: glob.escape(text) for word, text in words.items()}
-            pattern = _filled(glob.escape(stem), "dataset.masks", stem="*", **escaped) + any_suffix
-            found += parent.glob(pattern) if parent != folder else []
-        return [path for path in found if path.suffix.lower() in MASK_SUFFIXES]
-
-    def _by_pattern(self, folder: Path, stem: str, kind: str) -> Path | None:
-        words = {"stem": stem, "split": self.split, "folder": folder.name, self.kind: kind}
-        text = _filled(self.pattern, "dataset.masks", **words)
-        path = Path(os.path.normpath(folder / text))
-        if path.suffix != ".*":
-            return path if os.path.lexists(path) else None
-        return next((p for s in MASK_SUFFIXES if os.path.lexists(p := path.with_suffix(s))), None)
-
-
 def _image_folders(root: Path, place: str, splits: str, images: str | None, masks: str | None, kinds) -> list[Path]:
     """The folder of the images, and when no pattern says where masks are, the folders of the masks."""
     mask_folders = (kinds or ["masks"]) if masks is None else []
     if images is not None:
-        chosen = root / _filled(images, "dataset.images", split=place)
+        chosen = root / filled(images, "dataset.images", split=place)
         layouts = [[chosen, *(chosen.parent / folder for folder in mask_folders)]]
     elif splits == "folders":
         parts = ["images", *mask_folders]
@@ -200,26 +137,9 @@ def _image_folders(root: Path, place: str, splits: str, images: str | None, mask
     )
 
 
-def _by_name(folder: Path, suffixes: tuple[str, ...]) -> dict[str, list[Path]]:
-    """Files with one of the suffixes at any depth, by their path below the folder without suffix."""
-    found: dict[str, list[Path]] = {}
-    walked: set[str] = set()
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        if (real := os.path.realpath(parent)) in walked:  # a link to a folder above
-            folders.clear()
-            continue
-        walked.add(real)
-        folders[:] = sorted(f for f in folders if not f.startswith("."))
-        for file in sorted(files):
-            path = Path(parent, file)
-            if not file.startswith(".") and path.suffix.lower() in suffixes:
-                found.setdefault(path.relative_to(folder).with_suffix("").as_posix(), []).append(path)
-    return found
-
-
-def _candidates(folder: Path, stem_suffix: str, where: _MaskPlaces, found: FileLists) -> dict[str, Path]:
+def _candidates(folder: Path, stem_suffix: str, where: MaskPlaces, found: FileLists) -> dict[str, Path]:
     """Images by name; masks that lie beside them are left out."""
-    listed = _by_name(folder, IMAGE_SUFFIXES)
+    listed = files_by_name(folder, IMAGE_SUFFIXES)
     if where.pattern is not None:
         masks = {
             mask
@@ -296,7 +216,7 @@ def _names_in_file(file: Path, images: dict[str, Path], found: FileLists) -> lis
     return list(names)
 
 
-def _check_masks(found: FileLists, where: _MaskPlaces) -> None:
+def _check_masks(found: FileLists, where: MaskPlaces) -> None:
     """Every image has a mask."""
     if where.kind == "class" and where.kinds is not None:  # a class without a file is nowhere in the image
         if found.masks and not any(any(files) for files in found.masks):
@@ -315,7 +235,7 @@ def _check_masks(found: FileLists, where: _MaskPlaces) -> None:
 
 
 def _check_extra(
-    found: FileLists, where: _MaskPlaces, candidates: dict[str, Path], stem_suffix: str, splits: str
+    found: FileLists, where: MaskPlaces, candidates: dict[str, Path], stem_suffix: str, splits: str
 ) -> None:
     """No mask is left without an image, of any split."""
     extra: list[Path] = []
@@ -338,7 +258,7 @@ def _check_extra(
         )
 
 
-def _check_one_kind(found: FileLists, where: _MaskPlaces, number: int) -> None:
+def _check_one_kind(found: FileLists, where: MaskPlaces, number: int) -> None:
     """Every image has the mask, or that of annotator `number`."""
     pairs = zip(found.names, found.images, found.masks, strict=True)
     missing = [(name, image) for name, image, files in pairs if files[number] is None]

@@ -70,15 +70,21 @@ def _histogram(levels: torch.Tensor, truth: torch.Tensor, valid: torch.Tensor, c
     """
     n, k = levels.shape[:2]
     cells = levels.mul_(2).add_(truth).masked_fill_(~valid, 2 * count)
-    if levels.device.type == "cpu":
-        # A plane at a time: one histogram of all planes would not stay in the cache.
-        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-            planes = pool.map(lambda plane: torch.bincount(plane, minlength=2 * count + 1), cells.flatten(0, 1))
-            found = torch.stack(list(planes))
-    else:
-        row = torch.arange(n * k, device=levels.device)[:, None] * (2 * count + 1)
-        found = torch.bincount((cells.flatten(0, 1) + row).flatten(), minlength=n * k * (2 * count + 1))
+    count_planes = _one_by_one if levels.device.type == "cpu" else _all_at_once
+    found = count_planes(cells.flatten(0, 1), 2 * count + 1)
     return found.view(n, k, 2 * count + 1)[..., :-1].reshape(n, k, count, 2)
+
+
+def _one_by_one(planes: torch.Tensor, bins: int) -> torch.Tensor:
+    """int64 [R, bins] of int32 [R, P]. One histogram of all planes would not stay in the cache of a CPU."""
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        return torch.stack(list(pool.map(lambda plane: torch.bincount(plane, minlength=bins), planes)))
+
+
+def _all_at_once(planes: torch.Tensor, bins: int) -> torch.Tensor:
+    """The same, for CUDA."""
+    row = torch.arange(len(planes), device=planes.device)[:, None] * bins
+    return torch.bincount((planes + row).flatten(), minlength=len(planes) * bins).view(-1, bins)
 
 
 def expected_error(table: Table) -> dict[str, float]:
@@ -145,7 +151,8 @@ class Curves:
         first = best.argmax(axis=1)
         worse = ~best & (np.arange(LEVELS) > first[:, None])
         last = np.where(worse.any(axis=1), worse.argmax(axis=1), LEVELS) - 1
-        return np.where(tp[:, 0] > 0, _probability((first + last) / 2), np.nan)
+        middle = np.clip(_probability((first + last) / 2), 1e-15, 1 - 1e-15)  # 0 and 1 are no thresholds
+        return np.where(tp[:, 0] > 0, middle, np.nan)
 
 
 def _probability(level: np.ndarray) -> np.ndarray:

@@ -56,15 +56,15 @@ def count_regions(
     target: torch.Tensor,
     ignore_index: int,
     there: np.ndarray,
-    shapes: dict[str, tuple[int, ...]],
 ) -> dict[str, torch.Tensor]:
-    """int64 [N, *shape] for each of `shapes`, counted by `looks` in the regions of every image; on the CPU.
+    """int64 [N, *shape] for each of the shapes of `looks`, counted in the regions of every image; on the CPU.
 
     Args:
-        looks: with margin(size) and count(region), such as Boundary and Objects.
+        looks: with shapes(num_classes), margin(size) and count(region), such as Boundary and Objects.
         there: bool [N, C], the classes that truth or prediction of an image have.
     """
     said, truth = (labels.to(torch.uint8).cpu().numpy() for labels in (prediction, target))
+    shapes = {name: shape for look in looks for name, shape in look.shapes(there.shape[1]).items()}
     margin = max(look.margin(truth.shape[-2:]) for look in looks)
 
     def of_image(i: int) -> dict[str, np.ndarray]:

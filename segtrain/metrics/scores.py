@@ -89,7 +89,7 @@ class SegmentationScores:
         c, empty = self.num_classes, torch.zeros
         self._rows = {name: [empty(0, *shape, dtype=torch.int64)] for name, shape in self._shapes().items()}
         self._confusion = empty(c, c, dtype=torch.int64)
-        self._probabilities = empty(c, LEVELS, 2, dtype=torch.int64)
+        self._probabilities = empty(c, LEVELS if self.needs_logits else 0, 2, dtype=torch.int64)
         self.names: list[str] = []
 
     @property
@@ -120,9 +120,8 @@ class SegmentationScores:
             raise ValueError("the group calibration needs the logits: update(prediction, target, logits=logits)")
         rows = self._count(prediction, target)
         if self._looks:
-            shapes = {name: shape for look in self._looks for name, shape in look.shapes(self.num_classes).items()}
             there = rows["table"].any(dim=2).cpu().numpy()
-            rows |= count_regions(self._looks, prediction, target, self.ignore_index, there, shapes)
+            rows |= count_regions(self._looks, prediction, target, self.ignore_index, there)
         if logits is not None and self.needs_logits:
             rows |= self._count_probabilities(prediction, target, logits)
         for name, values in rows.items():
