@@ -79,6 +79,24 @@ def test_counts_at_borders_equal_their_definition(seed, depth, ignored):
         ]
 
 
+def test_more_classes_than_bits_in_a_word():
+    """Classes 0 to 69 in tiles; what is counted of a class does not depend on the others."""
+    tiles = np.arange(70).reshape(7, 10).repeat(9, axis=0).repeat(9, axis=1)
+    target, prediction = tiles[None].copy(), np.roll(tiles, (2, -3), axis=(0, 1))[None]
+    target[:, 20:23] = 255
+    found = filled(prediction, target, 70).state()
+    for label in (0, 31, 63, 64, 69):
+        ignored = np.where(target == 255, 255, target == label)
+        alone = filled(prediction == label, ignored, 2).state()
+        for name in ("band", "contour", "distance", "objects"):
+            assert found[name][0, label].tolist() == alone[name][0, 1].tolist(), (name, label)
+
+
+def test_all_ignored_counts_nothing():
+    found = filled(np.zeros((1, 9, 9), int), np.full((1, 9, 9), 255), 3).state()
+    assert not any(found[name].any() for name in ("band", "contour", "distance", "objects"))
+
+
 def test_boundary_f1_against_monai():
     from monai.metrics import compute_surface_dice
 

@@ -91,3 +91,14 @@ def test_a_threshold_for_two_classes_is_for_the_second():
     assert torch.equal(predict(logits, False, 0.5), predict(logits, False))
     with pytest.raises(ValueError, match=r"threshold=0.25 for 3 classes .* the most probable is said"):
         predict(torch.zeros(1, 3, 1, 1), False, 0.25)
+
+
+@given(pixels=st.integers(1, 40), bins=st.integers(1, 7), exact=st.sampled_from([8, 9, 1 << 24]))
+def test_a_histogram_of_any_number_of_pixels(pixels, bins, exact):
+    values = np.random.default_rng(pixels).integers(0, bins, (2, pixels)).astype(np.uint8)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(counting, "_EXACT", exact)
+        found = counting.exact_histogram(list(values), [bins, bins])
+    expected = np.zeros((bins, bins), int)
+    np.add.at(expected, tuple(values), 1)
+    assert np.array_equal(found, expected)

@@ -3,9 +3,7 @@
 import numpy as np
 
 from segtrain.metrics.derived import Table, by_class, ratio
-from segtrain.metrics.regions import Region
-
-_LARGE = 16  # pixels from which a distance transform is faster than the dilation by a disc
+from segtrain.metrics.regions import IGNORED, Region, pixels_by_class
 
 
 class Boundary:
@@ -34,10 +32,28 @@ class Boundary:
         """Pixels around a mask that its counts depend on."""
         return int(max(_pixels(self.width, shape), _pixels(self.tolerance, shape), *self.distances)) + 2
 
-    def count(self, region: Region) -> dict[str, list[int]]:
+    def count(self, region: Region) -> dict[str, np.ndarray]:
         """band: tp, fp, fn within the band; contour: said ones that are right, said, true ones found, true;
-        distance: wrong pixels (fp and fn) by distance from the border of truth."""
-        return {"band": self._band(region), "contour": self._contour(region), "distance": self._distance(region)}
+        distance: wrong pixels (fp and fn) by distance from the border of truth. A row for each class."""
+        said, truth = region.said, region.truth
+        places = max(2, len(region.classes))
+        bands, both = self._bands(region)
+        lines, right, found = self._contours(region, places)
+        wrong = said != truth
+        first, second = (self._errors_within(region, places, distance, wrong) for distance in self.distances)
+        of_said = [bands[0], both, lines[0], right, first[0], second[0], wrong]
+        of_truth = [bands[1], both, lines[1], found, first[1], second[1], wrong]
+        p, t = (
+            pixels_by_class(labels, flags, len(region.classes)).T
+            for labels, flags in ((said, of_said), (truth, of_truth))
+        )
+        band = [p[1], p[0] - p[1], t[0] - t[1]]
+        near, nearer, every = p[4] + t[4], p[5] + t[5], p[6] + t[6]
+        return {
+            "band": np.stack(band, axis=1),
+            "contour": np.stack([p[3], p[2], t[3], t[2]], axis=1),
+            "distance": np.stack([near, nearer - near, every - nearer], axis=1),
+        }
 
     def scores(self, table: Table) -> dict[str, float]:
         """boundary_iou, boundary_f1, and the shares of all wrong pixels by distance; each as mean, foreground, class."""
@@ -53,58 +69,77 @@ class Boundary:
             scores |= {f"{name}/{c}": float(v) for c, v in zip(table.class_names, shares, strict=True)}
         return scores
 
-    def _band(self, region: Region) -> list[int]:
-        import cv2
-
+    def _bands(self, region: Region) -> tuple[list[np.ndarray], np.ndarray]:
+        """Where said and truth are within the band of a border, and where both are and agree."""
         depth = max(1, round(_pixels(self.width, region.shape)))
-        square = np.ones((3, 3), np.uint8)
+        square = np.ones((2 * depth + 1, 2 * depth + 1), np.uint8)
+        # As the authors do, the image's border is a border of the mask. That of ignored pixels is none.
+        bands = [_beside_another(labels, square, image_ends=True) for labels in (region.said, region.truth)]
+        return bands, bands[0] & bands[1] & (region.said == region.truth)
 
-        def band(mask: np.ndarray) -> np.ndarray:
-            # As the authors do, the image's border is a border of the mask. That of ignored pixels is none.
-            core = cv2.erode(
-                mask | region.ignored, square, iterations=depth, borderType=cv2.BORDER_CONSTANT, borderValue=0
-            )
-            return mask & ~core
+    def _contours(self, region: Region, places: int) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+        """Pixels beside one of another class, in said and in truth, and those of them that the other one has, too.
 
-        said, truth = band(region.said), band(region.truth)
-        both = np.count_nonzero(said & truth)
-        return [both, np.count_nonzero(said) - both, np.count_nonzero(truth) - both]
-
-    def _contour(self, region: Region) -> list[int]:
+        Where the image ends or is ignored, nothing is known.
+        """
         import cv2
 
         reach = max(1.0, _pixels(self.tolerance, region.shape))
         cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+        lines = [_beside_another(labels, cross, image_ends=False) for labels in (region.said, region.truth)]
+        said, truth = (
+            _bits(np.where(line, labels, IGNORED), places)
+            for line, labels in zip(lines, (region.said, region.truth), strict=True)
+        )
+        return lines, _any(said & _within(truth, reach)), _any(truth & _within(said, reach))
 
-        def contour(mask: np.ndarray) -> np.ndarray:
-            """Pixels beside one that is not of the mask; where the image ends or is ignored, nothing is known."""
-            return mask & ~cv2.erode(mask | region.ignored, cross)
-
-        said, truth = contour(region.said), contour(region.truth)
-        right, found = said & _within(truth, reach), truth & _within(said, reach)
-        return [np.count_nonzero(line) for line in (right, said, found, truth)]
-
-    def _distance(self, region: Region) -> list[int]:
-        """A pixel too much is as far as the nearest true pixel, a missed one as the nearest that is of no or another class;
-        of ignored pixels nothing is known."""
-        said, truth = region.said, region.truth
-        counts = np.zeros(3, np.int64)
-        for wrong, border in ((said & ~truth, truth), (truth & ~said, 1 - (truth | region.ignored))):
-            first, second = (np.count_nonzero(wrong & _within(border, d)) for d in self.distances)
-            counts += [first, second - first, np.count_nonzero(wrong) - second]
-        return counts.tolist()
+    def _errors_within(self, region: Region, places: int, distance: float, wrong: np.ndarray) -> list[np.ndarray]:
+        """A pixel too much is as far as the nearest true pixel of its class, a missed one as the nearest of another; of
+        ignored pixels nothing is known."""
+        truth = _bits(region.truth, places)
+        around = _within(truth, distance)
+        return [wrong & _any(_bits(region.said, places) & around), wrong & _any(~truth & around)]
 
 
-def _within(mask: np.ndarray, distance: float) -> np.ndarray:
-    """uint8 [h, w]: pixels at most `distance` from one of the mask."""
+def _beside_another(labels: np.ndarray, neighbours: np.ndarray, image_ends: bool) -> np.ndarray:
+    """bool [h, w]: labelled pixels among whose neighbours is one of another label, or with `image_ends` none."""
     import cv2
 
-    if not mask.any():
-        return mask
-    if distance > _LARGE:
-        return (cv2.distanceTransform(1 - mask, cv2.DIST_L2, cv2.DIST_MASK_PRECISE) <= distance).view(np.uint8)
-    steps = np.arange(-int(distance), int(distance) + 1)
-    return cv2.dilate(mask, (np.hypot(steps, steps[:, None]) <= distance).astype(np.uint8))
+    known = labels != IGNORED
+    outside = {"borderType": cv2.BORDER_CONSTANT}
+    lowest = cv2.erode(labels, neighbours, borderValue=0 if image_ends else IGNORED, **outside)
+    highest = cv2.dilate(np.where(known, labels, 0), neighbours, borderValue=IGNORED if image_ends else 0, **outside)
+    return known & (lowest != highest)
+
+
+def _bits(labels: np.ndarray, places: int) -> np.ndarray:
+    """[words, h, w]: a bit for each label, in as small or as many words as it takes; 0 where ignored."""
+    words = -(-places // 64)
+    kind = np.uint64 if words > 1 else np.min_scalar_type((1 << places) - 1)
+    table = np.zeros((words, 256), kind)
+    for place in range(places):
+        table[place // 64, place] = 1 << place % 64
+    return np.stack([row.take(labels) for row in table])
+
+
+def _any(words: np.ndarray) -> np.ndarray:
+    return words.any(axis=0) if len(words) > 1 else words[0] != 0
+
+
+def _within(bits: np.ndarray, distance: float) -> np.ndarray:
+    """The bits of all pixels at most `distance` away: of every label at once, and exactly."""
+    width, reach = bits.shape[-1], int(distance)
+    heights = [int(np.sqrt(distance**2 - dx**2)) for dx in range(min(reach, width - 1) + 1)]
+    # A disc is columns; the column of height h is that of h - 1 and the pixels h above and below.
+    column, found = bits.copy(), np.zeros_like(bits)
+    for height in range(reach + 1):
+        if height:
+            column[:, height:] |= bits[:, :-height]
+            column[:, :-height] |= bits[:, height:]
+        for dx in (dx for dx, h in enumerate(heights) if h == height):
+            found[..., dx:] |= column[..., : width - dx]
+            found[..., : width - dx] |= column[..., dx:]
+    return found
 
 
 def _pixels(length: float, shape: tuple[int, int]) -> float:

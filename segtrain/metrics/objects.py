@@ -28,15 +28,22 @@ class Objects:
         return 0
 
     def count(self, region: Region) -> dict[str, np.ndarray]:
-        """objects: int64 [3, 2], found and all of them, small, medium and large. Neighbours are 8."""
+        """objects: int64 [classes, 3, 2], found and all of them, small, medium and large. Neighbours are 8."""
         import cv2
 
-        number, labels = cv2.connectedComponents(region.truth, connectivity=8)
-        areas = np.bincount(labels.ravel(), minlength=number)[1:]
-        hit = np.bincount(labels[(region.said & region.truth) == 1], minlength=number)[1:]
-        size = np.searchsorted(self.sizes, areas, side="right")
-        found = hit >= self.overlap * areas
-        return {"objects": np.stack([np.bincount(size[found], minlength=3), np.bincount(size, minlength=3)], axis=1)}
+        number, total = np.zeros(256, np.int64), np.zeros(region.truth.shape, np.int32)
+        for place in range(len(region.classes)):
+            found, objects = cv2.connectedComponents((region.truth == place).view(np.uint8), connectivity=8)
+            total += objects
+            number[place] = found - 1
+        ends = number.cumsum()
+        total += (ends - number).astype(np.int32).take(region.truth)
+        total[region.truth >= len(region.classes)] = 0
+        areas = np.bincount(total.ravel(), minlength=ends[-1] + 1)[1:]
+        hits = np.bincount(total[region.said == region.truth], minlength=ends[-1] + 1)[1:]
+        kind = np.repeat(np.arange(256), number) * 3 + np.searchsorted(self.sizes, areas, side="right")
+        kinds = [np.bincount(k, minlength=256 * 3) for k in (kind[hits >= self.overlap * areas], kind)]
+        return {"objects": np.stack(kinds, axis=1).reshape(256, 3, 2)[: len(region.classes)]}
 
     def scores(self, table: Table) -> dict[str, float]:
         """object_recall, and object_recall_small, _medium and _large; each as mean, foreground, class."""

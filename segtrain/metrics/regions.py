@@ -1,53 +1,75 @@
-"""The masks of one class in one image, cut out: what scores of borders and of objects look at."""
+"""The labels of an image as scores of borders and of objects look at them: all classes at once."""
 
-import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from segtrain.metrics.counting import exact_histogram
+from segtrain.metrics.threads import on_all_cores
+
+IGNORED = 255
+
 
 @dataclass(frozen=True)
 class Region:
-    """uint8 [h, w] of 0 and 1 each. Outside the cut no pixel is said or truth.
+    """Labels uint8 [h, w] of an image, or of the part of it where a class is.
 
     Attributes:
-        label: index of the class.
-        said, truth: its valid pixels.
-        ignored: pixels that do not count.
+        said, truth: place in `classes`; of several labels a pixel 1 where the class is not; IGNORED in both.
+        classes: what places 0 to K - 1 stand for.
         shape: height and width of the whole image.
     """
 
-    label: int
     said: np.ndarray
     truth: np.ndarray
-    ignored: np.ndarray
+    classes: np.ndarray
     shape: tuple[int, int]
 
 
 def regions(
-    prediction: np.ndarray, target: np.ndarray, ignore_index: int, labels: np.ndarray, margin: int
+    prediction: np.ndarray, target: np.ndarray, ignore_index: int, there: np.ndarray, margin: int
 ) -> Iterator[Region]:
-    """The regions of `labels`, which truth or prediction have, each with `margin` more pixels on every side.
+    """One for all classes of an image; of several labels a pixel one for each class that truth or prediction have.
 
     Args:
         prediction, target: class indices uint8 [H, W]; or of several labels a pixel 0 and 1, [C, H, W].
+        there: bool [C], the classes that truth or prediction have.
+        margin: pixels around a class that its counts depend on.
     """
     import cv2
 
-    ignored = target == ignore_index
-    for label in labels.tolist():
-        if target.ndim == 2:
-            said, truth, out = prediction == label, target == label, ignored
-        else:
-            said, truth, out = prediction[label] == 1, target[label] == 1, ignored[label]
-        said, truth = said & ~out, truth & ~out
-        left, top, width, height = cv2.boundingRect((said | truth).view(np.uint8))
+    classes = np.flatnonzero(there)
+    if not len(classes):
+        return
+    if target.ndim == 2:
+        place = np.full(256, IGNORED, np.uint8)
+        place[classes] = np.arange(len(classes))
+        said, ignored = cv2.LUT(prediction, place), target == ignore_index
+        place[ignore_index] = IGNORED
+        said[ignored] = IGNORED
+        yield Region(said, cv2.LUT(target, place), classes, target.shape)
+        return
+    place = np.full(256, 1, np.uint8)
+    place[1] = 0
+    place[ignore_index] = IGNORED
+    for label in classes:
+        said, truth = 1 - prediction[label], cv2.LUT(target[label], place)
+        said[truth == IGNORED] = IGNORED
+        left, top, width, height = cv2.boundingRect(((said == 0) | (truth == 0)).view(np.uint8))
         cut = slice(max(0, top - margin), top + height + margin), slice(max(0, left - margin), left + width + margin)
-        masks = (np.ascontiguousarray(mask[cut]).view(np.uint8) for mask in (said, truth, out))
-        yield Region(label, *masks, target.shape[-2:])
+        yield Region(*(np.ascontiguousarray(part[cut]) for part in (said, truth)), np.array([label]), target.shape[1:])
+
+
+def pixels_by_class(labels: np.ndarray, flags: list[np.ndarray], classes: int) -> np.ndarray:
+    """int64 [classes, flags]: the pixels of each label that have a flag; flags are bool [h, w], at most 8."""
+    code = np.zeros(labels.shape, np.uint8)
+    for place, flag in enumerate(flags):
+        code |= flag.view(np.uint8) << place
+    codes = np.arange(1 << len(flags))
+    table = exact_histogram([labels.ravel(), code.ravel()], [classes, len(codes)]).astype(np.int64)
+    return table @ (codes[:, None] >> np.arange(len(flags)) & 1)
 
 
 def count_regions(
@@ -67,14 +89,14 @@ def count_regions(
     shapes = {name: shape for look in looks for name, shape in look.shapes(there.shape[1]).items()}
     margin = max(look.margin(truth.shape[-2:]) for look in looks)
 
-    def of_image(i: int) -> dict[str, np.ndarray]:
-        counts = {name: np.zeros(shape, np.int64) for name, shape in shapes.items()}
-        for region in regions(said[i], truth[i], ignore_index, there[i].nonzero()[0], margin):
-            for look in looks:
-                for name, values in look.count(region).items():
-                    counts[name][region.label] = values
-        return counts
+    counts = {name: np.zeros((len(said), *shape), np.int64) for name, shape in shapes.items()}
 
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        images = list(pool.map(of_image, range(len(said))))
-    return {name: torch.from_numpy(np.stack([counts[name] for counts in images])) for name in shapes}
+    def count(images: range) -> None:
+        for i in images:
+            for region in regions(said[i], truth[i], ignore_index, there[i], margin):
+                for look in looks:
+                    for name, values in look.count(region).items():
+                        counts[name][i, region.classes] = values
+
+    on_all_cores(count, len(said))
+    return {name: torch.from_numpy(values) for name, values in counts.items()}
