@@ -65,9 +65,14 @@ def test_several_labels_a_pixel():
     assert scores.compute()["ece"] == pytest.approx((0.1 + 0.8) / 2, abs=4e-5)
 
 
-def test_what_cuda_is_given_counts_the_same():
-    planes = torch.randint(0, 129, (6, 5000), generator=torch.Generator().manual_seed(0)).to(torch.int32)
-    assert torch.equal(calibration._one_by_one(planes, 129), calibration._all_at_once(planes, 129))
+@pytest.mark.parametrize("multilabel", [False, True])
+def test_what_cuda_is_given_counts_the_same(multilabel):
+    generator = torch.Generator().manual_seed(0)
+    codes = torch.randint(0, calibration._CODES, (2, 3, 5000), generator=generator).to(torch.int16)
+    truth = torch.randint(0, 2 if multilabel else 3, (2, 3 if multilabel else 1, 5000), generator=generator)
+    classes = torch.ones(1, dtype=torch.int64) if multilabel else torch.arange(3)
+    both = (count(codes, truth, classes) for count in (calibration._count_planes, calibration._count_at_once))
+    assert torch.equal(*both)
 
 
 def test_a_network_that_is_sure_of_everything_has_thresholds_that_can_be_set():
@@ -125,3 +130,29 @@ def test_an_absent_class_has_no_curve_score():
 def test_logits_are_asked_for():
     with pytest.raises(ValueError, match="needs the logits"):
         SegmentationScores(2, groups=["calibration"]).update(torch.zeros(1, 1, 1), torch.zeros(1, 1, 1))
+
+
+def test_scores_of_curves_have_intervals_that_narrow_with_images():
+    def width(images):
+        logits, target = case(3, n=images)
+        scores = filled(logits, target)
+        found, exact = scores.intervals(200), scores.compute()
+        for name in ("average_precision/class 1", "average_precision/mean", "class_ece/class 2"):
+            assert found[name][0] < exact[name] < found[name][1]
+        return np.subtract(*found["average_precision/mean"][::-1])
+
+    assert width(40) < 0.7 * width(8)
+
+
+def test_the_interval_of_average_precision_is_that_of_drawing_the_pixels_again():
+    from torchmetrics.functional.classification import binary_average_precision
+
+    logits, target = case(1, n=12)
+    low, high = filled(logits, target).intervals(400)["average_precision/class 1"]
+    rng, drawn = np.random.default_rng(0), []
+    for _ in range(400):
+        images = rng.integers(12, size=12)
+        truth, probability = target[images], logits[images].softmax(dim=1)[:, 1]
+        valid = truth != 255
+        drawn.append(binary_average_precision(probability[valid], (truth[valid] == 1).long()).item())
+    assert np.percentile(drawn, [2.5, 97.5]) == pytest.approx([low, high], abs=0.004)

@@ -1,32 +1,37 @@
 """Is the confidence worth anything? From histograms of probabilities; no probability is stored."""
 
-import os
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
 from segtrain.metrics.derived import Table, by_class, ratio
+from segtrain.metrics.threads import on_all_cores
 
-# Levels of probability for the curves of a class, uniform in its log-odds: rare classes and confident networks live
-# near 0 and 1, where equal steps of probability would see nothing.
-LEVELS = 8192
-_MOST = 40.0  # log-odds beyond which all are one level
+# Levels of odds p / (1 - p), for the curves of a class: 128 in each doubling, from 2^-48 to 2^48. Rare classes and
+# confident networks live near 0 and 1, where equal steps of probability would see nothing.
+LEVELS = 12288
+_STEPS, _DOUBLINGS = 128, 48
+_SHIFT = 16  # a float32 holds its exponent, then 23 bits: all but the first 7 of them are dropped
+_FIRST = (127 - _DOUBLINGS) * _STEPS  # code of level 0
+_INFINITE = 255 * _STEPS  # code of infinity; beyond are those of NaN
+_CODES = 256 * _STEPS
 _FINE = 1024  # levels of confidence in a bin; its sum is that of their centres, and exact to half of one
 
 
-def log_odds(logits: torch.Tensor, multilabel: bool) -> torch.Tensor:
-    """float32 [N,C,H,W]: ln p / (1 - p) of each class, a plane per class in memory, as exact near 1 as near 0."""
-    logits = logits.float().contiguous()
+def class_odds(logits: torch.Tensor, ignored: torch.Tensor, multilabel: bool) -> torch.Tensor:
+    """float32 [N,C,H,W]: p / (1 - p) of each class, as exact near 1 as near 0; NaN where `ignored`.
+
+    Args:
+        ignored: bool [N,H,W], or [N,C,H,W] of several labels a pixel.
+    """
+    logits = logits.float()
     if multilabel:
-        return logits
-    below = logits - logits.amax(dim=1, keepdim=True)
-    parts, most = below.exp(), below == 0
-    others = parts.masked_fill(most, 0).sum(dim=1, keepdim=True)  # of all but the most probable, each of which is 1
-    count = most.sum(dim=1, keepdim=True)
-    odds = below.sub_((others + count - parts).log_())
-    return torch.where(most, -(others + (count - 1)).log(), odds)
+        return logits.exp().masked_fill_(ignored, torch.nan)
+    top, which = logits.max(dim=1, keepdim=True)
+    parts = (logits - top.masked_fill_(ignored[:, None], torch.nan)).exp_().scatter_(1, which, 0)
+    others = parts.sum(dim=1, keepdim=True)  # of all but the most probable, which is 1
+    return parts.div_((1 + others) - parts).scatter_(1, which, 1 / others)
 
 
 def count_confidence(
@@ -37,54 +42,76 @@ def count_confidence(
     Confidence is the probability of what is said; of several labels a pixel, of each label's yes or no.
 
     Args:
-        odds: as of log_odds.
+        odds: as of class_odds.
     """
-    said = odds.where(prediction.bool(), -odds) if prediction.ndim == 4 else odds.gather(1, prediction[:, None].long())
-    levels = _levels(said.sigmoid(), bins * _FINE).flatten(1)[:, None]
-    valid, right = (mask.flatten(1)[:, None] for mask in (target != ignore_index, prediction == target))
-    wrong, right = _histogram(levels, right, valid, bins * _FINE)[:, 0].unbind(dim=2)
-    every, centres = wrong + right, 2 * torch.arange(bins * _FINE, device=right.device) + 1
-    parts = [part.view(len(every), bins, _FINE).sum(dim=2) for part in (every, right, every * centres)]
+    n, levels = len(odds), bins * _FINE
+    said = (
+        odds.where(prediction.bool(), 1 / odds) if prediction.ndim == 4 else odds.gather(1, prediction[:, None].long())
+    )
+    confidence = 1 / (1 + 1 / said.flatten(1))  # not said / (1 + said), which infinity would make NaN
+    cells = (confidence * levels).clamp_(0, levels - 1).to(torch.int32)
+    cells.mul_(2).add_(prediction.flatten(1) == target.flatten(1))
+    cells.masked_fill_(target.flatten(1) == ignore_index, 2 * levels)
+    wrong, right = _counts(cells, 2 * levels + 1)[:, :-1].view(n, levels, 2).unbind(dim=2)
+    every, centres = wrong + right, 2 * torch.arange(levels, device=right.device) + 1
+    parts = [part.view(n, bins, _FINE).sum(dim=2) for part in (every, right, every * centres)]
     return torch.stack(parts, dim=2)
 
 
-def count_probabilities(odds: torch.Tensor, target: torch.Tensor, ignore_index: int) -> torch.Tensor:
-    """int64 [C, LEVELS, 2]: valid pixels that are not and that are of a class, by the log-odds [N,C,H,W] it was given."""
-    levels = _levels((odds / (2 * _MOST)).add_(0.5), LEVELS).flatten(2)
-    target = target[:, None] if target.ndim == 3 else target
-    one = 1 if target.shape[1] == odds.shape[1] else torch.arange(odds.shape[1], device=target.device)[:, None, None]
-    truth, valid = (target == one).flatten(2), (target != ignore_index).flatten(2)
-    return _histogram(levels, truth, valid, LEVELS).sum(dim=0)
+def count_probabilities(odds: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """int64 [N, C, LEVELS, 2]: valid pixels that are not and that are of a class, by the odds it was given."""
+    c = odds.shape[1]
+    # The bits of a positive float32 rise with it, so that the first of them are a level, with no logarithm.
+    codes = (odds.view(torch.int32) >> _SHIFT).to(torch.int16).flatten(2).contiguous().bitwise_and_(_CODES - 1)
+    classes = torch.ones(1, device=odds.device) if target.ndim == 4 else torch.arange(c, device=odds.device)
+    truth = target.flatten(2) if target.ndim == 4 else target.flatten(1)[:, None]
+    count = _count_planes if odds.device.type == "cpu" else _count_at_once
+    return count(codes, truth, classes.to(target.dtype))
 
 
-def _levels(shares: torch.Tensor, levels: int) -> torch.Tensor:
-    """int32: which of `levels` equal parts of 0 to 1 a share is in; `shares` is used up."""
-    return shares.mul_(levels).clamp_(0, levels - 1).to(torch.int32)
+def _levels(counts: torch.Tensor) -> torch.Tensor:
+    """[…, LEVELS] of counts by code […, _CODES]; those of NaN are left out."""
+    levels = counts[..., _FIRST : _FIRST + LEVELS].clone()
+    levels[..., 0] += counts[..., :_FIRST].sum(dim=-1)
+    levels[..., -1] += counts[..., _FIRST + LEVELS : _INFINITE + 1].sum(dim=-1)
+    return levels
 
 
-def _histogram(levels: torch.Tensor, truth: torch.Tensor, valid: torch.Tensor, count: int) -> torch.Tensor:
-    """int64 [N, K, count, 2]: the valid ones of levels [N, K, P], those that are not and that are true; uses up levels.
-
-    Args:
-        truth, valid: bool [N, K, P] or [N, 1, P].
-    """
-    n, k = levels.shape[:2]
-    cells = levels.mul_(2).add_(truth).masked_fill_(~valid, 2 * count)
-    count_planes = _one_by_one if levels.device.type == "cpu" else _all_at_once
-    found = count_planes(cells.flatten(0, 1), 2 * count + 1)
-    return found.view(n, k, 2 * count + 1)[..., :-1].reshape(n, k, count, 2)
+def coarse(counts: torch.Tensor) -> torch.Tensor:
+    """int64 [N, C, L, 2]: counts of count_probabilities added up in the parts of COARSE."""
+    sums = counts.cumsum(dim=2)[:, :, [*(COARSE[1:] - 1), -1]]
+    return sums.diff(dim=2, prepend=torch.zeros_like(sums[:, :, :1]))
 
 
-def _one_by_one(planes: torch.Tensor, bins: int) -> torch.Tensor:
-    """int64 [R, bins] of int32 [R, P]. One histogram of all planes would not stay in the cache of a CPU."""
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        return torch.stack(list(pool.map(lambda plane: torch.bincount(plane, minlength=bins), planes)))
+def _count_planes(codes: torch.Tensor, truth: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+    """int64 [N, C, LEVELS, 2]: pixels of codes [N, C, P] that are not and that are of the class."""
+    n, c = codes.shape[:2]
+    codes, truth, classes = codes.numpy(), truth.numpy(), classes.numpy()
+    counts = torch.empty(n, c, LEVELS, 2, dtype=torch.int64)
+
+    def count(places: range) -> None:
+        # One histogram of all planes would not stay in the cache of a CPU.
+        for i, k in (divmod(place, c) for place in places):
+            there = truth[i, k % truth.shape[1]] == classes[k % len(classes)]
+            planes = codes[i, k], codes[i, k][there]
+            every, right = (_levels(torch.bincount(torch.from_numpy(plane), minlength=_CODES)) for plane in planes)
+            counts[i, k] = torch.stack([every - right, right], dim=1)
+
+    on_all_cores(count, n * c)
+    return counts
 
 
-def _all_at_once(planes: torch.Tensor, bins: int) -> torch.Tensor:
+def _count_at_once(codes: torch.Tensor, truth: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
     """The same, for CUDA."""
-    row = torch.arange(len(planes), device=planes.device)[:, None] * bins
-    return torch.bincount((planes + row).flatten(), minlength=len(planes) * bins).view(-1, bins)
+    cells = codes.int().add_((truth == classes[:, None]).int(), alpha=_CODES)
+    counts = _counts(cells.flatten(0, 1), 2 * _CODES).view(*codes.shape[:2], 2, _CODES)
+    return _levels(counts).transpose(2, 3)
+
+
+def _counts(cells: torch.Tensor, bins: int) -> torch.Tensor:
+    """int64 [R, bins] of int32 [R, P]."""
+    row = torch.arange(len(cells), device=cells.device)[:, None] * bins
+    return torch.bincount((cells + row).flatten(), minlength=len(cells) * bins).view(-1, bins)
 
 
 def expected_error(table: Table) -> dict[str, float]:
@@ -101,18 +128,20 @@ class Curves:
     """What becomes of each class when the probability from which it is said is moved.
 
     Args:
-        counts: int64 [C, LEVELS, 2], as of count_probabilities.
+        counts: [C, L, 2], as of count_probabilities summed over images.
+        starts: int [L], the first level of each of L parts of the LEVELS, whose counts are added up.
     """
 
     counts: np.ndarray
+    starts: np.ndarray = field(default_factory=lambda: np.arange(LEVELS))
 
     def at_threshold(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """tp, fp and fn, each [C, LEVELS]: when a class is said from a level on."""
+        """tp, fp and fn, each [C, L]: when a class is said from a level on."""
         fp, tp = np.moveaxis(self.counts[:, ::-1].cumsum(axis=1)[:, ::-1], -1, 0)
         return tp, fp, tp[:, :1] - tp
 
     def precision_recall(self) -> tuple[np.ndarray, np.ndarray]:
-        """Both [C, LEVELS], NaN where undefined; by threshold."""
+        """Both [C, L], NaN where undefined; by threshold."""
         tp, fp, fn = self.at_threshold()
         return ratio(tp, tp + fp), ratio(tp, tp + fn)
 
@@ -124,7 +153,7 @@ class Curves:
 
     def reliability(self, bins: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Mean probability, share of the pixels that are of the class, and pixels, each [C, bins]."""
-        centres = _probability(np.arange(LEVELS) + 0.5)
+        centres = _probability((self.starts + np.append(self.starts[1:], LEVELS)) / 2)
         which = np.minimum((centres * bins).astype(int), bins - 1)
         pixels, right = self.counts.sum(axis=2), self.counts[..., 1]
 
@@ -143,7 +172,7 @@ class Curves:
     def best_thresholds(self) -> np.ndarray:
         """[C]: the probability from which saying a class gives the highest Dice; NaN for one that truth does not have.
 
-        Where a range of them is as good, the middle of their log-odds.
+        Where a range of them is as good, the middle of it. Of curves of all LEVELS.
         """
         tp, fp, fn = self.at_threshold()
         dice = np.nan_to_num(ratio(2 * tp, 2 * tp + fp + fn))
@@ -157,7 +186,20 @@ class Curves:
 
 def _probability(level: np.ndarray) -> np.ndarray:
     """At the lower end of a level, which need not be whole."""
-    return 1 / (1 + np.exp((0.5 - level / LEVELS) * 2 * _MOST))
+    doublings, rest = np.divmod(level, _STEPS)
+    return 1 / (1 + np.ldexp(1 / (1 + rest / _STEPS), _DOUBLINGS - doublings.astype(int)))
+
+
+def _coarse_starts() -> np.ndarray:
+    """Levels at even steps of probability in the middle, and of log-odds where it is near 0 and 1."""
+    tails = np.array([4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 20, 24, 30])
+    middle = np.linspace(0.02, 0.98, 49)
+    probabilities = np.concatenate([[0], 1 / (1 + np.exp(tails[::-1])), middle, 1 / (1 + np.exp(-tails))])
+    return np.searchsorted(_probability(np.arange(LEVELS)), probabilities)
+
+
+# Levels of one image, for the interval of a score of all images: parts of the fine ones.
+COARSE = _coarse_starts()
 
 
 def curve_scores(curves: Curves, table: Table, bins: int) -> dict[str, float]:

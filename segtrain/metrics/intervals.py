@@ -2,29 +2,26 @@
 
 import numpy as np
 
-from segtrain.metrics.derived import Table
 
-
-def bootstrap(table: Table, scores, repeats: int = 1000, seed: int = 0, coverage: float = 0.95) -> dict:
+def bootstrap(images: int, scores, repeats: int = 1000, seed: int = 0, coverage: float = 0.95) -> dict:
     """{score: (low, high)}, the percentile interval over `repeats` draws of as many images, with replacement.
 
     Efron & Tibshirani, 1993. Images must be independent; frames of one video are not, and their interval is too narrow.
 
     Args:
-        scores: Table -> {name: value}.
+        scores: indices of images, which may repeat -> {name: value}.
         coverage: of the interval.
 
     A score is (NaN, NaN) when there is one image, and where it is undefined in most draws.
     """
     from tqdm import trange
 
-    images = len(table.counts)
     rng, draws = np.random.default_rng(seed), repeats if images > 1 else 0
     bar = trange(draws, desc="intervals", leave=False, disable=None)
-    drawn = [scores(table.of(rng.integers(images, size=images))) for _ in bar]
+    drawn = [scores(rng.integers(images, size=images)) for _ in bar]
     tails = [100 * (1 - coverage) / 2, 100 * (1 + coverage) / 2]
     found = {}
-    for name in scores(table):
+    for name in scores(np.arange(images)):
         values = np.array([draw[name] for draw in drawn])
         values = values[~np.isnan(values)]
         enough = len(values) > repeats / 2

@@ -8,13 +8,15 @@ import torch
 from segtrain.arguments import Fraction, Label, NonNegativeInt, Positive, PositiveInt, Range, checked
 from segtrain.metrics.boundary import Boundary
 from segtrain.metrics.calibration import (
+    COARSE,
     LEVELS,
     Curves,
+    class_odds,
+    coarse,
     count_confidence,
     count_probabilities,
     curve_scores,
     expected_error,
-    log_odds,
 )
 from segtrain.metrics.counting import confusion_per_image
 from segtrain.metrics.derived import Table, fine_grained, per_class, presence, standard
@@ -138,7 +140,7 @@ class SegmentationScores:
         for look in self._looks:
             shapes |= look.shapes(c)
         if "calibration" in groups:
-            shapes |= {"confidence": (self.bins, 3)}
+            shapes |= {"confidence": (self.bins, 3), "levels": (c, len(COARSE), 2)}
         return shapes
 
     @property
@@ -167,12 +169,16 @@ class SegmentationScores:
         return rows
 
     def _count_probabilities(self, prediction, target, logits) -> dict[str, torch.Tensor]:
-        odds = log_odds(logits, self.multilabel)
-        counts = count_probabilities(odds, target, self.ignore_index)
-        self._probabilities = self._probabilities.to(counts.device) + counts
+        odds = class_odds(logits, target == self.ignore_index, self.multilabel)
+        counts = count_probabilities(odds, target)
+        self._probabilities = self._probabilities.to(counts.device) + counts.sum(dim=0)
         if "calibration" not in self.groups:
             return {}
-        return {"confidence": count_confidence(odds, prediction, target, self.ignore_index, self.bins)}
+        levels = coarse(counts)
+        return {
+            "confidence": count_confidence(odds, prediction, target, self.ignore_index, self.bins),
+            "levels": levels,
+        }
 
     def state(self) -> dict[str, np.ndarray]:
         """All counts, as per_image.npz holds them."""
@@ -206,12 +212,15 @@ class SegmentationScores:
         return {name: torch.cat([part.cpu() for part in parts]).numpy() for name, parts in self._rows.items()}
 
     def _table_of(self, rows: dict[str, np.ndarray]) -> Table:
-        more = {name: array for name, array in rows.items() if name not in ("table", "valid")}
+        more = {name: array for name, array in rows.items() if name not in ("table", "valid", "levels")}
         return Table(rows["table"], rows["valid"], self.class_names, self.background, self.multilabel, more)
 
     def curves(self) -> Curves | None:
         """What becomes of each class when the probability from which it is said is moved; None without logits."""
-        return Curves(self._probabilities.cpu().numpy()) if self._probabilities.any() else None
+        return self._all_curves() if self._probabilities.any() else None
+
+    def _all_curves(self) -> Curves:
+        return Curves(self._probabilities.cpu().numpy())
 
     def best_thresholds(self) -> dict[str, float]:
         """The probability from which to say each class for the highest Dice; for classes that truth has."""
@@ -228,7 +237,7 @@ class SegmentationScores:
 
     def compute(self) -> dict[str, float]:
         """All scores by name: iou/mean, iou/foreground, iou/<class name>, dice/mean, accuracy, …"""
-        return self._every(self.derived(), Curves(self._probabilities.cpu().numpy()))
+        return self._every(self.derived(), self._all_curves())
 
     def _every(self, table: Table, curves: Curves) -> dict[str, float]:
         found = self.scores(table)
@@ -252,8 +261,25 @@ class SegmentationScores:
         return found
 
     def intervals(self, repeats: int = 1000, seed: int = 0) -> dict[str, tuple[float, float]]:
-        """95 % bootstrap interval over images of every score but those of curves."""
-        return bootstrap(self.derived(), self.scores, repeats, seed)
+        """95 % bootstrap interval over images of every score.
+
+        Those of curves are of the coarser levels kept of each image, moved by what these change of the score itself.
+        """
+        rows = self._joined()
+        table, images = self._table_of(rows), len(self.names)
+        levels = rows["levels"].reshape(images, -1).astype(np.float64) if "levels" in rows else None
+
+        def scores(drawn: np.ndarray) -> dict[str, float]:
+            found = self.scores(table.of(drawn))
+            if levels is None:
+                return found
+            total = np.bincount(drawn, minlength=images) @ levels
+            return found | curve_scores(Curves(total.reshape(self.num_classes, -1, 2), COARSE), table, self.bins)
+
+        exact, every = self.compute(), scores(np.arange(images))
+        moved = {name: exact[name] - every[name] for name in exact if exact[name] == exact[name]}
+        found = bootstrap(images, scores, repeats, seed)
+        return {name: tuple(end + moved.get(name, 0.0) for end in ends) for name, ends in found.items()}
 
     def score_names(self) -> list[str]:
         """What `compute` will return, known before any image."""
