@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -234,10 +235,10 @@ def loader_rows(dataset) -> list[dict]:
     }
 
     def bare(pipeline):
-        return lambda: [pipeline(image=image, mask=mask) for image, mask in samples]
+        return lambda: deque((pipeline(image=image, mask=mask) for image, mask in samples), maxlen=1)
 
     functions = {name: bare(pipeline) for name, pipeline in pipelines.items()}
-    functions["segtrain batches, cache=ram, one process"] = lambda: list(batches.epoch(0))
+    functions["segtrain batches, cache=ram, one process"] = lambda: deque(batches.epoch(0), maxlen=1)
     threads = cv2.getNumThreads(), torch.get_num_threads()
     cv2.setNumThreads(1)  # what one core does
     torch.set_num_threads(1)

@@ -129,6 +129,35 @@ def test_padding_and_rotation_corners_are_ignored_pixels():
     assert all(set(np.unique(m)) <= {0, 11} for m in masks)
 
 
+@pytest.mark.parametrize("bands", [1, 3, 5])
+def test_light_by_hand(bands):
+    image = np.random.default_rng(0).integers(0, 256, (20, 30, bands), dtype=np.uint8)
+    before, relit = image.copy(), 0
+    for seed in range(20):
+        found, _ = Augment(brightness=0.5, contrast=0.5)(image, MASK, (seed,))
+        rng = np.random.default_rng((seed,))
+        rng.random(), rng.random()  # the flips
+        if rng.random() < 0.8:
+            gain, contrast = 1 + rng.uniform(-0.5, 0.5), 1 + rng.uniform(-0.5, 0.5)
+            bright = gain * image.astype(float)
+            expected = np.clip(bright.mean() + contrast * (bright - bright.mean()), 0, 255)
+            assert np.abs(found - expected).max() <= 1
+            relit += 1
+        else:
+            assert np.array_equal(found, image)
+    assert relit > 10
+    assert np.array_equal(image, before), "what is kept in memory stays as it was"
+
+
+@pytest.mark.parametrize("channels", [1, 3, 6])
+def test_flips_of_any_number_of_channels(channels):
+    image = np.random.default_rng(0).integers(0, 256, (7, 9, channels), dtype=np.uint8)
+    for kwargs, flipped in (({"horizontal_flip": 1}, image[:, ::-1]), ({"vertical_flip": 1}, image[::-1])):
+        found, mask = Augment(**kwargs)(image, image, (0,))
+        assert np.array_equal(found, flipped)
+        assert np.array_equal(mask, flipped)
+
+
 def test_augmentation_moves_image_and_mask_together():
     image = np.repeat(MASK[..., None] * 100, 3, axis=2)
     for i in range(9):

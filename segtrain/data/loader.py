@@ -70,7 +70,7 @@ class Loader:
         return DataLoader(
             samples,
             num_workers=self.workers,
-            collate_fn=_by_size,
+            collate_fn=_as_it_is,
             persistent_workers=self.workers > 0,
             pin_memory=torch.cuda.is_available(),
             worker_init_fn=_ignore_interrupt,
@@ -224,7 +224,10 @@ class _TrainSamples:
         self._dataset, self._augment, self._seed = dataset, augment, seed
         self._annotated = hasattr(dataset, "mask_channels")
 
-    def __getitem__(self, key: tuple[int, int, int, int]):
+    def __getitems__(self, keys: list[tuple[int, int, int, int]]):
+        return _batched((self._sample(key) for key in keys), len(keys))
+
+    def _sample(self, key: tuple[int, int, int, int]):
         epoch, index, repeat, centre = key
         errors = []
         # A batch keeps its size: an image that cannot be read is replaced by the next that can.
@@ -236,7 +239,7 @@ class _TrainSamples:
                 image, mask = self._augment(
                     image, mask, seed=seed, centre=centre if shift == 0 else -1, annotated=self._annotated
                 )
-                return _to_tensors(image, mask, place), errors
+                return (image, mask, place), errors
             except SegtrainError as error:
                 errors.append(error)
                 if getattr(self._dataset, "on_error", "raise") == "raise":
@@ -251,9 +254,12 @@ class _WholeImages:
     def __len__(self) -> int:
         return len(self._dataset.names)
 
-    def __getitem__(self, index: int):
+    def __getitems__(self, indices: list[int]):
+        return _batched((self._sample(index) for index in indices), len(indices))
+
+    def _sample(self, index: int):
         try:
-            return _to_tensors(*_read(self._dataset, index), index), []
+            return (*_read(self._dataset, index), index), []
         except SegtrainError as error:
             return None, [error]
 
@@ -267,32 +273,40 @@ def _read(dataset: SegmentationDataset, index: int):
     return image, mask
 
 
-def _to_tensors(image: np.ndarray, mask: np.ndarray, index: int):
-    """[C,H,W] each, as views of [H,W,C] memory: that is channels_last, the order a network on images works in."""
-    image, mask = (torch.from_numpy(np.require(array, requirements=["C", "W"])) for array in (image, mask))
-    return image.permute(2, 0, 1), mask.permute(2, 0, 1) if mask.ndim == 3 else mask, index
-
-
 def _ignore_interrupt(_worker: int) -> None:
     """Ctrl-C reaches every process of a terminal; the main process decides when the workers end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _by_size(samples: list) -> tuple[list[Batch], list[SegtrainError]]:
-    """Samples to batches of equal size (one batch, but for whole images of different sizes), and their errors."""
-    groups: dict[torch.Size, list] = {}
-    for sample, _ in samples:
-        if sample is not None:
-            groups.setdefault(sample[0].shape, []).append(sample)
-    batches = [(_stacked([s[0] for s in g]), _stacked([s[1] for s in g]), [s[2] for s in g]) for g in groups.values()]
-    return batches, [error for _, errors in samples for error in errors]
+def _batched(samples: Iterator, most: int) -> tuple[list[Batch], list[SegtrainError]]:
+    """At most `most` samples to batches of equal size (one, but for whole images of different sizes), and their errors.
+
+    Each is copied to its place in the batch as it comes, while it is in the cache.
+    """
+    groups: dict[tuple, tuple[np.ndarray, np.ndarray, list[int]]] = {}
+    every = []
+    for sample, errors in samples:
+        every += errors
+        if sample is None:
+            continue
+        image, mask, index = sample
+        shapes = image.shape, mask.shape
+        if shapes not in groups:
+            groups[shapes] = (*(np.empty((most, *shape), np.uint8) for shape in shapes), [])
+        images, masks, indices = groups[shapes]
+        images[len(indices)], masks[len(indices)] = image, mask
+        indices.append(index)
+    return [(_tensor(i[: len(k)]), _tensor(m[: len(k)]), k) for i, m, k in groups.values()], every
 
 
-def _stacked(arrays: list[torch.Tensor]) -> torch.Tensor:
-    """[N,…], in the order in memory of the arrays."""
-    if arrays[0].ndim == 2:
-        return torch.stack(arrays)
-    return torch.stack([a.permute(1, 2, 0) for a in arrays]).permute(0, 3, 1, 2)
+def _tensor(arrays: np.ndarray) -> torch.Tensor:
+    """[N,H,W], or [N,C,H,W] as a view of [N,H,W,C]: that is channels_last, the order a network on images works in."""
+    tensor = torch.from_numpy(arrays)
+    return tensor.permute(0, 3, 1, 2) if tensor.ndim == 4 else tensor
+
+
+def _as_it_is(batches):
+    return batches
 
 
 def _check_equal_sizes(dataset: SegmentationDataset) -> None:
