@@ -141,6 +141,7 @@ BROKEN = {
     "copy within a split": (lambda r: shutil.copy(r / f"{T}.png", r / "train/images/train2.png"), "train2.png", "found twice", {}),
     "leak": (lambda r: shutil.copy(r / f"{T}.png", r / "val/images/val0.png"), "val0.png", "in an earlier split too", {}),
     "leak saved anew": (lambda r: save(r / "val/images/val0.png", mask_of(r / f"{T}.png"), compress_level=1), "val0.png", "earlier split", {}),
+    "an image in GIF": (lambda r: save(r / f"{T}x.gif", np.eye(24, 32, dtype=np.uint8)), "train1x.gif", "1 file left out for the format", {}),
     "tiny image": (lambda r: [save(r / f"{p}.png", np.eye(8, dtype=np.uint8)) for p in (T, V)], "train1.png", "smaller than 16", {}),
     "giant image": (lambda r: [save(r / f"{p}.png", np.eye(20, 9000, dtype=np.uint8)) for p in (T, V)], "train1.png", "larger than 8192", {}),
     "smaller than the crop": (lambda r: None, "train0.png", "smaller than the crop", {"crop": [64, 64]}),

@@ -411,3 +411,10 @@ def test_annotators_of_different_size_are_named(tmp_path):
     with pytest.raises(DataError, match="masks of one image differ in size: 4×2 and 3×3") as error:
         data.mask(0)
     assert "ben/a.png" in error.value.where
+
+
+def test_a_dataset_as_it_is_downloaded_names_what_prepares_it(tmp_path):
+    (tmp_path / "MT_Free").mkdir()
+    with pytest.raises(ConfigError, match="no train images") as raised:
+        Folder(str(tmp_path), "train", 2, prepare="python prepare.py RAW PREPARED")
+    assert "make this layout: python prepare.py RAW PREPARED" in raised.value.fix

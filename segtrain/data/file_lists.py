@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from segtrain.data.image_files import IMAGE_SUFFIXES, LOSSY_SUFFIXES
+from segtrain.data.image_files import IMAGE_SUFFIXES, LOSSY_SUFFIXES, OTHER_SUFFIXES
 from segtrain.data.mask_places import MaskPlaces, files_by_name, filled
 from segtrain.errors import ConfigError, DataError
 from segtrain.tables import counted
@@ -101,6 +101,7 @@ def list_files(
     _check_masks(found, where)
     _check_extra(found, where, candidates, stem_suffix, splits)
     _check_places(found, root)
+    _check_formats(found, folders)
     if not found.names and not found.findings:
         found.findings.append(
             Finding("error", f"the {split} split is empty", [str(folders[0])], "add images, or correct dataset.root")
@@ -302,6 +303,16 @@ def _check_places(found: FileLists, root: Path) -> None:
     ):
         if files:
             found.findings.append(Finding(level, f"{counted(len(files), noun)} {what}: {_few(files)}", files, fix))
+
+
+def _check_formats(found: FileLists, folders: list[Path]) -> None:
+    """Files that look like images or masks, but are left out."""
+    for folder in folders:
+        others = [str(path) for paths in files_by_name(folder, OTHER_SUFFIXES).values() for path in paths]
+        if others:
+            what = f"{counted(len(others), 'file')} left out for the format: {_few([Path(o).name for o in others])}"
+            formats = ", ".join(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES)
+            found.findings.append(Finding("warning", what, others, f"save as one of {formats} (masks not as JPEG)"))
 
 
 def _few(texts: list[str], count: int = 5) -> str:

@@ -40,11 +40,13 @@ class Folder:
         threshold: binary, channels, files: values above it are the class; None: masks hold two values only.
         channels: of the images; 3 makes colour of grey, 1 grey of colour.
         image_range: the values that become black and white; None: 0 to 255, and 0 to 65535 for 16 bits.
-        exif: apply turns image and mask as their own EXIF orientation says; ignore takes the pixels as stored.
+        exif: apply turns image and mask as their own EXIF orientation says; ignore takes the pixels as stored (but
+            those of TIFF files, which are always turned).
         annotators: folders that stand in for `masks` (or names for {annotator}): an image has a mask of each. Its
             mask is what most of them chose, and `labels=annotators` trains on their mean.
         on_error: what to do with a file that cannot be read: raise stops; skip leaves the image out, and stops
             when these are more than one in a hundred.
+        prepare: command that brings the dataset, as it is downloaded, into this layout; told where that is not there.
         strict: raise what is wrong with the names; False: leave it in `findings`, as `segtrain check` asks.
 
     Raises ConfigError when the layout is not there, DataError when a split is empty or files have no partner.
@@ -79,6 +81,7 @@ class Folder:
         exif: Literal["apply", "ignore"] = "apply",
         annotators: Several | None = None,
         on_error: Literal["raise", "skip"] = "raise",
+        prepare: str | None = None,
         strict: bool = True,
     ):
         self.root, self.split = Path(root).expanduser(), split
@@ -96,21 +99,27 @@ class Folder:
             raise ConfigError("annotators are for one label a pixel", "dataset.annotators", "leave it null")
         if fold >= folds:
             raise ConfigError(f"fold={fold} of folds={folds}", "dataset.fold", "count the folds from 0")
-        files = list_files(
-            self.root,
-            split,
-            splits,
-            images,
-            masks,
-            self.class_names if mask_format == "files" else annotators,
-            "class" if mask_format == "files" else "annotator",
-            stem_suffix,
-            split_file,
-            (split_names or {}).get(split),
-            val_ratio,
-            folds,
-            fold,
-        )
+        try:
+            files = list_files(
+                self.root,
+                split,
+                splits,
+                images,
+                masks,
+                self.class_names if mask_format == "files" else annotators,
+                "class" if mask_format == "files" else "annotator",
+                stem_suffix,
+                split_file,
+                (split_names or {}).get(split),
+                val_ratio,
+                folds,
+                fold,
+            )
+        except ConfigError as error:
+            if prepare is None:
+                raise
+            fix = f"of the dataset as it is downloaded make this layout: {prepare}; otherwise {error.fix}"
+            raise ConfigError(error.what, error.where, fix) from None
         if strict:
             files.raise_errors()
         self.names, self.images, self.masks, self.findings = files.names, files.images, files.masks, files.findings

@@ -10,6 +10,7 @@ from segtrain.errors import DataError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".npy")
 MASK_SUFFIXES = (".png", ".tif", ".tiff", ".bmp", ".npy")
+OTHER_SUFFIXES = (".gif", ".jp2", ".heic", ".heif", ".avif", ".jxl", ".exr", ".dcm", ".nii")  # of images, but not read
 LOSSY_SUFFIXES = (".jpg", ".jpeg", ".webp")
 _ORIENTATION = 0x0112  # EXIF tag
 
