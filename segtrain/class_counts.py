@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from segtrain.class_places import PLACES, find_places
 from segtrain.count_cache import cached_rows
 from segtrain.data.dataset import SegmentationDataset, check_values
 from segtrain.errors import DataError
@@ -32,6 +33,7 @@ class ClassCounts:
         per_image: int64 [num_images, C], pixels of each class in each image.
         background: index of the background class, or None.
         multilabel: whether a pixel may have several classes.
+        places: int64 [num_images, PLACES], pixels of the foreground classes as of find_places; None: not asked for.
     """
 
     class_names: list[str]
@@ -45,6 +47,7 @@ class ClassCounts:
     per_image: np.ndarray
     background: int | None = None
     multilabel: bool = False
+    places: np.ndarray | None = None
 
     @property
     def share(self) -> np.ndarray:
@@ -71,6 +74,7 @@ def count_classes(
     cache: Path | None = None,
     threads: int | None = None,
     progress: bool = False,
+    places: bool = False,
 ) -> ClassCounts:
     """Count the masks of a dataset.
 
@@ -79,12 +83,17 @@ def count_classes(
         cache: folder where the counts of each mask are kept under the dataset's `mask_key`. None: no cache.
         threads: None uses every core this process may run on.
         progress: show a progress bar.
+        places: keep some pixels of each foreground class of each image, for crops that are centred on them.
 
     Raises DataError that names the file for a mask that cannot be read or has values outside the classes.
     """
+
+    def count(indices) -> np.ndarray:
+        return _count(dataset, indices, threads, progress, places)
+
     if cache is None or not hasattr(dataset, "mask_key"):
-        return summed(_count(dataset, range(len(dataset.names)), threads, progress), dataset)
-    return summed(cached_rows(dataset, cache, lambda missing: _count(dataset, missing, threads, progress)), dataset)
+        return summed(count(range(len(dataset.names))), dataset)
+    return summed(cached_rows(dataset, cache, count, _columns(dataset, places)), dataset)
 
 
 def default_cache() -> Path:
@@ -93,14 +102,18 @@ def default_cache() -> Path:
     return Path(os.environ.get("SEGTRAIN_CACHE") or home / "segtrain")
 
 
-def _count(dataset, indices, threads: int | None, progress: bool) -> np.ndarray:
-    """int64 [images, 2C + 1]: pixels of each class, valid pixels of each class's channel, all pixels."""
+def _columns(dataset, places: bool) -> int:
+    return places * PLACES + 2 * dataset.num_classes + 1
+
+
+def _count(dataset, indices, threads: int | None, progress: bool, places: bool) -> np.ndarray:
+    """int64 [images, columns]: places, pixels of each class, valid pixels of each class's channel, all pixels."""
     threads = threads or len(os.sched_getaffinity(0))
     chunks = [indices[i : i + 16] for i in range(0, len(indices), 16)]  # a task a mask costs a tenth of its decoding
-    table = np.zeros((len(indices), 2 * dataset.num_classes + 1), dtype=np.int64)
+    table = np.zeros((len(indices), _columns(dataset, places)), dtype=np.int64)
     errors: dict[int, DataError] = {}  # by row: one an image
     with ThreadPoolExecutor(threads) as pool, _bar(len(indices), progress) as bar:
-        counted = pool.map(lambda chunk: _count_chunk(dataset, chunk), chunks)
+        counted = pool.map(lambda chunk: _count_chunk(dataset, chunk, places), chunks)
         unfit = _pair_errors(dataset, indices)  # while the threads decode
         for row, result in enumerate(result for chunk in counted for result in chunk):
             if isinstance(result, DataError):
@@ -132,11 +145,13 @@ def _pair_errors(dataset, indices) -> dict[int, DataError]:
     return errors
 
 
-def _count_chunk(dataset, indices) -> list:
+def _count_chunk(dataset, indices, places: bool) -> list:
     """A row of the table, or a DataError, for each image."""
-    results = [_row_or_error(dataset, index) for index in indices]
+    if places:
+        return [_tried(_row_with_places, dataset, index) for index in indices]
     if dataset.multilabel:
-        return results
+        return [_tried(_count_labels, dataset, index) for index in indices]
+    results = [_tried(_histogram, dataset, index) for index in indices]
     # Rows from histograms all at once: one by one they would cost a tenth of the decoding.
     good = [place for place, result in enumerate(results) if not isinstance(result, DataError)]
     for place, row in zip(good, _rows(dataset, [indices[p] for p in good], [results[p] for p in good]), strict=True):
@@ -163,10 +178,21 @@ def _rows(dataset, indices: list[int], histograms: list[np.ndarray]) -> list:
     return rows
 
 
-def _row_or_error(dataset, index: int):
-    """Several labels: a row of the table; one label a pixel: the mask's histogram [256]."""
+def _row_with_places(dataset, index: int):
+    mask = dataset.mask(index)
+    if dataset.multilabel:
+        row = _count_labels(dataset, index, mask)
+    else:
+        row = _rows(dataset, [index], [np.bincount(mask.ravel(), minlength=256)])[0]
+    if isinstance(row, DataError):
+        return row
+    present = [c for c in np.flatnonzero(row[: dataset.num_classes]).tolist() if c != dataset.background]
+    return np.concatenate([find_places(mask, present), row])
+
+
+def _tried(count, dataset, index: int):
     try:
-        return _count_labels(dataset, index) if dataset.multilabel else _histogram(dataset, index)
+        return count(dataset, index)
     except DataError as error:
         return error
 
@@ -182,8 +208,8 @@ def _histogram(dataset, index: int) -> np.ndarray:
     return histogram(index) if histogram else np.bincount(dataset.mask(index).ravel(), minlength=256)
 
 
-def _count_labels(dataset, index: int) -> np.ndarray:
-    mask, ignore = dataset.mask(index), dataset.ignore_index
+def _count_labels(dataset, index: int, mask: np.ndarray | None = None) -> np.ndarray:
+    mask, ignore = dataset.mask(index) if mask is None else mask, dataset.ignore_index
     check_values(np.bincount(mask.ravel(), minlength=256), dataset, index)
     pixels = ((mask == 1) & (mask != ignore)).sum(axis=(0, 1))
     valid = (mask != ignore).sum(axis=(0, 1))
@@ -191,9 +217,10 @@ def _count_labels(dataset, index: int) -> np.ndarray:
 
 
 def summed(table: np.ndarray, dataset) -> ClassCounts:
-    """Counts from a row an image: pixels of each class, valid pixels of each class's channel, all pixels."""
+    """Counts from a row an image: places where asked for, pixels of each class, valid pixels of each class's channel,
+    all pixels."""
     classes = dataset.num_classes
-    pixels, valid = table[:, :classes], table[:, classes:-1]
+    places, pixels, valid, _ = np.split(table, [-2 * classes - 1, -classes - 1, -1], axis=1)
     present = pixels > 0
     foreground = np.arange(classes) != (-1 if dataset.background is None else dataset.background)
     return ClassCounts(
@@ -208,4 +235,5 @@ def summed(table: np.ndarray, dataset) -> ClassCounts:
         per_image=pixels,
         background=dataset.background,
         multilabel=dataset.multilabel,
+        places=places if places.size else None,
     )

@@ -17,16 +17,15 @@ log = logging.getLogger("segtrain")
 _SETTLED = 2 * 10**9  # nanoseconds: a file written a moment ago may be written again within one tick of its clock
 
 
-def cached_rows(dataset, cache: Path, count) -> np.ndarray:
-    """int64 [images, 2C + 1], from the folder `cache` where they are known, from `count(indices)` where not.
+def cached_rows(dataset, cache: Path, count, columns: int) -> np.ndarray:
+    """int64 [images, columns], from the folder `cache` where they are known, from `count(indices)` where not.
 
     A cache that is damaged or cannot be written only costs time.
     """
     from filelock import FileLock, Timeout
 
-    columns = 2 * dataset.num_classes + 1
     how = dataset.mask_rule() if hasattr(dataset, "mask_rule") else ""
-    rule = f"{dataset.num_classes} {dataset.ignore_index} {dataset.multilabel} {dataset.names[0]} {how}"
+    rule = f"{columns} {dataset.num_classes} {dataset.ignore_index} {dataset.multilabel} {dataset.names[0]} {how}"
     whole, state = _whole(dataset, cache, rule)
     rows = _read(whole, columns).get(state) if state else None
     if rows is not None and len(rows) == len(dataset.names):

@@ -306,7 +306,12 @@ def test_a_teacher_of_other_classes_is_refused_before_training(segtrain, folder_
 def test_annotators_and_centred_crops(annotated_folder):
     dataset = Folder(str(annotated_folder), "train", num_classes=3, annotators=["masks", "ben"])
     batches = Loader(batch_size=6, workers=0).train(
-        dataset, Augment(size=[5, 5]), ForegroundCrops(share=1.0), count_classes(dataset), seed=0, annotated=True
+        dataset,
+        Augment(size=[5, 5]),
+        ForegroundCrops(share=1.0),
+        count_classes(dataset, places=True),
+        seed=0,
+        annotated=True,
     )
     for epoch in range(5):
         _, target, _ = next(iter(batches.epoch(epoch)))

@@ -3,6 +3,7 @@
 import hashlib
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from segtrain.class_counts import ClassCounts, count_classes
+from segtrain.class_places import PLACES, find_places
 from segtrain.data.augment import Augment
 from segtrain.data.folder import Folder
 from segtrain.data.loader import EpochOrder, Loader, _as_it_is, _TrainSamples
@@ -42,7 +44,9 @@ def counts_of(per_image, background=0):
 # 100 images: all have background, 50 have class 1, 4 have class 2 (and class 1)
 TABLE = np.zeros((100, 3), int)
 TABLE[:, 0], TABLE[:50, 1], TABLE[:4, 2] = 100, 10, 1
-COUNTS = counts_of(TABLE)
+# the places of class c are pixels 10 c to 10 c + 3
+CODES = [[256 * (10 * c + k) + c for c in (1, 2) if row[c] for k in range(4)] for row in TABLE]
+COUNTS = replace(counts_of(TABLE), places=np.array([codes + [-1] * (PLACES - len(codes)) for codes in CODES]))
 
 
 def test_uniform_is_every_image_once_in_another_order_each_epoch():
@@ -89,29 +93,76 @@ def test_the_summary_says_what_changes():
     assert Uniform().summary(COUNTS) == ""
 
 
-def test_foreground_crops_choose_a_class_of_the_image():
+def test_foreground_crops_choose_a_pixel_of_a_class_of_the_image():
     chosen = [ForegroundCrops(share=0.5)(COUNTS, 0, e) for e in range(200)]
     centres, indices = (np.concatenate([getattr(e, n) for e in chosen]) for n in ("centres", "indices"))
     assert (centres[indices >= 50] == -1).all()  # no foreground there
     assert 0.45 < (centres[indices < 50] >= 0).mean() < 0.55
-    assert set(centres[(indices >= 4) & (indices < 50)].tolist()) == {-1, 1}
+    assert set(centres[(indices >= 4) & (indices < 50)].tolist()) == {-1, 10, 11, 12, 13}
     rare = centres[(indices < 4) & (centres >= 0)]
-    assert 0.35 < (rare == 2).mean() < 0.65  # one of its two classes, at random
+    assert 0.35 < (rare >= 20).mean() < 0.65  # one of its two classes, at random
+    assert set(rare.tolist()) == {10, 11, 12, 13, 20, 21, 22, 23}
+    with pytest.raises(ValueError, match="places=True"):
+        ForegroundCrops()(counts_of(TABLE), 0, 0)
 
 
-def test_a_centred_crop_shows_the_class_in_its_middle():
+def test_places_are_spread_over_the_pixels_of_each_class():
+    mask = np.zeros((60, 80), np.uint8)
+    mask[10:50, 5:70], mask[3, 7] = 1, 2
+    found = find_places(mask, [1, 2])
+    pixels, classes = found[found >= 0] // 256, found[found >= 0] % 256
+    assert np.array_equal(mask.ravel()[pixels], classes)
+    assert np.bincount(classes).tolist() == [0, PLACES // 2, 1]
+    assert len(set(pixels)) == len(pixels)
+    rows = pixels[classes == 1] // 80
+    assert np.bincount(rows, minlength=60)[10:50].min() >= 1, "every row of the large object has some"
+
+
+@pytest.mark.parametrize("kind", ["index", "channels"])
+def test_places_come_from_the_count_and_its_cache(kind, tmp_path):
+    masks = {f"{i}": np.zeros((20, 30) if kind == "index" else (20, 30, 3), np.uint8) for i in range(3)}
+    for i, mask in enumerate(masks.values()):
+        mask[i + 2, 3:9] = 1
+    root = tmp_path / "data"
+    for name, mask in masks.items():
+        save_pair(root, name, mask)
+    data = Folder(str(root), "train", 3, mask_format=kind, threshold=None if kind == "index" else 0, background=None)
+    plain, cache = count_classes(data), tmp_path / "cache"
+    for _ in range(2):
+        counts = count_classes(data, cache=cache, places=True)
+        assert np.array_equal(counts.per_image, plain.per_image)
+        assert counts.num_empty == plain.num_empty
+        for codes, mask in zip(counts.places, masks.values(), strict=True):
+            for code in codes[codes >= 0].tolist():
+                row, column = divmod(code // 256, 30)
+                assert mask[row, column] == code % 256 if kind == "index" else mask[row, column, code % 256]
+        for label in np.flatnonzero(counts.pixels):
+            assert (counts.places % 256 == label).any()
+    assert count_classes(data, cache=cache).places is None
+
+
+def test_a_centred_crop_shows_the_pixel_in_its_middle():
     mask = np.zeros((100, 120), np.uint8)
-    mask[97, 118], mask[2, 3] = 2, 1
+    mask[97, 118], mask[2, 3], mask[50, 60] = 2, 1, 3
     image = np.repeat(mask[..., None], 3, axis=2)
     augment = Augment(size=[20, 30])
     for seed in range(20):
-        _, crop = augment(image, mask, (seed,), centre=2)
+        _, crop = augment(image, mask, (seed,), centre=97 * 120 + 118)
         assert crop.shape == (20, 30)
         assert np.argwhere(crop == 2).tolist() == [[17, 28]]  # as near to the middle as the border allows
-        assert np.argwhere(augment(image, mask, (seed,), centre=1)[1] == 1).tolist() == [[2, 3]]
-    middle = np.zeros_like(mask)
-    middle[50, 60] = 1
-    assert augment(image, middle, (0,), centre=1)[1][10, 15] == 1
+        assert np.argwhere(augment(image, mask, (seed,), centre=2 * 120 + 3)[1] == 1).tolist() == [[2, 3]]
+    assert augment(image, mask, (0,), centre=50 * 120 + 60)[1][10, 15] == 3
+
+
+def test_a_crop_is_centred_after_zoom_and_rotation():
+    mask = np.zeros((100, 120), np.uint8)
+    mask[28:33, 38:43] = 1
+    image = np.repeat(mask[..., None], 3, axis=2)
+    for seed in range(30):
+        _, crop = Augment(size=[20, 20], scale=0.5, rotate=30)(image, mask, (seed,), centre=30 * 120 + 40)
+        row, column = np.argwhere(crop == 1).mean(axis=0)
+        assert abs(row - 10) <= 2
+        assert abs(column - 10) <= 2
 
 
 def test_uniform_crops_go_everywhere():
@@ -122,6 +173,12 @@ def test_uniform_crops_go_everywhere():
 
 SAMPLES, EPOCHS = 1000, 5
 COUNTS_1000 = counts_of(np.ones((SAMPLES, 2), int))
+
+
+def save_pair(root, name, mask):
+    for folder, values in (("images", np.zeros((*mask.shape[:2], 3), np.uint8)), ("masks", mask)):
+        (root / "train" / folder).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(values).save(root / "train" / folder / f"{name}.png")
 
 
 class Numbered:

@@ -31,8 +31,9 @@ def train(cfg: DictConfig, run: RunFolder, resume: bool = False) -> float | None
     model = build(cfg, "model").to(trainer.device)
     optimizer, inference = build(cfg, "optimizer", model=model), build_inference(cfg, val_set)
     labels = build_labels(cfg, train_set)
+    loader, augment, sampling = (build(cfg, part) for part in ("loader", "augment", "sampling"))
 
-    counts = count_classes(train_set, cache=default_cache(), progress=True)
+    counts = count_classes(train_set, cache=default_cache(), progress=True, places=sampling.centred > 0)
     val_counts = count_classes(val_set, cache=default_cache(), progress=True)
     check_counts(counts)
     cfg.class_weights = class_weights(cfg, counts)
@@ -40,8 +41,6 @@ def train(cfg: DictConfig, run: RunFolder, resume: bool = False) -> float | None
     loss = build_loss(cfg, train_set, labels)
     give_advice(cfg, loss, counts)
 
-    loader = build(cfg, "loader")
-    augment, sampling = build(cfg, "augment"), build(cfg, "sampling")
     if summary := sampling.summary(counts):
         log.info(summary)
     train_batches = loader.train(train_set, augment, sampling, counts, cfg.seed, annotated=labels.annotated)

@@ -61,15 +61,16 @@ class Augment:
             after += [A.ColorJitter((1, 1), (1, 1), *change, p=0.8)]
         after += [A.GaussNoise(std_range=(0, noise), p=0.3)] if noise else []
         after += [A.GaussianBlur(p=blur)] if blur else []
-        self._before, self._after = (A.Compose(steps) if steps else None for steps in (before, after))
+        points = A.KeypointParams("xy", remove_invisible=False)
+        self._before = A.Compose(before, keypoint_params=points) if before else None
+        self._after = A.Compose(after) if after else None
 
     def __call__(
-        self, image: np.ndarray, mask: np.ndarray, seed: tuple[int, ...], centre: int = -1, annotated: bool = False
+        self, image: np.ndarray, mask: np.ndarray, seed: tuple[int, ...], centre: int = -1
     ) -> tuple[np.ndarray, np.ndarray]:
         """uint8 [H, W, channels] and mask [H, W] or [H, W, C], the same draws for the same seed in any process.
 
-        With `centre` the crop is centred on a random pixel of that class, where it has one, or as near as it fits.
-        `annotated` says that the channels of the mask are annotators, not classes.
+        The crop is centred on pixel `centre` (row · width + column), or as near as it fits; -1: it is anywhere.
 
         Raises ConfigError for a change of colours of an image that has none.
         """
@@ -80,14 +81,21 @@ class Augment:
                 "set augment.saturation=0 augment.hue=0",
             )
         rng = np.random.default_rng(seed)
-        image, mask = _applied(self._before, image, mask, rng)
+        middle = divmod(centre, image.shape[1])
+        if self._before is not None:
+            moved = _applied(self._before, rng, image=image, mask=mask, keypoints=[middle[::-1]])
+            image, mask, middle = moved["image"], moved["mask"], moved["keypoints"][0][::-1]
         if self.size is not None:
             image, mask = self._padded(image, mask, rng)
-            top, left = self._corner(mask, centre, annotated, rng)
+            top, left = self._corner(mask.shape, middle if centre >= 0 else None, rng)
             window = slice(top, top + self.size[0]), slice(left, left + self.size[1])
             image, mask = image[window], mask[window]
         image, mask = self._flipped(image, mask, rng)
-        return _applied(self._after, self._relit(image, rng), mask, rng)
+        image = self._relit(image, rng)
+        if self._after is None:
+            return image, mask
+        done = _applied(self._after, rng, image=image, mask=mask)
+        return done["image"], done["mask"]
 
     def _padded(self, image: np.ndarray, mask: np.ndarray, rng: np.random.Generator):
         """At least as large as the crop, with the image anywhere in it."""
@@ -99,20 +107,12 @@ class Augment:
         image = np.pad(image, [*around, (0, 0)])
         return image, np.pad(mask, around + [(0, 0)] * (mask.ndim - 2), constant_values=self.ignore_index)
 
-    def _corner(self, mask: np.ndarray, centre: int, annotated: bool, rng: np.random.Generator) -> tuple[int, int]:
+    def _corner(self, shape: tuple[int, ...], middle, rng: np.random.Generator) -> list[int]:
         """Top and left of the crop."""
-        room = mask.shape[0] - self.size[0], mask.shape[1] - self.size[1]
-        if centre >= 0:
-            if annotated:
-                there = (mask == centre).any(axis=2)
-            else:
-                there = mask == centre if mask.ndim == 2 else mask[..., centre] == 1
-            places = np.flatnonzero(there)
-            if len(places):
-                pixel = np.unravel_index(places[rng.integers(len(places))], mask.shape[:2])
-                top, left = np.clip(np.array(pixel) - np.array(self.size) // 2, 0, room)
-                return int(top), int(left)
-        return int(rng.integers(room[0] + 1)), int(rng.integers(room[1] + 1))
+        room = [shape[axis] - self.size[axis] for axis in (0, 1)]
+        if middle is None:
+            return [int(rng.integers(most + 1)) for most in room]
+        return [min(max(int(middle[axis]) - self.size[axis] // 2, 0), room[axis]) for axis in (0, 1)]
 
     def _flipped(self, image: np.ndarray, mask: np.ndarray, rng: np.random.Generator):
         """In memory of their own, whether flipped or not."""
@@ -141,10 +141,7 @@ def _flip(array: np.ndarray, horizontal: bool, vertical: bool) -> np.ndarray:
     return cv2.flip(array, -1 if horizontal and vertical else int(horizontal)).reshape(array.shape)
 
 
-def _applied(pipeline, image: np.ndarray, mask: np.ndarray, rng: np.random.Generator):
-    if pipeline is None:
-        return image, mask
+def _applied(pipeline, rng: np.random.Generator, **what) -> dict:
     # One stream for all steps: set_random_seed gives each step the same numbers, so that two flips always go together.
     pipeline.set_random_state(rng, random.Random(int(rng.integers(2**63))))
-    result = pipeline(image=np.ascontiguousarray(image), mask=np.ascontiguousarray(mask))
-    return result["image"], result["mask"]
+    return pipeline(**what)

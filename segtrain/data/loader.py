@@ -1,6 +1,6 @@
 """From datasets to batches on the way to the device.
 
-A training sample is named by (epoch, index, how often the image came before, class to centre on), so order and
+A training sample is named by (epoch, index, how often the image came before, pixel to centre on), so order and
 augmentation do not depend on the number of workers and a run can go on in the middle of an epoch. Images stay uint8; the model normalises on the device.
 """
 
@@ -49,7 +49,7 @@ class Loader:
         """
         if augment.size is None:
             _check_equal_sizes(dataset)
-            if getattr(sampling, "centred", 0):
+            if sampling.centred:
                 raise ConfigError(
                     "crops cannot be centred on foreground when whole images are taken",
                     f"sampling ({type(sampling).__name__}), augment.size=null",
@@ -79,7 +79,7 @@ class Loader:
 
 
 class EpochOrder:
-    """Batch sampler: lists of (epoch, index, repeat, class to centre on), in the order `sampling` gives.
+    """Batch sampler: lists of (epoch, index, repeat, pixel to centre on), in the order `sampling` gives.
 
     A last batch of one image joins the batch before it: batch norm cannot learn from one.
     """
@@ -222,7 +222,6 @@ class InMemory(View):
 class _TrainSamples:
     def __init__(self, dataset: SegmentationDataset, augment, seed: int):
         self._dataset, self._augment, self._seed = dataset, augment, seed
-        self._annotated = hasattr(dataset, "mask_channels")
 
     def __getitems__(self, keys: list[tuple[int, int, int, int]]):
         return _batched((self._sample(key) for key in keys), len(keys))
@@ -236,9 +235,7 @@ class _TrainSamples:
             try:
                 image, mask = _read(self._dataset, place)
                 seed = (self._seed, epoch, index, *([repeat] if repeat else []))
-                image, mask = self._augment(
-                    image, mask, seed=seed, centre=centre if shift == 0 else -1, annotated=self._annotated
-                )
+                image, mask = self._augment(image, mask, seed=seed, centre=centre if shift == 0 else -1)
                 return (image, mask, place), errors
             except SegtrainError as error:
                 errors.append(error)

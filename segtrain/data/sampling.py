@@ -6,6 +6,7 @@ import numpy as np
 
 from segtrain.arguments import Fraction, NonNegative, checked
 from segtrain.class_counts import ClassCounts
+from segtrain.class_places import draw_places
 
 
 @dataclass(frozen=True)
@@ -14,7 +15,7 @@ class Epoch:
 
     Attributes:
         indices: int [n], of the images, in order; an image may come more than once.
-        centres: int [n], the class whose pixel a crop is centred on; -1: the crop is anywhere.
+        centres: int [n], the pixel of the mask that a crop is centred on, row · width + column; -1: it is anywhere.
     """
 
     indices: np.ndarray
@@ -32,7 +33,13 @@ class Epoch:
 
 
 class Uniform:
-    """Every image once an epoch, shuffled; crops anywhere."""
+    """Every image once an epoch, shuffled; crops anywhere.
+
+    Attributes:
+        centred: share of the crops that are centred on a pixel of a class; above 0 the counts must have places.
+    """
+
+    centred = 0.0
 
     def __call__(self, counts: ClassCounts, seed: int, epoch: int) -> Epoch:
         """What epoch `epoch` sees of the images of `counts`."""
@@ -112,10 +119,15 @@ class ForegroundCrops(Uniform):
 
 
 def centres(counts: ClassCounts, order: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
-    """int [n]: for a share of the images a class drawn among their foreground classes; -1 for the others."""
+    """int [n]: for a share of the images a pixel of a class drawn among their foreground classes; -1 for the others."""
     present = counts.per_image[order] > 0
     if counts.background is not None:
         present[:, counts.background] = False
-    draw = np.where(present, rng.random(present.shape), -1.0)
+    classes = np.where(present, rng.random(present.shape), -1.0).argmax(axis=1)
     chosen = (rng.random(len(order)) < share) & present.any(axis=1)
-    return np.where(chosen, draw.argmax(axis=1), -1)
+    found = np.full(len(order), -1)
+    if chosen.any():
+        if counts.places is None:
+            raise ValueError("crops centred on foreground need count_classes(dataset, places=True)")
+        found[chosen] = draw_places(counts.places[order[chosen]], classes[chosen], rng)
+    return found
