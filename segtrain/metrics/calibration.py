@@ -102,10 +102,12 @@ def _count_planes(codes: torch.Tensor, truth: torch.Tensor, classes: torch.Tenso
 
 
 def _count_at_once(codes: torch.Tensor, truth: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
-    """The same, for CUDA."""
-    cells = codes.int().add_((truth == classes[:, None]).int(), alpha=_CODES)
-    counts = _counts(cells.flatten(0, 1), 2 * _CODES).view(*codes.shape[:2], 2, _CODES)
-    return _levels(counts).transpose(2, 3)
+    """The same, for CUDA, with one histogram of all planes of an image."""
+    found = []
+    for i in range(len(codes)):
+        cells = codes[i].int().add_((truth[i] == classes[:, None]).int(), alpha=_CODES)
+        found.append(_levels(_counts(cells, 2 * _CODES).view(-1, 2, _CODES)))
+    return torch.stack(found).transpose(2, 3)
 
 
 def _counts(cells: torch.Tensor, bins: int) -> torch.Tensor:
