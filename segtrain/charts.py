@@ -10,23 +10,21 @@ _LEAST = 100  # pixels that a point of a reliability curve must rest on
 
 def precision_recall(curves, labels: list[int], names: list[str]) -> str:
     """A line a class of Curves, with its average precision."""
-    precision, recall = curves.precision_recall()
+    (precision, recall), area = curves.precision_recall(), curves.average_precision()
     figure, axes = _axes("recall", "precision", "Precision over recall, by threshold")
     for c in labels:
-        named = f"{names[c]} {100 * curves.average_precision()[c]:.1f}"
-        axes.plot(recall[c], precision[c], label=named)
+        axes.plot(recall[c], precision[c], label=f"{names[c]} {100 * area[c]:.1f}")
     _legend(axes, "average precision, %")
     return _svg(figure)
 
 
 def reliability(curves, bins: int, labels: list[int], names: list[str]) -> str:
     """Of the pixels given a probability of a class, the share that are of it; a line a class of Curves."""
-    probability, share, pixels = curves.reliability(bins)
+    (probability, share, pixels), error = curves.reliability(bins), curves.expected_error(bins)
     figure, axes = _axes("probability", "share that is of the class", "Reliability: on the diagonal is right")
     axes.plot([0, 1], [0, 1], color="#bbb", linewidth=1)
     for c in labels:
-        enough = pixels[c] >= _LEAST
-        named = f"{names[c]} {100 * curves.expected_error(bins)[c]:.1f}"
+        enough, named = pixels[c] >= _LEAST, f"{names[c]} {100 * error[c]:.1f}"
         axes.plot(probability[c][enough], share[c][enough], ".-", label=named)
     _legend(axes, "calibration error, %")
     return _svg(figure)

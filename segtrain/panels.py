@@ -8,11 +8,12 @@ from PIL import Image
 GAP = 4
 
 
-def palette(num_classes: int) -> np.ndarray:
-    """uint8 [256, 3]: the PASCAL VOC colours; ignored and unknown values are grey."""
+def class_colours(num_classes: int, background: int | None) -> np.ndarray:
+    """uint8 [256, 3]: the PASCAL VOC colours, black for a background; ignored and unknown values are grey."""
     colours = np.full((256, 3), 128, dtype=np.uint8)
+    first = int(background is None)
     for label in range(num_classes):
-        bits, colour = label, [0, 0, 0]
+        bits, colour = label + first, [0, 0, 0]
         for shift in range(7, -1, -1):
             for channel in range(3):
                 colour[channel] |= ((bits >> channel) & 1) << shift
@@ -21,11 +22,15 @@ def palette(num_classes: int) -> np.ndarray:
     return colours
 
 
+def html_colours(num_classes: int, background: int | None) -> list[str]:
+    """Those of the classes, for pages and charts: #rrggbb."""
+    colours = class_colours(num_classes, background)[:num_classes]
+    return [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in colours]
+
+
 def colour_mask(mask: np.ndarray, num_classes: int, background: int | None) -> np.ndarray:
     """uint8 [H, W, 3] of class indices [H, W]; of labels [C, H, W], the colours of all that are set, added up."""
-    colours = palette(num_classes + 1)
-    if background is None:
-        colours[:num_classes] = palette(num_classes + 1)[1 : num_classes + 1]  # black is for background
+    colours = class_colours(num_classes, background)
     if mask.ndim == 2:
         return colours[mask]
     total = sum((mask[c] == 1)[..., None] * colours[c].astype(np.int64) for c in range(len(mask)))

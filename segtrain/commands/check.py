@@ -80,11 +80,10 @@ def split_table(report: SplitReport) -> str:
 def class_rows(report: SplitReport) -> list[dict]:
     pixels, images, smallest = report.pixels, report.images, report.smallest
     total = sum(s.valid for s in report.readable)
-    colours = panels.palette(report.dataset.num_classes + 1)
+    colours = panels.html_colours(report.dataset.num_classes, report.dataset.background)
     rows = []
     for c, name in enumerate(report.dataset.class_names):
         part = pixels[c] / total if total else 0.0
-        colour = colours[c + (report.dataset.background is None)]
         rows.append(
             {
                 "name": name,
@@ -94,7 +93,7 @@ def class_rows(report: SplitReport) -> list[dict]:
                 "bar": round(max(0.0, 24 + 4 * np.log10(part)), 2) if part > 0 else 0,
                 "images": f"{images[c]}",
                 "smallest": f"{smallest[c]:,} px" if smallest[c] else "",
-                "colour": "#{:02x}{:02x}{:02x}".format(*colour),
+                "colour": colours[c],
             }
         )
     return rows

@@ -22,7 +22,7 @@ def write_evaluation_page(file: Path, title: str, scores, result: dict, dataset,
         draw: (index, label) -> uint8 [H, W, 3], the picture of an image and its errors, of one class or, for None, all.
     """
     intervals = result.get("intervals") or {}
-    colours = panels.palette(dataset.num_classes + 1)[int(dataset.background is None) :]
+    colours = panels.html_colours(dataset.num_classes, dataset.background)
     numbers = result["scores"]
 
     def line(name: str) -> tuple[str, str, str]:
@@ -31,7 +31,7 @@ def write_evaluation_page(file: Path, title: str, scores, result: dict, dataset,
     classes = [
         {
             "name": row["name"],
-            "colour": "#{:02x}{:02x}{:02x}".format(*colours[row["index"]]),
+            "colour": colours[row["index"]],
             "bar": 0 if row["iou"] is None or row["iou"] != row["iou"] else round(12 * row["iou"], 2),
             "interval": interval_text(intervals.get(f"iou/{row['name']}")),
             "support": f"{row['support']:,}",
@@ -86,7 +86,7 @@ def rarest_classes(per_class: list[dict], background: int | None) -> list[int]:
 
 
 def score_charts(scores, numbers: dict[str, float], shown: list[int], names: list[str]) -> dict[str, list[str]]:
-    """Pictures for each of SECTIONS."""
+    """Pictures for each of SECTIONS, of the classes `shown`."""
 
     def values(kinds: list[str]) -> np.ndarray:
         rows = [[numbers[f"{kind}/{names[c]}"] for kind in kinds] for c in shown]
