@@ -1,76 +1,18 @@
 """Looking a dataset over: every file read once, by all cores, and what is wrong with it in words."""
 
 import os
-import threading
-import zlib
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 
 import numpy as np
 
-from segtrain.data.dataset import SegmentationDataset, check_sample, check_values, mask_place, value_counts
+from segtrain.data.dataset import SegmentationDataset, mask_place
 from segtrain.data.file_lists import Finding
+from segtrain.data_samples import Sample, SmallestObjects, SplitReport, check_one
 from segtrain.errors import DataError
 from segtrain.tables import counted
 
 SMALL, LARGE = 16, 8192  # height or width in pixels that is worth a word
 LEVELS = ("error", "warning", "note")
-NEVER = 1 << 62
-_LOCK = threading.Lock()
-
-
-@dataclass(frozen=True)
-class Sample:
-    """What reading one image and its mask told.
-
-    Attributes:
-        index: in its split.
-        errors: what is wrong, in words, with what to do.
-        size: height and width.
-        checksum: of every eighth row; equal images have equal ones.
-        pixels: int64 [C], of each class.
-        valid, ignored: pixels that count in any channel; pixels that do not.
-        levels: the lowest and highest value of the image.
-        turned_apart: whether EXIF turns the image in another way than its mask.
-    """
-
-    index: int
-    errors: list[DataError] = field(default_factory=list)
-    size: tuple[int, int] = (0, 0)
-    checksum: int = 0
-    pixels: np.ndarray | None = None
-    valid: int = 0
-    ignored: int = 0
-    levels: tuple[int, int] = (0, 255)
-    turned_apart: bool = False
-
-
-@dataclass
-class SplitReport:
-    """One split: its samples, and what there is to say of it."""
-
-    name: str
-    dataset: SegmentationDataset
-    samples: list[Sample]
-    findings: list[Finding]
-    smallest: np.ndarray  # int64 [C]: pixels of the smallest object (connected component) of a class; 0: there is none
-
-    @property
-    def readable(self) -> list[Sample]:
-        return [s for s in self.samples if s.pixels is not None]
-
-    @property
-    def pixels(self) -> np.ndarray:
-        """int64 [C]."""
-        return sum((s.pixels for s in self.readable), self._zeros())
-
-    @property
-    def images(self) -> np.ndarray:
-        """int64 [C]: images that hold the class."""
-        return sum(((s.pixels > 0).astype(np.int64) for s in self.readable), self._zeros())
-
-    def _zeros(self) -> np.ndarray:
-        return np.zeros(self.dataset.num_classes, dtype=np.int64)
 
 
 def check_dataset(splits: dict[str, SegmentationDataset], crop: list[int] | None, progress: bool = False):
@@ -105,80 +47,6 @@ def _check_split(name: str, dataset: SegmentationDataset, crop, progress: bool) 
         report = SplitReport(name, dataset, list(bar), list(getattr(dataset, "findings", [])), objects.found())
     report.findings += _errors(report) + _oddities(report, crop)
     return report
-
-
-def check_one(dataset: SegmentationDataset, index: int, objects: "SmallestObjects") -> Sample:
-    """Read image and mask `index`; what is wrong becomes an error of the sample."""
-    errors: list[DataError] = []
-    image = _tried(lambda: dataset.image(index), errors, str(dataset.names[index]))
-    mask = None
-    files = getattr(dataset, "masks", None)
-    if files is None or dataset.multilabel or all(files[index]):  # a missing file is told already
-        mask = _tried(lambda: dataset.mask(index), errors, str(dataset.names[index]))
-    if image is None or mask is None:
-        return Sample(index, errors)
-    if image.shape[:2] != mask.shape[:2] and hasattr(dataset, "check_pair"):
-        _tried(lambda: dataset.check_pair(index), errors, "")
-    if not errors:
-        _tried(lambda: check_sample(image, mask, dataset, index), errors, "")
-    histogram = value_counts(mask)
-    _tried(lambda: check_values(histogram, dataset, index), errors, "")
-    if errors:
-        return Sample(index, errors)
-    if dataset.multilabel:
-        pixels = (mask == 1).sum(axis=(0, 1))
-        valid = int((mask != dataset.ignore_index).any(axis=2).sum())
-    else:
-        pixels = histogram[: dataset.num_classes].copy()
-        pixels[dataset.ignore_index : dataset.ignore_index + 1] = 0
-        valid = int(pixels.sum())
-    objects.add(mask, pixels)
-    return Sample(
-        index,
-        [],
-        image.shape[:2],
-        zlib.crc32(np.ascontiguousarray(image[::8])),
-        pixels,
-        valid,
-        mask.shape[0] * mask.shape[1] - valid,
-        (int(image.min()), int(image.max())),
-        hasattr(dataset, "turned_apart") and dataset.turned_apart(index),
-    )
-
-
-class SmallestObjects:
-    """The size in pixels of the smallest 8-connected component of each class over many masks; not of the background."""
-
-    def __init__(self, num_classes: int, background: int | None):
-        self._least = [0 if c == background else NEVER for c in range(num_classes)]
-
-    def add(self, mask: np.ndarray, pixels: np.ndarray) -> None:
-        """A mask [H, W] of indices, or [H, W, C] of labels, with `pixels` of each class. From any thread."""
-        import cv2
-
-        for label in np.flatnonzero(pixels).tolist():
-            if self._least[label] <= 1:  # it cannot be less
-                continue
-            plane = cv2.inRange(mask, label, label) if mask.ndim == 2 else cv2.inRange(mask[..., label], 1, 1)
-            x, y, width, height = cv2.boundingRect(plane)
-            box = plane[y : y + height, x : x + width]
-            areas = cv2.connectedComponentsWithStats(box, connectivity=8)[2][1:, cv2.CC_STAT_AREA]
-            with _LOCK:
-                self._least[label] = min(self._least[label], int(areas.min()))
-
-    def found(self) -> np.ndarray:
-        """int64 [C]; 0 where there is none."""
-        return np.array([0 if least == NEVER else least for least in self._least], dtype=np.int64)
-
-
-def _tried(read, errors: list[DataError], where: str):
-    try:
-        return read()
-    except DataError as error:
-        errors.append(error)
-    except Exception as error:  # whatever a user's dataset raises is a finding here, not a crash
-        errors.append(DataError(f"{type(error).__name__}: {error}", where, "see the dataset class"))
-    return None
 
 
 def _errors(report: SplitReport) -> list[Finding]:

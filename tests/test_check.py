@@ -10,7 +10,8 @@ from PIL import Image
 
 from segtrain.data.folder import Folder
 from segtrain.data.shapes import Shapes
-from segtrain.data_check import SmallestObjects, check_dataset
+from segtrain.data_check import check_dataset
+from segtrain.data_samples import SmallestObjects
 from segtrain.errors import ConfigError
 
 SIZE = (24, 32)

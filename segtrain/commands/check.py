@@ -11,7 +11,8 @@ from segtrain.class_counts import summed
 from segtrain.commands.weights import recommendation, weights_rows
 from segtrain.config import compose, without_hydra
 from segtrain.config_check import check_config
-from segtrain.data_check import LEVELS, SplitReport, check_dataset
+from segtrain.data_check import LEVELS, check_dataset
+from segtrain.data_samples import SplitReport
 from segtrain.errors import ConfigError
 from segtrain.pages import inline, write_page
 from segtrain.signatures import signature_of
