@@ -68,11 +68,26 @@ def test_several_labels_a_pixel():
 @pytest.mark.parametrize("multilabel", [False, True])
 def test_what_cuda_is_given_counts_the_same(multilabel):
     generator = torch.Generator().manual_seed(0)
-    codes = torch.randint(0, calibration._CODES, (2, 3, 5000), generator=generator).to(torch.int16)
-    truth = torch.randint(0, 2 if multilabel else 3, (2, 3 if multilabel else 1, 5000), generator=generator)
+    codes = torch.randint(0, calibration._CODES, (3, 5000), generator=generator).to(torch.int16)
+    truth = torch.randint(0, 2 if multilabel else 3, (3 if multilabel else 1, 5000), generator=generator)
     classes = torch.ones(1, dtype=torch.int64) if multilabel else torch.arange(3)
-    both = (count(codes, truth, classes) for count in (calibration._count_planes, calibration._count_at_once))
-    assert torch.equal(*both)
+    found = []
+    for count in (calibration._count_planes, calibration._count_at_once):
+        total = torch.zeros(3, LEVELS, 2, dtype=torch.int64)
+        parts = torch.zeros(3, len(calibration.COARSE), 2, dtype=torch.int32)
+        count(codes, truth, classes, total, parts)
+        found.append((total, parts))
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one, other)
+        assert one.sum() == (codes <= calibration._INFINITE).sum()
+
+
+def test_one_class_alone_ignores_what_is_ignored():
+    logits, target = torch.randn(1, 1, 8, 8), torch.zeros(1, 8, 8, dtype=torch.uint8)
+    target[:, :4] = 255
+    scores = filled(logits, target, background=None)
+    assert scores.curves().counts.sum() == 32
+    assert scores.compute()["average_precision/mean"] == 1
 
 
 def test_a_network_that_is_sure_of_everything_has_thresholds_that_can_be_set():
@@ -110,6 +125,15 @@ def test_the_best_threshold_is_the_best():
     assert (dice(best) > dice(0.5)).all()
 
 
+def test_the_best_threshold_of_a_network_that_says_no_to_everything():
+    logits = torch.full((1, 1, 10, 10), -70.0)
+    logits[..., :3] = -60
+    scores = SegmentationScores(1, background=None, multilabel=True)
+    truth = torch.ones(1, 1, 10, 10, dtype=torch.uint8)
+    scores.update(logits > 0, truth, logits=logits)
+    assert predict(logits, True, list(scores.best_thresholds().values())).all()
+
+
 def test_of_equally_good_thresholds_the_middle_and_of_an_absent_class_none():
     counts = np.zeros((2, LEVELS, 2), int)
     counts[0, 100, 0], counts[0, 900, 1], counts[1, 5, 0] = 50, 3, 10
@@ -142,6 +166,30 @@ def test_scores_of_curves_have_intervals_that_narrow_with_images():
         return np.subtract(*found["average_precision/mean"][::-1])
 
     assert width(40) < 0.7 * width(8)
+
+
+@pytest.mark.parametrize(
+    ("negatives", "positives"), [((-9, 0.6), (-6.2, 0.4)), ((-21, 0.7), (-18.5, 0.7)), ((3, 1), (6, 2))]
+)
+def test_the_interval_of_a_rare_class_of_a_confident_network(negatives, positives):
+    rng, images = np.random.default_rng(0), 40
+    odds, truth = rng.normal(*negatives, (images, 1000)), np.zeros((images, 1000), bool)
+    for i in range(images):
+        many = rng.integers(1, 12)
+        truth[i, :many] = True
+        odds[i, :many] = rng.normal(*positives, many) - rng.random()
+    scores = SegmentationScores(1, background=None, multilabel=True, groups=["calibration"])
+    logits = torch.as_tensor(odds, dtype=torch.float32).view(images, 1, 10, 100)
+    target = torch.as_tensor(truth).view(images, 1, 10, 100).to(torch.uint8)
+    scores.update(logits > 0, target, logits=logits)
+    low, high = scores.intervals(300)["average_precision/mean"]
+    rng, drawn = np.random.default_rng(0), []
+    for _ in range(300):
+        draw = rng.integers(images, size=images)
+        order = np.argsort(-odds[draw].ravel())
+        right = truth[draw].ravel()[order]
+        drawn.append((np.cumsum(right) / np.arange(1, len(right) + 1))[right].mean())
+    assert [low, high] == pytest.approx(np.percentile(drawn, [2.5, 97.5]).tolist(), abs=0.006)
 
 
 def test_the_interval_of_average_precision_is_that_of_drawing_the_pixels_again():

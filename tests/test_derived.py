@@ -266,3 +266,28 @@ def test_comparing_runs_of_different_monitors_orders_by_a_score_that_is_better_h
     assert [line.split()[0] for line in lines[-2:]] == ["b", "a"]
     low = segtrain("compare", "a").out
     assert "best first by ece" in low
+
+
+def test_a_class_in_few_images_does_not_move_the_interval_of_the_mean():
+    """A draw without it must not average the other classes alone."""
+    rng, target = np.random.default_rng(0), np.zeros((40, 8, 8), int)
+    target[:, 4:], target[0, :2], target[1:3, :, 7] = 1, 2, 3
+    prediction = np.where(rng.random(target.shape) < 0.9, target, 0)
+    prediction[0, :2] = 0
+    scores = SegmentationScores(4, groups=["fine_grained", "presence"])
+    scores.update(torch.as_tensor(prediction), torch.as_tensor(target))
+    found, exact = scores.intervals(300), scores.compute()
+    for name in ("iou/mean", "iou/foreground", "iou_class/mean", "balanced_accuracy"):
+        low, high = found[name]
+        assert low < exact[name] < high < exact[name] + 0.1, name
+    assert np.isnan(found["iou/class 2"]).all(), "one image tells nothing of others"
+    assert found["iou/class 3"][0] < exact["iou/class 3"] <= found["iou/class 3"][1]
+    empty = SegmentationScores(2, groups=["calibration"]).intervals()
+    assert np.isnan(empty["iou/mean"]).all()
+
+
+def test_names_and_classes_that_cannot_be():
+    with pytest.raises(ValueError, match="1 names for 2 images"):
+        SegmentationScores(2).update(torch.zeros(2, 3, 3), torch.zeros(2, 3, 3), names=["a"])
+    with pytest.raises(ValueError, match="at most 256"):
+        SegmentationScores(300)

@@ -31,7 +31,8 @@ def class_odds(logits: torch.Tensor, ignored: torch.Tensor, multilabel: bool) ->
     top, which = logits.max(dim=1, keepdim=True)
     parts = (logits - top.masked_fill_(ignored[:, None], torch.nan)).exp_().scatter_(1, which, 0)
     others = parts.sum(dim=1, keepdim=True)  # of all but the most probable, which is 1
-    return parts.div_((1 + others) - parts).scatter_(1, which, 1 / others)
+    of_most_probable = (1 / others).masked_fill_(ignored[:, None], torch.nan)  # of a single class there are no others
+    return parts.div_((1 + others) - parts).scatter_(1, which, of_most_probable)
 
 
 def count_confidence(
@@ -58,15 +59,48 @@ def count_confidence(
     return torch.stack(parts, dim=2)
 
 
-def count_probabilities(odds: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """int64 [N, C, LEVELS, 2]: valid pixels that are not and that are of a class, by the odds it was given."""
-    c = odds.shape[1]
+def count_probabilities(odds: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Valid pixels that are not and that are of a class, by the odds it was given.
+
+    Returns int64 [C, LEVELS, 2], of all images, and int32 [N, C, parts, 2], of each image in the parts of COARSE.
+    """
+    n, c = odds.shape[:2]
     # The bits of a positive float32 rise with it, so that the first of them are a level, with no logarithm.
     codes = (odds.view(torch.int32) >> _SHIFT).to(torch.int16).flatten(2).contiguous().bitwise_and_(_CODES - 1)
     classes = torch.ones(1, device=odds.device) if target.ndim == 4 else torch.arange(c, device=odds.device)
     truth = target.flatten(2) if target.ndim == 4 else target.flatten(1)[:, None]
+    total = torch.zeros(c, LEVELS, 2, dtype=torch.int64, device=odds.device)
+    parts = torch.zeros(n, c, len(COARSE), 2, dtype=torch.int32, device=odds.device)
     count = _count_planes if odds.device.type == "cpu" else _count_at_once
-    return count(codes, truth, classes.to(target.dtype))
+    for i in range(n):
+        count(codes[i], truth[i], classes.to(target.dtype), total, parts[i])
+    return total, parts
+
+
+def _count_planes(codes: torch.Tensor, truth: torch.Tensor, classes: torch.Tensor, total, parts) -> None:
+    """Of one image add to `total` and write `parts`; codes [C, P], truth [1 or C, P]."""
+    codes, truth, classes = codes.numpy(), truth.numpy(), classes.numpy()
+
+    def count(places: range) -> None:
+        # One histogram of all planes would not stay in the cache of a CPU.
+        for k in places:
+            there = truth[k % len(truth)] == classes[k % len(classes)]
+            planes = codes[k], codes[k][there]
+            every, right = (_levels(torch.bincount(torch.from_numpy(plane), minlength=_CODES)) for plane in planes)
+            counts = torch.stack([every - right, right], dim=1)
+            total[k] += counts
+            parts[k] = torch.from_numpy(np.add.reduceat(counts.numpy(), COARSE))
+
+    on_all_cores(count, len(codes))
+
+
+def _count_at_once(codes: torch.Tensor, truth: torch.Tensor, classes: torch.Tensor, total, parts) -> None:
+    """The same, for CUDA, with one histogram of all planes."""
+    cells = codes.int().add_((truth == classes[:, None]).int(), alpha=_CODES)
+    counts = _levels(_counts(cells, 2 * _CODES).view(-1, 2, _CODES)).transpose(1, 2)
+    total += counts
+    part_of = torch.from_numpy(np.searchsorted(COARSE, np.arange(LEVELS), side="right") - 1).to(counts.device)
+    parts.index_add_(1, part_of, counts.int())
 
 
 def _levels(counts: torch.Tensor) -> torch.Tensor:
@@ -75,39 +109,6 @@ def _levels(counts: torch.Tensor) -> torch.Tensor:
     levels[..., 0] += counts[..., :_FIRST].sum(dim=-1)
     levels[..., -1] += counts[..., _FIRST + LEVELS : _INFINITE + 1].sum(dim=-1)
     return levels
-
-
-def coarse(counts: torch.Tensor) -> torch.Tensor:
-    """int64 [N, C, L, 2]: counts of count_probabilities added up in the parts of COARSE."""
-    sums = counts.cumsum(dim=2)[:, :, [*(COARSE[1:] - 1), -1]]
-    return sums.diff(dim=2, prepend=torch.zeros_like(sums[:, :, :1]))
-
-
-def _count_planes(codes: torch.Tensor, truth: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
-    """int64 [N, C, LEVELS, 2]: pixels of codes [N, C, P] that are not and that are of the class."""
-    n, c = codes.shape[:2]
-    codes, truth, classes = codes.numpy(), truth.numpy(), classes.numpy()
-    counts = torch.empty(n, c, LEVELS, 2, dtype=torch.int64)
-
-    def count(places: range) -> None:
-        # One histogram of all planes would not stay in the cache of a CPU.
-        for i, k in (divmod(place, c) for place in places):
-            there = truth[i, k % truth.shape[1]] == classes[k % len(classes)]
-            planes = codes[i, k], codes[i, k][there]
-            every, right = (_levels(torch.bincount(torch.from_numpy(plane), minlength=_CODES)) for plane in planes)
-            counts[i, k] = torch.stack([every - right, right], dim=1)
-
-    on_all_cores(count, n * c)
-    return counts
-
-
-def _count_at_once(codes: torch.Tensor, truth: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
-    """The same, for CUDA, with one histogram of all planes of an image."""
-    found = []
-    for i in range(len(codes)):
-        cells = codes[i].int().add_((truth[i] == classes[:, None]).int(), alpha=_CODES)
-        found.append(_levels(_counts(cells, 2 * _CODES).view(-1, 2, _CODES)))
-    return torch.stack(found).transpose(2, 3)
 
 
 def _counts(cells: torch.Tensor, bins: int) -> torch.Tensor:
@@ -148,10 +149,19 @@ class Curves:
         return ratio(tp, tp + fp), ratio(tp, tp + fn)
 
     def average_precision(self) -> np.ndarray:
-        """[C]: the area under precision over recall, as steps; NaN for a class that truth does not have."""
-        precision, recall = self.precision_recall()
-        steps = recall - np.concatenate([recall[:, 1:], np.zeros_like(recall[:, :1])], axis=1)
-        return np.where(np.isnan(recall[:, 0]), np.nan, np.nansum(steps * np.nan_to_num(precision), axis=1))
+        """[C]: the area under precision over recall, as steps; NaN for a class that truth does not have.
+
+        In a part of several levels the pixels of the class are taken to be evenly mixed with the others.
+        """
+        tp, fp, _ = self.at_threshold()
+        within = (
+            0.5 if len(self.starts) < LEVELS else 0.0
+        )  # as much of the last part as the mean of its pixels is behind
+        said_wrong, said_right = (
+            v - within * c for v, c in zip((fp, tp), np.moveaxis(self.counts, -1, 0), strict=True)
+        )
+        precision = np.nan_to_num(ratio(said_right, said_right + said_wrong))
+        return ratio((self.counts[..., 1] * precision).sum(axis=1), tp[:, 0])
 
     def reliability(self, bins: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Mean probability, share of the pixels that are of the class, and pixels, each [C, bins]."""
@@ -182,7 +192,8 @@ class Curves:
         first = best.argmax(axis=1)
         worse = ~best & (np.arange(LEVELS) > first[:, None])
         last = np.where(worse.any(axis=1), worse.argmax(axis=1), LEVELS) - 1
-        middle = np.clip(_probability((first + last) / 2), 1e-15, 1 - 1e-15)  # 0 and 1 are no thresholds
+        # 0 and 1 are no thresholds; the first level has all that is less, too.
+        middle = np.where(last == 0, 1e-300, np.clip(_probability((first + last) / 2), 1e-15, 1 - 1e-15))
         return np.where(tp[:, 0] > 0, middle, np.nan)
 
 
@@ -193,11 +204,10 @@ def _probability(level: np.ndarray) -> np.ndarray:
 
 
 def _coarse_starts() -> np.ndarray:
-    """Levels at even steps of probability in the middle, and of log-odds where it is near 0 and 1."""
-    tails = np.array([4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 20, 24, 30])
-    middle = np.linspace(0.02, 0.98, 49)
-    probabilities = np.concatenate([[0], 1 / (1 + np.exp(tails[::-1])), middle, 1 / (1 + np.exp(-tails))])
-    return np.searchsorted(_probability(np.arange(LEVELS)), probabilities)
+    """Levels at steps of log-odds: of 1/4 up to 12, where most are, of 1/2 to 24, of 1 to 33; and 0."""
+    steps = np.concatenate([np.arange(-33, -24), np.arange(-24, -12, 0.5), np.arange(-12, 12, 0.25)])
+    steps = np.concatenate([steps, -steps[steps < -12][::-1], [12]])
+    return np.unique(np.searchsorted(_probability(np.arange(LEVELS)), [0, *(1 / (1 + np.exp(-np.sort(steps))))]))
 
 
 # Levels of one image, for the interval of a score of all images: parts of the fine ones.

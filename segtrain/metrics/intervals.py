@@ -3,7 +3,14 @@
 import numpy as np
 
 
-def bootstrap(images: int, scores, repeats: int = 1000, seed: int = 0, coverage: float = 0.95) -> dict:
+def bootstrap(
+    images: int,
+    scores,
+    repeats: int = 1000,
+    seed: int = 0,
+    coverage: float = 0.95,
+    needed: np.ndarray | None = None,
+) -> dict[str, tuple[float, float]]:
     """{score: (low, high)}, the percentile interval over `repeats` draws of as many images, with replacement.
 
     Efron & Tibshirani, 1993. Images must be independent; frames of one video are not, and their interval is too narrow.
@@ -11,14 +18,16 @@ def bootstrap(images: int, scores, repeats: int = 1000, seed: int = 0, coverage:
     Args:
         scores: indices of images, which may repeat -> {name: value}.
         coverage: of the interval.
+        needed: bool [images, K], what every draw must have, such as a class, so that all means are over the same
+            classes: of what a draw has none of, it gets one more image.
 
-    A score is (NaN, NaN) when there is one image, and where it is undefined in most draws.
+    A score is (NaN, NaN) when there is one image or none, and where it is undefined in most draws.
     """
     from tqdm import trange
 
     rng, draws = np.random.default_rng(seed), repeats if images > 1 else 0
     bar = trange(draws, desc="intervals", leave=False, disable=None)
-    drawn = [scores(rng.integers(images, size=images)) for _ in bar]
+    drawn = [scores(_draw(images, needed, rng)) for _ in bar]
     tails = [100 * (1 - coverage) / 2, 100 * (1 + coverage) / 2]
     found = {}
     for name in scores(np.arange(images)):
@@ -27,3 +36,11 @@ def bootstrap(images: int, scores, repeats: int = 1000, seed: int = 0, coverage:
         enough = len(values) > repeats / 2
         found[name] = tuple(np.percentile(values, tails).tolist()) if enough else (float("nan"), float("nan"))
     return found
+
+
+def _draw(images: int, needed: np.ndarray | None, rng: np.random.Generator) -> np.ndarray:
+    drawn = rng.integers(images, size=images)
+    if needed is None:
+        return drawn
+    missing = np.flatnonzero(needed.any(axis=0) & ~needed[drawn].any(axis=0))
+    return np.append(drawn, [rng.choice(np.flatnonzero(needed[:, k])) for k in missing]).astype(int)

@@ -12,7 +12,6 @@ from segtrain.metrics.calibration import (
     LEVELS,
     Curves,
     class_odds,
-    coarse,
     count_confidence,
     count_probabilities,
     curve_scores,
@@ -76,6 +75,8 @@ class SegmentationScores:
         self.class_names = list(class_names or [f"class {i}" for i in range(num_classes)])
         if len(self.class_names) != num_classes or len(set(self.class_names)) < num_classes:
             raise ValueError(f"class_names={self.class_names} must be {num_classes} different names")
+        if num_classes > 256 and not multilabel:
+            raise ValueError(f"{num_classes} classes of which a pixel has one: predictions are bytes, for at most 256")
         if background is not None and background >= num_classes:
             raise ValueError(f"background={background} is no class of 0 to {num_classes - 1}")
         self.multilabel, self.groups, self.worst, self.min_area = multilabel, list(groups), list(worst), min_area
@@ -88,10 +89,13 @@ class SegmentationScores:
         self.reset()
 
     def reset(self) -> None:
-        c, empty = self.num_classes, torch.zeros
-        self._rows = {name: [empty(0, *shape, dtype=torch.int64)] for name, shape in self._shapes().items()}
-        self._confusion = empty(c, c, dtype=torch.int64)
-        self._probabilities = empty(c, LEVELS if self.needs_logits else 0, 2, dtype=torch.int64)
+        c = self.num_classes
+        kinds = {"levels": torch.int32}  # large, and of one image
+        self._rows = {
+            name: [torch.zeros(0, *shape, dtype=kinds.get(name, torch.int64))] for name, shape in self._shapes().items()
+        }
+        self._confusion = torch.zeros(c, c, dtype=torch.int64)
+        self._probabilities = torch.zeros(c, LEVELS if self.needs_logits else 0, 2, dtype=torch.int64)
         self.names: list[str] = []
 
     @property
@@ -118,6 +122,8 @@ class SegmentationScores:
         """
         if prediction.shape != target.shape:
             raise ValueError(f"prediction {list(prediction.shape)} and target {list(target.shape)} differ in shape")
+        if names is not None and len(names) != len(prediction):
+            raise ValueError(f"{len(names)} names for {len(prediction)} images")
         if "calibration" in self.groups and logits is None:
             raise ValueError("the group calibration needs the logits: update(prediction, target, logits=logits)")
         rows = self._count(prediction, target)
@@ -170,11 +176,10 @@ class SegmentationScores:
 
     def _count_probabilities(self, prediction, target, logits) -> dict[str, torch.Tensor]:
         odds = class_odds(logits, target == self.ignore_index, self.multilabel)
-        counts = count_probabilities(odds, target)
-        self._probabilities = self._probabilities.to(counts.device) + counts.sum(dim=0)
+        total, levels = count_probabilities(odds, target)
+        self._probabilities = self._probabilities.to(total.device) + total
         if "calibration" not in self.groups:
             return {}
-        levels = coarse(counts)
         return {
             "confidence": count_confidence(odds, prediction, target, self.ignore_index, self.bins),
             "levels": levels,
@@ -261,30 +266,45 @@ class SegmentationScores:
         return found
 
     def intervals(self, repeats: int = 1000, seed: int = 0) -> dict[str, tuple[float, float]]:
-        """95 % bootstrap interval over images of every score.
+        """95 % bootstrap interval over images of every score; NaN for those of a class that one image alone has.
 
-        Those of curves are of the coarser levels kept of each image, moved by what these change of the score itself.
+        Those of curves come from coarser levels, kept of each image: moved by what these change of the score itself.
         """
-        rows = self._joined()
-        table, images = self._table_of(rows), len(self.names)
-        levels = rows["levels"].reshape(images, -1).astype(np.float64) if "levels" in rows else None
+        rows, images = self._joined(), len(self.names)
+        table, levels = self._table_of(rows), rows.get("levels")
+        flat = None if levels is None else levels.reshape(images, levels[0].size if images else 0).astype(np.float32)
 
         def scores(drawn: np.ndarray) -> dict[str, float]:
             found = self.scores(table.of(drawn))
-            if levels is None:
+            if flat is None:
                 return found
-            total = np.bincount(drawn, minlength=images) @ levels
+            total = np.bincount(drawn, minlength=images).astype(np.float32) @ flat
             return found | curve_scores(Curves(total.reshape(self.num_classes, -1, 2), COARSE), table, self.bins)
 
-        exact, every = self.compute(), scores(np.arange(images))
-        moved = {name: exact[name] - every[name] for name in exact if exact[name] == exact[name]}
-        found = bootstrap(images, scores, repeats, seed)
-        return {name: tuple(end + moved.get(name, 0.0) for end in ends) for name, ends in found.items()}
+        if not images:
+            return dict.fromkeys(self.score_names(), (float("nan"), float("nan")))
+        truth = table.counts[..., [0, 2]].any(axis=2)
+        needed = np.concatenate([truth, table.counts.any(axis=2)], axis=1)
+        found, exact, every = (
+            bootstrap(images, scores, repeats, seed, needed=needed),
+            self.compute(),
+            scores(np.arange(images)),
+        )
+        for name, ends in found.items():
+            moved = exact[name] - every[name]
+            if moved:  # by curves alone; NaN where undefined
+                found[name] = tuple(min(max(end + moved, 0.0), 1.0) for end in ends)
+        alone = {c for c, number in zip(self.class_names, truth.sum(axis=0), strict=True) if number == 1}
+        for name in found:
+            if name.partition("/")[2] in alone:
+                found[name] = (float("nan"), float("nan"))
+        return found
 
     def score_names(self) -> list[str]:
         """What `compute` will return, known before any image."""
         rows = {name: np.zeros((0, *shape), np.int64) for name, shape in self._shapes().items()}
-        return list(self._every(self._table_of(rows), Curves(np.zeros((self.num_classes, LEVELS, 2), np.int64))))
+        curves = Curves(np.zeros((self.num_classes, len(COARSE), 2), np.int64), COARSE)
+        return list(self._every(self._table_of(rows), curves))
 
     @staticmethod
     def lower_is_better(name: str) -> bool:
