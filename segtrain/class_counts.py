@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from segtrain.class_places import PLACES, find_places
+from segtrain.cores import cores
 from segtrain.count_cache import cached_rows
 from segtrain.data.dataset import SegmentationDataset, check_values
 from segtrain.errors import DataError
@@ -108,7 +109,7 @@ def _columns(dataset, places: bool) -> int:
 
 def _count(dataset, indices, threads: int | None, progress: bool, places: bool) -> np.ndarray:
     """int64 [images, columns]: places, pixels of each class, valid pixels of each class's channel, all pixels."""
-    threads = threads or len(os.sched_getaffinity(0))
+    threads = threads or cores()
     chunks = [indices[i : i + 16] for i in range(0, len(indices), 16)]  # a task a mask costs a tenth of its decoding
     table = np.zeros((len(indices), _columns(dataset, places)), dtype=np.int64)
     errors: dict[int, DataError] = {}  # by row: one an image

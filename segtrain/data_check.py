@@ -1,10 +1,10 @@
 """Looking a dataset over: every file read once, by all cores, and what is wrong with it in words."""
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from segtrain.cores import cores
 from segtrain.data.dataset import SegmentationDataset, mask_place
 from segtrain.data.file_lists import Finding
 from segtrain.data_samples import Sample, SmallestObjects, SplitReport, check_one
@@ -39,7 +39,7 @@ def _check_split(name: str, dataset: SegmentationDataset, crop, progress: bool) 
     from tqdm import tqdm
 
     count = len(dataset.names)
-    threads = len(os.sched_getaffinity(0))
+    threads = cores()
     objects = SmallestObjects(dataset.num_classes, dataset.background)
     with ThreadPoolExecutor(threads) as pool:
         samples = pool.map(lambda index: check_one(dataset, index, objects), range(count))

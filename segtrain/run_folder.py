@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from segtrain.class_counts import ClassCounts
 from segtrain.config_check import flat
+from segtrain.cores import cores
 from segtrain.errors import ConfigError, DiskError, Preempted, SegtrainError
 
 log = logging.getLogger("segtrain")
@@ -208,7 +209,7 @@ def environment(cfg: DictConfig, counts: ClassCounts, names: list[str]) -> dict:
         | {package: _version(package) for package in PACKAGES},
         "hardware": {
             "machine": platform.machine(),
-            "cores": len(os.sched_getaffinity(0)),
+            "cores": cores(),
             "threads": torch.get_num_threads(),
             "gpu": torch.cuda.get_device_name() if cuda else None,
             "cuda": torch.version.cuda if cuda else None,

@@ -5,7 +5,6 @@ augmentation do not depend on the number of workers and a run can go on in the m
 """
 
 import logging
-import os
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from segtrain.arguments import NonNegativeInt, PositiveInt, checked
 from segtrain.class_counts import MOST_SKIPPED, ClassCounts
+from segtrain.cores import cores
 from segtrain.data.dataset import SegmentationDataset, check_sample, check_values, value_counts
 from segtrain.errors import ConfigError, DataError, SegtrainError
 
@@ -196,7 +196,7 @@ class InMemory(View):
 
         super().__init__(dataset)
         indices = range(len(dataset.names))
-        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        with ThreadPoolExecutor(cores()) as pool:
             samples = pool.map(self._decoded, indices)
             bar = tqdm(samples, desc="reading images into memory", total=len(indices), leave=False, disable=None)
             self._samples = list(bar)
