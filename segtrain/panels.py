@@ -44,7 +44,7 @@ def error_map(
     """uint8 [H, W, 3] of masks [H, W], or labels [C, H, W]: white right, red too much, blue missed, violet mistaken.
 
     Too much is foreground said where truth has background; mistaken is one foreground class for another. Right
-    background is white, right foreground pale grey, ignored pixels grey. With a `label`, that class against all others.
+    background is white, right foreground green, ignored pixels grey. With a `label`, that class against all others.
     """
     if label is not None:
         one = truth[label] if truth.ndim == 3 else np.where(truth == ignore_index, ignore_index, truth == label)
@@ -62,7 +62,7 @@ def error_map(
         right = ~wrong & here & (background is not None)
     picture = np.full((*ignored.shape, 3), 255, dtype=np.uint8)
     for where, colour in (
-        (right, (215, 220, 226)),
+        (right, (158, 206, 154)),
         (more, (214, 69, 65)),
         (less, (44, 98, 200)),
         (mistaken, (142, 68, 173)),

@@ -102,7 +102,7 @@ class Trainer:
             raise ConfigError(
                 f"no score {self.monitor!r}{did_you_mean(self.monitor, names)}",
                 "trainer.monitor",
-                f"use one of {', '.join(names)}",
+                f"use one of {', '.join(names)}; metric=all has more",
             )
 
     def autocast(self):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from segtrain.build import build, build_dataset, build_inference, build_loss, build_scores, load_model
 from segtrain.commands.evaluation_page import write_evaluation_page
-from segtrain.commands.report import class_sections, means_line, score_lines, scores_table, section_table
+from segtrain.commands.report import means_line, more_tables, not_defined, scores_table
 from segtrain.config import load_saved
 from segtrain.config_check import check_config, flat
 from segtrain.logbook import log_to_screen
@@ -57,6 +57,8 @@ def main(words: list[str]) -> int:
 
 def draws(text: str) -> int:
     """How often the bootstrap draws."""
+    if not text.lstrip("-").isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of draws")
     number = int(text)
     if number != 0 and number < 20:
         raise argparse.ArgumentTypeError(f"{number} draws make no interval: give 0, or 20 and more")
@@ -74,11 +76,8 @@ def text(scores, result: dict, split: str) -> str:
     """What is printed: means, a table of the classes for each kind of score, and all others."""
     intervals, per_class = result.get("intervals"), result["per_class"]
     parts = [f"{len(scores.names)} {split} images:  {means_line(result['scores'], intervals)}"]
-    parts.append(scores_table(per_class, intervals=intervals))
-    for section, kinds in class_sections(result["scores"], per_class).items():
-        parts.append(section_table(section, kinds, result["scores"], per_class))
-    parts.append("\n".join(["Other scores (%)", *score_lines(result["scores"], per_class, intervals)]))
-    return "\n\n".join(parts)
+    parts.append("\n".join([scores_table(per_class, intervals=intervals), *not_defined(per_class)]))
+    return "\n\n".join([*parts, *more_tables(result)])
 
 
 def write_files(out: RunFolder, scores, result: dict) -> None:
@@ -94,8 +93,8 @@ def write_files(out: RunFolder, scores, result: dict) -> None:
 
 def thresholds_of(cfg, run: Path) -> list[float] | None:
     """Of a run with several labels a pixel, the thresholds that were best on val; None when the config sets some."""
-    found = RunFolder(run).read_result().get("thresholds")
-    names = [row["name"] for row in RunFolder(run).read_result().get("per_class", [])]
+    result = RunFolder(run).read_result()
+    found, names = result.get("thresholds"), [row["name"] for row in result.get("per_class", [])]
     return [found.get(name, 0.5) for name in names] if found and cfg.inference.threshold is None else None
 
 

@@ -109,12 +109,12 @@ MEANINGS = {
     "presence_recall": "of the images with a class, those in which it is said",
     "presence_precision": "of the images in which a class is said, those that have it",
     "specificity": "of the images without foreground, those left without; the rest are false alarms",
-    "foreground/": "all classes but the background as one",
     "within_foreground": "where foreground was rightly found: is its class right?",
+    "foreground/": "all classes but the background as one",
     "boundary_iou": "IoU of the bands along the borders",
     "boundary_f1": "contours that are where they should be",
-    "errors_": "of the wrong pixels, by distance from the true border",
-    "object_recall": "objects of which half or more is found",
+    "errors_": "of the wrong pixels, by distance from the true border; of thin objects none is far",
+    "object_recall": "objects of which enough is found (object_overlap, by default half)",
     "class_ece": "how far the probability of a class is from how often it is right; 0 is best",
     "ece": "how far confidence is from accuracy; 0 is best",
     "confidence": "mean probability of what is said",
@@ -127,7 +127,8 @@ def meaning(name: str) -> str:
     worst = name.rpartition("/")[2]
     tail = f", the worst {worst[6:]} %" if worst.startswith("worst_") else ", over the worst 10 to 100 %"
     text = next((text for part, text in MEANINGS.items() if part in name), "")
-    return text + (tail if worst.startswith("worst") else "")
+    without = ", without the background" if worst == "foreground" else ""
+    return text + (tail if worst.startswith("worst") else without)
 
 
 def other_scores(scores: dict[str, float], per_class: list[dict]) -> list[str]:
@@ -135,6 +136,7 @@ def other_scores(scores: dict[str, float], per_class: list[dict]) -> list[str]:
     names = {row["name"] for row in per_class}
     shown = ("iou/", "dice/", "precision/", "recall/")
     own = [n for n in scores if not n.startswith(shown) and n not in ("accuracy", "loss")]
+    own = ["dice/foreground"] * ("dice/foreground" in scores) + own
     own = [n for n in own if n.rpartition("/")[2] not in names or n.startswith("foreground/")]
     # without a background the two means are one, but for the order they were added up in
     one = math.isclose(scores.get("iou/foreground", 0), scores.get("iou/mean", 1))
@@ -155,24 +157,41 @@ def interval_text(interval) -> str:
     return f"[{percent(interval[0])}, {percent(interval[1])}]"
 
 
+def more_tables(result: dict) -> list[str]:
+    """Tables of the classes for each of SECTIONS, and all other scores: what a metric preset adds to scores_table."""
+    scores, per_class = result["scores"], result["per_class"]
+    tables = [
+        section_table(section, kinds, scores, per_class) for section, kinds in class_sections(scores, per_class).items()
+    ]
+    return [*tables, "\n".join(["Other scores (%)", *score_lines(scores, per_class, result.get("intervals"))])]
+
+
+def not_defined(per_class: list[dict]) -> list[str]:
+    """A line on classes without a score, when there are any."""
+    names = [row["name"] for row in per_class if row["iou"] is None or row["iou"] != row["iou"]]
+    return (
+        [f"n/a: {', '.join(names)} occurs neither in truth nor in prediction; left out of the means"] if names else []
+    )
+
+
 def final_report(result: dict, counts: ClassCounts, folder: Path) -> str:
     """What a training ends with."""
     best = result["best"]
     shares = dict(zip(counts.class_names, counts.share, strict=True))
     missed = [row["name"] for row in result["per_class"] if row["support"] and not row["recall"]]
-    undefined = [row["name"] for row in result["per_class"] if row["iou"] != row["iou"]]
     means = means_line(result["scores"], result.get("intervals"), best["monitor"])
     lines = [
         f"best epoch {best['epoch'] + 1} by {best['monitor']}:  {means}",
         "",
         scores_table(result["per_class"], shares, result.get("intervals")),
     ]
+    if class_sections(result["scores"], result["per_class"]):  # of the standard scores the page and result.json tell
+        lines += ["", "\n\n".join(more_tables(result)), ""]
     if thresholds := result.get("thresholds"):
         best = ", ".join(f"{name} {value:.3g}" for name, value in thresholds.items())
         lines.append(f"best thresholds on these images: {best}")
-        lines.append(f"`segtrain evaluate {folder} inference.threshold=null` says labels by them")
-    if undefined:
-        lines.append(f"n/a: {', '.join(undefined)} occurs neither in truth nor in prediction; left out of the means")
+        lines.append(f"`segtrain evaluate {folder}` says labels by them")
+    lines += not_defined(result["per_class"])
     if missed:
         lines.append(f"never found: {', '.join(missed)}. {NEVER_FOUND}")
     lines += ["", f"run folder: {folder}"]

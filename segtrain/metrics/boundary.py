@@ -35,24 +35,23 @@ class Boundary:
     def count(self, region: Region) -> dict[str, np.ndarray]:
         """band: tp, fp, fn within the band; contour: said ones that are right, said, true ones found, true;
         distance: wrong pixels (fp and fn) by distance from the border of truth. A row for each class."""
-        said, truth = region.said, region.truth
-        places = max(2, len(region.classes))
-        bands, both = self._bands(region)
-        lines, right, found = self._contours(region, places)
-        wrong = said != truth
-        first, second = (self._errors_within(region, places, distance, wrong) for distance in self.distances)
-        of_said = [bands[0], both, lines[0], right, first[0], second[0], wrong]
-        of_truth = [bands[1], both, lines[1], found, first[1], second[1], wrong]
+        places, wrong = max(2, len(region.classes)), region.said != region.truth
+        (said_band, true_band), both = self._bands(region)
+        (said_line, true_line), right, found = self._contours(region, places)
+        made_up, missed = zip(*(self._errors_within(region, places, d, wrong) for d in self.distances), strict=True)
+        said = {"band": said_band, "both": both, "line": said_line, "right": right, "wrong": wrong}
+        truth = {"band": true_band, "line": true_line, "right": found, "wrong": wrong}
+        said |= {"first": made_up[0], "second": made_up[1]}
+        truth |= {"first": missed[0], "second": missed[1]}
         p, t = (
-            pixels_by_class(labels, flags, len(region.classes)).T
-            for labels, flags in ((said, of_said), (truth, of_truth))
+            pixels_by_class(labels, flags, len(region.classes))
+            for labels, flags in ((region.said, said), (region.truth, truth))
         )
-        band = [p[1], p[0] - p[1], t[0] - t[1]]
-        near, nearer, every = p[4] + t[4], p[5] + t[5], p[6] + t[6]
+        first, second, every = (p[flag] + t[flag] for flag in ("first", "second", "wrong"))
         return {
-            "band": np.stack(band, axis=1),
-            "contour": np.stack([p[3], p[2], t[3], t[2]], axis=1),
-            "distance": np.stack([near, nearer - near, every - nearer], axis=1),
+            "band": np.stack([p["both"], p["band"] - p["both"], t["band"] - p["both"]], axis=1),
+            "contour": np.stack([p["right"], p["line"], t["right"], t["line"]], axis=1),
+            "distance": np.stack([first, second - first, every - second], axis=1),
         }
 
     def scores(self, table: Table) -> dict[str, float]:
@@ -93,8 +92,8 @@ class Boundary:
         )
         return lines, _any(said & _within(truth, reach)), _any(truth & _within(said, reach))
 
-    def _errors_within(self, region: Region, places: int, distance: float, wrong: np.ndarray) -> list[np.ndarray]:
-        """A pixel too much is as far as the nearest true pixel of its class, a missed one as the nearest of another; of
+    def _errors_within(self, region: Region, places: int, distance: float, wrong: np.ndarray):
+        """Wrong pixels of said, and of truth, within a distance of the true border: a pixel too much is as far as the nearest true pixel of its class, a missed one as the nearest of another; of
         ignored pixels nothing is known."""
         truth = _bits(region.truth, places)
         around = _within(truth, distance)

@@ -56,7 +56,7 @@ def per_class(table: Table) -> dict[str, np.ndarray]:
 
 def per_image(table: Table) -> dict[str, np.ndarray]:
     """A column a score, a row an image: accuracy, iou (mean over the image's classes), foreground pixels in truth and
-    prediction, and of each class the truth pixels and iou (NaN where truth does not have it)."""
+    prediction, and of each class the pixels in truth and in prediction, and iou (NaN where truth does not have it)."""
     tp, fp, fn = np.moveaxis(table.counts, 2, 0)
     iou = np.where(_active(table), ratio(tp, tp + fp + fn), np.nan)
     accuracy = ratio(table.valid.sum(axis=1) - (fp + fn).sum(axis=1), table.valid.sum(axis=1))
@@ -67,7 +67,7 @@ def per_image(table: Table) -> dict[str, np.ndarray]:
         "foreground_said": (tp + fp)[:, table.foreground].sum(axis=1),
     }
     for c, name in enumerate(table.class_names):
-        columns |= {f"pixels/{name}": (tp + fn)[:, c], f"iou/{name}": iou[:, c]}
+        columns |= {f"pixels/{name}": (tp + fn)[:, c], f"said/{name}": (tp + fp)[:, c], f"iou/{name}": iou[:, c]}
     return columns
 
 

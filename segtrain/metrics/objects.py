@@ -31,19 +31,18 @@ class Objects:
         """objects: int64 [classes, 3, 2], found and all of them, small, medium and large. Neighbours are 8."""
         import cv2
 
-        number, total = np.zeros(256, np.int64), np.zeros(region.truth.shape, np.int32)
-        for place in range(len(region.classes)):
-            found, objects = cv2.connectedComponents((region.truth == place).view(np.uint8), connectivity=8)
-            total += objects
-            number[place] = found - 1
-        ends = number.cumsum()
-        total += (ends - number).astype(np.int32).take(region.truth)
-        total[region.truth >= len(region.classes)] = 0
-        areas = np.bincount(total.ravel(), minlength=ends[-1] + 1)[1:]
-        hits = np.bincount(total[region.said == region.truth], minlength=ends[-1] + 1)[1:]
-        kind = np.repeat(np.arange(256), number) * 3 + np.searchsorted(self.sizes, areas, side="right")
-        kinds = [np.bincount(k, minlength=256 * 3) for k in (kind[hits >= self.overlap * areas], kind)]
-        return {"objects": np.stack(kinds, axis=1).reshape(256, 3, 2)[: len(region.classes)]}
+        classes = len(region.classes)
+        ids, ends = np.zeros(region.truth.shape, np.int32), [0]  # of objects: of the first class, then of the second, …
+        for place in range(classes):
+            mask = (region.truth == place).view(np.uint8)
+            found, objects = cv2.connectedComponents(mask, connectivity=8)
+            cv2.add(objects, ends[-1], dst=ids, mask=mask)
+            ends.append(ends[-1] + found - 1)
+        areas = np.bincount(ids.ravel(), minlength=ends[-1] + 1)[1:]
+        hits = np.bincount(ids[region.said == region.truth], minlength=ends[-1] + 1)[1:]
+        kind = np.repeat(np.arange(classes), np.diff(ends)) * 3 + np.searchsorted(self.sizes, areas, side="right")
+        kinds = [np.bincount(k, minlength=3 * classes) for k in (kind[hits >= self.overlap * areas], kind)]
+        return {"objects": np.stack(kinds, axis=1).reshape(classes, 3, 2)}
 
     def scores(self, table: Table) -> dict[str, float]:
         """object_recall, and object_recall_small, _medium and _large; each as mean, foreground, class."""

@@ -62,14 +62,14 @@ def regions(
         yield Region(*(np.ascontiguousarray(part[cut]) for part in (said, truth)), np.array([label]), target.shape[1:])
 
 
-def pixels_by_class(labels: np.ndarray, flags: list[np.ndarray], classes: int) -> np.ndarray:
-    """int64 [classes, flags]: the pixels of each label that have a flag; flags are bool [h, w], at most 8."""
+def pixels_by_class(labels: np.ndarray, flags: dict[str, np.ndarray], classes: int) -> dict[str, np.ndarray]:
+    """int64 [classes] for each of at most 8 flags, bool [h, w]: the pixels of a label that have it."""
     code = np.zeros(labels.shape, np.uint8)
-    for place, flag in enumerate(flags):
+    for place, flag in enumerate(flags.values()):
         code |= flag.view(np.uint8) << place
     codes = np.arange(1 << len(flags))
     table = exact_histogram([labels.ravel(), code.ravel()], [classes, len(codes)]).astype(np.int64)
-    return table @ (codes[:, None] >> np.arange(len(flags)) & 1)
+    return {flag: table[:, codes >> place & 1 == 1].sum(axis=1) for place, flag in enumerate(flags)}
 
 
 def count_regions(
