@@ -35,7 +35,8 @@ def predict(logits: torch.Tensor, multilabel: bool, threshold: float | list[floa
 
 def _most_probable(logits: torch.Tensor) -> torch.Tensor:
     """uint8 [N,H,W]: the class of the largest logit, the first of equal ones."""
-    if logits.device.type == "cpu" and logits.stride(3) == 1 and logits.dtype == torch.float32:
+    planes = logits.device.type == "cpu" and logits.stride(3) == 1 and logits.dtype == torch.float32
+    if planes and logits.shape[1] > 12:
         return _most_probable_of_planes(logits.detach().numpy())
     return logits.max(dim=1).indices.to(torch.uint8)
 
