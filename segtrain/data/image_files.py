@@ -85,8 +85,9 @@ def image_size(path: Path, exif: bool = True) -> tuple[int, int]:
 
 def orientation(path: Path) -> int:
     """The EXIF orientation, 1 to 8; 1 is upright, and what files without one are."""
-    if path.suffix.lower() == ".npy":
-        return 1
+    suffix = path.suffix.lower()
+    if suffix == ".npy" or (suffix in (".jpg", ".jpeg") and b"Exif\0" not in path.read_bytes()):
+        return 1  # most files have none, and to look for it takes a tenth of reading the header
     try:
         with open_image(path) as file:
             return file.getexif().get(_ORIENTATION, 1) if "exif" in file.info else 1
