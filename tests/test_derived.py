@@ -214,7 +214,9 @@ def test_evaluate_prints_every_score_with_its_interval(segtrain, tmp_path):
     for name in ("kappa", "iou_image/worst_5", "presence recall", "specificity", "boundary iou", "average precision"):
         assert name in done.out
     rows = (tmp_path / "run/evaluation/val_metric=all/per_image.csv").read_text().splitlines()
-    assert rows[0].startswith("image,accuracy,iou,foreground_pixels,foreground_said,pixels/background,said/background,iou/background")
+    assert rows[0].startswith(
+        "image,accuracy,iou,foreground_pixels,foreground_said,pixels/background,said/background,iou/background"
+    )
     assert len(rows) == 13
     saved = json.loads((tmp_path / "run/evaluation/val_metric=all/scores.json").read_text())
     assert saved["scores"]["iou/mean"] == result["scores"]["iou/mean"]

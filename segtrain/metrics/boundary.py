@@ -93,8 +93,11 @@ class Boundary:
         return lines, _any(said & _within(truth, reach)), _any(truth & _within(said, reach))
 
     def _errors_within(self, region: Region, places: int, distance: float, wrong: np.ndarray):
-        """Wrong pixels of said, and of truth, within a distance of the true border: a pixel too much is as far as the nearest true pixel of its class, a missed one as the nearest of another; of
-        ignored pixels nothing is known."""
+        """Those of said, and those of truth, of the wrong pixels that are within `distance` of the true border.
+
+        A pixel too much is as far as the nearest true pixel of its class, a missed one as the nearest of another; of
+        ignored pixels nothing is known.
+        """
         truth = _bits(region.truth, places)
         around = _within(truth, distance)
         return [wrong & _any(_bits(region.said, places) & around), wrong & _any(~truth & around)]
