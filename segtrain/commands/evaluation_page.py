@@ -9,6 +9,7 @@ from segtrain.commands.report import MEANS, SECTIONS, class_sections, interval_t
 from segtrain.pages import inline, write_page
 from segtrain.tables import percent
 
+CLASS_SCORES = ("iou", "dice", "precision", "recall")
 SHOWN_CLASSES = 8  # the rarest; a page of 150 classes would not be read
 WHOLE_MATRIX = 25  # classes up to which all of what is taken for what is shown
 
@@ -33,11 +34,11 @@ def write_evaluation_page(file: Path, title: str, scores, result: dict, dataset,
             "name": row["name"],
             "colour": colours[row["index"]],
             "bar": 0 if row["iou"] is None or row["iou"] != row["iou"] else round(12 * row["iou"], 2),
-            "interval": interval_text(intervals.get(f"iou/{row['name']}")),
+            "intervals": {key: interval_text(intervals.get(f"{key}/{row['name']}")) for key in CLASS_SCORES},
             "support": f"{row['support']:,}",
             "images": row["images"],
         }
-        | {key: percent(row[key]) for key in ("iou", "dice", "precision", "recall")}
+        | {key: percent(row[key]) for key in CLASS_SCORES}
         for row in sorted(result["per_class"], key=lambda row: row["support"])
     ]
     listed = [name for name in other_scores(numbers, result["per_class"]) if name not in MEANS]
