@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from segtrain.class_places import PLACES, find_places
+from segtrain.class_places import PLACES, VERSION, find_places
 from segtrain.cores import cores
 from segtrain.count_cache import cached_rows
 from segtrain.data.dataset import SegmentationDataset, check_values
@@ -94,7 +94,8 @@ def count_classes(
 
     if cache is None or not hasattr(dataset, "mask_key"):
         return summed(count(range(len(dataset.names))), dataset)
-    return summed(cached_rows(dataset, cache, count, _columns(dataset, places)), dataset)
+    kind = f"places {VERSION} {dataset.background}" if places else ""
+    return summed(cached_rows(dataset, cache, count, _columns(dataset, places), kind), dataset)
 
 
 def default_cache() -> Path:
@@ -104,7 +105,7 @@ def default_cache() -> Path:
 
 
 def _columns(dataset, places: bool) -> int:
-    return places * PLACES + 2 * dataset.num_classes + 1
+    return (PLACES if places else 0) + 2 * dataset.num_classes + 1
 
 
 def _count(dataset, indices, threads: int | None, progress: bool, places: bool) -> np.ndarray:

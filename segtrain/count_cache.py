@@ -17,15 +17,19 @@ log = logging.getLogger("segtrain")
 _SETTLED = 2 * 10**9  # nanoseconds: a file written a moment ago may be written again within one tick of its clock
 
 
-def cached_rows(dataset, cache: Path, count, columns: int) -> np.ndarray:
+def cached_rows(dataset, cache: Path, count, columns: int, kind: str = "") -> np.ndarray:
     """int64 [images, columns], from the folder `cache` where they are known, from `count(indices)` where not.
+
+    Rows of another `kind` are kept apart.
 
     A cache that is damaged or cannot be written only costs time.
     """
     from filelock import FileLock, Timeout
 
     how = dataset.mask_rule() if hasattr(dataset, "mask_rule") else ""
-    rule = f"{columns} {dataset.num_classes} {dataset.ignore_index} {dataset.multilabel} {dataset.names[0]} {how}"
+    rule = (
+        f"{kind} {columns} {dataset.num_classes} {dataset.ignore_index} {dataset.multilabel} {dataset.names[0]} {how}"
+    )
     whole, state = _whole(dataset, cache, rule)
     rows = _read(whole, columns).get(state) if state else None
     if rows is not None and len(rows) == len(dataset.names):

@@ -143,6 +143,8 @@ BROKEN = {
     "leak": (lambda r: shutil.copy(r / f"{T}.png", r / "val/images/val0.png"), "val0.png", "in an earlier split too", {}),
     "leak saved anew": (lambda r: save(r / "val/images/val0.png", mask_of(r / f"{T}.png"), compress_level=1), "val0.png", "earlier split", {}),
     "an image in GIF": (lambda r: save(r / f"{T}x.gif", np.eye(24, 32, dtype=np.uint8)), "train1x.gif", "1 file left out for the format", {}),
+    "nothing but GIF": (lambda r: [replace_all(r, f, ".gif", save) for f in ("images", "masks")], "train/images", "the train split is empty", {}),
+    "masks in GIF": (lambda r: replace_all(r, "masks", ".gif", save), "train0.png", "without a mask", {}),
     "tiny image": (lambda r: [save(r / f"{p}.png", np.eye(8, dtype=np.uint8)) for p in (T, V)], "train1.png", "smaller than 16", {}),
     "giant image": (lambda r: [save(r / f"{p}.png", np.eye(20, 9000, dtype=np.uint8)) for p in (T, V)], "train1.png", "larger than 8192", {}),
     "smaller than the crop": (lambda r: None, "train0.png", "smaller than the crop", {"crop": [64, 64]}),

@@ -417,4 +417,4 @@ def test_a_dataset_as_it_is_downloaded_names_what_prepares_it(tmp_path):
     (tmp_path / "MT_Free").mkdir()
     with pytest.raises(ConfigError, match="no train images") as raised:
         Folder(str(tmp_path), "train", 2, prepare="python prepare.py RAW PREPARED")
-    assert "make this layout: python prepare.py RAW PREPARED" in raised.value.fix
+    assert "run `python prepare.py RAW PREPARED`" in raised.value.fix

@@ -112,10 +112,24 @@ def test_places_are_spread_over_the_pixels_of_each_class():
     found = find_places(mask, [1, 2])
     pixels, classes = found[found >= 0] // 256, found[found >= 0] % 256
     assert np.array_equal(mask.ravel()[pixels], classes)
-    assert np.bincount(classes).tolist() == [0, PLACES // 2, 1]
+    assert np.bincount(classes).tolist() == [0, PLACES - 1, 1]
     assert len(set(pixels)) == len(pixels)
     rows = pixels[classes == 1] // 80
     assert np.bincount(rows, minlength=60)[10:50].min() >= 1, "every row of the large object has some"
+    for shape in ((512, 512), (512, 1024), (256, 256)):
+        columns = find_places(np.ones(shape, np.uint8), [1]) // 256 % shape[1]
+        assert len(np.unique(columns)) > 150, "at even steps they would stand below each other"
+        assert 0.4 < columns.mean() / shape[1] < 0.6
+    assert np.array_equal(find_places(mask, [1, 2]), found)
+
+
+def test_cached_places_are_of_the_foreground_that_is_asked_for(tmp_path):
+    for i in range(3):
+        save_pair(tmp_path / "data", str(i), np.eye(20, 30, dtype=np.uint8))
+    for background in (0, 1, None):
+        data = Folder(str(tmp_path / "data"), "train", 2, background=background)
+        cached, fresh = (count_classes(data, cache=c, places=True).places for c in (tmp_path / "cache", None))
+        assert np.array_equal(cached, fresh)
 
 
 @pytest.mark.parametrize("kind", ["index", "channels"])
@@ -334,6 +348,32 @@ def test_flips_are_independent_of_each_other():
     augment = Augment(horizontal_flip=0.5, vertical_flip=0.5)
     seen = Counter(int(augment(np.zeros((2, 2, 3), np.uint8), mask, (s,))[1][0, 0]) for s in range(400))
     assert min(seen[v] for v in range(4)) > 60
+
+
+def test_what_a_user_wrote_need_not_know_of_centres():
+    class Own:
+        def __call__(self, counts, seed, epoch):
+            return Uniform()(counts, seed, epoch)
+
+    class Plain:
+        def __init__(self, kind):
+            self.size, self.kind = [16, 16], kind
+
+        def __call__(self, image, mask, seed):
+            return image[:16, :16].astype(self.kind), mask[:16, :16]
+
+    data = Shapes("train", [32, 32], train_images=4)
+    batches = Loader(workers=0).train(data, Plain(np.uint8), Own(), count_classes(data), 0)
+    assert next(iter(batches.epoch(0)))[0].shape[2:] == (16, 16)
+    with pytest.raises(ConfigError, match="image of float32 and a mask of uint8"):
+        next(iter(Loader(workers=0).train(data, Plain(np.float32), Own(), count_classes(data), 0).epoch(0)))
+
+
+def test_whole_images_are_not_turned_by_a_quarter():
+    with pytest.raises(ConfigError, match="differ in size"):
+        Augment(rotate_90=0.5)
+    _, mask = Augment(size=[8, 12], rotate_90=1.0)(np.zeros((30, 20, 3), np.uint8), np.zeros((30, 20), np.uint8), (1,))
+    assert mask.shape == (8, 12)
 
 
 def test_centred_crops_of_whole_images_are_refused():

@@ -10,6 +10,7 @@ from segtrain.class_counts import ClassCounts, count_classes, default_cache
 from segtrain.commands.evaluation_page import write_evaluation_page
 from segtrain.commands.report import counts_table, final_report
 from segtrain.config_check import check_config, flat
+from segtrain.data.sampling import centred
 from segtrain.errors import DataError
 from segtrain.run_folder import RunFolder
 
@@ -33,7 +34,7 @@ def train(cfg: DictConfig, run: RunFolder, resume: bool = False) -> float | None
     labels = build_labels(cfg, train_set)
     loader, augment, sampling = (build(cfg, part) for part in ("loader", "augment", "sampling"))
 
-    counts = count_classes(train_set, cache=default_cache(), progress=True, places=sampling.centred > 0)
+    counts = count_classes(train_set, cache=default_cache(), progress=True, places=centred(sampling) > 0)
     val_counts = count_classes(val_set, cache=default_cache(), progress=True)
     check_counts(counts)
     cfg.class_weights = class_weights(cfg, counts)

@@ -14,7 +14,7 @@ from segtrain.errors import ConfigError
 
 
 class Augment:
-    """Random crop or padding to `size`, then flips, rotation, scale, colour and noise as asked for.
+    """Zoom and rotation, a random crop or padding to `size`, then flips, light, colour and noise, as asked for.
 
     Padding and the corners of a rotation are ignored pixels in the mask, black in the image.
 
@@ -47,15 +47,23 @@ class Augment:
         noise: Fraction = 0.0,
         blur: Fraction = 0.0,
     ):
-        os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # at import it asks the network for a newer version
-        import albumentations as A
-
+        if rotate_90 and size is None:
+            raise ConfigError(
+                "whole images turned by a quarter differ in size", "augment.rotate_90", "set augment.size, a crop"
+            )
         self.size, self.ignore_index = size, ignore_index
         self._flips, self._light = (horizontal_flip, vertical_flip), (brightness, contrast)
         self._colour = bool(saturation or hue)
-        before = [A.RandomScale((1 / (1 + scale) - 1, scale), p=1.0)] if scale else []
+        self._before = self._after = None
+        if not any((rotate_90, scale, rotate, saturation, hue, noise, blur)):
+            return  # without albumentations, whose import takes seconds
+        os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # at import it asks the network for a newer version
+        import albumentations as A
+
+        before = [A.RandomRotate90(p=rotate_90)] if rotate_90 else []
+        before += [A.RandomScale((1 / (1 + scale) - 1, scale), p=1.0)] if scale else []
         before += [A.Rotate(limit=rotate, fill=0, fill_mask=ignore_index, p=0.5)] if rotate else []
-        after = [A.RandomRotate90(p=rotate_90)] if rotate_90 else []
+        after = []
         if self._colour:
             change = (1 - saturation, 1 + saturation), (-hue / 2, hue / 2)
             after += [A.ColorJitter((1, 1), (1, 1), *change, p=0.8)]
@@ -70,7 +78,8 @@ class Augment:
     ) -> tuple[np.ndarray, np.ndarray]:
         """uint8 [H, W, channels] and mask [H, W] or [H, W, C], the same draws for the same seed in any process.
 
-        The crop is centred on pixel `centre` (row · width + column), or as near as it fits; -1: it is anywhere.
+        The crop is centred on pixel `centre` (row · width + column), or as near as it fits; -1: it is anywhere. A
+        rotation may turn that pixel out of the image; the crop is then at the border.
 
         Raises ConfigError for a change of colours of an image that has none.
         """
@@ -81,13 +90,15 @@ class Augment:
                 "set augment.saturation=0 augment.hue=0",
             )
         rng = np.random.default_rng(seed)
-        middle = divmod(centre, image.shape[1])
+        middle = divmod(centre, image.shape[1]) if centre >= 0 else None  # row and column
         if self._before is not None:
-            moved = _applied(self._before, rng, image=image, mask=mask, keypoints=[middle[::-1]])
-            image, mask, middle = moved["image"], moved["mask"], moved["keypoints"][0][::-1]
+            points = [] if middle is None else [middle[::-1]]
+            moved = _applied(self._before, rng, image=image, mask=mask, keypoints=points)
+            image, mask = moved["image"], moved["mask"]
+            middle = None if middle is None else moved["keypoints"][0][::-1]
         if self.size is not None:
             image, mask = self._padded(image, mask, rng)
-            top, left = self._corner(mask.shape, middle if centre >= 0 else None, rng)
+            top, left = self._corner(mask.shape, middle, rng)
             window = slice(top, top + self.size[0]), slice(left, left + self.size[1])
             image, mask = image[window], mask[window]
         image, mask = self._flipped(image, mask, rng)
@@ -107,7 +118,9 @@ class Augment:
         image = np.pad(image, [*around, (0, 0)])
         return image, np.pad(mask, around + [(0, 0)] * (mask.ndim - 2), constant_values=self.ignore_index)
 
-    def _corner(self, shape: tuple[int, ...], middle, rng: np.random.Generator) -> list[int]:
+    def _corner(
+        self, shape: tuple[int, ...], middle: tuple[float, float] | None, rng: np.random.Generator
+    ) -> list[int]:
         """Top and left of the crop."""
         room = [shape[axis] - self.size[axis] for axis in (0, 1)]
         if middle is None:

@@ -10,6 +10,13 @@ from segtrain.errors import ConfigError, DataError
 from segtrain.tables import counted
 
 
+class LayoutError(ConfigError):
+    """The folders of a dataset are not where they should be."""
+
+
+_FORMATS = ", ".join(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES)
+
+
 @dataclass
 class Finding:
     """Something about files that a user should know.
@@ -76,7 +83,7 @@ def list_files(
     Raises ConfigError when folder or split file are not there. What is wrong with the files is in `findings`.
     """
     if not root.is_dir():
-        raise ConfigError(f"no folder {root}", "dataset.root", "set dataset.root to the folder of the dataset")
+        raise LayoutError(f"no folder {root}", "dataset.root", "set dataset.root to the folder of the dataset")
     found = FileLists()
     place = split_folder or split
     folders = _image_folders(root, place, splits, images, masks, kinds)
@@ -101,11 +108,16 @@ def list_files(
     _check_masks(found, where)
     _check_extra(found, where, candidates, stem_suffix, splits)
     _check_places(found, root)
-    _check_formats(found, folders)
     if not found.names and not found.findings:
         found.findings.append(
-            Finding("error", f"the {split} split is empty", [str(folders[0])], "add images, or correct dataset.root")
+            Finding(
+                "error",
+                f"the {split} split is empty",
+                [str(folders[0])],
+                f"add images ({_FORMATS}), or correct dataset.root",
+            )
         )
+    _check_formats(found, folders)
     return found
 
 
@@ -131,7 +143,7 @@ def _image_folders(root: Path, place: str, splits: str, images: str | None, mask
             return layout
     expected = " or ".join(" with ".join(map(str, layout)) for layout in layouts)
     there = ", ".join(sorted(p.name for p in root.iterdir())[:10]) or "nothing"
-    raise ConfigError(
+    raise LayoutError(
         f"no {place} images for dataset.splits={splits}: expected {expected}",
         f"{root} holds {there}",
         "correct dataset.root, choose dataset.splits=folders|files|ratio|kfold, or name dataset.images and dataset.masks",
@@ -268,6 +280,7 @@ def _check_one_kind(found: FileLists, where: MaskPlaces, number: int) -> None:
     names = [name for name, _ in missing]
     folder = where.folders[number] if where.folders else found.images[0].parent
     lossy = where.folders and any((folder / f"{names[0]}{s}").exists() for s in LOSSY_SUFFIXES)
+    unread = where.folders and any((folder / f"{names[0]}{s}").exists() for s in OTHER_SUFFIXES)
     found.findings.append(
         Finding(
             "error",
@@ -275,6 +288,8 @@ def _check_one_kind(found: FileLists, where: MaskPlaces, number: int) -> None:
             [str(folder), *(str(image) for _, image in missing)],
             "masks must not be JPEG, which changes class values: save them as PNG"
             if lossy
+            else "masks of this format are not read: save them as PNG"
+            if unread
             else f"add the missing masks ({where.expected(names[0], number)}), or remove the images",
         )
     )
@@ -307,12 +322,11 @@ def _check_places(found: FileLists, root: Path) -> None:
 
 def _check_formats(found: FileLists, folders: list[Path]) -> None:
     """Files that look like images or masks, but are left out."""
-    for folder in folders:
-        others = [str(path) for paths in files_by_name(folder, OTHER_SUFFIXES).values() for path in paths]
-        if others:
-            what = f"{counted(len(others), 'file')} left out for the format: {_few([Path(o).name for o in others])}"
-            formats = ", ".join(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES)
-            found.findings.append(Finding("warning", what, others, f"save as one of {formats} (masks not as JPEG)"))
+    listed = [files_by_name(folder, OTHER_SUFFIXES) for folder in dict.fromkeys(folders)]
+    others = [str(path) for files in listed for paths in files.values() for path in paths]
+    if others:
+        what = f"{counted(len(others), 'file')} left out for the format: {_few([Path(o).name for o in others])}"
+        found.findings.append(Finding("warning", what, others, f"save them as one of {_FORMATS}; masks as PNG"))
 
 
 def _few(texts: list[str], count: int = 5) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 
 from segtrain.arguments import Fraction, Label, NonNegativeInt, PositiveInt, Range, checked
 from segtrain.data.dataset import check_classes
-from segtrain.data.file_lists import list_files
+from segtrain.data.file_lists import LayoutError, list_files
 from segtrain.data.image_files import image_size, orientation, read_image
 from segtrain.data.mask_formats import BinaryMask, ChannelMask, ClassFiles, ColorMask, IndexMask
 from segtrain.errors import ConfigError, DataError
@@ -115,10 +115,10 @@ class Folder:
                 folds,
                 fold,
             )
-        except ConfigError as error:
+        except LayoutError as error:
             if prepare is None:
                 raise
-            fix = f"of the dataset as it is downloaded make this layout: {prepare}; otherwise {error.fix}"
+            fix = f"if this is the download, run `{prepare}` and set dataset.root=PREPARED; otherwise {error.fix}"
             raise ConfigError(error.what, error.where, fix) from None
         if strict:
             files.raise_errors()

@@ -10,7 +10,10 @@ from segtrain.errors import DataError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".npy")
 MASK_SUFFIXES = (".png", ".tif", ".tiff", ".bmp", ".npy")
-OTHER_SUFFIXES = (".gif", ".jp2", ".heic", ".heif", ".avif", ".jxl", ".exr", ".dcm", ".nii")  # of images, but not read
+OTHER_SUFFIXES = (  # of images, but not read
+    *(".gif", ".jp2", ".heic", ".heif", ".avif", ".jxl", ".exr", ".dcm", ".nii", ".gz"),
+    *(".ppm", ".pgm", ".pnm", ".jfif", ".tga", ".h5"),
+)
 LOSSY_SUFFIXES = (".jpg", ".jpeg", ".webp")
 _ORIENTATION = 0x0112  # EXIF tag
 
@@ -84,7 +87,7 @@ def image_size(path: Path, exif: bool = True) -> tuple[int, int]:
 
 
 def orientation(path: Path) -> int:
-    """The EXIF orientation, 1 to 8; 1 is upright, and what files without one are."""
+    """The EXIF orientation, 1 to 8; 1 is upright, what files without one are, and TIFF files, which are always turned."""
     suffix = path.suffix.lower()
     if suffix == ".npy" or (suffix in (".jpg", ".jpeg") and b"Exif\0" not in path.read_bytes()):
         return 1  # most files have none, and to look for it takes a tenth of reading the header

@@ -1,7 +1,8 @@
 """From datasets to batches on the way to the device.
 
 A training sample is named by (epoch, index, how often the image came before, pixel to centre on), so order and
-augmentation do not depend on the number of workers and a run can go on in the middle of an epoch. Images stay uint8; the model normalises on the device.
+augmentation do not depend on the number of workers and a run can go on in the middle of an epoch. Images stay uint8;
+the model normalises on the device.
 """
 
 import logging
@@ -18,6 +19,7 @@ from segtrain.arguments import NonNegativeInt, PositiveInt, checked
 from segtrain.class_counts import MOST_SKIPPED, ClassCounts
 from segtrain.cores import cores
 from segtrain.data.dataset import SegmentationDataset, check_sample, check_values, value_counts
+from segtrain.data.sampling import centred
 from segtrain.errors import ConfigError, DataError, SegtrainError
 
 log = logging.getLogger("segtrain")
@@ -49,7 +51,7 @@ class Loader:
         """
         if augment.size is None:
             _check_equal_sizes(dataset)
-            if sampling.centred:
+            if centred(sampling):
                 raise ConfigError(
                     "crops cannot be centred on foreground when whole images are taken",
                     f"sampling ({type(sampling).__name__}), augment.size=null",
@@ -235,7 +237,9 @@ class _TrainSamples:
             try:
                 image, mask = _read(self._dataset, place)
                 seed = (self._seed, epoch, index, *([repeat] if repeat else []))
-                image, mask = self._augment(image, mask, seed=seed, centre=centre if shift == 0 else -1)
+                how = {"centre": centre} if centre >= 0 and shift == 0 else {}  # a user's own may know of none
+                image, mask = self._augment(image, mask, seed=seed, **how)
+                _check_augmented(image, mask, self._augment)
                 return (image, mask, place), errors
             except SegtrainError as error:
                 errors.append(error)
@@ -259,6 +263,15 @@ class _WholeImages:
             return (*_read(self._dataset, index), index), []
         except SegtrainError as error:
             return None, [error]
+
+
+def _check_augmented(image: np.ndarray, mask: np.ndarray, augment) -> None:
+    if image.dtype != np.uint8 or mask.dtype != np.uint8:
+        raise ConfigError(
+            f"the augmentation gives an image of {image.dtype} and a mask of {mask.dtype}",
+            type(augment).__name__,
+            "both must be uint8: the model normalises",
+        )
 
 
 def _read(dataset: SegmentationDataset, index: int):

@@ -99,7 +99,8 @@ class ForegroundCrops(Uniform):
     """Every image once an epoch; a share of the crops is centred on a pixel of a foreground class.
 
     The class is drawn among the foreground classes of the image, then one of its pixels, as nnU-Net does: Isensee et
-    al., 2021, https://doi.org/10.1038/s41592-020-01008-z. Images without foreground are cropped anywhere.
+    al., 2021, https://doi.org/10.1038/s41592-020-01008-z. The pixels are those that the count kept, 256 of an image,
+    shared by its classes. Images without foreground are cropped anywhere.
 
     Args:
         share: of the crops that are centred.
@@ -116,6 +117,11 @@ class ForegroundCrops(Uniform):
 
     def summary(self, counts: ClassCounts) -> str:
         return f"{100 * self.share:.0f} % of the crops are centred on foreground; class weights are of whole images"
+
+
+def centred(sampling) -> float:
+    """The share of the crops that a sampling centres on a pixel of a class; a user's own need not say."""
+    return getattr(sampling, "centred", 0.0)
 
 
 def centres(counts: ClassCounts, order: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
