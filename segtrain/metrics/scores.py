@@ -278,22 +278,18 @@ class SegmentationScores:
             found = self.scores(table.of(drawn))
             if flat is None:
                 return found
-            total = np.bincount(drawn, minlength=images).astype(np.float32) @ flat
+            total = (np.bincount(drawn, minlength=images).astype(np.float32) @ flat).astype(np.float64)
             return found | curve_scores(Curves(total.reshape(self.num_classes, -1, 2), COARSE), table, self.bins)
 
         if not images:
             return dict.fromkeys(self.score_names(), (float("nan"), float("nan")))
         truth = table.counts[..., [0, 2]].any(axis=2)
         needed = np.concatenate([truth, table.counts.any(axis=2)], axis=1)
-        found, exact, every = (
-            bootstrap(images, scores, repeats, seed, needed=needed),
-            self.compute(),
-            scores(np.arange(images)),
-        )
-        for name, ends in found.items():
-            moved = exact[name] - every[name]
-            if moved:  # by curves alone; NaN where undefined
-                found[name] = tuple(min(max(end + moved, 0.0), 1.0) for end in ends)
+        found = bootstrap(images, scores, repeats, seed, needed=needed)
+        exact, coarse = self.compute(), scores(np.arange(images))
+        for name in curve_scores(self._all_curves(), table, self.bins) if levels is not None else ():
+            moved = exact[name] - coarse[name]
+            found[name] = tuple(np.clip(np.array(found[name]) + moved, 0, 1).tolist())
         alone = {c for c, number in zip(self.class_names, truth.sum(axis=0), strict=True) if number == 1}
         for name in found:
             if name.partition("/")[2] in alone:
