@@ -6,7 +6,7 @@ import numpy as np
 
 from segtrain.cores import cores
 from segtrain.data.dataset import SegmentationDataset, mask_place
-from segtrain.data.file_lists import Finding
+from segtrain.data.file_findings import Finding
 from segtrain.data_samples import Sample, SmallestObjects, SplitReport, check_one
 from segtrain.errors import DataError
 from segtrain.tables import counted

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from segtrain.data.dataset import SegmentationDataset, check_sample, check_values, value_counts
-from segtrain.data.file_lists import Finding
+from segtrain.data.file_findings import Finding
 from segtrain.errors import DataError
 
 NEVER = 1 << 62

@@ -8,7 +8,6 @@ the model normalises on the device.
 import logging
 import signal
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 import numpy as np
@@ -17,9 +16,9 @@ from torch.utils.data import DataLoader
 
 from segtrain.arguments import NonNegativeInt, PositiveInt, checked
 from segtrain.class_counts import MOST_SKIPPED, ClassCounts
-from segtrain.cores import cores
-from segtrain.data.dataset import SegmentationDataset, check_sample, check_values, value_counts
+from segtrain.data.dataset import SegmentationDataset
 from segtrain.data.sampling import centred
+from segtrain.data.views import EveryAnnotator, InMemory, read_checked
 from segtrain.errors import ConfigError, DataError, SegtrainError
 
 log = logging.getLogger("segtrain")
@@ -167,60 +166,6 @@ class Skipped:
             log.warning(f"skipped: {error.what}: {error.where}")
 
 
-class View:
-    """A dataset that answers some questions in another way."""
-
-    def __init__(self, dataset: SegmentationDataset):
-        self._dataset = dataset
-
-    def __getattr__(self, name):
-        if name.startswith("_"):  # not there yet, while a worker process unpickles this
-            raise AttributeError(name)
-        return getattr(self._dataset, name)
-
-
-class EveryAnnotator(View):
-    """A dataset whose mask is [H, W, A], the masks of all annotators."""
-
-    def __init__(self, dataset: SegmentationDataset):
-        super().__init__(dataset)
-        self.mask_channels = dataset.num_annotators
-
-    def mask(self, index: int) -> np.ndarray:
-        return self._dataset.annotated_mask(index)
-
-
-class InMemory(View):
-    """A dataset whose images and masks are decoded once, by all cores; workers that are forked share the memory."""
-
-    def __init__(self, dataset: SegmentationDataset):
-        from tqdm import tqdm
-
-        super().__init__(dataset)
-        indices = range(len(dataset.names))
-        with ThreadPoolExecutor(cores()) as pool:
-            samples = pool.map(self._decoded, indices)
-            bar = tqdm(samples, desc="reading images into memory", total=len(indices), leave=False, disable=None)
-            self._samples = list(bar)
-
-    def _decoded(self, index: int):
-        try:
-            return _read(self._dataset, index)
-        except DataError as error:
-            return error
-
-    def image(self, index: int) -> np.ndarray:
-        return self._sample(index)[0]
-
-    def mask(self, index: int) -> np.ndarray:
-        return self._sample(index)[1]
-
-    def _sample(self, index: int):
-        if isinstance(self._samples[index], DataError):
-            raise self._samples[index]
-        return self._samples[index]
-
-
 class _TrainSamples:
     def __init__(self, dataset: SegmentationDataset, augment, seed: int):
         self._dataset, self._augment, self._seed = dataset, augment, seed
@@ -235,7 +180,7 @@ class _TrainSamples:
         for shift in range(len(self._dataset.names)):
             place = (index + shift) % len(self._dataset.names)
             try:
-                image, mask = _read(self._dataset, place)
+                image, mask = read_checked(self._dataset, place)
                 seed = (self._seed, epoch, index, *([repeat] if repeat else []))
                 how = {"centre": centre} if centre >= 0 and shift == 0 else {}  # a user's own may know of none
                 image, mask = self._augment(image, mask, seed=seed, **how)
@@ -260,7 +205,7 @@ class _WholeImages:
 
     def _sample(self, index: int):
         try:
-            return (*_read(self._dataset, index), index), []
+            return (*read_checked(self._dataset, index), index), []
         except SegtrainError as error:
             return None, [error]
 
@@ -272,15 +217,6 @@ def _check_augmented(image: np.ndarray, mask: np.ndarray, augment) -> None:
             type(augment).__name__,
             "both must be uint8: the model normalises",
         )
-
-
-def _read(dataset: SegmentationDataset, index: int):
-    """Image and mask, checked. Samples carry errors as values, since torch rewrites one that is raised in a worker."""
-    image, mask = dataset.image(index), dataset.mask(index)
-    if not isinstance(dataset, InMemory):  # which checked them when it read them
-        check_sample(image, mask, dataset, index)
-        check_values(value_counts(mask), dataset, index)
-    return image, mask
 
 
 def _ignore_interrupt(_worker: int) -> None:
