@@ -246,6 +246,16 @@ def test_odd_but_healthy_datasets_have_no_error(name, tmp_path):
     assert data.image(0).dtype == data.mask(0).dtype == np.uint8
 
 
+@pytest.mark.parametrize(("turn", "said"), [(3, False), (1, True)])
+def test_a_tiff_mask_may_be_turned_as_its_image_is(turn, said, tmp_path):
+    root = healthy(tmp_path / "data")
+    exif(root / f"{T}.png", 3)
+    Image.open(root / f"{V}.png").save(root / f"{V}.tif")
+    (root / f"{V}.png").unlink()
+    exif(root / f"{V}.tif", turn, "L")
+    assert any("turned by EXIF" in text for _, text in findings(root)) == said
+
+
 def test_generated_datasets_are_checked_too():
     reports = check_dataset({split: Shapes(split, [64, 64]) for split in ("train", "val")}, None)
     assert not [f for r in reports for f in r.findings if f.level == "error"]

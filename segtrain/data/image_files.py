@@ -87,13 +87,13 @@ def image_size(path: Path, exif: bool = True) -> tuple[int, int]:
 
 
 def orientation(path: Path) -> int:
-    """The EXIF orientation, 1 to 8; 1 is upright, what files without one are, and TIFF files, which are always turned."""
+    """The orientation that EXIF, or a TIFF's own tag, says: 1 to 8; 1 is upright, what files without one are."""
     suffix = path.suffix.lower()
     if suffix == ".npy" or (suffix in (".jpg", ".jpeg") and b"Exif\0" not in path.read_bytes()):
         return 1  # most files have none, and to look for it takes a tenth of reading the header
     try:
         with open_image(path) as file:
-            return file.getexif().get(_ORIENTATION, 1) if "exif" in file.info else 1
+            return file.getexif().get(_ORIENTATION, 1) if "exif" in file.info or file.format == "TIFF" else 1
     except UnidentifiedImageError:
         return 1
 
