@@ -41,7 +41,7 @@ def read_image(
                     file = upright(load(file, path), exif)
                     if channels in (1, 3):
                         wanted = "RGB" if channels == 3 else "L"
-                        pixels = np.array(file if file.mode == wanted else file.convert(wanted))
+                        pixels = np.asarray(file if file.mode == wanted else file.convert(wanted))
                         return pixels[..., None] if channels == 1 else pixels
         except UnidentifiedImageError:
             pass  # a TIFF of other than 1, 3 or 4 bands, or with bands as pages
@@ -88,9 +88,8 @@ def image_size(path: Path, exif: bool = True) -> tuple[int, int]:
 
 def orientation(path: Path) -> int:
     """The orientation that EXIF, or a TIFF's own tag, says: 1 to 8; 1 is upright, what files without one are."""
-    suffix = path.suffix.lower()
-    if suffix == ".npy" or (suffix in (".jpg", ".jpeg") and b"Exif\0" not in path.read_bytes()):
-        return 1  # most files have none, and to look for it takes a tenth of reading the header
+    if path.suffix.lower() == ".npy":
+        return 1
     try:
         with open_image(path) as file:
             return file.getexif().get(_ORIENTATION, 1) if "exif" in file.info or file.format == "TIFF" else 1
