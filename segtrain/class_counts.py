@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from segtrain.class_places import PLACES, VERSION, find_places
-from segtrain.cores import cores
+from segtrain.cores import cores, in_chunks
 from segtrain.count_cache import cached_rows
 from segtrain.data.dataset import SegmentationDataset, check_values
 from segtrain.errors import DataError
@@ -110,12 +110,10 @@ def _columns(dataset, places: bool) -> int:
 
 def _count(dataset, indices, threads: int | None, progress: bool, places: bool) -> np.ndarray:
     """int64 [images, columns]: places, pixels of each class, valid pixels of each class's channel, all pixels."""
-    threads = threads or cores()
-    chunks = [indices[i : i + 16] for i in range(0, len(indices), 16)]  # a task a mask costs a tenth of its decoding
     table = np.zeros((len(indices), _columns(dataset, places)), dtype=np.int64)
     errors: dict[int, DataError] = {}  # by row: one an image
-    with ThreadPoolExecutor(threads) as pool, _bar(len(indices), progress) as bar:
-        counted = pool.map(lambda chunk: _count_chunk(dataset, chunk, places), chunks)
+    with ThreadPoolExecutor(threads or cores()) as pool, _bar(len(indices), progress) as bar:
+        counted = pool.map(lambda chunk: _count_chunk(dataset, chunk, places), in_chunks(indices))
         unfit = _pair_errors(dataset, indices)  # while the threads decode
         for row, result in enumerate(result for chunk in counted for result in chunk):
             if isinstance(result, DataError):

@@ -4,10 +4,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from segtrain.cores import cores
+from segtrain.cores import cores, in_chunks
 from segtrain.data.dataset import SegmentationDataset, mask_place
 from segtrain.data.file_findings import Finding
-from segtrain.data_samples import Sample, SmallestObjects, SplitReport, check_one
+from segtrain.data_samples import DARK, Sample, SmallestObjects, SplitReport, check_one
 from segtrain.errors import DataError
 from segtrain.tables import counted
 
@@ -39,10 +39,11 @@ def _check_split(name: str, dataset: SegmentationDataset, crop, progress: bool) 
     from tqdm import tqdm
 
     count = len(dataset.names)
-    threads = cores()
     objects = SmallestObjects(dataset.num_classes, dataset.background)
-    with ThreadPoolExecutor(threads) as pool:
-        samples = pool.map(lambda index: check_one(dataset, index, objects), range(count))
+    with ThreadPoolExecutor(cores()) as pool:
+        chunks = in_chunks(range(count))
+        checked = pool.map(lambda chunk: [check_one(dataset, index, objects) for index in chunk], chunks)
+        samples = (sample for chunk in checked for sample in chunk)
         bar = tqdm(samples, desc=f"checking {name}", total=count, leave=False, disable=None if progress else True)
         report = SplitReport(name, dataset, list(bar), list(getattr(dataset, "findings", [])), objects.found())
     report.findings += _errors(report) + _oddities(report, crop)
@@ -82,7 +83,7 @@ def _oddities(report: SplitReport, crop) -> list[Finding]:
     giant = [s for s in samples if max(s.size) > LARGE]
     small = [s for s in samples if crop and (s.size[0] < crop[0] or s.size[1] < crop[1])]
     flat = [s for s in samples if s.levels[0] == s.levels[1]]
-    dark = [s for s in samples if s.levels[0] < s.levels[1] <= 16]
+    dark = [s for s in samples if s.levels[0] < s.levels[1] <= DARK]
     share = f"{100 * len(empty) / max(len(samples), 1):.0f} %"
     rows = [
         ("warning", ignored, "mask", "with nothing but ignored pixels", "remove them: they teach nothing"),
