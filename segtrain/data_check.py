@@ -7,8 +7,9 @@ import numpy as np
 from segtrain.cores import cores, in_chunks
 from segtrain.data.dataset import SegmentationDataset, mask_place
 from segtrain.data.file_findings import Finding
-from segtrain.data_samples import DARK, Sample, SmallestObjects, SplitReport, check_one
+from segtrain.data_samples import DARK, Sample, SplitReport, check_one
 from segtrain.errors import DataError
+from segtrain.smallest_objects import SmallestObjects
 from segtrain.tables import counted
 
 SMALL, LARGE = 16, 8192  # height or width in pixels that is worth a word

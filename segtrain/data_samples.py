@@ -1,6 +1,5 @@
 """Reading images and masks to look them over: what each tells, and what is wrong with it."""
 
-import threading
 import zlib
 from dataclasses import dataclass, field
 
@@ -9,10 +8,9 @@ import numpy as np
 from segtrain.data.dataset import SegmentationDataset, check_sample, check_values, value_counts
 from segtrain.data.file_findings import Finding
 from segtrain.errors import DataError
+from segtrain.smallest_objects import SmallestObjects
 
-NEVER = 1 << 62
 DARK = 16  # of 255: an image without higher values is worth a word
-_LOCK = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -69,7 +67,7 @@ class SplitReport:
         return np.zeros(self.dataset.num_classes, dtype=np.int64)
 
 
-def check_one(dataset: SegmentationDataset, index: int, objects: "SmallestObjects") -> Sample:
+def check_one(dataset: SegmentationDataset, index: int, objects: SmallestObjects) -> Sample:
     """Read image and mask `index`; what is wrong becomes an error of the sample."""
     errors: list[DataError] = []
     image = _tried(lambda: dataset.image(index), errors, str(dataset.names[index]))
@@ -109,31 +107,6 @@ def check_one(dataset: SegmentationDataset, index: int, objects: "SmallestObject
         (int(seen.min()), int(seen.max())),
         hasattr(dataset, "turned_apart") and dataset.turned_apart(index),
     )
-
-
-class SmallestObjects:
-    """The size in pixels of the smallest 8-connected component of each class over many masks; not of the background."""
-
-    def __init__(self, num_classes: int, background: int | None):
-        self._least = [0 if c == background else NEVER for c in range(num_classes)]
-
-    def add(self, mask: np.ndarray, pixels: np.ndarray) -> None:
-        """A mask [H, W] of indices, or [H, W, C] of labels, with `pixels` of each class. From any thread."""
-        import cv2
-
-        for label in np.flatnonzero(pixels).tolist():
-            if self._least[label] <= 1:  # it cannot be less
-                continue
-            plane = cv2.inRange(mask, label, label) if mask.ndim == 2 else cv2.inRange(mask[..., label], 1, 1)
-            x, y, width, height = cv2.boundingRect(plane)
-            box = plane[y : y + height, x : x + width]
-            areas = cv2.connectedComponentsWithStats(box, connectivity=8)[2][1:, cv2.CC_STAT_AREA]
-            with _LOCK:
-                self._least[label] = min(self._least[label], int(areas.min()))
-
-    def found(self) -> np.ndarray:
-        """int64 [C]; 0 where there is none."""
-        return np.array([0 if least == NEVER else least for least in self._least], dtype=np.int64)
 
 
 def _tried(read, errors: list[DataError], where: str):

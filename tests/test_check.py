@@ -6,13 +6,16 @@ import shutil
 import numpy as np
 import pytest
 import tifffile
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
+from scipy import ndimage
 
 from segtrain.data.folder import Folder
 from segtrain.data.shapes import Shapes
 from segtrain.data_check import check_dataset
-from segtrain.data_samples import SmallestObjects
 from segtrain.errors import ConfigError
+from segtrain.smallest_objects import SmallestObjects, least_areas
 
 SIZE = (24, 32)
 
@@ -270,6 +273,32 @@ def test_smallest_objects_by_hand():
         objects.add(mask, np.bincount(mask.ravel(), minlength=4))
         objects.add(np.zeros_like(mask), np.array([100, 0, 0, 0]))
         assert objects.found().tolist() == expected
+
+
+@settings(max_examples=200)
+@given(
+    st.integers(0, 2**32 - 1),
+    st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    st.integers(1, 5),
+    st.integers(1, 6),
+)
+def test_smallest_objects_are_those_of_scipy(seed, size, values, grain):
+    coarse = np.random.default_rng(seed).integers(0, values, [-(-length // grain) for length in size], dtype=np.uint8)
+    mask = coarse.repeat(grain, axis=0).repeat(grain, axis=1)[: size[0], : size[1]]
+    sought = np.arange(values) != 1
+    found = least_areas(mask, sought)
+    for value in range(256):
+        components, number = ndimage.label(mask == value, np.ones((3, 3)))
+        areas = np.bincount(components.ravel())[1:]
+        assert found[value] == (areas.min() if number and value < values and sought[value] else 1 << 62)
+
+
+def test_the_smallest_objects_of_several_labels_a_pixel():
+    mask = np.zeros((8, 8, 2), np.uint8)
+    mask[1:3, 1:4, 0], mask[5, 5, 0], mask[2:4, 3:7, 1], mask[0] = 1, 1, 1, 255
+    objects = SmallestObjects(2, None)
+    objects.add(mask, (mask == 1).sum(axis=(0, 1)))
+    assert objects.found().tolist() == [1, 8]
 
 
 def test_the_command_prints_and_writes_a_page_and_exits_with_3(segtrain, tmp_path):

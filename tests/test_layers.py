@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "segtrain"
 ROWS = [
-    "errors cores memory arguments signatures tables panels charts signals devices ema models optimizers schedules weighting class_counts class_places count_cache losses labels pages data_samples data_check metrics inference data advice",
+    "errors cores memory arguments signatures tables panels charts signals devices ema models optimizers schedules weighting class_counts class_places count_cache losses labels pages data_samples smallest_objects data_check metrics inference data advice",
     "config config_check run_folder checkpoint logbook",
     "evaluation",
     "trainer",
