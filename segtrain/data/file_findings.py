@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from segtrain.data.image_files import IMAGE_SUFFIXES, LOSSY_SUFFIXES, OTHER_SUFFIXES
-from segtrain.data.mask_places import MaskPlaces, files_by_name
+from segtrain.data.mask_places import MaskPlaces
 from segtrain.errors import DataError
 from segtrain.tables import counted
 
@@ -163,13 +163,13 @@ def _check_places(found: FileLists, root: Path) -> None:
             found.findings.append(Finding(level, f"{counted(len(files), noun)} {what}: {few(files)}", files, fix))
 
 
-def check_formats(found: FileLists, folders: list[Path]) -> None:
-    """Files that look like images or masks, but are left out."""
-    listed = [files_by_name(folder, OTHER_SUFFIXES) for folder in dict.fromkeys(folders)]
-    others = [str(path) for files in listed for paths in files.values() for path in paths]
-    if others:
-        what = f"{counted(len(others), 'file')} left out for the format: {few([Path(o).name for o in others])}"
-        found.findings.append(Finding("warning", what, others, f"save them as one of {FORMATS}; masks as PNG"))
+def check_formats(found: FileLists, unread: list[Path]) -> None:
+    """Add files that look like images or masks, but are left out."""
+    if unread:
+        what = f"{counted(len(unread), 'file')} left out for the format: {few([file.name for file in unread])}"
+        found.findings.append(
+            Finding("warning", what, [*map(str, unread)], f"save them as one of {FORMATS}; masks as PNG")
+        )
 
 
 def few(texts: list[str], count: int = 5) -> str:

@@ -61,7 +61,7 @@ def list_files(
         found.images.append(candidates[name])
         found.masks.append(files)
     check_names(found, where, candidates, stem_suffix, splits, root)
-    if not found.names and not found.findings:
+    if not found.names and not any(f.level == "error" for f in found.findings):
         found.findings.append(
             Finding(
                 "error",
@@ -70,7 +70,6 @@ def list_files(
                 f"add images ({FORMATS}), or correct dataset.root",
             )
         )
-    check_formats(found, folders)
     return found
 
 
@@ -105,7 +104,8 @@ def _image_folders(root: Path, place: str, splits: str, images: str | None, mask
 
 def _candidates(folder: Path, stem_suffix: str, where: MaskPlaces, found: FileLists) -> dict[str, Path]:
     """Images by name; masks that lie beside them are left out."""
-    listed = files_by_name(folder, IMAGE_SUFFIXES)
+    listed, unread = files_by_name(folder, IMAGE_SUFFIXES)
+    check_formats(found, list(dict.fromkeys([*unread, *where.unread])))
     if where.pattern is not None:
         masks = {
             mask

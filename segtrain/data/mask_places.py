@@ -4,7 +4,7 @@ import glob
 import os
 from pathlib import Path
 
-from segtrain.data.image_files import MASK_SUFFIXES
+from segtrain.data.image_files import MASK_SUFFIXES, OTHER_SUFFIXES
 from segtrain.errors import ConfigError
 
 
@@ -21,7 +21,8 @@ class MaskPlaces:
             raise ConfigError(
                 f"the pattern {pattern!r} has no {{{kind}}}", "dataset.masks", f"for example {{stem}}_{{{kind}}}.png"
             )
-        self.listed = [files_by_name(folder, MASK_SUFFIXES) for folder in self.folders] if pattern is None else []
+        lists = [files_by_name(folder, MASK_SUFFIXES) for folder in self.folders] if pattern is None else []
+        self.listed, self.unread = [listed for listed, _ in lists], [file for _, files in lists for file in files]
 
     def of(self, name: str, image: Path, stem_suffix: str) -> list[Path | None]:
         """The mask of each kind; None where there is no such file."""
@@ -59,9 +60,11 @@ class MaskPlaces:
         return next((p for s in MASK_SUFFIXES if os.path.lexists(p := path.with_suffix(s))), None)
 
 
-def files_by_name(folder: Path, suffixes: tuple[str, ...]) -> dict[str, list[Path]]:
-    """Files with one of the suffixes at any depth, by their path below the folder without suffix."""
+def files_by_name(folder: Path, suffixes: tuple[str, ...]) -> tuple[dict[str, list[Path]], list[Path]]:
+    """Files with one of the suffixes at any depth, by their path below the folder without suffix; and the files of
+    formats that are not read."""
     found: dict[str, list[Path]] = {}
+    unread: list[Path] = []
     walked: set[str] = set()
     for parent, folders, files in os.walk(folder, followlinks=True):
         if (real := os.path.realpath(parent)) in walked:  # a link to a folder above
@@ -70,10 +73,15 @@ def files_by_name(folder: Path, suffixes: tuple[str, ...]) -> dict[str, list[Pat
         walked.add(real)
         folders[:] = sorted(f for f in folders if not f.startswith("."))
         for file in sorted(files):
+            if file.startswith("."):
+                continue
             path = Path(parent, file)
-            if not file.startswith(".") and path.suffix.lower() in suffixes:
+            suffix = path.suffix.lower()
+            if suffix in suffixes:
                 found.setdefault(path.relative_to(folder).with_suffix("").as_posix(), []).append(path)
-    return found
+            elif suffix in OTHER_SUFFIXES:
+                unread.append(path)
+    return found, unread
 
 
 def filled(pattern: str, key: str, **words: str) -> str:
