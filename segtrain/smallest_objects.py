@@ -82,12 +82,11 @@ def _neighbours(first: np.ndarray, last: np.ndarray, value: np.ndarray, width: i
 def _roots(upper: np.ndarray, lower: np.ndarray, count: int) -> np.ndarray:
     """int64 [count]: the lowest member of the group of each, of groups that pairs connect."""
     root = np.arange(count)
-    while True:
+    while len(upper):
         one, other = root[upper], root[lower]
-        apart = one != other
-        if not apart.any():
-            return root
-        one, other = one[apart], other[apart]
         np.minimum.at(root, np.maximum(one, other), np.minimum(one, other))
         while not np.array_equal(root, higher := root[root]):
             root = higher
+        apart = root[upper] != root[lower]
+        upper, lower = upper[apart], lower[apart]
+    return root
