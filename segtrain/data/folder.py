@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import numpy as np
 
 from segtrain.arguments import Fraction, Label, NonNegativeInt, PositiveInt, Range, checked
-from segtrain.data.dataset import check_classes
+from segtrain.data.dataset import check_classes, value_counts
 from segtrain.data.file_lists import LayoutError, list_files
 from segtrain.data.image_files import image_size, orientation, read_image
 from segtrain.data.mask_formats import BinaryMask, ChannelMask, ClassFiles, ColorMask, IndexMask
@@ -150,7 +150,7 @@ class Folder:
     def mask_histogram(self, index: int) -> np.ndarray:
         if self.num_annotators == 1 and isinstance(self.format, IndexMask):
             return self.format.histogram(self._place(index))
-        return np.bincount(self.mask(index).ravel(), minlength=256)
+        return value_counts(self.mask(index))
 
     def check_pair(self, index: int) -> None:
         """Raise DataError when image and mask differ in size; reads headers only."""

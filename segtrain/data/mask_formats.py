@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from segtrain.data.dataset import value_counts
 from segtrain.data.image_files import load, open_image, read_values, upright
 from segtrain.errors import ConfigError, DataError
 
@@ -48,7 +49,7 @@ class IndexMask:
                     if not self.changes:
                         return found
                     return np.bincount(self.table, weights=found, minlength=256).astype(np.int64)
-        return np.bincount(self.read(path).ravel(), minlength=256)
+        return value_counts(self.read(path))
 
     def _narrowed(self, values: np.ndarray, path: Path) -> np.ndarray:
         if values.dtype.kind not in "iu":
