@@ -11,7 +11,7 @@ from segtrain import config, config_check
 from segtrain.build import build, build_dataset
 from segtrain.class_counts import count_classes
 from segtrain.data.folder import Folder
-from segtrain.data.image_files import image_size, read_image
+from segtrain.data.image_files import image_size, read_image, read_values
 from segtrain.data.mask_formats import BinaryMask, ChannelMask, ClassFiles, ColorMask, IndexMask
 from segtrain.errors import ConfigError, DataError
 
@@ -327,6 +327,53 @@ def test_a_void_value_in_a_binary_mask_is_not_taken_for_the_class(tmp_path):
         BinaryMask(255, None, [], True).read(path)
     assert "dataset.ignore_values=[255]" in error.value.fix
     assert BinaryMask(255, None, [255], True).read(path).tolist() == [[0, 1, 255]]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("planes", ["contig", "separate"])
+@pytest.mark.parametrize(("bands", "kind"), [(2, "minisblack"), (3, "rgb"), (4, "rgb"), (4, "minisblack"), (5, "rgb")])
+def test_tiffs_of_any_bands_depth_and_order_are_read_whole(dtype, planes, bands, kind, tmp_path):
+    values = np.random.default_rng(0).integers(0, 255, (8, 10, bands)).astype(dtype)
+    more = {"extrasamples": [0] * (bands - 3)} if kind == "rgb" and bands > 3 else {}  # near infrared, not alpha
+    file, written = tmp_path / "i.tif", values if planes == "contig" else np.moveaxis(values, 2, 0)
+    tifffile.imwrite(file, written, photometric=kind, planarconfig=planes, **more)
+    assert np.array_equal(read_values(file), values)
+    assert image_size(file) == (8, 10)
+    scale = None if dtype == np.uint8 else (0, 255)
+    assert np.array_equal(read_image(file, channels=bands, value_range=scale), values.astype(np.uint8))
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_tiffs_of_many_bands_are_turned_as_others_are(turn, tmp_path):
+    values = np.random.default_rng(0).integers(0, 255, (4, 6, 5), dtype=np.uint8)
+    kind = {"photometric": "minisblack", "planarconfig": "contig", "extratags": [(274, "H", 1, turn, True)]}
+    tifffile.imwrite(tmp_path / "i.tif", values, **kind)
+    tags = Image.Exif()
+    tags[0x0112] = turn
+    plain = read_values(saved(tmp_path / "i.png", values[..., 0], exif=tags))
+    assert np.array_equal(read_values(tmp_path / "i.tif")[..., 0], plain)
+    assert image_size(tmp_path / "i.tif") == plain.shape
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.int64, np.uint16, np.uint32])
+def test_integers_that_would_become_black_are_refused(dtype, tmp_path):
+    np.save(tmp_path / "i.npy", np.arange(120, dtype=dtype).reshape(10, 12))
+    with pytest.raises(DataError, match="values from 0 to 119") as error:
+        read_image(tmp_path / "i.npy")
+    assert "dataset.image_range=[0,255]" in error.value.fix
+    assert read_image(tmp_path / "i.npy", value_range=(0, 255)).max() == 119
+
+
+def test_jpeg_by_another_name_is_no_mask_and_with_previews_one_image(tmp_path):
+    values = np.random.default_rng(0).integers(0, 5, (16, 16), dtype=np.uint8)
+    Image.fromarray(values).save(tmp_path / "m.png", format="JPEG")
+    for read in (IndexMask(255, None, [], True).histogram, BinaryMask(255, 2, [], True).read):
+        with pytest.raises(DataError, match="a mask in JPEG"):
+            read(tmp_path / "m.png")
+    Image.fromarray(values).save(
+        tmp_path / "i.jpg", format="MPO", save_all=True, append_images=[Image.new("L", (4, 4))]
+    )
+    assert read_image(tmp_path / "i.jpg").shape == (16, 16, 3)
 
 
 def test_bands_as_pages_are_all_read(tmp_path):

@@ -15,7 +15,7 @@ OTHER_SUFFIXES = (  # of images, but not read
     *(".ppm", ".pgm", ".pnm", ".jfif", ".tga", ".h5"),
 )
 LOSSY_SUFFIXES = (".jpg", ".jpeg", ".webp")
-_ORIENTATION = 0x0112  # EXIF tag
+_ORIENTATION, _BITS, _BANDS, _PLANES = 0x0112, 0x0102, 0x0115, 0x011C  # tags of EXIF and TIFF
 
 
 def read_image(
@@ -30,30 +30,39 @@ def read_image(
 
     Raises DataError for a damaged file, other channels, and values that need a `value_range`.
     """
-    if path.suffix.lower() != ".npy" and not (value_range and _is_deep_colour_png(path)):
-        try:
-            with open_image(path) as file:
-                if getattr(file, "n_frames", 1) > 1:
-                    raise UnidentifiedImageError  # bands as pages
-                if value_range is not None and file.mode in ("P", "PA"):
-                    raise DataError("a palette image has no values to scale", str(path), "set dataset.image_range=null")
-                if file.mode in ("1", "L", "P", "LA", "PA", "RGB", "RGBA", "CMYK", "YCbCr") and value_range is None:
-                    file = upright(load(file, path), exif)
-                    if channels in (1, 3):
-                        wanted = "RGB" if channels == 3 else "L"
-                        pixels = np.asarray(file if file.mode == wanted else file.convert(wanted))
-                        return pixels[..., None] if channels == 1 else pixels
-        except UnidentifiedImageError:
-            pass  # a TIFF of other than 1, 3 or 4 bands, or with bands as pages
-    return _fitted(_as_bytes(read_values(path, exif), value_range, path), channels, path)
+    file = _decoded(path, exif)
+    if isinstance(file, np.ndarray) or (value_range is not None and file.mode not in ("P", "PA")):
+        return _fitted(_as_bytes(_values(file), value_range, path), channels, path)
+    if value_range is not None:
+        raise DataError("a palette image has no values to scale", str(path), "set dataset.image_range=null")
+    if channels not in (1, 3) or file.mode.startswith(("I", "F")):
+        return _fitted(_as_bytes(_values(file), value_range, path), channels, path)
+    wanted = "RGB" if channels == 3 else "L"
+    pixels = np.asarray(file if file.mode == wanted else file.convert(wanted))
+    return pixels[..., None] if channels == 1 else pixels
 
 
-def read_values(path: Path, exif: bool = True) -> np.ndarray:
-    """The file's numbers as they are, [H, W] or [H, W, bands]; palette images give their indices. Raises DataError."""
+def read_values(path: Path, exif: bool = True, lossless: bool = False) -> np.ndarray:
+    """The file's numbers as they are, [H, W] or [H, W, bands]; palette images give their indices.
+
+    Raises DataError for a damaged file; and with `lossless` for JPEG, whatever the file is called.
+    """
+    return _values(_decoded(path, exif, lossless))
+
+
+def _values(file: Image.Image | np.ndarray) -> np.ndarray:
+    if isinstance(file, np.ndarray):
+        return file
+    values = np.asarray(file.convert("RGB") if file.mode in ("CMYK", "YCbCr", "LAB", "HSV") else file)
+    return values.astype(np.uint8) if values.dtype == bool else values
+
+
+def _decoded(path: Path, exif: bool, lossless: bool = False) -> Image.Image | np.ndarray:
+    """What a file holds, turned upright: by Pillow, or as an array what Pillow does not read whole. Raises DataError."""
     if path.suffix.lower() == ".npy":
         return _read_npy(path)
     if _is_deep_colour_png(path):
-        import cv2  # Pillow has no 16-bit colour
+        import cv2
 
         values = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
         if values is None:
@@ -61,17 +70,33 @@ def read_values(path: Path, exif: bool = True) -> np.ndarray:
         return values[..., [2, 1, 0, *range(3, values.shape[2])]]
     try:
         with open_image(path) as file:
-            if getattr(file, "n_frames", 1) > 1:
-                raise UnidentifiedImageError
-            file = load(file, path)
-            if file.mode in ("CMYK", "YCbCr", "LAB", "HSV"):
-                file = file.convert("RGB")
-            values = np.asarray(upright(file, exif))
-            return values.astype(np.uint8) if values.dtype == bool else values
+            if lossless:
+                check_lossless(file, path)
+            if is_plain(file, path):
+                return upright(load(file, path), exif)
     except UnidentifiedImageError:
-        if path.suffix.lower() not in (".tif", ".tiff"):
-            raise DataError("several pictures in one file", str(path), "save one picture a file") from None
-        return _read_tiff(path)
+        pass  # a TIFF of kinds that Pillow does not know
+    return _read_tiff(path)
+
+
+def check_lossless(file: Image.Image, path: Path) -> None:
+    """Raise DataError for a mask in JPEG."""
+    if file.format in ("JPEG", "MPO") or file.info.get("compression") in ("jpeg", "tiff_jpeg"):
+        raise DataError("a mask in JPEG, which changes class values", str(path), "save masks as PNG, from the source")
+
+
+def is_plain(file: Image.Image, path: Path) -> bool:
+    """Whether Pillow reads all of a file: False for a TIFF of several pages, of planes, or of more bands or bits than
+    the mode that Pillow chose has. Raises DataError for several pictures in another format, but for MPO, which is JPEG
+    with previews."""
+    several = getattr(file, "n_frames", 1) > 1
+    if file.format != "TIFF":
+        if several and file.format != "MPO":
+            raise DataError("several pictures in one file", str(path), "save one picture a file")
+        return True
+    bands, bits = file.tag_v2.get(_BANDS, 1), np.max(file.tag_v2.get(_BITS, 1))
+    planes = file.tag_v2.get(_PLANES, 1) == 2
+    return not several and len(file.getbands()) == bands and (bands == 1 or (not planes and bits <= 8))
 
 
 def image_size(path: Path, exif: bool = True) -> tuple[int, int]:
@@ -107,7 +132,9 @@ def open_image(path: Path) -> Image.Image:
             raise
         what = "the file is empty (0 bytes)" if size == 0 else "not an image file, or damaged"
         raise DataError(what, str(path), "replace or remove the file") from error
-    except (OSError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError as error:
+        raise DataError("more than 179 million pixels", str(path), "cut it into tiles: each is read whole") from error
+    except OSError as error:
         raise DataError(f"cannot be read: {error}", str(path), "replace or remove the file") from error
 
 
@@ -139,7 +166,7 @@ def _read_npy(path: Path, header_only: bool = False) -> np.ndarray:
 
 
 def _read_tiff(path: Path, header_only: bool = False) -> np.ndarray:
-    """A TIFF of any number of bands, [H, W, bands]."""
+    """A TIFF of any number of bands, [H, W] or [H, W, bands], upright."""
     import tifffile
 
     try:
@@ -147,11 +174,19 @@ def _read_tiff(path: Path, header_only: bool = False) -> np.ndarray:
             series = file.series[0]
             values = np.broadcast_to(np.uint8(0), series.shape) if header_only else series.asarray()
             planar = len(series.shape) == 3 and not series.axes.endswith("S")  # pages, or planes, of bands
+            turn = int(file.pages[0].tags.valueof(_ORIENTATION, 1))
     except Exception as error:  # tifffile raises errors of many kinds for broken files
-        raise DataError(f"cannot be decoded: {error}", str(path), "replace or remove the file") from error
+        fix = "install imagecodecs" if "imagecodecs" in str(error) else "replace or remove the file"
+        raise DataError(f"cannot be decoded: {error}", str(path), fix) from error
     if values.ndim not in (2, 3):
         raise DataError(f"a TIFF of shape {list(values.shape)}", str(path), "one page of [H, W, bands] is needed")
-    return np.moveaxis(values, 0, 2) if values.ndim == 3 and planar else values
+    return _turned(np.moveaxis(values, 0, 2) if planar else values, turn)
+
+
+def _turned(values: np.ndarray, turn: int) -> np.ndarray:
+    """[H, W, …] upright, as an orientation of 1 to 8 says: mirrored, then turned clockwise."""
+    mirrored = values[:, ::-1] if turn in (2, 4, 5, 7) else values
+    return np.rot90(mirrored, {3: 2, 4: 2, 5: 1, 8: 1, 6: -1, 7: -1}.get(turn, 0))
 
 
 def _is_deep_colour_png(path: Path) -> bool:
@@ -173,15 +208,16 @@ def _as_bytes(values: np.ndarray, value_range, path: Path) -> np.ndarray:
         return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
     if values.dtype == np.uint8:
         return values
-    if values.dtype.kind == "u" and values.dtype.itemsize == 2:
-        return (values >> 8).astype(np.uint8)
-    if values.dtype.kind in "iu" and values.min(initial=0) >= 0 and values.max(initial=0) <= 65535:
-        return (values >> 8).astype(np.uint8)  # 16-bit PNGs that Pillow gives as 32-bit numbers
     low, high = (_plain(v) for v in (values.min(), values.max()))
+    deep = values.dtype.kind == "u" and values.dtype.itemsize == 2
+    if deep and (high > 255 or high == 0):
+        return (values >> 8).astype(np.uint8)
     raise DataError(
-        f"{values.dtype} values from {low} to {high}",
+        f"{values.dtype} values from {low} to {high}" + (": nothing but black, as 16 bits" if deep else ""),
         str(path),
-        f"say which values are black and white: dataset.image_range=[{low},{high}]",
+        f"say which values are black and white: dataset.image_range=[{low},{high}]"
+        if values.dtype.kind == "f" or low < 0 or high > 255
+        else "say which values are black and white, for example dataset.image_range=[0,255]",
     )
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from segtrain.data.dataset import value_counts
-from segtrain.data.image_files import load, open_image, read_values, upright
+from segtrain.data.image_files import check_lossless, is_plain, load, open_image, read_values, upright
 from segtrain.errors import ConfigError, DataError
 
 
@@ -35,7 +35,7 @@ class IndexMask:
                 self.table[value] = label
 
     def read(self, path: Path) -> np.ndarray:
-        values = _one_channel(read_values(path, self.exif), path)
+        values = _one_channel(read_values(path, self.exif, lossless=True), path)
         if values.dtype == np.uint8:
             return self.table[values] if self.changes else values
         return self._narrowed(values, path)
@@ -44,7 +44,8 @@ class IndexMask:
         """int64 [256]: pixels per class, without a copy of the decoded image to NumPy where that can be."""
         if path.suffix.lower() != ".npy":
             with open_image(path) as file:
-                if file.mode in ("L", "P"):
+                check_lossless(file, path)
+                if file.mode in ("L", "P") and is_plain(file, path):
                     found = np.frombuffer(array("q", load(file, path).histogram()), dtype=np.int64)
                     if not self.changes:
                         return found
@@ -128,7 +129,7 @@ class BinaryMask:
         self.ignore_index, self.threshold, self.ignore_values, self.exif = ignore_index, threshold, ignore_values, exif
 
     def read(self, path: Path) -> np.ndarray:
-        values = _one_channel(read_values(path, self.exif), path)
+        values = _one_channel(read_values(path, self.exif, lossless=True), path)
         ignored = np.isin(values, self.ignore_values) if self.ignore_values else None
         mask = two_values(values if ignored is None else np.where(ignored, 0, values), self.threshold, path)
         if ignored is not None:
@@ -145,7 +146,7 @@ class ChannelMask:
         self.num_classes, self.threshold, self.exif = num_classes, threshold, exif
 
     def read(self, path: Path) -> np.ndarray:
-        values = read_values(path, self.exif)
+        values = read_values(path, self.exif, lossless=True)
         values = values[..., None] if values.ndim == 2 else values
         if values.shape[2] == 4 and self.num_classes == 3:
             values = values[..., :3]  # alpha
@@ -168,7 +169,7 @@ class ClassFiles:
 
     def read(self, paths: list[Path | None]) -> np.ndarray:
         planes = [
-            path and two_values(_one_channel(read_values(path, self.exif), path), self.threshold, path)
+            path and two_values(_one_channel(read_values(path, self.exif, lossless=True), path), self.threshold, path)
             for path in paths
         ]
         there = [(plane, path) for plane, path in zip(planes, paths, strict=True) if path]
@@ -208,8 +209,8 @@ def _one_channel(values: np.ndarray, path: Path) -> np.ndarray:
     if values.ndim == 2:
         return values
     colour = values[..., :3]
-    if colour.shape[2] == 1 or (colour == colour[..., :1]).all():
-        return colour[..., 0]  # grey, saved as colour
+    if colour.shape[2] <= 2 or (colour == colour[..., :1]).all():
+        return colour[..., 0]  # grey, with alpha or saved as colour
     raise DataError(
         f"a mask of {values.shape[2]} channels; one channel of class indices is needed",
         str(path),
@@ -220,9 +221,9 @@ def _one_channel(values: np.ndarray, path: Path) -> np.ndarray:
 def _colours(path: Path, exif: bool) -> np.ndarray:
     """The file's numbers; of a palette image, its colours."""
     with open_image(path) as file:
-        if file.mode == "P":
+        if file.mode == "P" and is_plain(file, path):
             return np.asarray(upright(load(file, path), exif).convert("RGB"))
-    return read_values(path, exif)
+    return read_values(path, exif, lossless=True)
 
 
 def _code(color) -> int:
