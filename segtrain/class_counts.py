@@ -31,6 +31,7 @@ class ClassCounts:
         valid_pixels: int64 [C], pixels that are not ignored in the channel of the class (N_c).
         ignored_pixels: int, averaged over the channels.
         num_images, num_empty: images; images with no class but the background.
+        skipped: images that could not be read and are left out (dataset.on_error=skip).
         per_image: int64 [num_images, C], pixels of each class in each image.
         background: index of the background class, or None.
         multilabel: whether a pixel may have several classes.
@@ -49,6 +50,7 @@ class ClassCounts:
     background: int | None = None
     multilabel: bool = False
     places: np.ndarray | None = None
+    skipped: int = 0
 
     @property
     def share(self) -> np.ndarray:
@@ -67,6 +69,7 @@ class ClassCounts:
             "ignored_pixels": self.ignored_pixels,
             "images": self.num_images,
             "images_without_foreground": self.num_empty,
+            "images_skipped": self.skipped,
         }
 
 
@@ -236,4 +239,5 @@ def summed(table: np.ndarray, dataset) -> ClassCounts:
         background=dataset.background,
         multilabel=dataset.multilabel,
         places=places if places.size else None,
+        skipped=int((table[:, -1] == 0).sum()),
     )

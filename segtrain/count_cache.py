@@ -4,6 +4,7 @@ A row is found by the content of its mask, so copies and other folders share it.
 which a look at sizes and times tells without reading any, all rows come from one file.
 """
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -24,40 +25,46 @@ def cached_rows(dataset, cache: Path, count, columns: int, kind: str = "") -> np
 
     A cache that is damaged or cannot be written only costs time.
     """
-    from filelock import FileLock, Timeout
-
-    how = dataset.mask_rule() if hasattr(dataset, "mask_rule") else ""
-    rule = (
-        f"{kind} {columns} {dataset.num_classes} {dataset.ignore_index} {dataset.multilabel} {dataset.names[0]} {how}"
-    )
+    # Keys of a dataset without a rule need not differ from another's.
+    how = dataset.mask_rule() if hasattr(dataset, "mask_rule") else f"{type(dataset).__name__} {dataset.names[0]}"
+    rule = f"{kind} {columns} {dataset.num_classes} {dataset.ignore_index} {dataset.multilabel} {how}"
     whole, state = _whole(dataset, cache, rule)
     rows = _read(whole, columns).get(state) if state else None
     if rows is not None and len(rows) == len(dataset.names):
         return rows
     file = cache / f"counts-{_digest(rule)}.npz"
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(f"{file}.lock")
-        try:
-            lock.acquire(timeout=2)
-        except Timeout:
-            log.info(f"waiting for another process that counts these masks (it holds {file}.lock)")
-            lock.acquire()
-    except OSError:
-        return count(range(len(dataset.names)))
-    try:
+    with _locked(file):
         keys = [_digest(dataset.mask_key(i)) for i in range(len(dataset.names))]
         known = _read(file, columns)
         missing = [i for i, key in enumerate(keys) if key not in known]
         if missing:
             counted = count(missing)
             known |= {keys[i]: row for i, row in zip(missing, counted, strict=True) if row[-1]}
-            _write(file, known)  # other datasets of this rule and first name keep their rows
+            _write(file, known)  # other datasets of this rule keep their rows
         skipped = np.zeros(columns, dtype=np.int64)
         rows = np.stack([known.get(key, skipped) for key in keys])
         if state and all(key in known for key in keys):
             _write(whole, {state: rows})
         return rows
+
+
+@contextlib.contextmanager
+def _locked(file: Path):
+    """While another process counts these masks, wait; where no lock can be made, go on without."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(f"{file}.lock")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=2)
+        except Timeout:
+            log.info(f"waiting for another process that counts these masks (it holds {file}.lock)")
+            lock.acquire()
+    except OSError:
+        pass
+    try:
+        yield
     finally:
         lock.release()
 
@@ -81,10 +88,10 @@ def _read(file: Path, columns: int) -> dict[str, np.ndarray]:
     try:
         with np.load(file, allow_pickle=False) as saved:
             keys, table = saved["keys"], saved["table"]
+        fits = len(table) == len(keys) and table.shape[-1] == columns and table.dtype == np.int64
+        return dict(zip(keys.tolist(), table, strict=True)) if fits else {}
     except Exception:  # a cache is only a cache: whatever is wrong with the file, count again
         return {}
-    fits = len(table) == len(keys) and table.shape[-1] == columns and table.dtype == np.int64
-    return dict(zip(keys.tolist(), table, strict=True)) if fits else {}
 
 
 def _write(file: Path, known: dict[str, np.ndarray]) -> None:
@@ -94,7 +101,8 @@ def _write(file: Path, known: dict[str, np.ndarray]) -> None:
             np.savez(stream, keys=np.array(list(known)), table=np.stack(list(known.values())))
         part.replace(file)
     except OSError:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
 def _digest(text: str) -> str:

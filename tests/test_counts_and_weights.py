@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -116,6 +117,12 @@ def test_the_cache_counts_once_and_recounts_what_was_touched(tmp_path, monkeypat
     assert len(counted) == 8, "the same content elsewhere, with other times, is not counted again"
     count_classes(folder(root, ignore_index=2), cache=tmp_path / "cache")
     assert len(counted) == 14, "another ignore index is another count"
+    for part in ("images", "masks"):
+        shutil.copy(root / f"train/{part}/train5.png", root / f"train/{part}/a.png")
+    mask[:] = 2
+    Image.fromarray(mask).save(root / "train/masks/a.png")
+    count_classes(folder(root), cache=tmp_path / "cache")
+    assert counted[14:] == [0], "one that sorts first"
 
 
 def test_while_no_file_changes_none_is_read(tmp_path, monkeypatch):
@@ -151,8 +158,22 @@ def test_a_damaged_or_unusable_cache_is_survived(tmp_path):
     for file in (tmp_path / "cache").glob("*.npz"):
         file.write_bytes(b"damaged")
     assert count_classes(folder(root), cache=tmp_path / "cache").pixels.tolist() == expected
+    for file in (tmp_path / "cache").glob("*.npz"):
+        np.savez(file, keys=np.array(5), table=np.array(7))
+    assert count_classes(folder(root), cache=tmp_path / "cache").pixels.tolist() == expected
     (tmp_path / "file").touch()
     assert count_classes(folder(root), cache=tmp_path / "file" / "cache").pixels.tolist() == expected
+
+
+def test_where_no_lock_can_be_made_what_is_known_is_still_read(tmp_path, monkeypatch):
+    root = write_folder_dataset(tmp_path / "data")
+    expected = count_classes(folder(root), cache=tmp_path / "cache").pixels.tolist()
+    for lock in (tmp_path / "cache").glob("*.lock"):
+        lock.unlink()
+    for counts in (tmp_path / "cache").glob("counts-*.npz"):
+        Path(f"{counts}.lock").mkdir()
+    monkeypatch.setattr(class_counts, "_count", lambda *_: pytest.fail("counted again"))
+    assert count_classes(folder(root), cache=tmp_path / "cache").pixels.tolist() == expected
 
 
 def test_shapes_are_as_imbalanced_as_promised():

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from segtrain.class_counts import ClassCounts, count_classes
 from segtrain.class_places import PLACES, find_places
+from segtrain.commands.report import counts_table
 from segtrain.data.augment import Augment
 from segtrain.data.folder import Folder
 from segtrain.data.loader import EpochOrder, Loader, _as_it_is, _TrainSamples
@@ -91,6 +92,13 @@ def test_repeats_are_counted():
 def test_the_summary_says_what_changes():
     assert RareClasses().summary(COUNTS).startswith("sampling shows c1 in 50 → 6")
     assert Uniform().summary(COUNTS) == ""
+
+
+def test_the_summary_says_what_share_of_all_crops_is_centred():
+    """Half of the images have foreground."""
+    centred = "50 % of the crops of images with foreground are centred on it: 25 % of all"
+    assert ForegroundCrops(share=0.5).summary(COUNTS).startswith(centred)
+    assert centred in RareClasses(power=0.0, centred=0.5).summary(COUNTS)
 
 
 def test_foreground_crops_choose_a_pixel_of_a_class_of_the_image():
@@ -387,6 +395,8 @@ def test_skipped_masks_are_not_images_without_foreground(big_folder, tmp_path, c
     (big_folder / "train/masks/007.png").write_bytes(b"")
     data = Folder(str(big_folder), "train", 2, on_error="skip")
     for _ in range(2):  # the second time from the cache, where a skipped mask is not
-        assert count_classes(data, cache=tmp_path / "cache").num_empty == 0
+        counts = count_classes(data, cache=tmp_path / "cache")
+        assert (counts.num_empty, counts.skipped) == (0, 1)
+        assert "training images, 0 % of them without foreground, 1 skipped" in counts_table(counts, None)
         assert "007.png" in caplog.text
         caplog.clear()

@@ -60,7 +60,7 @@ class RareClasses(Uniform):
 
     Args:
         power: 0 is uniform, 1 brings every class into about as many images.
-        centred: share of the crops that are centred on a pixel of a class, as ForegroundCrops does.
+        centred: share of the crops of images with foreground that are centred on it, as ForegroundCrops does.
     """
 
     @checked
@@ -89,21 +89,23 @@ class RareClasses(Uniform):
         before = counts.images / max(counts.num_images, 1)
         rows = zip(counts.class_names, before, drawn, strict=True)
         changed = [f"{n} in {100 * b:.0f} → {100 * d:.0f} %" for n, b, d in rows if round(100 * b) != round(100 * d)]
+        with_foreground = float(self.weights(counts) @ has_foreground(counts))
         return (
-            f"sampling shows {', '.join(changed) or 'each class as often as before'} of the images; class weights are "
-            "of the images as they are"
+            f"sampling shows {', '.join(changed) or 'each class as often as before'} of the images"
+            + (f"; {centred_share(self.centred, with_foreground)}" if self.centred else "")
+            + "; class weights are of the images as they are"
         )
 
 
 class ForegroundCrops(Uniform):
-    """Every image once an epoch; a share of the crops is centred on a pixel of a foreground class.
+    """Every image once an epoch; of those with foreground, a share of the crops is centred on a pixel of it.
 
     The class is drawn among the foreground classes of the image, then one of its pixels, as nnU-Net does: Isensee et
     al., 2021, https://doi.org/10.1038/s41592-020-01008-z. The pixels are those that the count kept, 256 of an image,
     shared by its classes. Images without foreground are cropped anywhere.
 
     Args:
-        share: of the crops that are centred.
+        share: of the crops of images with foreground, that are centred.
     """
 
     @checked
@@ -116,7 +118,21 @@ class ForegroundCrops(Uniform):
         return Epoch(order, centres(counts, order, self.share, rng))
 
     def summary(self, counts: ClassCounts) -> str:
-        return f"{100 * self.share:.0f} % of the crops are centred on foreground; class weights are of whole images"
+        share = centred_share(self.share, float(has_foreground(counts).mean()))
+        return f"{share}; class weights are of whole images"
+
+
+def has_foreground(counts: ClassCounts) -> np.ndarray:
+    """bool [images]."""
+    return np.delete(counts.per_image, [] if counts.background is None else counts.background, axis=1).any(axis=1)
+
+
+def centred_share(share: float, with_foreground: float) -> str:
+    """In words; `with_foreground` is the share of the crops whose image has some."""
+    return (
+        f"{100 * share:.0f} % of the crops of images with foreground are centred on it: "
+        f"{100 * share * with_foreground:.0f} % of all"
+    )
 
 
 def centred(sampling) -> float:
