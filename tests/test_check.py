@@ -96,6 +96,11 @@ T, V = "train/images/train1", "train/masks/train1"
 FILES = {"splits": "files"}
 
 
+def link_folder(path):
+    shutil.move(path, path.parent.parent / "elsewhere")
+    path.symlink_to(path.parent.parent / "elsewhere")
+
+
 def two(mask):
     return np.where(mask > 0, 255, 0).astype(np.uint8)
 
@@ -180,6 +185,20 @@ BROKEN = {
         "b/train1.png", "differ in size",
         {"mask_format": "files", "num_classes": 2, "class_names": ["a", "b"], "background": None, "masks": "../masks/{class}/{stem}.png"},
     ),
+    "a pipe": (lambda r: os.mkfifo(r / "train/images/pipe.png"), "pipe.png", "left out", {}),
+    "a folder in itself": (lambda r: (r / "train/images/more").symlink_to("."), "images/more", "a folder that holds it", {}),
+    "a folder above": (lambda r: (r / "train/images/more").symlink_to(".."), "images/more", "a folder that holds it", {}),
+    "links in a circle": (lambda r: [(r / "train/images" / a).symlink_to(b) for a, b in ("ab", "ba")], "images/a", "in a circle", {}),
+    "a folder that is not there": (lambda r: (r / "train/images/more").symlink_to("/nowhere"), "images/more", "to nowhere", {}),
+    "a split elsewhere": (lambda r: link_folder(r / "val"), "val/images/val0.png", "out of dataset.root", {}),
+    "masks elsewhere": (lambda r: (shutil.move(r / "train/masks", r.parent / "gt"), [shutil.move(p, r.parent / "gt") for p in r.glob("val/masks/*")]), "gt/train0.png", "out of dataset.root", {"masks": "../../../gt/{stem}.png"}),
+    "an extra mask where a pattern looks": (lambda r: save(r / "train/masks/orphan.png", np.zeros(SIZE, np.uint8)), "orphan.png", "without an image", {"masks": "../masks/{stem}.png"}),
+    "jpeg by another name": (lambda r: Image.fromarray(mask_of(r / f"{V}.png")).save(r / f"{V}.png", format="JPEG"), "masks/train1.png", "a mask in JPEG", {}),
+    "no folder of a class": (
+        lambda r: [save(r / s / c / f"{s}{i}.png", np.eye(*SIZE, dtype=np.uint8)) for s, cs in (("train", "ab"), ("val", "a")) for i in range(3) for c in cs],
+        "val/b", "no masks of b", {"mask_format": "files", "num_classes": 2, "class_names": ["a", "b"], "background": None},
+    ),
+    "black as 16 bits": (lambda r: replace_all(r, "images", ".png", lambda p, v: save(p, v[..., 0].astype(np.uint16))), "train0.png", "nothing but black, as 16 bits", {}),
     "empty split": (lambda r: [p.unlink() for p in r.glob("val/*/*")], "val", "the val split is empty", {}),
 }  # fmt: skip
 
@@ -203,6 +222,7 @@ HEALTHY = {
     "sizes differ": (lambda r: [save(r / f"{p}.png", np.eye(40, 50, dtype=np.uint8)) for p in (T, V)], {}),
     "hidden files": (lambda r: [(r / "train/images" / n).write_text("x") for n in (".DS_Store", "._train1.png", "notes.txt")], {}),
     "exif on both": (lambda r: [exif(r / f"{p}.png", 3, mode) for p, mode in ((T, "RGB"), (V, "L"))], {}),
+    "accents spelt in two ways": (lambda r: [os.rename(r / f"{p}.png", r / f"{p}{e}.png") for p, e in ((T, "caf\u00e9"), (V, "cafe\u0301"))], {}),
     "kinds of names": (lambda r: [os.rename(r / f"{p}.png", r / f"{p} größe (1).v2.png") for p in (T, V)], {}),
     "one folder of masks for all splits": (lambda r: [shutil.move(p, (r / "labels").mkdir(exist_ok=True) or r / "labels" / p.name) for p in r.glob("*/masks/*")], {"images": "{split}/images", "masks": "../../labels/{stem}.png"}),
     "subfolders": (lambda r: [shutil.move(r / f"train/{p}/train1.png", (r / f"train/{p}/deep").mkdir() or r / f"train/{p}/deep/train1.png") for p in ("images", "masks")], {}),

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from segtrain.data.image_files import IMAGE_SUFFIXES, LOSSY_SUFFIXES, OTHER_SUFFIXES
+from segtrain.data.listing import Listing
 from segtrain.data.mask_places import MaskPlaces
 from segtrain.errors import DataError
 from segtrain.tables import counted
@@ -75,6 +76,10 @@ def check_names(
 def _check_masks(found: FileLists, where: MaskPlaces) -> None:
     """Every image has a mask."""
     if where.kind == "class" and where.kinds is not None:  # a class without a file is nowhere in the image
+        absent = [str(folder) for folder in where.folders if not folder.is_dir()]
+        if absent:
+            what = f"no masks of {few([Path(folder).name for folder in absent])}: no such folder"
+            found.findings.append(Finding("warning", what, absent, "correct dataset.class_names, if it has images"))
         if found.masks and not any(any(files) for files in found.masks):
             expected = where.expected(found.names[0], 0)
             found.findings.append(Finding("error", "no image has a mask of any class", [expected], "see dataset.masks"))
@@ -95,8 +100,8 @@ def _check_extra(
 ) -> None:
     """No mask is left without an image, of any split."""
     extra: list[Path] = []
-    for listed in where.listed:
-        extra += [listed[name][0] for name in sorted(listed.keys() - candidates.keys())]
+    for listing in where.listings:
+        extra += [listing.by_name[name][0] for name in sorted(listing.by_name.keys() - candidates.keys())]
     if where.pattern is not None:
         used = {mask for name, image in candidates.items() for mask in where.of(name, image, stem_suffix)}
         there = {path for parent in {p.parent for p in candidates.values()} for path in where.like(parent, splits)}
@@ -142,34 +147,44 @@ def _check_places(found: FileLists, root: Path) -> None:
     """Links that lead nowhere or in a circle, files outside the root, and names that other programs cannot read."""
     inside = root.resolve()
     broken, outside, odd = [], [], []
+    parents: dict[Path, Path] = {}
     for path in [*found.images, *(f for files in found.masks for f in files if f is not None)]:
         text = str(path)
         if not text.isprintable() or any("\udc80" <= letter <= "\udcff" for letter in text):
             odd.append(ascii(text))
-        if path.is_symlink() or path.parent.is_symlink():
+        if path.parent not in parents:
+            parents[path.parent] = path.parent.resolve()
+        target = parents[path.parent]
+        if path.is_symlink():
             try:
                 target = path.resolve(strict=True)
             except (OSError, RuntimeError):
                 broken.append(text)
                 continue
-            if not target.is_relative_to(inside):
-                outside.append(text)
+        if not target.is_relative_to(inside):
+            outside.append(text)
     for level, noun, what, files, fix in (
         ("error", "link", "to nowhere, or in a circle", broken, "replace the links by files"),
-        ("warning", "link", "out of dataset.root", outside, "copy the files, if the dataset is to be moved"),
+        ("warning", "file", "out of dataset.root", outside, "copy the files, if the dataset is to be moved"),
         ("warning", "name", "with characters that cannot be printed", odd, "rename the files"),
     ):
         if files:
             found.findings.append(Finding(level, f"{counted(len(files), noun)} {what}: {few(files)}", files, fix))
 
 
-def check_formats(found: FileLists, unread: list[Path]) -> None:
-    """Add files that look like images or masks, but are left out."""
+def check_listings(found: FileLists, listings: list[Listing]) -> None:
+    """Add what folders hold that is left out, though it looks like images or masks."""
+    unread = list(dict.fromkeys(path for listing in listings for path in listing.unread))
+    lost = list(dict.fromkeys(path for listing in listings for path in listing.lost))
     if unread:
         what = f"{counted(len(unread), 'file')} left out for the format: {few([file.name for file in unread])}"
         found.findings.append(
             Finding("warning", what, [*map(str, unread)], f"save them as one of {FORMATS}; masks as PNG")
         )
+    if lost:
+        what = f"{counted(len(lost), 'link')} to nowhere, in a circle, or to a folder that holds it: "
+        what += few([file.name for file in lost])
+        found.findings.append(Finding("warning", what, [*map(str, lost)], "remove them: what they lead to is not read"))
 
 
 def few(texts: list[str], count: int = 5) -> str:

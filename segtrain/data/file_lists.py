@@ -1,11 +1,13 @@
 """Which image belongs to a split, and where its masks are. Reads names only, no pixels."""
 
 import hashlib
+import unicodedata
 from pathlib import Path
 
-from segtrain.data.file_findings import FORMATS, FileLists, Finding, check_formats, check_names, few
+from segtrain.data.file_findings import FORMATS, FileLists, Finding, check_listings, check_names, few
 from segtrain.data.image_files import IMAGE_SUFFIXES
-from segtrain.data.mask_places import MaskPlaces, files_by_name, filled
+from segtrain.data.listing import list_folder
+from segtrain.data.mask_places import MaskPlaces, filled
 from segtrain.errors import ConfigError
 from segtrain.tables import counted
 
@@ -41,8 +43,8 @@ def list_files(
         raise LayoutError(f"no folder {root}", "dataset.root", "set dataset.root to the folder of the dataset")
     found = FileLists()
     place = split_folder or split
-    folders = _image_folders(root, place, splits, images, masks, kinds)
-    where = MaskPlaces(masks, kinds, kind, place, folders)
+    folders = _image_folders(root, place, splits, images, masks, kinds, kind)
+    where = MaskPlaces(masks, kinds, kind, place, folders, root)
     candidates = _candidates(folders[0], stem_suffix, where, found)
     names = _names_of_split(
         root,
@@ -67,7 +69,12 @@ def list_files(
                 "error",
                 f"the {split} split is empty",
                 [str(folders[0])],
-                f"add images ({FORMATS}), or correct dataset.root",
+                {
+                    "folders": f"add images ({FORMATS}), or correct dataset.root",
+                    "files": f"name images in {split_file}",
+                    "ratio": f"change dataset.val_ratio={val_ratio}, or add images ({FORMATS})",
+                    "kfold": f"change dataset.folds={folds}, or add images ({FORMATS})",
+                }[splits],
             )
         )
     return found
@@ -79,8 +86,11 @@ def hash_share(name: str) -> float:
     return int.from_bytes(hashlib.blake2b(code, digest_size=8).digest(), "big") / 2**64
 
 
-def _image_folders(root: Path, place: str, splits: str, images: str | None, masks: str | None, kinds) -> list[Path]:
-    """The folder of the images, and when no pattern says where masks are, the folders of the masks."""
+def _image_folders(
+    root: Path, place: str, splits: str, images: str | None, masks: str | None, kinds, kind: str
+) -> list[Path]:
+    """The folder of the images, and when no pattern says where masks are, the folders of the masks; a class may have
+    none."""
     mask_folders = (kinds or ["masks"]) if masks is None else []
     if images is not None:
         chosen = root / filled(images, "dataset.images", split=place)
@@ -91,12 +101,16 @@ def _image_folders(root: Path, place: str, splits: str, images: str | None, mask
     else:
         layouts = [[root / part for part in ("images", *mask_folders)]]
     for layout in layouts:
-        if all(folder.is_dir() for folder in layout):
+        there = [folder.is_dir() for folder in layout]
+        if all(there) or (kind == "class" and there[0] and any(there[1:])):
             return layout
+    nearest = max(layouts, key=lambda layout: sum(folder.is_dir() for folder in layout))
+    lacking = ", ".join(str(folder) for folder in nearest if not folder.is_dir())
     expected = " or ".join(" with ".join(map(str, layout)) for layout in layouts)
     there = ", ".join(sorted(p.name for p in root.iterdir())[:10]) or "nothing"
     raise LayoutError(
-        f"no {place} images for dataset.splits={splits}: expected {expected}",
+        f"no {place} {'masks' if nearest[0].is_dir() else 'images'} for dataset.splits={splits}: there is no {lacking}; "
+        f"expected {expected}",
         f"{root} holds {there}",
         "correct dataset.root, choose dataset.splits=folders|files|ratio|kfold, or name dataset.images and dataset.masks",
     )
@@ -104,8 +118,9 @@ def _image_folders(root: Path, place: str, splits: str, images: str | None, mask
 
 def _candidates(folder: Path, stem_suffix: str, where: MaskPlaces, found: FileLists) -> dict[str, Path]:
     """Images by name; masks that lie beside them are left out."""
-    listed, unread = files_by_name(folder, IMAGE_SUFFIXES)
-    check_formats(found, list(dict.fromkeys([*unread, *where.unread])))
+    listing = list_folder(folder, IMAGE_SUFFIXES)
+    check_listings(found, [listing, *where.listings])
+    listed = listing.by_name
     if where.pattern is not None:
         masks = {
             mask
@@ -126,8 +141,8 @@ def _candidates(folder: Path, stem_suffix: str, where: MaskPlaces, found: FileLi
             both = [str(images[short]), str(paths[0])]
             found.findings.append(Finding("error", f"two images with the stem {short!r}", both, "rename one"))
         images[short] = paths[0]
-    for listed_masks in where.listed:
-        for name, paths in listed_masks.items():
+    for masks_of_a_kind in where.listings:
+        for name, paths in masks_of_a_kind.by_name.items():
             if len(paths) > 1:
                 found.findings.append(
                     Finding("error", f"two masks with the stem {name!r}", [str(p) for p in paths], "remove one")
@@ -162,6 +177,7 @@ def _names_in_file(file: Path, images: dict[str, Path], found: FileLists) -> lis
     for line in lines:
         path = Path(line)
         name = path.with_suffix("").as_posix() if path.suffix.lower() in IMAGE_SUFFIXES else path.as_posix()
+        name = unicodedata.normalize("NFC", name)  # as in a listing
         if ".." in path.parts:
             outside.append(line)
             continue

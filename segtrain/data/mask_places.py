@@ -4,15 +4,19 @@ import glob
 import os
 from pathlib import Path
 
-from segtrain.data.image_files import MASK_SUFFIXES, OTHER_SUFFIXES
+from segtrain.data.image_files import MASK_SUFFIXES
+from segtrain.data.listing import list_folder
 from segtrain.errors import ConfigError
 
 
 class MaskPlaces:
     """Where the masks of an image are: beside it by a pattern, or in folders of the same stems."""
 
-    def __init__(self, pattern: str | None, kinds: list[str] | None, kind: str, split: str, folders: list[Path]):
+    def __init__(
+        self, pattern: str | None, kinds: list[str] | None, kind: str, split: str, folders: list[Path], root: Path
+    ):
         self.pattern, self.kinds, self.kind, self.split, self.folders = pattern, kinds, kind, split, folders[1:]
+        self.root = root
         if pattern is not None and "{stem}" not in pattern:
             raise ConfigError(
                 f"the pattern {pattern!r} has no {{stem}}", "dataset.masks", "for example {stem}_mask.png"
@@ -21,13 +25,12 @@ class MaskPlaces:
             raise ConfigError(
                 f"the pattern {pattern!r} has no {{{kind}}}", "dataset.masks", f"for example {{stem}}_{{{kind}}}.png"
             )
-        lists = [files_by_name(folder, MASK_SUFFIXES) for folder in self.folders] if pattern is None else []
-        self.listed, self.unread = [listed for listed, _ in lists], [file for _, files in lists for file in files]
+        self.listings = [list_folder(folder, MASK_SUFFIXES) for folder in self.folders] if pattern is None else []
 
     def of(self, name: str, image: Path, stem_suffix: str) -> list[Path | None]:
         """The mask of each kind; None where there is no such file."""
         if self.pattern is None:
-            return [(listed.get(name) or [None])[0] for listed in self.listed]
+            return [(listing.by_name.get(name) or [None])[0] for listing in self.listings]
         stem = image.stem.removesuffix(stem_suffix)
         return [self._by_pattern(image.parent, stem, kind) for kind in self.kinds or [""]]
 
@@ -38,18 +41,24 @@ class MaskPlaces:
     def like(self, folder: Path, splits: str) -> list[Path]:
         """Files elsewhere that the pattern may mean for images of `folder`, but not those of other splits' folders."""
         place, _, name = self.pattern.rpartition("/")
-        shared = splits == "folders" and "{split}" not in place and "{folder}" not in place
-        if "{stem}" in place or not place or shared:
+        if "{stem}" in place or not place:
             return []
         found = []
         for kind in self.kinds or [""]:
             words = {"split": self.split, "folder": folder.name, self.kind: kind}
             parent = Path(os.path.normpath(folder / filled(place, "dataset.masks", **words)))
+            if splits == "folders" and not self._of_this_split(parent):
+                continue
             stem, any_suffix = name.removesuffix(".*"), ".*" if name.endswith(".*") else ""
             escaped = {word: glob.escape(text) for word, text in words.items()}
             pattern = filled(glob.escape(stem), "dataset.masks", stem="*", **escaped) + any_suffix
             found += parent.glob(pattern) if parent != folder else []
         return [path for path in found if path.suffix.lower() in MASK_SUFFIXES]
+
+    def _of_this_split(self, folder: Path) -> bool:
+        """Whether a folder's name says so; else it may hold the masks of other splits too."""
+        below = folder.relative_to(self.root).parts if folder.is_relative_to(self.root) else ()
+        return set(Path(self.split).parts) <= set(below)
 
     def _by_pattern(self, folder: Path, stem: str, kind: str) -> Path | None:
         words = {"stem": stem, "split": self.split, "folder": folder.name, self.kind: kind}
@@ -58,30 +67,6 @@ class MaskPlaces:
         if path.suffix != ".*":
             return path if os.path.lexists(path) else None
         return next((p for s in MASK_SUFFIXES if os.path.lexists(p := path.with_suffix(s))), None)
-
-
-def files_by_name(folder: Path, suffixes: tuple[str, ...]) -> tuple[dict[str, list[Path]], list[Path]]:
-    """Files with one of the suffixes at any depth, by their path below the folder without suffix; and the files of
-    formats that are not read."""
-    found: dict[str, list[Path]] = {}
-    unread: list[Path] = []
-    walked: set[str] = set()
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        if (real := os.path.realpath(parent)) in walked:  # a link to a folder above
-            folders.clear()
-            continue
-        walked.add(real)
-        folders[:] = sorted(f for f in folders if not f.startswith("."))
-        for file in sorted(files):
-            if file.startswith("."):
-                continue
-            path = Path(parent, file)
-            suffix = path.suffix.lower()
-            if suffix in suffixes:
-                found.setdefault(path.relative_to(folder).with_suffix("").as_posix(), []).append(path)
-            elif suffix in OTHER_SUFFIXES:
-                unread.append(path)
-    return found, unread
 
 
 def filled(pattern: str, key: str, **words: str) -> str:
