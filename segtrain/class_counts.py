@@ -57,6 +57,11 @@ class ClassCounts:
         """float64 [C]: pixels of the class over valid pixels."""
         return self.pixels / np.maximum(self.valid_pixels, 1)
 
+    @property
+    def absent(self) -> list[str]:
+        """Names of the classes without pixels."""
+        return [name for name, pixels in zip(self.class_names, self.pixels, strict=True) if pixels == 0]
+
     def to_dict(self) -> dict:
         """For class_counts.json."""
         rows = zip(self.class_names, self.pixels.tolist(), self.share.tolist(), self.images.tolist(), strict=True)

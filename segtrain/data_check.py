@@ -1,5 +1,6 @@
 """Looking a dataset over: every file read once, by all cores, and what is wrong with it in words."""
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -7,6 +8,7 @@ import numpy as np
 from segtrain.cores import cores, in_chunks
 from segtrain.data.dataset import SegmentationDataset, mask_place
 from segtrain.data.file_findings import Finding
+from segtrain.data.mask_formats import IndexMask
 from segtrain.data_samples import DARK, Sample, SplitReport, check_one
 from segtrain.errors import DataError
 from segtrain.smallest_objects import SmallestObjects
@@ -56,7 +58,7 @@ def _errors(report: SplitReport) -> list[Finding]:
     kinds: dict[str, list[DataError]] = {}
     for sample in report.samples:
         for error in sample.errors:
-            kinds.setdefault("".join(c for c in error.what if not c.isdigit())[:60], []).append(error)
+            kinds.setdefault(re.sub(r"[-\d.,]+", "", error.what)[:60], []).append(error)
     found = []
     for errors in kinds.values():
         more = f" (and {len(errors) - 1} more files like it)" if errors[1:] else ""
@@ -78,7 +80,7 @@ def _oddities(report: SplitReport, crop) -> list[Finding]:
     ignored = [s for s in samples if s.valid == 0]
     empty = [s for s in samples if s.valid and not s.pixels[foreground].any()]
     tiny = [s for s in samples if min(s.size) < SMALL]
-    index_format = dataset.ignore_index == 255 and not dataset.multilabel
+    index_format = dataset.ignore_index == 255 and isinstance(getattr(dataset, "format", None), IndexMask)
     lost = [s for s in samples if index_format and s.valid and s.ignored and np.flatnonzero(s.pixels).tolist() == [0]]
     turned = [s for s in samples if s.turned_apart]
     giant = [s for s in samples if max(s.size) > LARGE]
@@ -173,37 +175,26 @@ def _add_missing_classes(reports: list[SplitReport]) -> None:
     train = by_name["train"]
     names = np.array(train.dataset.class_names)
     absent = train.pixels == 0
+    unread = len(train.samples) - len(train.readable)
+    among = f" in the {counted(len(train.readable), 'image')} that can be read" if unread else ""
     for report in by_name.values():
-        lost = absent & (report.pixels > 0) if report is not train else np.zeros_like(absent)
+        if report is train:
+            continue
+        lost, only_train = absent & (report.pixels > 0), ~absent & (report.pixels == 0)
         if lost.any():
-            report.findings.append(
-                Finding(
-                    "error",
-                    f"{', '.join(names[lost])} is in {report.name} but not in train",
-                    [],
-                    "it cannot be learned: move images to train, or merge the class with dataset.remap",
-                )
-            )
+            with_it = [_image_place(report.dataset, s.index) for s in report.readable if s.pixels[lost].any()]
+            what = f"{', '.join(names[lost])} is in {report.name} but not in train{among}"
+            fix = "it cannot be learned: move images to train, or merge the class with dataset.remap"
+            report.findings.append(Finding("error", what, with_it, fix))
+        if only_train.any():
+            what = f"no {report.name} pixel of {', '.join(names[only_train])}"
+            with_it = [_image_place(train.dataset, s.index) for s in train.readable if s.pixels[only_train].any()]
+            fix = "its score will be n/a: move images with it here, such as those named"
+            report.findings.append(Finding("warning", what, with_it, fix))
     if absent.any():
-        train.findings.append(
-            Finding(
-                "warning",
-                f"no training pixel of {', '.join(names[absent])}",
-                [],
-                "it cannot be learned, and any weighting gives it 0: correct dataset.num_classes, or the masks",
-            )
-        )
-    for report in by_name.values():
-        only_train = (train.pixels > 0) & (report.pixels == 0)
-        if report is not train and only_train.any():
-            report.findings.append(
-                Finding(
-                    "warning",
-                    f"no {report.name} pixel of {', '.join(names[only_train])}",
-                    [],
-                    "its score will be n/a: move images with it here",
-                )
-            )
+        what = f"no training pixel of {', '.join(names[absent])}{among}"
+        fix = "it cannot be learned, and any weighting gives it 0: correct dataset.num_classes, or the masks"
+        train.findings.append(Finding("warning", what, [], fix))
 
 
 def _image_place(dataset: SegmentationDataset, index: int) -> str:

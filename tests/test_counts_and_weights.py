@@ -266,6 +266,15 @@ def test_the_recommendation_says_why(per_image, words):
     assert words in recommendation(count_classes(Masks()))
 
 
+def test_weights_shows_the_weighting_as_it_is_set_and_names_absent_classes(segtrain, tmp_path):
+    root = write_folder_dataset(tmp_path / "data")
+    words = ("dataset=folder", f"dataset.root={root}", "dataset.num_classes=5")
+    done = segtrain("weights", *words, "weighting=neg_pos_ratio", "weighting.max_ratio=3")
+    assert done.code == 0, done
+    assert next(line for line in done.out.splitlines() if line.startswith(" max/min")).split()[-1] == "3"
+    assert "class 4: any weighting gives it 0" in done.out
+
+
 def test_weights_says_what_the_sampling_shows(segtrain):
     done = segtrain("weights", "sampling=rare_classes")
     assert done.code == 0, done

@@ -95,8 +95,7 @@ def describe_best(run: RunFolder, result: dict, scores, model, val_set, trainer,
 
 def check_counts(counts: ClassCounts) -> None:
     """Raise DataError when there is nothing to learn; warn of classes without training pixels."""
-    absent = [name for name, pixels in zip(counts.class_names, counts.pixels, strict=True) if pixels == 0]
-    there = len(counts.class_names) - len(absent)
+    there = len(counts.class_names) - len(counts.absent)
     if there < (1 if counts.multilabel else 2):
         only = next((n for n, p in zip(counts.class_names, counts.pixels, strict=True) if p), "none")
         raise DataError(
@@ -105,8 +104,10 @@ def check_counts(counts: ClassCounts) -> None:
             "the train split",
             "masks of 0 and 255: dataset.mask_format=binary; otherwise look at dataset.ignore_index and num_classes",
         )
-    if absent:
-        log.warning(f"no training pixel of {', '.join(absent)}: it cannot be learned, and any weighting gives it 0")
+    if counts.absent:
+        log.warning(
+            f"no training pixel of {', '.join(counts.absent)}: it cannot be learned, and any weighting gives it 0"
+        )
 
 
 def class_weights(cfg: DictConfig, counts: ClassCounts) -> list[float] | None:

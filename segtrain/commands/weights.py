@@ -27,16 +27,25 @@ def main(words: list[str]) -> int:
     cfg = without_hydra(compose(arguments.overrides, arguments.config_dir, arguments.config_name))
     check_config(cfg)
     counts = count_classes(build_dataset(cfg, "train"), cache=default_cache(), progress=True)
-    print(weights_table(counts))
+    print(weights_table(counts, schemes(cfg)))
+    if counts.absent:
+        print(f"\nno training pixel of {', '.join(counts.absent)}: any weighting gives it 0")
     print(f"\n{plot(counts)}\n\n{recommendation(counts)}")
     if summary := build(cfg, "sampling").summary(counts):
         print(f"\n{summary}")
     return 0
 
 
-def weights_table(counts: ClassCounts) -> str:
+def schemes(cfg) -> dict:
+    """Every scheme as it is by default, and the config's own weighting as the config has it."""
+    chosen = build(cfg, "weighting")
+    own = next((name for name, scheme in SCHEMES.items() if type(chosen) is scheme), type(chosen).__name__.lower())
+    return {name: scheme() for name, scheme in SCHEMES.items()} | {own: chosen}
+
+
+def weights_table(counts: ClassCounts, schemes: dict | None = None) -> str:
     """Counts and, per class, the weight of each scheme; the last row is the largest over the smallest weight."""
-    names, rows = weights_rows(counts)
+    names, rows = weights_rows(counts, schemes)
     numbers = [
         [f"{pixels:,}", share(part), str(images)]
         for pixels, part, images in zip(counts.pixels, counts.share, counts.images, strict=True)
@@ -46,9 +55,14 @@ def weights_table(counts: ClassCounts) -> str:
     return table(["class", "pixels", "share", "images", *names], rows, title)
 
 
-def weights_rows(counts: ClassCounts) -> tuple[list[str], list[list[str]]]:
-    """Names of the schemes, and a row of texts per class and for the largest over the smallest weight."""
-    weights = {name: scheme()(counts) for name, scheme in SCHEMES.items()}
+def weights_rows(counts: ClassCounts, schemes: dict | None = None) -> tuple[list[str], list[list[str]]]:
+    """Names of the schemes, and a row of texts per class and for the largest over the smallest weight.
+
+    Args:
+        schemes: weightings by name; None: all as they are by default.
+    """
+    schemes = schemes or {name: scheme() for name, scheme in SCHEMES.items()}
+    weights = {name: np.asarray(scheme(counts), dtype=float) for name, scheme in schemes.items()}
     rows = [[name, *(number(w[i]) for w in weights.values())] for i, name in enumerate(counts.class_names)]
     return list(weights), [*rows, ["max/min", *(number(spread(w)) for w in weights.values())]]
 
@@ -96,7 +110,7 @@ def recommendation(counts: ClassCounts) -> str:
             f"inverse_frequency would make it {ratios['inverse_frequency']} and a few wrong pixels of the rare class "
             f"the whole gradient; where a class is then still never found, median_frequency ({ratios['median_frequency']})"
             + (
-                ", which does not see the images without it. "
+                ", which looks only at the images that hold the class. "
                 "sampling=foreground_crops or rare_classes shows the rare classes more often."
                 if empty >= 0.2
                 else "."

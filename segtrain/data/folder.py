@@ -222,11 +222,13 @@ class Folder:
             )
         if name == "index":
             for value, label in (remap or {}).items():
-                if not (type(value) is type(label) is int and value >= 0 and 0 <= label <= 255):
+                known = range(self.num_classes) if type(label) is int else ()
+                if type(value) is not int or value < 0 or (label not in known and label != self.ignore_index):
                     raise ConfigError(
                         f"{value!r}: {label!r} does not say which class a mask value is",
                         "dataset.remap",
-                        "give {VALUE: CLASS}, whole numbers, for example {255: 1}",
+                        f"give {{VALUE: CLASS}}, whole numbers, classes from 0 to {self.num_classes - 1} or "
+                        f"ignore_index={self.ignore_index}, for example {{255: 1}}",
                     )
             return IndexMask(self.ignore_index, remap, list(ignore_values), self.exif)
         if name == "color":
