@@ -30,7 +30,7 @@ def draw(runs: list[Path], count: int, scale: int, trust: list[str]) -> Image.Im
         with torch.no_grad():
             found = [predict(model(pixels), dataset.multilabel)[0].numpy() for model in models]
         masks = [mask.transpose(2, 0, 1) if dataset.multilabel else mask, *found]
-        colours = [panels.colour_mask(m, dataset.num_classes, dataset.background) for m in masks]
+        colours = [panels.colour_mask(m, dataset) for m in masks]
         rows.append(panels.side_by_side([image, *colours]))
     grid = np.repeat(np.repeat(panels.stacked(rows), scale, axis=0), scale, axis=1)
     titles = ["image", "truth", *(run.name for run in runs)]

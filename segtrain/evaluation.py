@@ -71,7 +71,7 @@ def draw(predictor: Predictor, dataset, index: int, errors: bool = False, label:
     found = predictor.decide(logits)[0].cpu().numpy()
     truth = mask.transpose(2, 0, 1) if dataset.multilabel else mask
     shown = [panels.as_rgb(image)]
-    shown += [panels.colour_mask(m, dataset.num_classes, dataset.background) for m in (truth, found)]
+    shown += [panels.colour_mask(m, dataset) for m in (truth, found)]
     if errors:
         shown.append(panels.error_map(truth, found, dataset.ignore_index, dataset.background, label))
     return panels.side_by_side(shown)

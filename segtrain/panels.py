@@ -8,11 +8,15 @@ from PIL import Image
 GAP = 4
 
 
-def class_colours(num_classes: int, background: int | None) -> np.ndarray:
-    """uint8 [256, 3]: the PASCAL VOC colours, black for a background; ignored and unknown values are grey."""
+def class_colours(dataset) -> np.ndarray:
+    """uint8 [256, 3]: the dataset's palette, or the PASCAL VOC colours with black for a background; others are grey."""
     colours = np.full((256, 3), 128, dtype=np.uint8)
-    first = int(background is None)
-    for label in range(num_classes):
+    palette = getattr(dataset, "palette", None)
+    if palette is not None:
+        colours[: dataset.num_classes] = palette
+        return colours
+    first = int(dataset.background is None)
+    for label in range(dataset.num_classes):
         bits, colour = label + first, [0, 0, 0]
         for shift in range(7, -1, -1):
             for channel in range(3):
@@ -22,15 +26,14 @@ def class_colours(num_classes: int, background: int | None) -> np.ndarray:
     return colours
 
 
-def html_colours(num_classes: int, background: int | None) -> list[str]:
+def html_colours(dataset) -> list[str]:
     """Those of the classes, for pages and charts: #rrggbb."""
-    colours = class_colours(num_classes, background)[:num_classes]
-    return [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in colours]
+    return [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in class_colours(dataset)[: dataset.num_classes]]
 
 
-def colour_mask(mask: np.ndarray, num_classes: int, background: int | None) -> np.ndarray:
+def colour_mask(mask: np.ndarray, dataset) -> np.ndarray:
     """uint8 [H, W, 3] of class indices [H, W]; of labels [C, H, W], the colours of all that are set, added up."""
-    colours = class_colours(num_classes, background)
+    colours = class_colours(dataset)
     if mask.ndim == 2:
         return colours[mask]
     total = sum((mask[c] == 1)[..., None] * colours[c].astype(np.int64) for c in range(len(mask)))

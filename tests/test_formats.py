@@ -1,10 +1,13 @@
 """Kinds of image and mask files, and the layouts they come in."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tifffile
 import torch
 from conftest import SHARED
+from omegaconf import OmegaConf
 from PIL import Image
 
 from segtrain import config, config_check
@@ -14,6 +17,7 @@ from segtrain.data.folder import Folder
 from segtrain.data.image_files import image_size, read_image, read_values
 from segtrain.data.mask_formats import BinaryMask, ChannelMask, ClassFiles, ColorMask, IndexMask
 from segtrain.errors import ConfigError, DataError
+from segtrain.panels import class_colours, colour_mask
 
 VALUES = np.array([[0, 1, 2, 2], [1, 1, 0, 255]], np.uint8)
 INDEX = IndexMask(255, None, [], True)
@@ -327,6 +331,30 @@ def test_a_void_value_in_a_binary_mask_is_not_taken_for_the_class(tmp_path):
         BinaryMask(255, None, [], True).read(path)
     assert "dataset.ignore_values=[255]" in error.value.fix
     assert BinaryMask(255, None, [255], True).read(path).tolist() == [[0, 1, 255]]
+
+
+def test_pictures_have_the_colours_of_the_palette_of_colour_coded_masks_or_of_voc(tmp_path):
+    image_and_mask(tmp_path / "images/a.png", tmp_path / "masks/a.png")
+    given = {"splits": "ratio", "val_ratio": 0.0, "num_classes": 3}
+    plain = Folder(str(tmp_path), "train", **given)
+    assert class_colours(plain)[[0, 1, 2, 255]].tolist() == [[0, 0, 0], [128, 0, 0], [0, 128, 0], [128] * 3]
+    colors = [[0, 0, 9], [[7, 8, 9], [1, 2, 3]], [4, 5, 6]]
+    coded = Folder(str(tmp_path), "train", **given, mask_format="color", colors=colors, ignore_colors=[[9, 9, 9]])
+    assert class_colours(coded)[:4].tolist() == [[0, 0, 9], [7, 8, 9], [4, 5, 6], [128] * 3]
+    painted = Folder(str(tmp_path), "train", **given, palette=[[1, 1, 1], [2, 2, 2], [3, 3, 3]])
+    assert colour_mask(np.array([[2, 0, 255]], np.uint8), painted).tolist() == [[[3] * 3, [1] * 3, [128] * 3]]
+    for palette, text in (([[1, 1, 1]], "1 colours for 3 classes"), ([[1, 1, 1], [2], [3] * 3], "is no colour")):
+        with pytest.raises(ConfigError, match=text) as error:
+            Folder(str(tmp_path), "train", **given, palette=palette)
+        assert "dataset.palette" in str(error.value)
+
+
+@pytest.mark.parametrize("preset", ["camvid", "cityscapes", "ade20k", "voc", "magnetic_tile"])
+def test_presets_have_a_name_and_a_colour_for_each_class(preset):
+    settings = OmegaConf.load(Path(__file__).parents[1] / f"configs/dataset/{preset}.yaml")
+    assert len(set(settings.class_names)) == settings.num_classes
+    palette = settings.get("palette")
+    assert palette is None or len(palette) == settings.num_classes
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])

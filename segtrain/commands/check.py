@@ -81,7 +81,7 @@ def split_table(report: SplitReport) -> str:
 def class_rows(report: SplitReport) -> list[dict]:
     pixels, images, smallest = report.pixels, report.images, report.smallest
     total = sum(s.valid for s in report.readable)
-    colours = panels.html_colours(report.dataset.num_classes, report.dataset.background)
+    colours = panels.html_colours(report.dataset)
     rows = []
     for c, name in enumerate(report.dataset.class_names):
         part = pixels[c] / total if total else 0.0
@@ -149,7 +149,7 @@ def samples(report: SplitReport, count: int = 6):
     for sample in chosen:
         image, mask = panels.as_rgb(dataset.image(sample.index)), dataset.mask(sample.index)
         mask = mask.transpose(2, 0, 1) if dataset.multilabel else mask
-        colours = panels.colour_mask(mask, dataset.num_classes, dataset.background)
+        colours = panels.colour_mask(mask, dataset)
         there = colours.any(axis=2, keepdims=True)  # the background is black: leave the image as it is
         shown = np.where(there, image * 0.5 + colours * 0.5, image).astype(np.uint8)
         present = ", ".join(n for n, p in zip(dataset.class_names, sample.pixels, strict=True) if p)

@@ -23,7 +23,7 @@ def write_evaluation_page(file: Path, title: str, scores, result: dict, dataset,
         draw: (index, label) -> uint8 [H, W, 3], the picture of an image and its errors, of one class or, for None, all.
     """
     intervals = result.get("intervals") or {}
-    colours = panels.html_colours(dataset.num_classes, dataset.background)
+    colours = panels.html_colours(dataset)
     numbers = result["scores"]
 
     def line(name: str) -> tuple[str, str, str]:

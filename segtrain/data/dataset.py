@@ -23,7 +23,8 @@ class SegmentationDataset(Protocol):
         multilabel: whether a pixel may have several classes.
         names: one unique name per image.
 
-    Optional: channels, of the images, when not 3 (and a key of the YAML, for the model); on_error, raise or skip.
+    Optional: channels, of the images, when not 3 (and a key of the YAML, for the model); on_error, raise or skip;
+    palette, uint8 [C, 3], for pictures.
     """
 
     num_classes: int

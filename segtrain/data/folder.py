@@ -10,7 +10,7 @@ from segtrain.arguments import Fraction, Label, NonNegativeInt, PositiveInt, Ran
 from segtrain.data.dataset import check_classes, value_counts
 from segtrain.data.file_lists import LayoutError, list_files
 from segtrain.data.image_files import image_size, orientation, read_image
-from segtrain.data.mask_formats import BinaryMask, ChannelMask, ClassFiles, ColorMask, IndexMask
+from segtrain.data.mask_formats import BinaryMask, ChannelMask, ClassFiles, ColorMask, IndexMask, rgb
 from segtrain.errors import ConfigError, DataError
 
 Several = Annotated[list[str], Range("2 to 30 different names", lambda v: 1 < len(set(v)) == len(v) <= 30)]
@@ -42,6 +42,7 @@ class Folder:
         image_range: the values that become black and white; None: 0 to 255, and 0 to 65535 for 16 bits.
         exif: apply turns image and mask as their own EXIF orientation says; ignore takes the pixels as stored (but
             those of TIFF files, which are always turned).
+        palette: [r, g, b] of each class in pictures; None: the first of `colors`, or the PASCAL VOC colours.
         annotators: folders that stand in for `masks` (or names for {annotator}): an image has a mask of each. Its
             mask is what most of them chose, and `labels=annotators` trains on their mean.
         on_error: what to do with a file that cannot be read: raise stops; skip leaves the image out, and stops
@@ -79,6 +80,7 @@ class Folder:
         channels: PositiveInt = 3,
         image_range: ValueRange | None = None,
         exif: Literal["apply", "ignore"] = "apply",
+        palette: list | None = None,
         annotators: Several | None = None,
         on_error: Literal["raise", "skip"] = "raise",
         prepare: str | None = None,
@@ -90,6 +92,7 @@ class Folder:
         self.channels, self.image_range, self.exif, self.on_error = channels, image_range, exif == "apply", on_error
         self.format = self._format(mask_format, remap, ignore_values, colors, ignore_colors, threshold)
         self.multilabel = self.format.multilabel
+        self.palette = self._palette(palette)
         if self.multilabel and ignore_index < 2:
             raise ConfigError(
                 f"ignore_index={ignore_index}: several labels a pixel are 0 and 1", "dataset.ignore_index", "use 255"
@@ -198,6 +201,18 @@ class Folder:
     def _place(self, index: int):
         files = self.masks[index]
         return files if isinstance(self.format, ClassFiles) else files[0]
+
+    def _palette(self, palette: list | None) -> np.ndarray | None:
+        """uint8 [num_classes, 3]. Raises ConfigError for another number of colours, and for what is none."""
+        if palette is None:
+            return self.format.palette() if isinstance(self.format, ColorMask) else None
+        if len(palette) != self.num_classes:
+            raise ConfigError(
+                f"{len(palette)} colours for {self.num_classes} classes",
+                "dataset.palette",
+                "give one [r,g,b] per class",
+            )
+        return np.array([rgb(color, "dataset.palette") for color in palette], dtype=np.uint8)
 
     def _format(self, name, remap, ignore_values, colors, ignore_colors, threshold):
         """The mask format. Raises ConfigError for arguments it has no use for: they would do nothing."""

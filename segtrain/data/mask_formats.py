@@ -108,6 +108,11 @@ class ColorMask:
             )
         return labels.astype(np.uint8)
 
+    def palette(self) -> np.ndarray:
+        """uint8 [C, 3]: the first colour of each class."""
+        first = {label: code for code, label in reversed(self.codes)}
+        return np.array([_color(first[label]) for label in range(len(self.class_names))], dtype=np.uint8)
+
     def _unknown(self, codes: np.ndarray) -> str:
         found, counts = np.unique(codes, return_counts=True)
         most = int(found[counts.argmax()])
@@ -226,11 +231,17 @@ def _colours(path: Path, exif: bool) -> np.ndarray:
     return read_values(path, exif, lossless=True)
 
 
-def _code(color) -> int:
+def rgb(color, key: str) -> list[int]:
+    """Three numbers of 0 to 255. Raises ConfigError that names the key."""
     numbers = color if isinstance(color, list | tuple) else []
     if len(numbers) != 3 or not all(isinstance(v, int) and 0 <= v <= 255 for v in numbers):
-        raise ConfigError(f"{color!r} is no colour", "dataset.colors", "give [r,g,b], each 0 to 255, per class")
-    return color[0] << 16 | color[1] << 8 | color[2]
+        raise ConfigError(f"{color!r} is no colour", key, "give [r,g,b], each 0 to 255, per class")
+    return list(numbers)
+
+
+def _code(color) -> int:
+    red, green, blue = rgb(color, "dataset.colors")
+    return red << 16 | green << 8 | blue
 
 
 def _color(code: int) -> tuple[int, int, int]:
