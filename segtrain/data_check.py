@@ -108,35 +108,27 @@ def _oddities(report: SplitReport, crop) -> list[Finding]:
         for level, chosen, noun, what, fix in rows
         if chosen
     ]
-    if samples and background is not None and not report.pixels[background] and not dataset.multilabel:
-        name = dataset.class_names[background]
-        found.append(
-            Finding(
-                "warning", f"no pixel is {name}, the background", [], "dataset.background=null, or another class index"
-            )
+    return found + _classes_of_all(report, bool(lost))
+
+
+def _classes_of_all(report: SplitReport, lost: bool) -> list[Finding]:
+    """Whether the masks of a split together have a background and something else; `lost`: they may have ignored it."""
+    dataset, samples, background = report.dataset, report.readable, report.dataset.background
+    if not samples or dataset.multilabel:
+        return []
+    found = []
+    if background is not None and not report.pixels[background]:
+        what = f"no pixel is {dataset.class_names[background]}, the background"
+        found.append(Finding("warning", what, [], "dataset.background=null, or another class index"))
+    there = np.flatnonzero(report.pixels)
+    if len(samples) == len(report.samples) and dataset.num_classes > 1 and len(there) == 1:
+        fix = "there is nothing to tell apart" + (
+            ", and 255 is ignored: when it is the class, dataset.mask_format=binary"
+            if lost
+            else ": correct dataset.mask_format, threshold, remap or ignore_index"
         )
-    damaged = len(samples) < len(report.samples)
-    if (
-        samples
-        and not damaged
-        and not dataset.multilabel
-        and dataset.num_classes > 1
-        and len(np.flatnonzero(report.pixels)) == 1
-    ):
-        only = dataset.class_names[int(np.flatnonzero(report.pixels)[0])]
-        found.append(
-            Finding(
-                "error",
-                f"all masks hold one class, {only}",
-                [mask_place(dataset, samples[0].index)],
-                "there is nothing to tell apart"
-                + (
-                    ", and 255 is ignored: when it is the class, dataset.mask_format=binary"
-                    if lost
-                    else ": correct dataset.mask_format, threshold, remap or ignore_index"
-                ),
-            )
-        )
+        what = f"all masks hold one class, {dataset.class_names[there[0]]}"
+        found.append(Finding("error", what, [mask_place(dataset, samples[0].index)], fix))
     return found
 
 
@@ -155,7 +147,8 @@ def _add_duplicates(reports: list[SplitReport]) -> None:
                         _image_place(report.dataset, sample.index),
                         _image_place(other.dataset, first.index),
                     )
-                    (within if other is report else across).append(f"{place} = {earlier}")
+                    same = f"{place} = {earlier}" if place != earlier else f"{place}, in the lists of both splits"
+                    (within if other is report else across).append(same)
                     break
             else:
                 others.append((report, sample))

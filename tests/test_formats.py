@@ -83,7 +83,7 @@ def test_colour_masks(tmp_path):
     assert mask.read(tmp_path / "p.png").tolist() == [[0, 2]]
     values[0, 3] = [0, 0, 250]
     with pytest.raises(
-        DataError, match=r"1 colours of no class \(1 pixels\), most often \(0, 0, 250\), .* \(0, 0, 255\), c"
+        DataError, match=r"1 colour of no class \(1 pixel\), most often \(0, 0, 250\), .* \(0, 0, 255\), c"
     ):
         mask.read(saved(tmp_path / "m.png", values))
     with pytest.raises(ConfigError, match="given twice"):

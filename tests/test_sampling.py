@@ -291,7 +291,7 @@ def test_a_file_damaged_after_the_check_stops_with_its_name_or_is_skipped(big_fo
     assert len(list(Loader(batch_size=16, workers=0).evaluation(data))) == 10
     for name in ("008", "009"):
         (big_folder / f"train/images/{name}.png").write_bytes(b"")
-    with pytest.raises(DataError, match=r"2 images cannot be read, more than 1 %"):
+    with pytest.raises(DataError, match=r"2 images of the split cannot be read, more than 1 %"):
         epoch("skip")
 
 

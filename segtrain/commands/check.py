@@ -16,7 +16,7 @@ from segtrain.data_samples import SplitReport
 from segtrain.errors import ConfigError
 from segtrain.pages import inline, write_page
 from segtrain.signatures import signature_of
-from segtrain.tables import share, table
+from segtrain.tables import counted, share, table
 
 
 def main(words: list[str]) -> int:
@@ -62,9 +62,14 @@ def text(reports: list[SplitReport]) -> str:
         parts += [f"  {file}" for file in finding.files[:5]]
         parts += [f"  … and {len(finding.files) - 5} more"] if len(finding.files) > 5 else []
         parts.append(f"  to do: {finding.fix}")
-    numbers = [sum(f.level == level for _, f in findings) for level in LEVELS]
-    counted = ", ".join(f"{n} {level}{'s' * (n != 1)}" for n, level in zip(numbers, LEVELS, strict=True))
-    return "\n".join([*parts, "", f"{sum(len(r.samples) for r in reports)} images: {counted}"])
+    return "\n".join([*parts, "", summary(reports)])
+
+
+def summary(reports: list[SplitReport]) -> str:
+    """How many images, and how many findings of each level."""
+    levels = [finding.level for _, finding in ordered(reports)]
+    found = ", ".join(counted(levels.count(level), level) for level in LEVELS)
+    return f"{counted(sum(len(r.samples) for r in reports), 'image')}: {found}"
 
 
 def ordered(reports: list[SplitReport]) -> list:
@@ -122,7 +127,7 @@ def write_html(reports: list[SplitReport], file: Path, target: str) -> None:
         file,
         "check.html",
         title=f"Dataset check: {folder or target}",
-        summary=text(reports).rsplit("\n", 1)[1],
+        summary=summary(reports),
         findings=ordered(reports),
         splits=[{"name": r.name, "images": len(r.samples), "sizes": sizes(r), "rows": class_rows(r)} for r in reports],
         weights=weights,

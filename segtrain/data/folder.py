@@ -106,17 +106,17 @@ class Folder:
             files = list_files(
                 self.root,
                 split,
-                splits,
-                images,
-                masks,
-                self.class_names if mask_format == "files" else annotators,
-                "class" if mask_format == "files" else "annotator",
-                stem_suffix,
-                split_file,
-                (split_names or {}).get(split),
-                val_ratio,
-                folds,
-                fold,
+                splits=splits,
+                images=images,
+                masks=masks,
+                kinds=self.class_names if mask_format == "files" else annotators,
+                kind="class" if mask_format == "files" else "annotator",
+                stem_suffix=stem_suffix,
+                split_file=split_file,
+                split_folder=(split_names or {}).get(split),
+                val_ratio=val_ratio,
+                folds=folds,
+                fold=fold,
             )
         except LayoutError as error:
             if prepare is None:

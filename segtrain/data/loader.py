@@ -20,6 +20,7 @@ from segtrain.data.dataset import SegmentationDataset
 from segtrain.data.sampling import centred
 from segtrain.data.views import EveryAnnotator, InMemory, read_checked
 from segtrain.errors import ConfigError, DataError, SegtrainError
+from segtrain.tables import counted
 
 log = logging.getLogger("segtrain")
 
@@ -159,7 +160,7 @@ class Skipped:
             self._places.add(error.where)
             if len(self._places) > self._most:
                 raise DataError(
-                    f"{error.what} ({len(self._places)} images cannot be read, more than 1 %)",
+                    f"{error.what} ({counted(len(self._places), 'image')} of the split cannot be read, more than 1 %)",
                     error.where,
                     "`segtrain check` lists them all; dataset.on_error=skip is for a few",
                 )

@@ -14,6 +14,7 @@ import numpy as np
 from segtrain.data.dataset import value_counts
 from segtrain.data.image_files import check_lossless, is_plain, load, open_image, read_values, upright
 from segtrain.errors import ConfigError, DataError
+from segtrain.tables import counted
 
 
 class IndexMask:
@@ -120,7 +121,7 @@ class ColorMask:
         nearest, label = self.codes[int(((known - _color(most)) ** 2).sum(axis=1).argmin())]
         name = self.class_names[label] if label < len(self.class_names) else "ignored pixels"
         return (
-            f"{len(found)} colours of no class ({counts.sum()} pixels), most often {_color(most)}, which is nearest to "
+            f"{counted(len(found), 'colour')} of no class ({counted(int(counts.sum()), 'pixel')}), most often {_color(most)}, which is nearest to "
             f"{_color(nearest)}, {name}"
         )
 
