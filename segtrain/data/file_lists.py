@@ -104,13 +104,12 @@ def _image_folders(
         there = [folder.is_dir() for folder in layout]
         if all(there) or (kind == "class" and there[0] and any(there[1:])):
             return layout
-    nearest = max(layouts, key=lambda layout: sum(folder.is_dir() for folder in layout))
-    lacking = ", ".join(str(folder) for folder in nearest if not folder.is_dir())
+    halves = [[f for f in layout if not f.is_dir()] for layout in layouts if layout[0].is_dir()]
+    lacking = f"there is no {', '.join(map(str, halves[0]))}; " if halves else ""
     expected = " or ".join(" with ".join(map(str, layout)) for layout in layouts)
     there = ", ".join(sorted(p.name for p in root.iterdir())[:10]) or "nothing"
     raise LayoutError(
-        f"no {place} {'masks' if nearest[0].is_dir() else 'images'} for dataset.splits={splits}: there is no {lacking}; "
-        f"expected {expected}",
+        f"no {place} {'masks' if halves else 'images'} for dataset.splits={splits}: {lacking}expected {expected}",
         f"{root} holds {there}",
         "correct dataset.root, choose dataset.splits=folders|files|ratio|kfold, or name dataset.images and dataset.masks",
     )
