@@ -1,5 +1,6 @@
 """Kinds of image and mask files, and the layouts they come in."""
 
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -135,6 +136,17 @@ def test_16_bit_colour_keeps_its_depth(tmp_path):
     cv2.imwrite(str(tmp_path / "c.png"), values[..., ::-1])
     expected = np.rint(values * (255 / 4095)).astype(np.uint8)
     assert np.array_equal(read_image(tmp_path / "c.png", value_range=(0, 4095)), expected)
+    assert np.array_equal(read_image(tmp_path / "c.png"), (values >> 8).astype(np.uint8))
+    whole = (tmp_path / "c.png").read_bytes()
+    tags = Image.Exif()
+    tags[0x0112] = 6
+    turn = b"eXIf" + tags.tobytes().removeprefix(b"Exif\0\0")
+    chunk = (len(turn) - 4).to_bytes(4, "big") + turn + zlib.crc32(turn).to_bytes(4, "big")
+    (tmp_path / "t.png").write_bytes(whole[:33] + chunk + whole[33:])
+    assert np.array_equal(read_values(tmp_path / "t.png"), np.rot90(values, -1))
+    (tmp_path / "c.png").write_bytes(whole[:-60])
+    with pytest.raises(DataError, match="cannot be decoded"):
+        read_image(tmp_path / "c.png", value_range=(0, 4095))
 
 
 def test_channels(tmp_path):

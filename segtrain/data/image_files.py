@@ -61,19 +61,13 @@ def _decoded(path: Path, exif: bool, lossless: bool = False) -> Image.Image | np
     """What a file holds, turned upright: by Pillow, or as an array what Pillow does not read whole. Raises DataError."""
     if path.suffix.lower() == ".npy":
         return _read_npy(path)
-    if _is_deep_colour_png(path):
-        import cv2
-
-        values = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
-        if values is None:
-            raise DataError("cannot be decoded", str(path), "replace or remove the file")
-        return values[..., [2, 1, 0, *range(3, values.shape[2])]]
     try:
         with open_image(path) as file:
             if lossless:
                 check_lossless(file, path)
             if is_plain(file, path):
-                return upright(load(file, path), exif)
+                deep = _is_deep_colour(file)  # not known after loading
+                return _deep_colours(load(file, path), path, exif) if deep else upright(load(file, path), exif)
     except UnidentifiedImageError:
         pass  # a TIFF of kinds that Pillow does not know
     return _read_tiff(path)
@@ -189,13 +183,20 @@ def _turned(values: np.ndarray, turn: int) -> np.ndarray:
     return np.rot90(mirrored, {3: 2, 4: 2, 5: 1, 8: 1, 6: -1, 7: -1}.get(turn, 0))
 
 
-def _is_deep_colour_png(path: Path) -> bool:
-    """Whether a PNG has 16 bits in each of several channels."""
-    if path.suffix.lower() != ".png":
-        return False
-    with path.open("rb") as stream:
-        header = stream.read(26)
-    return header[:4] == b"\x89PNG" and len(header) == 26 and header[24] == 16 and header[25] in (2, 6)
+def _is_deep_colour(file: Image.Image) -> bool:
+    """Whether a PNG has 16 bits in each of several channels, of which Pillow keeps 8."""
+    return file.format == "PNG" and file.mode in ("RGB", "RGBA") and str(file.tile[0][3]).endswith(";16B")
+
+
+def _deep_colours(file: Image.Image, path: Path, exif: bool) -> np.ndarray:
+    """uint16 [H, W, channels] of a PNG, by OpenCV; loaded by Pillow before, since OpenCV takes damaged files."""
+    import cv2
+
+    values = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
+    if values is None:
+        raise DataError("cannot be decoded", str(path), "replace or remove the file")
+    turn = file.getexif().get(_ORIENTATION, 1) if exif and "exif" in file.info else 1
+    return _turned(values[..., [2, 1, 0, *range(3, values.shape[2])]], turn)
 
 
 def _as_bytes(values: np.ndarray, value_range, path: Path) -> np.ndarray:
