@@ -2,7 +2,8 @@
 
 Parts:
     losses   forward + backward of each loss against torch.nn.functional.cross_entropy, and peers, on four shapes
-    data     class count and `segtrain check` against decoding the same files, the loader against bare albumentations
+    data     class count and `segtrain check` against decoding the same files, smallest objects against OpenCV, the loader
+             against bare albumentations
     metrics  decisions, counts and scores against torch and torchmetrics, and all scores against a forward pass
     many     the class count of up to 100,000 masks: time and memory
     trainer  a training epoch of segtrain against the bare forward/backward/step loop on the same batches
@@ -209,7 +210,7 @@ def benchmark_data(root: str | None) -> list[dict]:
             "segtrain check": lambda: check_dataset({"train": dataset}, None),
         }
         rows = [row for functions in (counts, runs, checks) for row in in_ratio(functions, len(masks))]
-        return rows + loader_rows(dataset)
+        return rows + objects_rows() + loader_rows(dataset)
 
 
 def in_ratio(functions: dict, images: int) -> list[dict]:
@@ -217,6 +218,25 @@ def in_ratio(functions: dict, images: int) -> list[dict]:
     seconds = interleaved(functions, repeats=7)
     base = next(iter(seconds.values()))
     return [{"part": n, "microseconds an image": 1e6 * s / images, "ratio": s / base} for n, s in seconds.items()]
+
+
+def objects_rows() -> list[dict]:
+    """The smallest objects of masks of smooth regions, of 11 classes, against OpenCV's components of each class."""
+    import cv2
+
+    from segtrain.smallest_objects import least_areas
+
+    masks = blobs((8, 11, 352, 480))[1].numpy()
+    every = np.arange(11) >= 0
+
+    def by_opencv() -> None:
+        for mask in masks:
+            for label in range(11):
+                cv2.connectedComponentsWithStats(cv2.inRange(mask, label, label), connectivity=8)
+
+    functions = {"components by OpenCV": by_opencv}
+    functions["smallest objects"] = lambda: [least_areas(mask, every) for mask in masks]
+    return in_ratio(functions, len(masks))
 
 
 def loader_rows(dataset) -> list[dict]:
