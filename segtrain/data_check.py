@@ -8,7 +8,7 @@ import numpy as np
 from segtrain.cores import cores, in_chunks
 from segtrain.data.dataset import SegmentationDataset, mask_place
 from segtrain.data.file_findings import Finding
-from segtrain.data.mask_formats import IndexMask
+from segtrain.data.mask_formats import ClassFiles, IndexMask
 from segtrain.data_samples import DARK, Sample, SplitReport, check_one
 from segtrain.errors import DataError
 from segtrain.smallest_objects import SmallestObjects
@@ -186,7 +186,9 @@ def _add_missing_classes(reports: list[SplitReport]) -> None:
             report.findings.append(Finding("warning", what, with_it, fix))
     if absent.any():
         what = f"no training pixel of {', '.join(names[absent])}{among}"
-        fix = "it cannot be learned, and any weighting gives it 0: correct dataset.num_classes, or the masks"
+        found_by_name = isinstance(getattr(train.dataset, "format", None), ClassFiles)
+        wrong = "class_names or masks, by which its files are found" if found_by_name else "num_classes, or the masks"
+        fix = f"it cannot be learned, and any weighting gives it 0: correct dataset.{wrong}"
         train.findings.append(Finding("warning", what, [], fix))
 
 

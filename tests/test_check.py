@@ -198,6 +198,10 @@ BROKEN = {
         lambda r: [save(r / s / c / f"{s}{i}.png", np.eye(*SIZE, dtype=np.uint8)) for s, cs in (("train", "ab"), ("val", "a")) for i in range(3) for c in cs],
         "val/b", "no masks of b", {"mask_format": "files", "num_classes": 2, "class_names": ["a", "b"], "background": None},
     ),
+    "a class by another name than its files": (
+        lambda r: [save(r / s / "masks" / c / f"{s}{i}.png", np.eye(*SIZE, dtype=np.uint8)) for s in ("train", "val") for i in range(3) for c in "ab"],
+        "class_names or masks", "no training pixel of c", {"mask_format": "files", "num_classes": 2, "class_names": ["a", "c"], "background": None, "masks": "../masks/{class}/{stem}.png"},
+    ),
     "black as 16 bits": (lambda r: replace_all(r, "images", ".png", lambda p, v: save(p, v[..., 0].astype(np.uint16))), "train0.png", "nothing but black, as 16 bits", {}),
     "empty split": (lambda r: [p.unlink() for p in r.glob("val/*/*")], "val", "the val split is empty", {}),
 }  # fmt: skip
