@@ -101,6 +101,15 @@ def link_folder(path):
     path.symlink_to(path.parent.parent / "elsewhere")
 
 
+def two_names(root):
+    """more/images/a and b, and the masks of both in b."""
+    shutil.copytree(root / "train/masks", root / "more/masks/b")
+    (root / "more/masks/a").symlink_to("b")
+    for path in (root / "train/images").iterdir():
+        for folder, values in (("a", mask_of(path)), ("b", 255 - mask_of(path))):
+            save(root / "more/images" / folder / path.name, values)
+
+
 def two(mask):
     return np.where(mask > 0, 255, 0).astype(np.uint8)
 
@@ -202,6 +211,10 @@ BROKEN = {
         lambda r: [save(r / s / "masks" / c / f"{s}{i}.png", np.eye(*SIZE, dtype=np.uint8)) for s in ("train", "val") for i in range(3) for c in "ab"],
         "class_names or masks", "no training pixel of c", {"mask_format": "files", "num_classes": 2, "class_names": ["a", "c"], "background": None, "masks": "../masks/{class}/{stem}.png"},
     ),
+    "no folder of a class in a split": (
+        lambda r: [save(r / c / s / f"{s}{i}.png", np.eye(*SIZE, dtype=np.uint8)) for s, cs in (("train", "ab"), ("val", "a")) for i in range(3) for c in cs] and [shutil.move(r / s / "images", (r / "images").mkdir(exist_ok=True) or r / "images" / s) for s in ("train", "val")],
+        "b/val", "no masks of b", {"mask_format": "files", "num_classes": 2, "class_names": ["a", "b"], "background": None},
+    ),
     "black as 16 bits": (lambda r: replace_all(r, "images", ".png", lambda p, v: save(p, v[..., 0].astype(np.uint16))), "train0.png", "nothing but black, as 16 bits", {}),
     "empty split": (lambda r: [p.unlink() for p in r.glob("val/*/*")], "val", "the val split is empty", {}),
 }  # fmt: skip
@@ -226,6 +239,7 @@ HEALTHY = {
     "sizes differ": (lambda r: [save(r / f"{p}.png", np.eye(40, 50, dtype=np.uint8)) for p in (T, V)], {}),
     "hidden files": (lambda r: [(r / "train/images" / n).write_text("x") for n in (".DS_Store", "._train1.png", "notes.txt")], {}),
     "exif on both": (lambda r: [exif(r / f"{p}.png", 3, mode) for p, mode in ((T, "RGB"), (V, "L"))], {}),
+    "a folder of masks by two names": (two_names, {"images": "more/images", "splits": "ratio", "val_ratio": 0.4}),
     "accents spelt in two ways": (lambda r: [os.rename(r / f"{p}.png", r / f"{p}{e}.png") for p, e in ((T, "caf\u00e9"), (V, "cafe\u0301"))], {}),
     "kinds of names": (lambda r: [os.rename(r / f"{p}.png", r / f"{p} größe (1).v2.png") for p in (T, V)], {}),
     "one folder of masks for all splits": (lambda r: [shutil.move(p, (r / "labels").mkdir(exist_ok=True) or r / "labels" / p.name) for p in r.glob("*/masks/*")], {"images": "{split}/images", "masks": "../../labels/{stem}.png"}),

@@ -15,7 +15,7 @@ from segtrain import config, config_check
 from segtrain.build import build, build_dataset
 from segtrain.class_counts import count_classes
 from segtrain.data.folder import Folder
-from segtrain.data.image_files import image_size, read_image, read_values
+from segtrain.data.image_files import image_size, orientation, read_image, read_values
 from segtrain.data.mask_formats import BinaryMask, ChannelMask, ClassFiles, ColorMask, IndexMask
 from segtrain.errors import ConfigError, DataError
 from segtrain.panels import class_colours, colour_mask
@@ -393,6 +393,41 @@ def test_tiffs_of_many_bands_are_turned_as_others_are(turn, tmp_path):
     plain = read_values(saved(tmp_path / "i.png", values[..., 0], exif=tags))
     assert np.array_equal(read_values(tmp_path / "i.tif")[..., 0], plain)
     assert image_size(tmp_path / "i.tif") == plain.shape
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "I;16"])
+def test_tiffs_that_are_not_compressed_are_turned_too(turn, mode, tmp_path):
+    """Pillow maps such files, and scrambles them when they are turned by a quarter."""
+    values = np.random.default_rng(0).integers(0, 255, (4, 6, 4), dtype=np.uint8)
+    values = values if mode == "RGBA" else values[..., 0].astype(np.uint16 if mode == "I;16" else np.uint8)
+    image = Image.fromarray(values)
+    if mode == "P":
+        image.putpalette(list(range(256)) * 3)
+    image.save(tmp_path / "i.tif", tiffinfo={0x0112: turn})
+    tags = Image.Exif()
+    tags[0x0112] = turn
+    image.save(tmp_path / "i.png", exif=tags)
+    plain = read_values(tmp_path / "i.png")
+    assert np.array_equal(read_values(tmp_path / "i.tif"), plain)
+    assert image_size(tmp_path / "i.tif") == plain.shape[:2]
+    assert orientation(tmp_path / "i.tif") == orientation(tmp_path / "i.png") == turn
+
+
+def test_mask_tiffs_that_pillow_does_not_know(tmp_path):
+    values = np.array([[0, 1, 1], [2, 2, 2]])
+    tifffile.imwrite(tmp_path / "m.tif", values)  # int64
+    assert IndexMask(255, None, [], True).histogram(tmp_path / "m.tif")[:4].tolist() == [1, 2, 3, 0]
+    with pytest.raises(DataError, match="this has int64"):
+        ColorMask([[0, 0, 0], [9, 9, 9]], [], 255, ["a", "b"], True).read(tmp_path / "m.tif")
+
+
+def test_alpha_does_not_hide_that_an_image_is_black(tmp_path):
+    values = np.full((4, 5, 4), 65535, np.uint16)
+    values[..., :3] = 100
+    np.save(tmp_path / "i.npy", values)
+    with pytest.raises(DataError, match="nothing but black"):
+        read_image(tmp_path / "i.npy")
 
 
 @pytest.mark.parametrize("dtype", [np.int8, np.int64, np.uint16, np.uint32])

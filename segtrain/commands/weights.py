@@ -29,7 +29,9 @@ def main(words: list[str]) -> int:
     counts = count_classes(build_dataset(cfg, "train"), cache=default_cache(), progress=True)
     print(weights_table(counts, schemes(cfg)))
     if counts.absent:
-        print(f"\nno training pixel of {', '.join(counts.absent)}: any weighting gives it 0")
+        print(
+            f"\nno training pixel of {', '.join(counts.absent)}: it cannot be learned, and what is computed from pixels is 0"
+        )
     print(f"\n{plot(counts)}\n\n{recommendation(counts)}")
     if summary := build(cfg, "sampling").summary(counts):
         print(f"\n{summary}")

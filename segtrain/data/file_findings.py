@@ -76,10 +76,11 @@ def check_names(
 def _check_masks(found: FileLists, where: MaskPlaces) -> None:
     """Every image has a mask."""
     if where.kind == "class" and where.kinds is not None:  # a class without a file is nowhere in the image
-        absent = [str(folder) for folder in where.folders if not folder.is_dir()]
+        absent = {kind: str(f) for kind, f in zip(where.kinds, where.folders, strict=False) if not f.is_dir()}
         if absent:
-            what = f"no masks of {few([Path(folder).name for folder in absent])}: no such folder"
-            found.findings.append(Finding("warning", what, absent, "correct dataset.class_names, if it has images"))
+            what = f"no masks of {few([*absent])}: no such folder"
+            fix = "correct dataset.class_names, if it has images"
+            found.findings.append(Finding("warning", what, [*absent.values()], fix))
         if found.masks and not any(any(files) for files in found.masks):
             expected = where.expected(found.names[0], 0)
             found.findings.append(Finding("error", "no image has a mask of any class", [expected], "see dataset.masks"))

@@ -31,15 +31,17 @@ def read_image(
     Raises DataError for a damaged file, other channels, and values that need a `value_range`.
     """
     file = _decoded(path, exif)
-    if isinstance(file, np.ndarray) or (value_range is not None and file.mode not in ("P", "PA")):
-        return _fitted(_as_bytes(_values(file), value_range, path), channels, path)
-    if value_range is not None:
+    picture = isinstance(file, Image.Image) and not file.mode.startswith(("I", "F"))
+    if picture and value_range is not None and file.mode in ("P", "PA"):
         raise DataError("a palette image has no values to scale", str(path), "set dataset.image_range=null")
-    if channels not in (1, 3) or file.mode.startswith(("I", "F")):
-        return _fitted(_as_bytes(_values(file), value_range, path), channels, path)
-    wanted = "RGB" if channels == 3 else "L"
-    pixels = np.asarray(file if file.mode == wanted else file.convert(wanted))
-    return pixels[..., None] if channels == 1 else pixels
+    if picture and value_range is None and channels in (1, 3):
+        wanted = "RGB" if channels == 3 else "L"
+        pixels = np.asarray(file if file.mode == wanted else file.convert(wanted))
+        return pixels[..., None] if channels == 1 else pixels
+    values = _values(file)
+    if channels in (1, 3) and values.ndim == 3 and values.shape[2] == 4:
+        values = values[..., :3]  # without alpha
+    return _fitted(_as_bytes(values, value_range, path), channels, path)
 
 
 def read_values(path: Path, exif: bool = True, lossless: bool = False) -> np.ndarray:
@@ -74,9 +76,13 @@ def _decoded(path: Path, exif: bool, lossless: bool = False) -> Image.Image | np
 
 
 def check_lossless(file: Image.Image, path: Path) -> None:
-    """Raise DataError for a mask in JPEG."""
-    if file.format in ("JPEG", "MPO") or file.info.get("compression") in ("jpeg", "tiff_jpeg"):
-        raise DataError("a mask in JPEG, which changes class values", str(path), "save masks as PNG, from the source")
+    """Raise DataError for a mask in JPEG or another format that changes values."""
+    jpeg = file.info.get("compression") in ("jpeg", "tiff_jpeg")
+    if jpeg or file.format in ("JPEG", "MPO", "JPEG2000", "WEBP", "AVIF"):
+        kind = "JPEG" if jpeg or file.format == "MPO" else file.format
+        raise DataError(
+            f"a mask in {kind}, which changes class values", str(path), "save masks as PNG, from the source"
+        )
 
 
 def is_plain(file: Image.Image, path: Path) -> bool:
@@ -113,7 +119,10 @@ def orientation(path: Path) -> int:
         with open_image(path) as file:
             return file.getexif().get(_ORIENTATION, 1) if "exif" in file.info or file.format == "TIFF" else 1
     except UnidentifiedImageError:
-        return 1
+        import tifffile
+
+        with tifffile.TiffFile(path) as tiff:
+            return int(tiff.pages[0].tags.valueof(_ORIENTATION, 1))
 
 
 def open_image(path: Path) -> Image.Image:
@@ -134,6 +143,8 @@ def open_image(path: Path) -> Image.Image:
 
 def load(file: Image.Image, path: Path) -> Image.Image:
     """Decode. Raises DataError for a damaged file."""
+    if file.format == "TIFF":
+        file.filename = ""  # else Pillow maps the file, which scrambles pixels that are to be turned by a quarter
     try:
         file.load()
     except (OSError, SyntaxError, ValueError) as error:  # Pillow raises SyntaxError for broken PNG chunks
@@ -156,7 +167,7 @@ def _read_npy(path: Path, header_only: bool = False) -> np.ndarray:
     if not isinstance(values, np.ndarray) or values.ndim not in (2, 3):
         form = list(getattr(values, "shape", ()))
         raise DataError(f"an array of shape {form}", str(path), "save [H, W], or [H, W, channels]")
-    return values
+    return values.view(np.uint8) if values.dtype == bool else values
 
 
 def _read_tiff(path: Path, header_only: bool = False) -> np.ndarray:

@@ -25,13 +25,12 @@ class Listing:
 
 
 def list_folder(folder: Path, suffixes: tuple[str, ...]) -> Listing:
-    """Files with one of the suffixes; hidden ones are left out, and folders that were seen under another name."""
+    """Files with one of the suffixes; hidden ones are left out. Links are followed, but not back up."""
     listing = Listing()
-    walked: set[str] = set()
 
-    def walk(place: str) -> None:
+    def walk(place: str, above: list[str]) -> None:
+        """`above`: the folders that led here, as they are without links."""
         real = os.path.realpath(place)
-        walked.add(real)
         with os.scandir(place) as entries:
             there = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda e: e.name)
         for entry in there:
@@ -39,10 +38,10 @@ def list_folder(folder: Path, suffixes: tuple[str, ...]) -> Listing:
             suffix = path.suffix.lower()
             if os.path.isdir(path) if link else entry.is_dir():
                 target = os.path.realpath(path)
-                if link and f"{real}/".startswith(f"{target}/"):
+                if link and (target in above or f"{real}/".startswith(f"{target}/")):
                     listing.lost.append(path)
-                elif target not in walked:
-                    walk(entry.path)
+                else:
+                    walk(entry.path, [*above, real])
             elif suffix in suffixes and (link or entry.is_file()):  # a link that is lost is told with its image
                 name = unicodedata.normalize("NFC", path.relative_to(folder).with_suffix("").as_posix())
                 listing.by_name.setdefault(name, []).append(path)
@@ -52,5 +51,5 @@ def list_folder(folder: Path, suffixes: tuple[str, ...]) -> Listing:
                 listing.unread.append(path)
 
     if folder.is_dir():
-        walk(str(folder))
+        walk(str(folder), [])
     return listing

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from PIL import UnidentifiedImageError
 
 from segtrain.data.dataset import value_counts
 from segtrain.data.image_files import check_lossless, is_plain, load, open_image, read_values, upright
@@ -43,7 +44,9 @@ class IndexMask:
 
     def histogram(self, path: Path) -> np.ndarray:
         """int64 [256]: pixels per class, without a copy of the decoded image to NumPy where that can be."""
-        if path.suffix.lower() != ".npy":
+        if path.suffix.lower() == ".npy":
+            return value_counts(self.read(path))
+        try:
             with open_image(path) as file:
                 check_lossless(file, path)
                 if file.mode in ("L", "P") and is_plain(file, path):
@@ -51,6 +54,8 @@ class IndexMask:
                     if not self.changes:
                         return found
                     return np.bincount(self.table, weights=found, minlength=256).astype(np.int64)
+        except UnidentifiedImageError:
+            pass  # a TIFF that Pillow does not know
         return value_counts(self.read(path))
 
     def _narrowed(self, values: np.ndarray, path: Path) -> np.ndarray:
@@ -226,9 +231,12 @@ def _one_channel(values: np.ndarray, path: Path) -> np.ndarray:
 
 def _colours(path: Path, exif: bool) -> np.ndarray:
     """The file's numbers; of a palette image, its colours."""
-    with open_image(path) as file:
-        if file.mode == "P" and is_plain(file, path):
-            return np.asarray(upright(load(file, path), exif).convert("RGB"))
+    try:
+        with open_image(path) as file:
+            if file.mode == "P" and is_plain(file, path):
+                return np.asarray(upright(load(file, path), exif).convert("RGB"))
+    except UnidentifiedImageError:
+        pass  # a TIFF that Pillow does not know
     return read_values(path, exif, lossless=True)
 
 
