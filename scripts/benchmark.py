@@ -9,8 +9,8 @@ Parts:
     trainer  a training epoch of segtrain against the bare forward/backward/step loop on the same batches
     startup  a config error and --help against `python -c "import hydra"`
 
-The process keeps its freed memory, as the console script does. Prints a table a part and writes all numbers as JSON. Ratios are medians of interleaved repeats: both sides see
-the same machine at the same time.
+The process keeps its freed memory, as the console script does. Prints a table a part and writes all numbers as JSON.
+Ratios are medians of interleaved repeats: both sides see the same machine at the same time.
 """
 
 import argparse

@@ -197,6 +197,7 @@ BROKEN = {
     "a pipe": (lambda r: os.mkfifo(r / "train/images/pipe.png"), "pipe.png", "left out", {}),
     "a folder in itself": (lambda r: (r / "train/images/more").symlink_to("."), "images/more", "a folder that holds it", {}),
     "a folder above": (lambda r: (r / "train/images/more").symlink_to(".."), "images/more", "a folder that holds it", {}),
+    "the whole machine": (lambda r: (r / "train/images/more").symlink_to("/"), "images/more", "a folder that holds it", {}),
     "links in a circle": (lambda r: [(r / "train/images" / a).symlink_to(b) for a, b in ("ab", "ba")], "images/a", "in a circle", {}),
     "a folder that is not there": (lambda r: (r / "train/images/more").symlink_to("/nowhere"), "images/more", "to nowhere", {}),
     "a split elsewhere": (lambda r: link_folder(r / "val"), "val/images/val0.png", "out of dataset.root", {}),

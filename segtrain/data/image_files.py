@@ -30,7 +30,7 @@ def read_image(
 
     Raises DataError for a damaged file, other channels, and values that need a `value_range`.
     """
-    file = _decoded(path, exif)
+    file = decoded(path, exif)
     picture = isinstance(file, Image.Image) and not file.mode.startswith(("I", "F"))
     if picture and value_range is not None and file.mode in ("P", "PA"):
         raise DataError("a palette image has no values to scale", str(path), "set dataset.image_range=null")
@@ -38,7 +38,7 @@ def read_image(
         wanted = "RGB" if channels == 3 else "L"
         pixels = np.asarray(file if file.mode == wanted else file.convert(wanted))
         return pixels[..., None] if channels == 1 else pixels
-    values = _values(file)
+    values = values_of(file)
     if channels in (1, 3) and values.ndim == 3 and values.shape[2] == 4:
         values = values[..., :3]  # without alpha
     return _fitted(_as_bytes(values, value_range, path), channels, path)
@@ -49,25 +49,29 @@ def read_values(path: Path, exif: bool = True, lossless: bool = False) -> np.nda
 
     Raises DataError for a damaged file; and with `lossless` for JPEG, whatever the file is called.
     """
-    return _values(_decoded(path, exif, lossless))
+    return values_of(decoded(path, exif, lossless))
 
 
-def _values(file: Image.Image | np.ndarray) -> np.ndarray:
+def values_of(file: Image.Image | np.ndarray) -> np.ndarray:
+    """The numbers of what `decoded` gives."""
     if isinstance(file, np.ndarray):
         return file
     values = np.asarray(file.convert("RGB") if file.mode in ("CMYK", "YCbCr", "LAB", "HSV") else file)
     return values.astype(np.uint8) if values.dtype == bool else values
 
 
-def _decoded(path: Path, exif: bool, lossless: bool = False) -> Image.Image | np.ndarray:
-    """What a file holds, turned upright: by Pillow, or as an array what Pillow does not read whole. Raises DataError."""
+def decoded(path: Path, exif: bool, lossless: bool = False) -> Image.Image | np.ndarray:
+    """What a file holds, turned upright: by Pillow, or as an array what Pillow does not read whole.
+
+    Raises DataError for a damaged file; and with `lossless` for formats that change values, such as JPEG.
+    """
     if path.suffix.lower() == ".npy":
         return _read_npy(path)
     try:
         with open_image(path) as file:
             if lossless:
-                check_lossless(file, path)
-            if is_plain(file, path):
+                _check_lossless(file, path)
+            if _is_plain(file, path):
                 deep = _is_deep_colour(file)  # not known after loading
                 return _deep_colours(load(file, path), path, exif) if deep else upright(load(file, path), exif)
     except UnidentifiedImageError:
@@ -75,7 +79,7 @@ def _decoded(path: Path, exif: bool, lossless: bool = False) -> Image.Image | np
     return _read_tiff(path)
 
 
-def check_lossless(file: Image.Image, path: Path) -> None:
+def _check_lossless(file: Image.Image, path: Path) -> None:
     """Raise DataError for a mask in JPEG or another format that changes values."""
     jpeg = file.info.get("compression") in ("jpeg", "tiff_jpeg")
     if jpeg or file.format in ("JPEG", "MPO", "JPEG2000", "WEBP", "AVIF"):
@@ -85,7 +89,7 @@ def check_lossless(file: Image.Image, path: Path) -> None:
         )
 
 
-def is_plain(file: Image.Image, path: Path) -> bool:
+def _is_plain(file: Image.Image, path: Path) -> bool:
     """Whether Pillow reads all of a file: False for a TIFF of several pages, of planes, or of more bands or bits than
     the mode that Pillow chose has. Raises DataError for several pictures in another format, but for MPO, which is JPEG
     with previews."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from segtrain.data.image_files import OTHER_SUFFIXES
+from segtrain.errors import DataError
 
 
 @dataclass
@@ -25,20 +26,26 @@ class Listing:
 
 
 def list_folder(folder: Path, suffixes: tuple[str, ...]) -> Listing:
-    """Files with one of the suffixes; hidden ones are left out. Links are followed, but not back up."""
+    """Files with one of the suffixes; hidden ones are left out. Links are followed, but not back up.
+
+    Raises DataError for a folder that cannot be read.
+    """
     listing = Listing()
 
     def walk(place: str, above: list[str]) -> None:
         """`above`: the folders that led here, as they are without links."""
         real = os.path.realpath(place)
-        with os.scandir(place) as entries:
-            there = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda e: e.name)
+        try:
+            with os.scandir(place) as entries:
+                there = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda e: e.name)
+        except OSError as error:
+            raise DataError(f"the folder cannot be read: {error.strerror}", place, "correct its permissions") from error
         for entry in there:
             path, link = Path(entry.path), entry.is_symlink()
             suffix = path.suffix.lower()
             if os.path.isdir(path) if link else entry.is_dir():
                 target = os.path.realpath(path)
-                if link and (target in above or f"{real}/".startswith(f"{target}/")):
+                if link and (target in above or Path(real).is_relative_to(target)):
                     listing.lost.append(path)
                 else:
                     walk(entry.path, [*above, real])

@@ -10,10 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from PIL import UnidentifiedImageError
 
 from segtrain.data.dataset import value_counts
-from segtrain.data.image_files import check_lossless, is_plain, load, open_image, read_values, upright
+from segtrain.data.image_files import decoded, read_values, values_of
 from segtrain.errors import ConfigError, DataError
 from segtrain.tables import counted
 
@@ -37,26 +36,21 @@ class IndexMask:
                 self.table[value] = label
 
     def read(self, path: Path) -> np.ndarray:
-        values = _one_channel(read_values(path, self.exif, lossless=True), path)
-        if values.dtype == np.uint8:
-            return self.table[values] if self.changes else values
-        return self._narrowed(values, path)
+        return self._labels(read_values(path, self.exif, lossless=True), path)
 
     def histogram(self, path: Path) -> np.ndarray:
         """int64 [256]: pixels per class, without a copy of the decoded image to NumPy where that can be."""
-        if path.suffix.lower() == ".npy":
-            return value_counts(self.read(path))
-        try:
-            with open_image(path) as file:
-                check_lossless(file, path)
-                if file.mode in ("L", "P") and is_plain(file, path):
-                    found = np.frombuffer(array("q", load(file, path).histogram()), dtype=np.int64)
-                    if not self.changes:
-                        return found
-                    return np.bincount(self.table, weights=found, minlength=256).astype(np.int64)
-        except UnidentifiedImageError:
-            pass  # a TIFF that Pillow does not know
-        return value_counts(self.read(path))
+        file = decoded(path, self.exif, lossless=True)
+        if isinstance(file, np.ndarray) or file.mode not in ("L", "P"):
+            return value_counts(self._labels(values_of(file), path))
+        found = np.frombuffer(array("q", file.histogram()), dtype=np.int64)
+        return np.bincount(self.table, weights=found, minlength=256).astype(np.int64) if self.changes else found
+
+    def _labels(self, values: np.ndarray, path: Path) -> np.ndarray:
+        values = _one_channel(values, path)
+        if values.dtype == np.uint8:
+            return self.table[values] if self.changes else values
+        return self._narrowed(values, path)
 
     def _narrowed(self, values: np.ndarray, path: Path) -> np.ndarray:
         if values.dtype.kind not in "iu":
@@ -95,7 +89,7 @@ class ColorMask:
             raise ConfigError(f"the colour {_color(repeated.pop())} is given twice", "dataset.colors", "correct it")
 
     def read(self, path: Path) -> np.ndarray:
-        values = _colours(path, self.exif) if path.suffix.lower() != ".npy" else read_values(path)
+        values = _colours(path, self.exif)
         if values.dtype != np.uint8 or values.ndim != 3 or values.shape[2] not in (3, 4):
             raise DataError(
                 f"a colour-coded mask has 3 channels of 8 bits, this has {values.dtype} {list(values.shape)}",
@@ -231,13 +225,9 @@ def _one_channel(values: np.ndarray, path: Path) -> np.ndarray:
 
 def _colours(path: Path, exif: bool) -> np.ndarray:
     """The file's numbers; of a palette image, its colours."""
-    try:
-        with open_image(path) as file:
-            if file.mode == "P" and is_plain(file, path):
-                return np.asarray(upright(load(file, path), exif).convert("RGB"))
-    except UnidentifiedImageError:
-        pass  # a TIFF that Pillow does not know
-    return read_values(path, exif, lossless=True)
+    file = decoded(path, exif, lossless=True)
+    palette = not isinstance(file, np.ndarray) and file.mode == "P"
+    return values_of(file.convert("RGB") if palette else file)
 
 
 def rgb(color, key: str) -> list[int]:
