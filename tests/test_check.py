@@ -66,6 +66,26 @@ def cut(path, share=0.5):
     path.write_bytes(data[: int(len(data) * share)])
 
 
+def wrong_bit(path):
+    """A bit among the pixels that Pillow reads as other ones."""
+    whole, right = path.read_bytes(), mask_of(path)
+    for bit in range(8 * (whole.index(b"IDAT") + 4), 8 * len(whole)):
+        data = bytearray(whole)
+        data[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(data)
+        try:
+            if not np.array_equal(mask_of(path), right):
+                return
+        except (OSError, SyntaxError, ValueError):
+            pass
+    raise AssertionError("Pillow sees every wrong bit")
+
+
+def animated(path):
+    first = Image.open(path).copy()
+    first.save(path, save_all=True, append_images=[Image.fromarray(255 - np.asarray(first))])
+
+
 def split_files(root, train="a0\na1\n", val="a2\n"):
     for i in range(3):
         mask = np.zeros(SIZE, np.uint8)
@@ -130,6 +150,10 @@ BROKEN = {
     "exif upside down": (lambda r: exif(r / f"{T}.png", 3), "train1.png", "turned by EXIF orientation", {}),
     "image truncated": (lambda r: cut(r / f"{T}.png"), "train1.png", "cannot be decoded", {}),
     "mask truncated": (lambda r: cut(r / f"{V}.png", 0.6), "masks/train1.png", "cannot be decoded", {}),
+    "a wrong bit in a mask": (lambda r: wrong_bit(r / f"{V}.png"), "masks/train1.png", "a checksum is wrong", {}),
+    "a wrong bit in an image": (lambda r: (save(r / f"{T}.png", RGB[mask_of(r / f"{V}.png")]), wrong_bit(r / f"{T}.png")), "train1.png", "a checksum is wrong", {}),
+    "mask without its end": (lambda r: (r / f"{V}.png").write_bytes((r / f"{V}.png").read_bytes()[:-12]), "masks/train1.png", "the file is cut off", {}),
+    "mask of two pictures": (lambda r: animated(r / f"{V}.png"), "masks/train1.png", "several pictures in one file", {}),
     "image of 0 bytes": (lambda r: (r / f"{T}.png").write_bytes(b""), "train1.png", "empty (0 bytes)", {}),
     "mask of 0 bytes": (lambda r: (r / f"{V}.png").write_bytes(b""), "masks/train1.png", "empty (0 bytes)", {}),
     "image is text": (lambda r: (r / f"{T}.png").write_text("hello"), "train1.png", "not an image file", {}),

@@ -1,5 +1,6 @@
 """Kinds of image and mask files, and the layouts they come in."""
 
+import io
 import zlib
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 from conftest import SHARED
 from omegaconf import OmegaConf
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from segtrain import config, config_check
 from segtrain.build import build, build_dataset
@@ -127,6 +129,47 @@ def test_images_of_every_depth_become_8_bits(tmp_path):
     with pytest.raises(DataError, match="float64 values from 0 to 1") as error:
         read_image(tmp_path / "f.npy")
     assert "dataset.image_range=[0,1]" in error.value.fix
+
+
+def png(values, mode=None, **options) -> bytes:
+    stream = io.BytesIO()
+    image = Image.fromarray(values)
+    (image.convert(mode) if mode else image).save(stream, "PNG", **options)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGB", "1", "LA"])
+def test_a_png_with_a_wrong_bit_is_refused_or_read_as_it_was(mode, tmp_path):
+    """Pillow reads other values from a tenth of such files."""
+    rng = np.random.default_rng(0)
+    whole = png(np.kron(rng.integers(0, 5, (6, 8)), np.ones((4, 4), int)).astype(np.uint8), mode)
+    path, refused = tmp_path / "m.png", 0
+    path.write_bytes(whole)
+    expected = read_values(path)
+    for bit in rng.choice(8 * len(whole), 400):
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        try:
+            assert np.array_equal(read_values(path), expected)
+        except DataError:
+            refused += 1
+    assert refused > 390
+    for end in range(8, len(whole)):
+        path.write_bytes(whole[:end])
+        with pytest.raises(DataError, match="cannot be decoded: the file is cut off"):
+            read_values(path)
+
+
+def test_what_else_a_grey_png_holds_changes_no_value(tmp_path):
+    values = np.random.default_rng(0).integers(0, 256, (9, 7)).astype(np.uint8)
+    text = PngInfo()
+    text.add_text("Software", "a tool")
+    text.add(b"gAMA", (45455).to_bytes(4, "big"))
+    text.add(b"bKGD", b"\0\1")
+    for options in ({"pnginfo": text}, {"transparency": 3}, {"dpi": (72, 72)}, {"compress_level": 0}):
+        (tmp_path / "m.png").write_bytes(png(values, **options) + b"something after the end")
+        assert np.array_equal(read_values(tmp_path / "m.png"), values), options
 
 
 def test_16_bit_colour_keeps_its_depth(tmp_path):

@@ -1,11 +1,13 @@
-"""Pixels of image and mask files. Masks are never read with OpenCV: it turns palette indices into grey values."""
+"""Pixels of image and mask files. Palette masks are never read with OpenCV: it turns indices into grey values."""
 
+import io
 import math
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from segtrain.data.png_files import read_png
 from segtrain.errors import DataError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".npy")
@@ -65,10 +67,15 @@ def decoded(path: Path, exif: bool, lossless: bool = False) -> Image.Image | np.
 
     Raises DataError for a damaged file; and with `lossless` for formats that change values, such as JPEG.
     """
-    if path.suffix.lower() == ".npy":
+    suffix, data = path.suffix.lower(), None
+    if suffix == ".npy":
         return _read_npy(path)
+    if suffix == ".png":
+        data, grey = read_png(path)
+        if grey is not None:
+            return grey
     try:
-        with open_image(path) as file:
+        with open_image(path, data) as file:
             if lossless:
                 _check_lossless(file, path)
             if _is_plain(file, path):
@@ -129,10 +136,14 @@ def orientation(path: Path) -> int:
             return int(tiff.pages[0].tags.valueof(_ORIENTATION, 1))
 
 
-def open_image(path: Path) -> Image.Image:
-    """Raises DataError, and UnidentifiedImageError for a TIFF that Pillow does not know."""
+def open_image(path: Path, data: bytes | None = None) -> Image.Image:
+    """Raises DataError, and UnidentifiedImageError for a TIFF that Pillow does not know.
+
+    Args:
+        data: what the file holds, where it is read already.
+    """
     try:
-        return Image.open(path)
+        return Image.open(path if data is None else io.BytesIO(data))
     except UnidentifiedImageError as error:
         size = path.stat().st_size
         if size and path.suffix.lower() in (".tif", ".tiff"):
@@ -204,7 +215,7 @@ def _is_deep_colour(file: Image.Image) -> bool:
 
 
 def _deep_colours(file: Image.Image, path: Path, exif: bool) -> np.ndarray:
-    """uint16 [H, W, channels] of a PNG, by OpenCV; loaded by Pillow before, since OpenCV takes damaged files."""
+    """uint16 [H, W, channels] of a PNG, by OpenCV; loaded by Pillow before, which names what is wrong."""
     import cv2
 
     values = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
