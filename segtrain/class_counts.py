@@ -11,7 +11,8 @@ import numpy as np
 from segtrain.class_places import PLACES, VERSION, find_places
 from segtrain.cores import cores, in_chunks
 from segtrain.count_cache import cached_rows
-from segtrain.data.dataset import SegmentationDataset, check_values, value_counts
+from segtrain.data.dataset import SegmentationDataset, check_values
+from segtrain.data.value_counts import value_counts
 from segtrain.errors import DataError
 
 log = logging.getLogger("segtrain")
@@ -191,7 +192,7 @@ def _row_with_places(dataset, index: int):
     if dataset.multilabel:
         row = _count_labels(dataset, index, mask)
     else:
-        row = _rows(dataset, [index], [value_counts(mask)])[0]
+        row = _rows(dataset, [index], [value_counts(mask, dataset.num_classes)])[0]
     if isinstance(row, DataError):
         return row
     present = [c for c in np.flatnonzero(row[: dataset.num_classes]).tolist() if c != dataset.background]
@@ -213,12 +214,12 @@ def _bar(total: int, progress: bool):
 
 def _histogram(dataset, index: int) -> np.ndarray:
     histogram = getattr(dataset, "mask_histogram", None)
-    return histogram(index) if histogram else value_counts(dataset.mask(index))
+    return histogram(index) if histogram else value_counts(dataset.mask(index), dataset.num_classes)
 
 
 def _count_labels(dataset, index: int, mask: np.ndarray | None = None) -> np.ndarray:
     mask, ignore = dataset.mask(index) if mask is None else mask, dataset.ignore_index
-    check_values(value_counts(mask), dataset, index)
+    check_values(value_counts(mask, 2), dataset, index)
     pixels = ((mask == 1) & (mask != ignore)).sum(axis=(0, 1))
     valid = (mask != ignore).sum(axis=(0, 1))
     return np.concatenate([pixels, valid, [mask.shape[0] * mask.shape[1]]])

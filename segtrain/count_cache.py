@@ -9,12 +9,15 @@ import hashlib
 import logging
 import os
 import time
+from itertools import chain
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
 
 log = logging.getLogger("segtrain")
 
+_STATE = attrgetter("st_size", "st_mtime_ns", "st_ctime_ns", "st_ino")
 _SETTLED = 2 * 10**9  # nanoseconds: a file written a moment ago may be written again within one tick of its clock
 
 
@@ -74,13 +77,12 @@ def _whole(dataset, cache: Path, rule: str) -> tuple[Path, str | None]:
     files = dataset.files() if hasattr(dataset, "files") else []
     file = cache / f"whole-{_digest(rule + str(files[:1]))}.npz"
     try:
-        stats = [os.stat(f) for f in files]
+        numbers = np.fromiter(chain.from_iterable(map(_STATE, map(os.stat, files))), np.int64).reshape(-1, 4)
     except OSError:
         return file, None
-    numbers = np.array([(s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino) for s in stats], np.int64).reshape(-1, 4)
     if not files or time.time_ns() - numbers[:, 1:3].max() < _SETTLED:
         return file, None
-    return file, _digest(rule + "\n".join(files) + numbers.tobytes().hex())
+    return file, _digest(rule + "\n".join(files), numbers)
 
 
 def _read(file: Path, columns: int) -> dict[str, np.ndarray]:
@@ -105,5 +107,7 @@ def _write(file: Path, known: dict[str, np.ndarray]) -> None:
             part.unlink(missing_ok=True)
 
 
-def _digest(text: str) -> str:
-    return hashlib.blake2b(text.encode(errors="surrogateescape"), digest_size=16).hexdigest()
+def _digest(text: str, numbers: np.ndarray | bytes = b"") -> str:
+    digest = hashlib.blake2b(text.encode(errors="surrogateescape"), digest_size=16)
+    digest.update(numbers)
+    return digest.hexdigest()

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from segtrain.data.dataset import SegmentationDataset, check_sample, check_values, value_counts
+from segtrain.data.dataset import SegmentationDataset, check_sample, check_values
 from segtrain.data.file_findings import Finding
+from segtrain.data.value_counts import value_counts
 from segtrain.errors import DataError
 from segtrain.smallest_objects import SmallestObjects
 
@@ -81,7 +82,7 @@ def check_one(dataset: SegmentationDataset, index: int, objects: SmallestObjects
         _tried(lambda: dataset.check_pair(index), errors, "")
     if not errors:
         _tried(lambda: check_sample(image, mask, dataset, index), errors, "")
-    histogram = value_counts(mask)
+    histogram = value_counts(mask, 2 if dataset.multilabel else dataset.num_classes)
     _tried(lambda: check_values(histogram, dataset, index), errors, "")
     if errors:
         return Sample(index, errors)

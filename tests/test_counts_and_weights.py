@@ -18,6 +18,7 @@ from segtrain.class_counts import ClassCounts, count_classes
 from segtrain.commands.weights import recommendation
 from segtrain.data.folder import Folder
 from segtrain.data.shapes import Shapes, ShapesMultilabel
+from segtrain.data.value_counts import value_counts
 from segtrain.errors import DataError
 
 
@@ -79,6 +80,18 @@ def test_counts_equal_plain_numpy(seed, classes, images, ignore):
         assert counts.pixels_of_images[label] == sum(
             (m != ignore).sum() for m, x in zip(masks, of_label, strict=True) if x.any()
         )
+
+
+@given(
+    st.lists(st.integers(0, 7) | st.integers(0, 255), min_size=1, max_size=6),
+    st.integers(0, 40),
+    st.integers(1, 40),
+    st.integers(1, 256),
+)
+@settings(max_examples=300, deadline=None)
+def test_values_are_counted_as_by_bincount_whatever_classes_are_expected(values, height, width, classes):
+    mask = np.random.default_rng(height).choice(np.array(values, np.uint8), (height, width))
+    assert np.array_equal(value_counts(mask, classes), np.bincount(mask.ravel(), minlength=256))
 
 
 def test_a_wrong_value_is_named():

@@ -103,15 +103,6 @@ def mask_place(dataset: SegmentationDataset, index: int) -> str:
     return dataset.mask_file(index) if hasattr(dataset, "mask_file") else str(dataset.names[index])
 
 
-def value_counts(mask: np.ndarray) -> np.ndarray:
-    """int64 [256]: pixels of each value of a uint8 mask."""
-    if mask.dtype != np.uint8 or mask.size >= 1 << 24:  # OpenCV counts in float32
-        return np.bincount(mask.ravel(), minlength=256)
-    import cv2
-
-    return cv2.calcHist([mask.reshape(1, -1)], [0], None, [256], [0, 256]).ravel().astype(np.int64)
-
-
 def _mend(wrong: np.ndarray, dataset: SegmentationDataset) -> str:
     """What to change for mask values of no class."""
     if wrong.tolist() == [255] and dataset.num_classes == 2:

@@ -7,10 +7,11 @@ from typing import Annotated, Literal
 import numpy as np
 
 from segtrain.arguments import Fraction, Label, NonNegativeInt, PositiveInt, Range, checked
-from segtrain.data.dataset import check_classes, value_counts
+from segtrain.data.dataset import check_classes
 from segtrain.data.file_lists import LayoutError, list_files
 from segtrain.data.image_files import image_size, orientation, read_image
 from segtrain.data.mask_formats import BinaryMask, ChannelMask, ClassFiles, ColorMask, IndexMask, rgb
+from segtrain.data.value_counts import value_counts
 from segtrain.errors import ConfigError, DataError
 
 Several = Annotated[list[str], Range("2 to 30 different names", lambda v: 1 < len(set(v)) == len(v) <= 30)]
@@ -152,8 +153,8 @@ class Folder:
 
     def mask_histogram(self, index: int) -> np.ndarray:
         if self.num_annotators == 1 and isinstance(self.format, IndexMask):
-            return self.format.histogram(self._place(index))
-        return value_counts(self.mask(index))
+            return self.format.histogram(self._place(index), self.num_classes)
+        return value_counts(self.mask(index), 2 if self.multilabel else self.num_classes)
 
     def check_pair(self, index: int) -> None:
         """Raise DataError when image and mask differ in size; reads headers only."""

@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
-from segtrain.data.dataset import value_counts
 from segtrain.data.image_files import decoded, read_values, values_of
+from segtrain.data.value_counts import value_counts
 from segtrain.errors import ConfigError, DataError
 from segtrain.tables import counted
 
@@ -38,12 +39,16 @@ class IndexMask:
     def read(self, path: Path) -> np.ndarray:
         return self._labels(read_values(path, self.exif, lossless=True), path)
 
-    def histogram(self, path: Path) -> np.ndarray:
-        """int64 [256]: pixels per class, without a copy of the decoded image to NumPy where that can be."""
+    def histogram(self, path: Path, classes: int = 256) -> np.ndarray:
+        """int64 [256]: pixels per class, counted as of `value_counts`, and by Pillow where that saves a copy."""
         file = decoded(path, self.exif, lossless=True)
-        if isinstance(file, np.ndarray) or file.mode not in ("L", "P"):
-            return value_counts(self._labels(values_of(file), path))
-        found = np.frombuffer(array("q", file.histogram()), dtype=np.int64)
+        if isinstance(file, Image.Image) and file.mode in ("L", "P"):
+            found = np.frombuffer(array("q", file.histogram()), dtype=np.int64)
+        else:
+            values = _one_channel(values_of(file), path)
+            if values.dtype != np.uint8:
+                return value_counts(self._narrowed(values, path), classes)
+            found = value_counts(values, 256 if self.changes else classes)
         return np.bincount(self.table, weights=found, minlength=256).astype(np.int64) if self.changes else found
 
     def _labels(self, values: np.ndarray, path: Path) -> np.ndarray:

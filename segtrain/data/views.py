@@ -5,7 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from segtrain.cores import cores
-from segtrain.data.dataset import SegmentationDataset, check_sample, check_values, value_counts
+from segtrain.data.dataset import SegmentationDataset, check_sample, check_values
+from segtrain.data.value_counts import value_counts
 from segtrain.errors import DataError
 
 
@@ -68,5 +69,5 @@ def read_checked(dataset: SegmentationDataset, index: int):
     image, mask = dataset.image(index), dataset.mask(index)
     if not isinstance(dataset, InMemory):  # which checked them when it read them
         check_sample(image, mask, dataset, index)
-        check_values(value_counts(mask), dataset, index)
+        check_values(value_counts(mask, 2 if dataset.multilabel else dataset.num_classes), dataset, index)
     return image, mask
