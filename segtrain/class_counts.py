@@ -11,7 +11,7 @@ import numpy as np
 from segtrain.class_places import PLACES, VERSION, find_places
 from segtrain.cores import cores, in_chunks
 from segtrain.count_cache import cached_rows
-from segtrain.data.dataset import SegmentationDataset, check_values
+from segtrain.data.dataset import SegmentationDataset, check_mask_kind, check_values, mask_place
 from segtrain.data.value_counts import value_counts
 from segtrain.errors import DataError
 
@@ -187,8 +187,14 @@ def _rows(dataset, indices: list[int], histograms: list[np.ndarray]) -> list:
     return rows
 
 
-def _row_with_places(dataset, index: int):
+def _mask(dataset, index: int) -> np.ndarray:
     mask = dataset.mask(index)
+    check_mask_kind(mask, mask_place(dataset, index))
+    return mask
+
+
+def _row_with_places(dataset, index: int):
+    mask = _mask(dataset, index)
     if dataset.multilabel:
         row = _count_labels(dataset, index, mask)
     else:
@@ -214,11 +220,11 @@ def _bar(total: int, progress: bool):
 
 def _histogram(dataset, index: int) -> np.ndarray:
     histogram = getattr(dataset, "mask_histogram", None)
-    return histogram(index) if histogram else value_counts(dataset.mask(index), dataset.num_classes)
+    return histogram(index) if histogram else value_counts(_mask(dataset, index), dataset.num_classes)
 
 
 def _count_labels(dataset, index: int, mask: np.ndarray | None = None) -> np.ndarray:
-    mask, ignore = dataset.mask(index) if mask is None else mask, dataset.ignore_index
+    mask, ignore = _mask(dataset, index) if mask is None else mask, dataset.ignore_index
     check_values(value_counts(mask, 2), dataset, index)
     pixels = ((mask == 1) & (mask != ignore)).sum(axis=(0, 1))
     valid = (mask != ignore).sum(axis=(0, 1))

@@ -18,6 +18,7 @@ import numpy as np
 log = logging.getLogger("segtrain")
 
 _STATE = attrgetter("st_size", "st_mtime_ns", "st_ctime_ns", "st_ino")
+_VERSION = 1  # raise it when files come to be read in another way
 _SETTLED = 2 * 10**9  # nanoseconds: a file written a moment ago may be written again within one tick of its clock
 
 
@@ -30,7 +31,7 @@ def cached_rows(dataset, cache: Path, count, columns: int, kind: str = "") -> np
     """
     # Keys of a dataset without a rule need not differ from another's.
     how = dataset.mask_rule() if hasattr(dataset, "mask_rule") else f"{type(dataset).__name__} {dataset.names[0]}"
-    rule = f"{kind} {columns} {dataset.num_classes} {dataset.ignore_index} {dataset.multilabel} {how}"
+    rule = f"{_VERSION} {kind} {columns} {dataset.num_classes} {dataset.ignore_index} {dataset.multilabel} {how}"
     whole, state = _whole(dataset, cache, rule)
     rows = _read(whole, columns).get(state) if state else None
     if rows is not None and len(rows) == len(dataset.names):
@@ -64,7 +65,7 @@ def _locked(file: Path):
         except Timeout:
             log.info(f"waiting for another process that counts these masks (it holds {file}.lock)")
             lock.acquire()
-    except OSError:
+    except (OSError, NotImplementedError):
         pass
     try:
         yield

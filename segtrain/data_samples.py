@@ -78,12 +78,13 @@ def check_one(dataset: SegmentationDataset, index: int, objects: SmallestObjects
         mask = _tried(lambda: dataset.mask(index), errors, str(dataset.names[index]))
     if image is None or mask is None:
         return Sample(index, errors)
-    if image.shape[:2] != mask.shape[:2] and hasattr(dataset, "check_pair"):
+    if hasattr(dataset, "check_pair") and image.shape[:2] != mask.shape[:2]:
         _tried(lambda: dataset.check_pair(index), errors, "")
     if not errors:
         _tried(lambda: check_sample(image, mask, dataset, index), errors, "")
-    histogram = value_counts(mask, 2 if dataset.multilabel else dataset.num_classes)
-    _tried(lambda: check_values(histogram, dataset, index), errors, "")
+    if getattr(mask, "dtype", None) == np.uint8:
+        histogram = value_counts(mask, 2 if dataset.multilabel else dataset.num_classes)
+        _tried(lambda: check_values(histogram, dataset, index), errors, "")
     if errors:
         return Sample(index, errors)
     if dataset.multilabel:

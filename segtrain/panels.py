@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from segtrain.errors import DataError
+
 GAP = 4
 
 
@@ -95,9 +97,15 @@ def stacked(rows: list[np.ndarray]) -> np.ndarray:
 
 
 def images_with_rare_classes(dataset, count: int, look_at: int = 60) -> list[int]:
-    """Up to `count` of `look_at` images spread over the dataset: for each class, rarest first, one with most of it."""
+    """Up to `count` of `look_at` images spread over the dataset: for each class, rarest first, one with most of it.
+    Damaged files are left out with dataset.on_error=skip."""
     spread = np.unique(np.linspace(0, len(dataset.names) - 1, look_at).astype(int)).tolist()
-    masks = [dataset.mask(i) for i in spread]
+    found = [(i, mask) for i in spread if (mask := _unless_skipped(dataset.mask, i, dataset)) is not None]
+    spread, masks = [i for i, _ in found], [mask for _, mask in found]
+
+    def whole(place: int) -> bool:
+        return _unless_skipped(dataset.image, spread[place], dataset) is not None
+
     if dataset.multilabel:
         pixels = np.array([(mask == 1).sum(axis=(0, 1)) for mask in masks])
     else:
@@ -105,9 +113,18 @@ def images_with_rare_classes(dataset, count: int, look_at: int = 60) -> list[int
     chosen: list[int] = []
     for label in np.argsort(pixels.sum(axis=0)).tolist() * count:
         order = [i for i in np.argsort(-pixels[:, label]).tolist() if pixels[i, label] and i not in chosen]
-        if order and len(chosen) < count:
-            chosen.append(order[0])
-    return [spread[i] for i in chosen] or spread[:count]
+        if len(chosen) < count:
+            chosen += [next(filter(whole, order))] if any(map(whole, order)) else []
+    return [spread[i] for i in chosen or filter(whole, range(len(spread)))][:count]
+
+
+def _unless_skipped(read, index: int, dataset) -> np.ndarray | None:
+    try:
+        return read(index)
+    except DataError:
+        if getattr(dataset, "on_error", "raise") != "skip":
+            raise
+        return None
 
 
 def write_png(picture: np.ndarray, file: Path) -> None:

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import ndimage
 
+from segtrain.class_counts import count_classes
 from segtrain.data.folder import Folder
 from segtrain.data.shapes import Shapes
 from segtrain.data_check import check_dataset
-from segtrain.errors import ConfigError
+from segtrain.errors import ConfigError, DataError
 from segtrain.smallest_objects import SmallestObjects, least_areas
 
 SIZE = (24, 32)
@@ -322,6 +323,18 @@ def test_a_tiff_mask_may_be_turned_as_its_image_is(turn, said, tmp_path):
     assert any("turned by EXIF" in text for _, text in findings(root)) == said
 
 
+@pytest.mark.parametrize("kind", [np.float32, np.int64, list])
+def test_masks_of_an_own_dataset_that_are_no_bytes_are_named_by_check_and_count(kind):
+    data = Shapes("train", [64, 64], train_images=3)
+    plain = data.mask
+    data.mask = lambda i: plain(i).tolist() if kind is list else plain(i).astype(kind)
+    (report,) = check_dataset({"train": data}, None)
+    found = [finding for finding in report.findings if finding.level == "error"]
+    assert "mask is" in found[0].what
+    with pytest.raises(DataError, match=r"mask is \w+ \[64, 64\]"):
+        count_classes(data)
+
+
 def test_generated_datasets_are_checked_too():
     reports = check_dataset({split: Shapes(split, [64, 64]) for split in ("train", "val")}, None)
     assert not [f for r in reports for f in r.findings if f.level == "error"]
@@ -375,6 +388,8 @@ def test_the_command_prints_and_writes_a_page_and_exits_with_3(segtrain, tmp_pat
     done = segtrain(*words)
     assert done.code == 3
     assert "error: train: the file is empty (0 bytes)" in done.out
+    (root / "test/images").mkdir(parents=True)
+    assert "the test images are not looked at" in segtrain(*words).out
     page = (tmp_path / "page/check.html").read_text()
     assert "&lt;b&gt;" in page
     assert "<b>.png" not in page

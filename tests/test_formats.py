@@ -1,6 +1,5 @@
 """Kinds of image and mask files, and the layouts they come in."""
 
-import io
 import zlib
 from pathlib import Path
 
@@ -11,7 +10,6 @@ import torch
 from conftest import SHARED
 from omegaconf import OmegaConf
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
 from segtrain import config, config_check
 from segtrain.build import build, build_dataset
@@ -129,47 +127,6 @@ def test_images_of_every_depth_become_8_bits(tmp_path):
     with pytest.raises(DataError, match="float64 values from 0 to 1") as error:
         read_image(tmp_path / "f.npy")
     assert "dataset.image_range=[0,1]" in error.value.fix
-
-
-def png(values, mode=None, **options) -> bytes:
-    stream = io.BytesIO()
-    image = Image.fromarray(values)
-    (image.convert(mode) if mode else image).save(stream, "PNG", **options)
-    return stream.getvalue()
-
-
-@pytest.mark.parametrize("mode", ["L", "P", "RGB", "1", "LA"])
-def test_a_png_with_a_wrong_bit_is_refused_or_read_as_it_was(mode, tmp_path):
-    """Pillow reads other values from a tenth of such files."""
-    rng = np.random.default_rng(0)
-    whole = png(np.kron(rng.integers(0, 5, (6, 8)), np.ones((4, 4), int)).astype(np.uint8), mode)
-    path, refused = tmp_path / "m.png", 0
-    path.write_bytes(whole)
-    expected = read_values(path)
-    for bit in rng.choice(8 * len(whole), 400):
-        damaged = bytearray(whole)
-        damaged[bit // 8] ^= 1 << bit % 8
-        path.write_bytes(damaged)
-        try:
-            assert np.array_equal(read_values(path), expected)
-        except DataError:
-            refused += 1
-    assert refused > 390
-    for end in range(8, len(whole)):
-        path.write_bytes(whole[:end])
-        with pytest.raises(DataError, match="cannot be decoded: the file is cut off"):
-            read_values(path)
-
-
-def test_what_else_a_grey_png_holds_changes_no_value(tmp_path):
-    values = np.random.default_rng(0).integers(0, 256, (9, 7)).astype(np.uint8)
-    text = PngInfo()
-    text.add_text("Software", "a tool")
-    text.add(b"gAMA", (45455).to_bytes(4, "big"))
-    text.add(b"bKGD", b"\0\1")
-    for options in ({"pnginfo": text}, {"transparency": 3}, {"dpi": (72, 72)}, {"compress_level": 0}):
-        (tmp_path / "m.png").write_bytes(png(values, **options) + b"something after the end")
-        assert np.array_equal(read_values(tmp_path / "m.png"), values), options
 
 
 def test_16_bit_colour_keeps_its_depth(tmp_path):
@@ -494,6 +451,32 @@ def test_jpeg_by_another_name_is_no_mask_and_with_previews_one_image(tmp_path):
     assert read_image(tmp_path / "i.jpg").shape == (16, 16, 3)
 
 
+def test_alpha_by_which_bands_were_multiplied_is_left_so(tmp_path):
+    bands = np.random.default_rng(0).integers(0, 255, (20, 30, 4)).astype(np.uint8)
+    for alpha in ("assocalpha", "unassalpha", "unspecified"):
+        tifffile.imwrite(tmp_path / "i.tif", bands, photometric="rgb", extrasamples=[alpha])
+        assert np.array_equal(read_image(tmp_path / "i.tif", channels=4), bands), alpha
+
+
+def test_a_second_plane_of_a_mask_is_not_dropped(tmp_path):
+    planes = np.stack([np.zeros((4, 5), np.uint8), np.eye(4, 5, dtype=np.uint8)], axis=2)
+    np.save(tmp_path / "m.npy", planes)
+    with pytest.raises(DataError, match="a mask of 2 channels"):
+        INDEX.read(tmp_path / "m.npy")
+    Image.fromarray(np.stack([planes[..., 1], np.full((4, 5), 255, np.uint8)], axis=2)).save(tmp_path / "m.png")
+    assert INDEX.read(tmp_path / "m.png").tolist() == planes[..., 1].tolist()
+
+
+def test_a_colour_coded_mask_without_colours_may_be_saved_as_grey(tmp_path):
+    mask = ColorMask([[0, 0, 0], [255, 255, 255], [255, 0, 0]], [], 255, ["a", "b", "c"], True)
+    for mode in ("L", "1", "LA", "P", "RGB"):
+        Image.fromarray(np.array([[0, 255, 0]], np.uint8)).convert(mode).save(tmp_path / "m.png")
+        assert mask.read(tmp_path / "m.png").tolist() == [[0, 1, 0]], mode
+    with pytest.raises(DataError, match="1 colour of no class") as error:
+        mask.read(saved(tmp_path / "m.png", np.array([[0, 1, 1]], np.uint8)))
+    assert "masks whose value is the class: dataset.mask_format=index" in error.value.fix
+
+
 def test_bands_as_pages_are_all_read(tmp_path):
     bands = np.random.default_rng(0).integers(0, 255, (5, 20, 30)).astype(np.uint8)
     tifffile.imwrite(tmp_path / "i.tif", bands)
@@ -510,6 +493,7 @@ def test_bands_as_pages_are_all_read(tmp_path):
         ({"remap": {1: "a"}}, "1: 'a' does not say which class"),
         ({"mask_format": "color", "colors": [1, 2, 3]}, "1 is no colour"),
         ({"mask_format": "color", "colors": [[0.5, 0, 0]] * 3}, r"\[0.5, 0, 0\] is no colour"),
+        ({"remap": {1: 0}, "ignore_values": [1]}, "value 1 is in remap and in ignore_values"),
         ({"images": "{nope}"}, "the pattern '{nope}' cannot be filled in"),
         ({"mask_format": "binary"}, "a binary mask has 2 classes, num_classes=3"),
         ({"mask_format": "channels", "ignore_index": 1}, "several labels a pixel are 0 and 1"),

@@ -21,6 +21,7 @@ from segtrain.data.loader import EpochOrder, Loader, _as_it_is, _TrainSamples
 from segtrain.data.sampling import ForegroundCrops, RareClasses, Uniform
 from segtrain.data.shapes import Shapes
 from segtrain.errors import ConfigError, DataError
+from segtrain.panels import images_with_rare_classes
 
 
 def counts_of(per_image, background=0):
@@ -293,6 +294,21 @@ def test_a_file_damaged_after_the_check_stops_with_its_name_or_is_skipped(big_fo
         (big_folder / f"train/images/{name}.png").write_bytes(b"")
     with pytest.raises(DataError, match=r"2 images of the split cannot be read, more than 1 %"):
         epoch("skip")
+
+
+def test_pictures_of_a_validation_leave_out_what_is_skipped(big_folder):
+    """Every image holds both classes; the damaged ones hold most of them."""
+    for name, values in (("000", np.ones((8, 8), np.uint8)), ("149", np.zeros((8, 8), np.uint8))):
+        Image.fromarray(values).save(big_folder / f"train/masks/{name}.png")
+        (big_folder / f"train/images/{name}.png").write_bytes(b"")
+    data = Folder(str(big_folder), "train", 2, on_error="skip")
+    (big_folder / "train/masks/002.png").write_bytes(b"")
+    chosen = images_with_rare_classes(data, 4, look_at=150)
+    assert len(chosen) == 4
+    assert not {0, 2, 149} & set(chosen)
+    data.on_error = "raise"
+    with pytest.raises(DataError, match="empty"):
+        images_with_rare_classes(data, 4, look_at=150)
 
 
 def count_in_process(root, cache):

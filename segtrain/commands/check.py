@@ -11,6 +11,7 @@ from segtrain.class_counts import summed
 from segtrain.commands.weights import recommendation, weights_rows
 from segtrain.config import compose, without_hydra
 from segtrain.config_check import check_config
+from segtrain.data.file_lists import NoMasks
 from segtrain.data_check import LEVELS, check_dataset
 from segtrain.data_samples import SplitReport
 from segtrain.errors import ConfigError
@@ -41,6 +42,9 @@ def datasets(cfg) -> dict:
     found = {split: build(cfg, "dataset", split=split, **lenient) for split in ("train", "val")}
     try:
         found["test"] = build(cfg, "dataset", split="test", **lenient)
+    except NoMasks as error:
+        print(f"note: the test images are not looked at: {error.what}\n")
+        return found
     except ConfigError:  # most datasets have none
         return found
     return found if len(found["test"].names) and has_files(found["test"]) else {k: found[k] for k in ("train", "val")}

@@ -84,18 +84,27 @@ def check_classes(owner: str, num_classes: int, class_names, background: int | N
 def check_sample(image: np.ndarray, mask: np.ndarray, dataset: SegmentationDataset, index: int) -> None:
     """Raise DataError when image or mask are not of the form SegmentationDataset promises."""
     where = mask_place(dataset, index)
-    size = image.shape[:2]
+    check_mask_kind(mask, where)
+    size = np.shape(image)[:2]
     channels = getattr(dataset, "mask_channels", dataset.num_classes if dataset.multilabel else None)
     form = size if channels is None else (*size, channels)
     bands = getattr(dataset, "channels", 3)
     if getattr(image, "dtype", None) != np.uint8 or image.shape != (*size, bands):
-        raise DataError(f"image is {image.dtype} {list(image.shape)}", where, f"give uint8 [H, W, {bands}]")
-    if getattr(mask, "dtype", None) != np.uint8 or mask.shape != form:
+        kind = getattr(image, "dtype", type(image).__name__)
+        raise DataError(f"image is {kind} {list(np.shape(image))}", where, f"give uint8 [H, W, {bands}]")
+    if mask.shape != form:
         raise DataError(
             f"mask is {mask.dtype} {list(mask.shape)}, the image {list(image.shape)}",
             where,
             f"give a uint8 mask {'[H, W]' if channels is None else f'[H, W, {channels}]'} of the image's size",
         )
+
+
+def check_mask_kind(mask: np.ndarray, where: str) -> None:
+    """Raise DataError when a mask is no uint8 array."""
+    if getattr(mask, "dtype", None) != np.uint8:
+        kind = getattr(mask, "dtype", type(mask).__name__)
+        raise DataError(f"mask is {kind} {list(np.shape(mask))}", where, "give a uint8 array of class indices")
 
 
 def mask_place(dataset: SegmentationDataset, index: int) -> str:

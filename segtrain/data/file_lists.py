@@ -16,6 +16,10 @@ class LayoutError(ConfigError):
     """The folders of a dataset are not where they should be."""
 
 
+class NoMasks(LayoutError):
+    """There are images, but no folder of masks."""
+
+
 def list_files(
     root: Path,
     split: str,
@@ -108,7 +112,7 @@ def _image_folders(
     lacking = f"there is no {', '.join(map(str, halves[0]))}; " if halves else ""
     expected = " or ".join(" with ".join(map(str, layout)) for layout in layouts)
     there = ", ".join(sorted(p.name for p in root.iterdir())[:10]) or "nothing"
-    raise LayoutError(
+    raise (NoMasks if halves else LayoutError)(
         f"no {place} {'masks' if halves else 'images'} for dataset.splits={splits}: {lacking}expected {expected}",
         f"{root} holds {there}",
         "correct dataset.root, choose dataset.splits=folders|files|ratio|kfold, or name dataset.images and dataset.masks",

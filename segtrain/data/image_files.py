@@ -2,12 +2,13 @@
 
 import io
 import math
+import warnings
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
-from segtrain.data.png_files import read_png
+from segtrain.data.png_files import has_exif, read_png
 from segtrain.errors import DataError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".npy")
@@ -17,7 +18,13 @@ OTHER_SUFFIXES = (  # of images, but not read
     *(".ppm", ".pgm", ".pnm", ".jfif", ".tga", ".h5"),
 )
 LOSSY_SUFFIXES = (".jpg", ".jpeg", ".webp")
-_ORIENTATION, _BITS, _BANDS, _PLANES = 0x0112, 0x0102, 0x0115, 0x011C  # tags of EXIF and TIFF
+_ORIENTATION, _BITS, _BANDS, _PLANES, _EXTRA = 0x0112, 0x0102, 0x0115, 0x011C, 0x0152  # tags of EXIF and TIFF
+_TURNS = {  # by orientation
+    **{2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM},
+    **{5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE},
+    8: Image.Transpose.ROTATE_90,
+}
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # `segtrain check` names giant images
 
 
 def read_image(
@@ -76,6 +83,8 @@ def decoded(path: Path, exif: bool, lossless: bool = False) -> Image.Image | np.
             return grey
     try:
         with open_image(path, data) as file:
+            if file.format == "PNG" and data is None:  # by another suffix
+                read_png(path)
             if lossless:
                 _check_lossless(file, path)
             if _is_plain(file, path):
@@ -97,8 +106,8 @@ def _check_lossless(file: Image.Image, path: Path) -> None:
 
 
 def _is_plain(file: Image.Image, path: Path) -> bool:
-    """Whether Pillow reads all of a file: False for a TIFF of several pages, of planes, or of more bands or bits than
-    the mode that Pillow chose has. Raises DataError for several pictures in another format, but for MPO, which is JPEG
+    """Whether Pillow reads all of a file: False for a TIFF of several pages, of planes, of more bands or bits than the
+    mode that Pillow chose has, or with associated alpha, by which Pillow divides. Raises DataError for several pictures in another format, but for MPO, which is JPEG
     with previews."""
     several = getattr(file, "n_frames", 1) > 1
     if file.format != "TIFF":
@@ -106,8 +115,9 @@ def _is_plain(file: Image.Image, path: Path) -> bool:
             raise DataError("several pictures in one file", str(path), "save one picture a file")
         return True
     bands, bits = file.tag_v2.get(_BANDS, 1), np.max(file.tag_v2.get(_BITS, 1))
-    planes = file.tag_v2.get(_PLANES, 1) == 2
-    return not several and len(file.getbands()) == bands and (bands == 1 or (not planes and bits <= 8))
+    planes, divided = file.tag_v2.get(_PLANES, 1) == 2, 1 in np.atleast_1d(file.tag_v2.get(_EXTRA, 0))
+    whole = len(file.getbands()) == bands and (bands == 1 or (not planes and bits <= 8))
+    return whole and not several and not divided
 
 
 def image_size(path: Path, exif: bool = True) -> tuple[int, int]:
@@ -116,7 +126,7 @@ def image_size(path: Path, exif: bool = True) -> tuple[int, int]:
         return _read_npy(path, header_only=True).shape[:2]
     try:
         with open_image(path) as file:
-            turned = exif and "exif" in file.info and file.getexif().get(_ORIENTATION, 1) >= 5  # a quarter
+            turned = exif and _exif_turn(file) >= 5  # a quarter
             return (file.width, file.height) if turned else (file.height, file.width)
     except UnidentifiedImageError:
         return _read_tiff(path, header_only=True).shape[:2]
@@ -128,7 +138,7 @@ def orientation(path: Path) -> int:
         return 1
     try:
         with open_image(path) as file:
-            return file.getexif().get(_ORIENTATION, 1) if "exif" in file.info or file.format == "TIFF" else 1
+            return _exif_turn(file, file.format == "TIFF")
     except UnidentifiedImageError:
         import tifffile
 
@@ -152,7 +162,7 @@ def open_image(path: Path, data: bytes | None = None) -> Image.Image:
         raise DataError(what, str(path), "replace or remove the file") from error
     except Image.DecompressionBombError as error:
         raise DataError("more than 179 million pixels", str(path), "cut it into tiles: each is read whole") from error
-    except OSError as error:
+    except Exception as error:  # Pillow raises errors of many kinds for broken files
         raise DataError(f"cannot be read: {error}", str(path), "replace or remove the file") from error
 
 
@@ -162,16 +172,27 @@ def load(file: Image.Image, path: Path) -> Image.Image:
         file.filename = ""  # else Pillow maps the file, which scrambles pixels that are to be turned by a quarter
     try:
         file.load()
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow raises SyntaxError for broken PNG chunks
+    except Exception as error:
         raise DataError(f"cannot be decoded: {error}", str(path), "replace or remove the file") from error
     return file
 
 
 def upright(file: Image.Image, exif: bool) -> Image.Image:
     """Turned as the EXIF orientation says."""
-    if not exif or "exif" not in file.info or file.getexif().get(_ORIENTATION, 1) == 1:
-        return file
-    return ImageOps.exif_transpose(file)
+    turn = _exif_turn(file) if exif else 1
+    return file.transpose(_TURNS[turn]) if turn in _TURNS else file
+
+
+def _exif_turn(file: Image.Image, there: bool = False) -> int:
+    """The EXIF orientation of a file, loaded or not: 1 to 8; 1, upright, without one. `there`: it is known to have one."""
+    late = file.format == "PNG" and file.fp is not None and "exif" not in file.info and has_exif(file.fp)
+    if not there and not late and "exif" not in file.info:
+        return 1
+    try:
+        turn = file.getexif().get(_ORIENTATION, 1)
+    except Exception:  # EXIF that cannot be read turns nothing, as in any viewer
+        return 1
+    return turn if turn in _TURNS else 1
 
 
 def _read_npy(path: Path, header_only: bool = False) -> np.ndarray:
@@ -221,8 +242,7 @@ def _deep_colours(file: Image.Image, path: Path, exif: bool) -> np.ndarray:
     values = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
     if values is None:
         raise DataError("cannot be decoded", str(path), "replace or remove the file")
-    turn = file.getexif().get(_ORIENTATION, 1) if exif and "exif" in file.info else 1
-    return _turned(values[..., [2, 1, 0, *range(3, values.shape[2])]], turn)
+    return _turned(values[..., [2, 1, 0, *range(3, values.shape[2])]], _exif_turn(file) if exif else 1)
 
 
 def _as_bytes(values: np.ndarray, value_range, path: Path) -> np.ndarray:
@@ -242,9 +262,8 @@ def _as_bytes(values: np.ndarray, value_range, path: Path) -> np.ndarray:
     raise DataError(
         f"{values.dtype} values from {low} to {high}" + (": nothing but black, as 16 bits" if deep else ""),
         str(path),
-        f"say which values are black and white: dataset.image_range=[{low},{high}]"
-        if values.dtype.kind == "f" or low < 0 or high > 255
-        else "say which values are black and white, for example dataset.image_range=[0,255]",
+        "say which values of all images are black and white, for example dataset.image_range="
+        + (f"[{low},{high}]" if low < 0 or high > 255 else "[0,1]" if high <= 1 else "[0,255]"),
     )
 
 

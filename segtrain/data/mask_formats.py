@@ -30,6 +30,11 @@ class IndexMask:
 
     def __init__(self, ignore_index: int, remap: Mapping[int, int] | None, ignore_values: list[int], exif: bool):
         self.exif = exif
+        both = [value for value in ignore_values if value in {int(k) for k in remap or {}}]
+        if both:
+            raise ConfigError(
+                f"value {both[0]} is in remap and in ignore_values", "dataset.remap", "leave it in one of them"
+            )
         self.changes = {int(k): int(v) for k, v in (remap or {}).items()} | dict.fromkeys(ignore_values, ignore_index)
         self.table = np.arange(256, dtype=np.uint8)
         for value, label in self.changes.items():
@@ -68,7 +73,8 @@ class IndexMask:
             raise DataError(
                 f"mask value {worst} ({int((values == worst).sum())} pixels) is not from 0 to 255",
                 str(path),
-                f"say which class it is, 'dataset.remap={{{worst}: CLASS}}', or dataset.ignore_values=[{worst}]",
+                f"what is to be ignored: dataset.ignore_values=[{worst}]"
+                + ("" if worst < 0 else f"; what is a class: 'dataset.remap={{{worst}: CLASS}}'"),
             )
         return labels.astype(np.uint8)[places.reshape(values.shape)]
 
@@ -106,10 +112,11 @@ class ColorMask:
         labels = _color_table(tuple(self.codes))[codes]
         unknown = labels < 0
         if unknown.any():
+            grey = "" if ((r != g) | (g != b)).any() else "; masks whose value is the class: dataset.mask_format=index"
             raise DataError(
                 self._unknown(codes[unknown]),
                 str(path),
-                "correct the mask, or dataset.colors; what is no class: dataset.ignore_colors",
+                f"correct the mask, or dataset.colors; what is no class: dataset.ignore_colors{grey}",
             )
         return labels.astype(np.uint8)
 
@@ -219,8 +226,10 @@ def _one_channel(values: np.ndarray, path: Path) -> np.ndarray:
     if values.ndim == 2:
         return values
     colour = values[..., :3]
-    if colour.shape[2] <= 2 or (colour == colour[..., :1]).all():
-        return colour[..., 0]  # grey, with alpha or saved as colour
+    if colour.shape[2] == 2:  # grey with alpha, when the second says nothing
+        colour = colour[..., : 1 if (colour[..., 1] == colour.max()).all() else 2]
+    if (colour == colour[..., :1]).all():
+        return colour[..., 0]  # grey, or saved as colour
     raise DataError(
         f"a mask of {values.shape[2]} channels; one channel of class indices is needed",
         str(path),
@@ -229,10 +238,12 @@ def _one_channel(values: np.ndarray, path: Path) -> np.ndarray:
 
 
 def _colours(path: Path, exif: bool) -> np.ndarray:
-    """The file's numbers; of a palette image, its colours."""
+    """The colours of a file: of a palette, too, and of grey, as programs save an image without colours."""
     file = decoded(path, exif, lossless=True)
-    palette = not isinstance(file, np.ndarray) and file.mode == "P"
-    return values_of(file.convert("RGB") if palette else file)
+    if isinstance(file, Image.Image) and file.mode in ("P", "PA", "1", "L", "LA"):
+        file = file.convert("RGB")
+    values = values_of(file)
+    return np.repeat(values[..., None], 3, axis=2) if values.ndim == 2 else values
 
 
 def rgb(color, key: str) -> list[int]:

@@ -1,5 +1,6 @@
 """PNG files: the damage that Pillow does not see, and a faster way to read what most masks are, 8-bit grey."""
 
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -11,7 +12,7 @@ from segtrain.errors import DataError
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _GREY_8 = b"\x08\x00"  # bit depth and colour type
-_NOT_PLAIN = {b"tRNS", b"eXIf", b"acTL"}  # transparency, orientation, animation
+_PLAIN = {b"IHDR", b"IDAT", b"IEND", b"pHYs", b"tEXt"}  # chunks that change no pixel, and of which libpng never warns
 
 
 def read_png(path: Path) -> tuple[bytes, np.ndarray | None]:
@@ -23,16 +24,30 @@ def read_png(path: Path) -> tuple[bytes, np.ndarray | None]:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise DataError(f"cannot be read: {error}", str(path), "replace or remove the file") from error
+        raise _damaged(f"cannot be read: {error}", path) from error
     if not data.startswith(_SIGNATURE):
         return data, None
     kinds = _checked_chunks(data, path)
     width, height = struct.unpack_from(">II", data, 16)
-    if data[24:26] != _GREY_8 or kinds & _NOT_PLAIN or width * height > Image.MAX_IMAGE_PIXELS:
+    large = width * height > Image.MAX_IMAGE_PIXELS or max(width, height) > 1_000_000  # than libpng takes
+    if data[24:26] != _GREY_8 or kinds - _PLAIN or large:
         return data, None
     import cv2
 
-    return data, cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)  # None: Pillow names what is wrong
+    values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if values is None:
+        raise _damaged("cannot be decoded: not the pixels of the size it says", path)
+    return data, values
+
+
+def has_exif(stream) -> bool:
+    """Whether a PNG has an eXIf chunk; of one after the pixels Pillow knows when it has decoded them."""
+    place = stream.tell()
+    stream.seek(len(_SIGNATURE))
+    while len(head := stream.read(8)) == 8 and head[4:] not in (b"eXIf", b"IEND"):
+        stream.seek(int.from_bytes(head[:4], "big") + 4, os.SEEK_CUR)
+    stream.seek(place)
+    return head[4:] == b"eXIf"
 
 
 def _checked_chunks(data: bytes, path: Path) -> set[bytes]:
@@ -40,12 +55,18 @@ def _checked_chunks(data: bytes, path: Path) -> set[bytes]:
     view, start, kind, kinds = memoryview(data), len(_SIGNATURE), b"", set()
     while kind != b"IEND":
         if start + 8 > len(data):
-            raise DataError("cannot be decoded: the file is cut off", str(path), "replace or remove the file")
+            raise _damaged("cannot be decoded: the file is cut off", path)
         length, kind = struct.unpack_from(">I4s", data, start)
         end = start + 8 + length
         if data[end : end + 4] != zlib.crc32(view[start + 4 : end]).to_bytes(4, "big"):
             what = "a checksum is wrong" if end + 4 <= len(data) else "the file is cut off"
-            raise DataError(f"cannot be decoded: {what}", str(path), "replace or remove the file")
+            raise _damaged(f"cannot be decoded: {what}", path)
         kinds.add(kind)
         start = end + 4
+    if data[8:16] != b"\0\0\0\x0dIHDR":
+        raise _damaged("cannot be decoded: it does not begin with a header", path)
     return kinds
+
+
+def _damaged(what: str, path: Path) -> DataError:
+    return DataError(what, str(path), "replace or remove the file")
