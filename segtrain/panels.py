@@ -113,8 +113,8 @@ def images_with_rare_classes(dataset, count: int, look_at: int = 60) -> list[int
     chosen: list[int] = []
     for label in np.argsort(pixels.sum(axis=0)).tolist() * count:
         order = [i for i in np.argsort(-pixels[:, label]).tolist() if pixels[i, label] and i not in chosen]
-        best = next(filter(whole, order), None) if len(chosen) < count else None
-        chosen += [] if best is None else [best]
+        if len(chosen) < count:
+            chosen += [next(filter(whole, order))] if any(map(whole, order)) else []
     return [spread[i] for i in chosen or filter(whole, range(len(spread)))][:count]
 
 

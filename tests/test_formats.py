@@ -458,15 +458,6 @@ def test_alpha_by_which_bands_were_multiplied_is_left_so(tmp_path):
         assert np.array_equal(read_image(tmp_path / "i.tif", channels=4), bands), alpha
 
 
-def test_where_0_is_white_a_mask_keeps_its_values_and_an_image_its_looks(tmp_path):
-    tifffile.imwrite(tmp_path / "m.tif", VALUES, photometric="miniswhite")
-    assert INDEX.read(tmp_path / "m.tif").tolist() == VALUES.tolist()
-    assert INDEX.histogram(tmp_path / "m.tif").tolist() == np.bincount(VALUES.ravel(), minlength=256).tolist()
-    assert read_image(tmp_path / "m.tif")[..., 0].tolist() == (255 - VALUES).tolist()
-    tifffile.imwrite(tmp_path / "b.tif", VALUES == 1, photometric="miniswhite")
-    assert read_values(tmp_path / "b.tif", lossless=True).tolist() == (VALUES == 1).tolist()
-
-
 def test_a_second_plane_of_a_mask_is_not_dropped(tmp_path):
     planes = np.stack([np.zeros((4, 5), np.uint8), np.eye(4, 5, dtype=np.uint8)], axis=2)
     np.save(tmp_path / "m.npy", planes)

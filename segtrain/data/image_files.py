@@ -6,7 +6,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageChops, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from segtrain.data.png_files import has_exif, read_png
 from segtrain.errors import DataError
@@ -19,7 +19,6 @@ OTHER_SUFFIXES = (  # of images, but not read
 )
 LOSSY_SUFFIXES = (".jpg", ".jpeg", ".webp")
 _ORIENTATION, _BITS, _BANDS, _PLANES, _EXTRA = 0x0112, 0x0102, 0x0115, 0x011C, 0x0152  # tags of EXIF and TIFF
-_PHOTOMETRIC = 0x0106
 _TURNS = {  # by orientation
     **{2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM},
     **{5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE},
@@ -89,11 +88,8 @@ def decoded(path: Path, exif: bool, lossless: bool = False) -> Image.Image | np.
             if lossless:
                 _check_lossless(file, path)
             if _is_plain(file, path):
-                if _is_deep_colour(file):  # not known after loading
-                    return _deep_colours(load(file, path), path, exif)
-                negative = lossless and _is_negative(file)
-                picture = upright(load(file, path), exif)
-                return ImageChops.invert(picture) if negative else picture
+                deep = _is_deep_colour(file)  # not known after loading
+                return _deep_colours(load(file, path), path, exif) if deep else upright(load(file, path), exif)
     except UnidentifiedImageError:
         pass  # a TIFF of kinds that Pillow does not know
     return _read_tiff(path)
@@ -111,8 +107,8 @@ def _check_lossless(file: Image.Image, path: Path) -> None:
 
 def _is_plain(file: Image.Image, path: Path) -> bool:
     """Whether Pillow reads all of a file: False for a TIFF of several pages, of planes, of more bands or bits than the
-    mode that Pillow chose has, or with associated alpha, by which Pillow divides. Raises DataError for several pictures
-    in another format, but for MPO, which is JPEG with previews."""
+    mode that Pillow chose has, or with associated alpha, by which Pillow divides. Raises DataError for several pictures in another format, but for MPO, which is JPEG
+    with previews."""
     several = getattr(file, "n_frames", 1) > 1
     if file.format != "TIFF":
         if several and file.format != "MPO":
@@ -122,11 +118,6 @@ def _is_plain(file: Image.Image, path: Path) -> bool:
     planes, divided = file.tag_v2.get(_PLANES, 1) == 2, 1 in np.atleast_1d(file.tag_v2.get(_EXTRA, 0))
     whole = len(file.getbands()) == bands and (bands == 1 or (not planes and bits <= 8))
     return whole and not several and not divided
-
-
-def _is_negative(file: Image.Image) -> bool:
-    """Whether 0 is white in a TIFF: Pillow inverts it, and a value that is a class must stay."""
-    return file.format == "TIFF" and file.tag_v2.get(_PHOTOMETRIC) == 0 and file.mode in ("1", "L")
 
 
 def image_size(path: Path, exif: bool = True) -> tuple[int, int]:
