@@ -11,8 +11,9 @@ import numpy as np
 from segtrain.class_places import PLACES, VERSION, find_places
 from segtrain.cores import cores, in_chunks
 from segtrain.count_cache import cached_rows
-from segtrain.data.dataset import SegmentationDataset, check_mask_kind, check_values, mask_place
+from segtrain.data.dataset import SegmentationDataset, check_values
 from segtrain.data.value_counts import value_counts
+from segtrain.data.views import read_mask
 from segtrain.errors import DataError
 
 log = logging.getLogger("segtrain")
@@ -139,7 +140,8 @@ def _count(dataset, indices, threads: int | None, progress: bool, places: bool) 
     elif errors:
         first = next(iter(errors.values()))
         more = f" (and {len(errors) - 1} more masks have errors)" if len(errors) > 1 else ""
-        raise DataError(first.what + more, first.where, first.fix)
+        some = "; `segtrain check` lists them all" if more else ""
+        raise DataError(first.what + more, first.where, first.fix + some)
     return table
 
 
@@ -187,14 +189,8 @@ def _rows(dataset, indices: list[int], histograms: list[np.ndarray]) -> list:
     return rows
 
 
-def _mask(dataset, index: int) -> np.ndarray:
-    mask = dataset.mask(index)
-    check_mask_kind(mask, mask_place(dataset, index))
-    return mask
-
-
 def _row_with_places(dataset, index: int):
-    mask = _mask(dataset, index)
+    mask = read_mask(dataset, index)
     if dataset.multilabel:
         row = _count_labels(dataset, index, mask)
     else:
@@ -220,11 +216,11 @@ def _bar(total: int, progress: bool):
 
 def _histogram(dataset, index: int) -> np.ndarray:
     histogram = getattr(dataset, "mask_histogram", None)
-    return histogram(index) if histogram else value_counts(_mask(dataset, index), dataset.num_classes)
+    return histogram(index) if histogram else value_counts(read_mask(dataset, index), dataset.num_classes)
 
 
 def _count_labels(dataset, index: int, mask: np.ndarray | None = None) -> np.ndarray:
-    mask, ignore = _mask(dataset, index) if mask is None else mask, dataset.ignore_index
+    mask, ignore = read_mask(dataset, index) if mask is None else mask, dataset.ignore_index
     check_values(value_counts(mask, 2), dataset, index)
     pixels = ((mask == 1) & (mask != ignore)).sum(axis=(0, 1))
     valid = (mask != ignore).sum(axis=(0, 1))

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from segtrain.data.dataset import SegmentationDataset, check_sample, check_values
+from segtrain.data.dataset import SegmentationDataset, check_mask, check_sample, check_values
 from segtrain.data.file_findings import Finding
 from segtrain.data.value_counts import value_counts
 from segtrain.errors import DataError
@@ -71,20 +71,20 @@ class SplitReport:
 def check_one(dataset: SegmentationDataset, index: int, objects: SmallestObjects) -> Sample:
     """Read image and mask `index`; what is wrong becomes an error of the sample."""
     errors: list[DataError] = []
-    image = _tried(lambda: dataset.image(index), errors, str(dataset.names[index]))
-    mask = None
-    files = getattr(dataset, "masks", None)
-    if files is None or dataset.multilabel or all(files[index]):  # a missing file is told already
-        mask = _tried(lambda: dataset.mask(index), errors, str(dataset.names[index]))
-    if image is None or mask is None:
+    name, files = str(dataset.names[index]), getattr(dataset, "masks", None)
+    told = files is not None and not dataset.multilabel and not all(files[index])  # that a file is missing
+    image = _tried(lambda: dataset.image(index), errors, name)
+    mask = None if told else _tried(lambda: dataset.mask(index), errors, name)
+    if errors or told:
         return Sample(index, errors)
-    if hasattr(dataset, "check_pair") and image.shape[:2] != mask.shape[:2]:
-        _tried(lambda: dataset.check_pair(index), errors, "")
+    _tried(lambda: check_mask(mask, dataset, index), errors, name)
+    if not errors and hasattr(dataset, "check_pair") and getattr(image, "shape", mask.shape)[:2] != mask.shape[:2]:
+        _tried(lambda: dataset.check_pair(index), errors, name)
     if not errors:
-        _tried(lambda: check_sample(image, mask, dataset, index), errors, "")
+        _tried(lambda: check_sample(image, mask, dataset, index), errors, name)
     if getattr(mask, "dtype", None) == np.uint8:
         histogram = value_counts(mask, 2 if dataset.multilabel else dataset.num_classes)
-        _tried(lambda: check_values(histogram, dataset, index), errors, "")
+        _tried(lambda: check_values(histogram, dataset, index), errors, name)
     if errors:
         return Sample(index, errors)
     if dataset.multilabel:

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from segtrain.data.views import read_checked, read_mask
 from segtrain.errors import DataError
 
 GAP = 4
@@ -100,11 +101,11 @@ def images_with_rare_classes(dataset, count: int, look_at: int = 60) -> list[int
     """Up to `count` of `look_at` images spread over the dataset: for each class, rarest first, one with most of it.
     Damaged files are left out with dataset.on_error=skip."""
     spread = np.unique(np.linspace(0, len(dataset.names) - 1, look_at).astype(int)).tolist()
-    found = [(i, mask) for i in spread if (mask := _unless_skipped(dataset.mask, i, dataset)) is not None]
+    found = [(i, mask) for i in spread if (mask := _unless_skipped(read_mask, dataset, i)) is not None]
     spread, masks = [i for i, _ in found], [mask for _, mask in found]
 
     def whole(place: int) -> bool:
-        return _unless_skipped(dataset.image, spread[place], dataset) is not None
+        return _unless_skipped(read_checked, dataset, spread[place]) is not None
 
     if dataset.multilabel:
         pixels = np.array([(mask == 1).sum(axis=(0, 1)) for mask in masks])
@@ -118,9 +119,9 @@ def images_with_rare_classes(dataset, count: int, look_at: int = 60) -> list[int
     return [spread[i] for i in chosen or filter(whole, range(len(spread)))][:count]
 
 
-def _unless_skipped(read, index: int, dataset) -> np.ndarray | None:
+def _unless_skipped(read, dataset, index: int):
     try:
-        return read(index)
+        return read(dataset, index)
     except DataError:
         if getattr(dataset, "on_error", "raise") != "skip":
             raise

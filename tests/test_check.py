@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from segtrain.class_counts import count_classes
 from segtrain.data.folder import Folder
-from segtrain.data.shapes import Shapes
+from segtrain.data.shapes import Shapes, ShapesMultilabel
 from segtrain.data_check import check_dataset
 from segtrain.errors import ConfigError, DataError
 from segtrain.smallest_objects import SmallestObjects, least_areas
@@ -323,16 +323,39 @@ def test_a_tiff_mask_may_be_turned_as_its_image_is(turn, said, tmp_path):
     assert any("turned by EXIF" in text for _, text in findings(root)) == said
 
 
-@pytest.mark.parametrize("kind", [np.float32, np.int64, list])
-def test_masks_of_an_own_dataset_that_are_no_bytes_are_named_by_check_and_count(kind):
-    data = Shapes("train", [64, 64], train_images=3)
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda mask: mask.astype(np.float32),
+        lambda mask: mask.astype(np.int64),
+        lambda mask: mask.tolist(),
+        lambda mask: [[0], [0, 1]],
+        lambda mask: None,
+        lambda mask: mask[..., None],
+        lambda mask: mask[0, 0],
+    ],
+)
+@pytest.mark.parametrize("dataset", [Shapes, ShapesMultilabel])
+def test_what_an_own_dataset_gives_that_is_no_mask_is_named_by_check_and_count(dataset, wrong):
+    data = dataset("train", [64, 64], train_images=3)
     plain = data.mask
-    data.mask = lambda i: plain(i).tolist() if kind is list else plain(i).astype(kind)
+    data.mask = lambda i: wrong(plain(i))
     (report,) = check_dataset({"train": data}, None)
     found = [finding for finding in report.findings if finding.level == "error"]
     assert "mask is" in found[0].what
-    with pytest.raises(DataError, match=r"mask is \w+ \[64, 64\]"):
-        count_classes(data)
+    assert found[0].files[0].startswith("train_00000")
+    for places in (False, True):
+        with pytest.raises(DataError, match="mask is"):
+            count_classes(data, places=places)
+
+
+@pytest.mark.parametrize("wrong", [lambda image: None, lambda image: image.tolist(), lambda image: image[..., :2]])
+def test_what_an_own_dataset_gives_that_is_no_image_is_named(wrong):
+    data = Shapes("train", [64, 64], train_images=3)
+    plain = data.image
+    data.image = lambda i: wrong(plain(i))
+    (report,) = check_dataset({"train": data}, None)
+    assert "image is" in next(finding for finding in report.findings if finding.level == "error").what
 
 
 def test_generated_datasets_are_checked_too():

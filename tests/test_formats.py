@@ -458,6 +458,30 @@ def test_alpha_by_which_bands_were_multiplied_is_left_so(tmp_path):
         assert np.array_equal(read_image(tmp_path / "i.tif", channels=4), bands), alpha
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("suffix", [".tif", ".npy", ".bmp", ".jpg"])
+def test_whatever_is_damaged_is_an_error_that_names_the_file(suffix, tmp_path):
+    """Every library has errors of its own for broken files."""
+    values = np.random.default_rng(0).integers(0, 255, (20, 30)).astype(np.uint8)
+    path, places = tmp_path / f"m{suffix}", []
+    if suffix == ".npy":
+        np.save(path, values)
+    else:
+        Image.fromarray(values).save(path)
+    whole, rng = path.read_bytes(), np.random.default_rng(0)
+    for _ in range(150):
+        damaged = bytearray(whole)
+        for at in rng.integers(0, len(whole), 3) % rng.choice([150, len(whole)]):
+            damaged[at] = rng.integers(0, 256)
+        path.write_bytes(damaged)
+        for read in (read_image, read_values, image_size, orientation):
+            try:
+                read(path)
+            except DataError as error:
+                places.append(error.where)
+    assert set(places) == {str(path)}
+
+
 def test_a_second_plane_of_a_mask_is_not_dropped(tmp_path):
     planes = np.stack([np.zeros((4, 5), np.uint8), np.eye(4, 5, dtype=np.uint8)], axis=2)
     np.save(tmp_path / "m.npy", planes)

@@ -73,6 +73,15 @@ def test_pixels_of_another_size_than_the_header_says_are_refused(tmp_path):
         read_values(tmp_path / "m.png")
 
 
+@pytest.mark.parametrize("mode", ["L", "P", "RGB", "RGBA"])
+def test_a_file_without_pixels_is_an_error_that_names_it(mode, tmp_path):
+    whole = png(NOISE, mode)
+    (tmp_path / "m.png").write_bytes(whole[:33] + whole[-12:])
+    with pytest.raises(DataError, match="cannot be decoded") as error:
+        read_values(tmp_path / "m.png")
+    assert "m.png" in error.value.where
+
+
 @pytest.mark.parametrize("kind", ["text", "gamma", "profile", "transparency", "resolution", "stored", "nothing"])
 def test_what_else_a_grey_png_holds_changes_no_value_and_prints_nothing(kind, tmp_path, capfd):
     text, gamma = PngInfo(), PngInfo()

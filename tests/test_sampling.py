@@ -303,9 +303,10 @@ def test_pictures_of_a_validation_leave_out_what_is_skipped(big_folder):
         (big_folder / f"train/images/{name}.png").write_bytes(b"")
     data = Folder(str(big_folder), "train", 2, on_error="skip")
     (big_folder / "train/masks/002.png").write_bytes(b"")
+    Image.new("L", (9, 8)).save(big_folder / "train/masks/004.png")
     chosen = images_with_rare_classes(data, 4, look_at=150)
     assert len(chosen) == 4
-    assert not {0, 2, 149} & set(chosen)
+    assert not {0, 2, 4, 149} & set(chosen)
     data.on_error = "raise"
     with pytest.raises(DataError, match="empty"):
         images_with_rare_classes(data, 4, look_at=150)

@@ -83,28 +83,25 @@ def check_classes(owner: str, num_classes: int, class_names, background: int | N
 
 def check_sample(image: np.ndarray, mask: np.ndarray, dataset: SegmentationDataset, index: int) -> None:
     """Raise DataError when image or mask are not of the form SegmentationDataset promises."""
-    where = mask_place(dataset, index)
-    check_mask_kind(mask, where)
-    size = np.shape(image)[:2]
+    check_mask(mask, dataset, index)
+    where, bands = mask_place(dataset, index), getattr(dataset, "channels", 3)
+    if getattr(image, "dtype", None) != np.uint8 or image.ndim != 3 or image.shape[2] != bands:
+        raise DataError(f"image is {_form(image)}", where, f"give uint8 [H, W, {bands}]")
+    if mask.shape[:2] != image.shape[:2]:
+        raise DataError(f"mask is {_form(mask)}, the image {list(image.shape)}", where, "give both the same size")
+
+
+def check_mask(mask: np.ndarray, dataset: SegmentationDataset, index: int) -> None:
+    """Raise DataError when a mask is no uint8 array [H, W], or [H, W, C] of several labels a pixel."""
     channels = getattr(dataset, "mask_channels", dataset.num_classes if dataset.multilabel else None)
-    form = size if channels is None else (*size, channels)
-    bands = getattr(dataset, "channels", 3)
-    if getattr(image, "dtype", None) != np.uint8 or image.shape != (*size, bands):
-        kind = getattr(image, "dtype", type(image).__name__)
-        raise DataError(f"image is {kind} {list(np.shape(image))}", where, f"give uint8 [H, W, {bands}]")
-    if mask.shape != form:
-        raise DataError(
-            f"mask is {mask.dtype} {list(mask.shape)}, the image {list(image.shape)}",
-            where,
-            f"give a uint8 mask {'[H, W]' if channels is None else f'[H, W, {channels}]'} of the image's size",
-        )
+    fits = getattr(mask, "dtype", None) == np.uint8 and mask.ndim == (2 if channels is None else 3) and mask.size
+    if not fits or mask.shape[2:] != (() if channels is None else (channels,)):
+        form = "[H, W] of class indices" if channels is None else f"[H, W, {channels}] of 0 and 1"
+        raise DataError(f"mask is {_form(mask)}", mask_place(dataset, index), f"give a uint8 array {form}")
 
 
-def check_mask_kind(mask: np.ndarray, where: str) -> None:
-    """Raise DataError when a mask is no uint8 array."""
-    if getattr(mask, "dtype", None) != np.uint8:
-        kind = getattr(mask, "dtype", type(mask).__name__)
-        raise DataError(f"mask is {kind} {list(np.shape(mask))}", where, "give a uint8 array of class indices")
+def _form(values) -> str:
+    return f"{values.dtype} {list(values.shape)}" if isinstance(values, np.ndarray) else type(values).__name__
 
 
 def mask_place(dataset: SegmentationDataset, index: int) -> str:

@@ -1,5 +1,6 @@
 """Pixels of image and mask files. Palette masks are never read with OpenCV: it turns indices into grey values."""
 
+import contextlib
 import io
 import math
 import warnings
@@ -82,14 +83,14 @@ def decoded(path: Path, exif: bool, lossless: bool = False) -> Image.Image | np.
         if grey is not None:
             return grey
     try:
-        with open_image(path, data) as file:
+        with _naming(path), open_image(path, data) as file:
             if file.format == "PNG" and data is None:  # by another suffix
                 read_png(path)
             if lossless:
                 _check_lossless(file, path)
             if _is_plain(file, path):
                 deep = _is_deep_colour(file)  # not known after loading
-                return _deep_colours(load(file, path), path, exif) if deep else upright(load(file, path), exif)
+                return _deep_colours(load(file), path, exif) if deep else upright(load(file), exif)
     except UnidentifiedImageError:
         pass  # a TIFF of kinds that Pillow does not know
     return _read_tiff(path)
@@ -125,7 +126,7 @@ def image_size(path: Path, exif: bool = True) -> tuple[int, int]:
     if path.suffix.lower() == ".npy":
         return _read_npy(path, header_only=True).shape[:2]
     try:
-        with open_image(path) as file:
+        with _naming(path), open_image(path) as file:
             turned = exif and _exif_turn(file) >= 5  # a quarter
             return (file.width, file.height) if turned else (file.height, file.width)
     except UnidentifiedImageError:
@@ -137,12 +138,12 @@ def orientation(path: Path) -> int:
     if path.suffix.lower() == ".npy":
         return 1
     try:
-        with open_image(path) as file:
+        with _naming(path), open_image(path) as file:
             return _exif_turn(file, file.format == "TIFF")
     except UnidentifiedImageError:
         import tifffile
 
-        with tifffile.TiffFile(path) as tiff:
+        with _naming(path), tifffile.TiffFile(path) as tiff:
             return int(tiff.pages[0].tags.valueof(_ORIENTATION, 1))
 
 
@@ -166,15 +167,25 @@ def open_image(path: Path, data: bytes | None = None) -> Image.Image:
         raise DataError(f"cannot be read: {error}", str(path), "replace or remove the file") from error
 
 
-def load(file: Image.Image, path: Path) -> Image.Image:
-    """Decode. Raises DataError for a damaged file."""
+def load(file: Image.Image) -> Image.Image:
+    """Decode. Raises errors of many kinds for a damaged file."""
     if file.format == "TIFF":
         file.filename = ""  # else Pillow maps the file, which scrambles pixels that are to be turned by a quarter
-    try:
-        file.load()
-    except Exception as error:
-        raise DataError(f"cannot be decoded: {error}", str(path), "replace or remove the file") from error
+    file.load()
     return file
+
+
+@contextlib.contextmanager
+def _naming(path: Path):
+    """Whatever a library says of a damaged file becomes a DataError that names it; but not that Pillow knows no such
+    kind of file."""
+    try:
+        yield
+    except (DataError, UnidentifiedImageError):
+        raise
+    except Exception as error:
+        fix = "install imagecodecs" if "imagecodecs" in str(error) else "replace or remove the file"
+        raise DataError(f"cannot be decoded: {error}", str(path), fix) from error
 
 
 def upright(file: Image.Image, exif: bool) -> Image.Image:
@@ -198,9 +209,9 @@ def _exif_turn(file: Image.Image, there: bool = False) -> int:
 def _read_npy(path: Path, header_only: bool = False) -> np.ndarray:
     try:
         values = np.load(path, mmap_mode="r" if header_only else None, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # NumPy parses the header as Python
         raise DataError(f"not a NumPy array: {error}", str(path), "save a plain array with np.save") from error
-    if not isinstance(values, np.ndarray) or values.ndim not in (2, 3):
+    if not isinstance(values, np.ndarray) or values.ndim not in (2, 3) or not values.size:
         form = list(getattr(values, "shape", ()))
         raise DataError(f"an array of shape {form}", str(path), "save [H, W], or [H, W, channels]")
     return values.view(np.uint8) if values.dtype == bool else values
@@ -210,16 +221,12 @@ def _read_tiff(path: Path, header_only: bool = False) -> np.ndarray:
     """A TIFF of any number of bands, [H, W] or [H, W, bands], upright."""
     import tifffile
 
-    try:
-        with tifffile.TiffFile(path) as file:
-            series = file.series[0]
-            values = np.broadcast_to(np.uint8(0), series.shape) if header_only else series.asarray()
-            planar = len(series.shape) == 3 and not series.axes.endswith("S")  # pages, or planes, of bands
-            turn = int(file.pages[0].tags.valueof(_ORIENTATION, 1))
-    except Exception as error:  # tifffile raises errors of many kinds for broken files
-        fix = "install imagecodecs" if "imagecodecs" in str(error) else "replace or remove the file"
-        raise DataError(f"cannot be decoded: {error}", str(path), fix) from error
-    if values.ndim not in (2, 3):
+    with _naming(path), tifffile.TiffFile(path) as file:
+        series = file.series[0]
+        values = np.broadcast_to(np.uint8(0), series.shape) if header_only else series.asarray()
+        planar = len(series.shape) == 3 and not series.axes.endswith("S")  # pages, or planes, of bands
+        turn = int(file.pages[0].tags.valueof(_ORIENTATION, 1))
+    if values.ndim not in (2, 3) or not values.size:
         raise DataError(f"a TIFF of shape {list(values.shape)}", str(path), "one page of [H, W, bands] is needed")
     return _turned(np.moveaxis(values, 0, 2) if planar else values, turn)
 

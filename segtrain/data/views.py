@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from segtrain.cores import cores
-from segtrain.data.dataset import SegmentationDataset, check_sample, check_values
+from segtrain.data.dataset import SegmentationDataset, check_mask, check_sample, check_values
 from segtrain.data.value_counts import value_counts
 from segtrain.errors import DataError
 
@@ -62,6 +62,13 @@ class InMemory(View):
         if isinstance(self._samples[index], DataError):
             raise self._samples[index]
         return self._samples[index]
+
+
+def read_mask(dataset: SegmentationDataset, index: int) -> np.ndarray:
+    """A mask, whose form is checked."""
+    mask = dataset.mask(index)
+    check_mask(mask, dataset, index)
+    return mask
 
 
 def read_checked(dataset: SegmentationDataset, index: int):
