@@ -476,7 +476,9 @@ def main() -> None:
     results = {"threads": torch.get_num_threads(), "torch": torch.__version__}
     for part in arguments.parts:
         rows = results[part] = parts[part]()
-        shown = [[f"{v:.2f}" if isinstance(v, float) else str(v) for v in row.values()] for row in rows]
+        shown = [
+            [f"{v:.{2 if v >= 0.1 else 4}f}" if isinstance(v, float) else str(v) for v in row.values()] for row in rows
+        ]
         print(table(list(rows[0]), shown, part), flush=True)
     arguments.out.write_text(json.dumps(results, indent=2) + "\n")
     print(f"written to {arguments.out}")
