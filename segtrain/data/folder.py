@@ -10,7 +10,7 @@ from segtrain.arguments import Fraction, Label, NonNegativeInt, PositiveInt, Ran
 from segtrain.data.dataset import check_classes
 from segtrain.data.file_lists import LayoutError, list_files
 from segtrain.data.image_files import image_size, orientation, read_image
-from segtrain.data.mask_formats import BinaryMask, ChannelMask, ClassFiles, ColorMask, IndexMask, rgb
+from segtrain.data.mask_formats import BinaryMask, ChannelMask, ClassFiles, ColorMask, IndexMask, check_same_size, rgb
 from segtrain.data.value_counts import value_counts
 from segtrain.errors import ConfigError, DataError
 
@@ -141,14 +141,7 @@ class Folder:
     def annotated_mask(self, index: int) -> np.ndarray:
         """uint8 [H, W, A]: the mask of each annotator."""
         masks = [self.format.read(file) for file in self.masks[index]]
-        for file, mask in zip(self.masks[index], masks, strict=True):
-            if mask.shape != masks[0].shape:
-                raise DataError(
-                    f"masks of one image differ in size: {masks[0].shape[1]}×{masks[0].shape[0]} and "
-                    f"{mask.shape[1]}×{mask.shape[0]} (width × height)",
-                    f"{self.masks[index][0]} and {file}",
-                    "make all the same size",
-                )
+        check_same_size(list(zip(masks, self.masks[index], strict=True)))
         return np.stack(masks, axis=2)
 
     def mask_histogram(self, index: int) -> np.ndarray:

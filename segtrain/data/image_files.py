@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from segtrain.data.png_files import has_exif, read_png
+from segtrain.data.png_files import check_png, has_exif, read_png
 from segtrain.errors import DataError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".npy")
@@ -85,12 +85,13 @@ def decoded(path: Path, exif: bool, lossless: bool = False) -> Image.Image | np.
     try:
         with _naming(path), open_image(path, data) as file:
             if file.format == "PNG" and data is None:  # by another suffix
-                read_png(path)
+                data = path.read_bytes()
+                check_png(data, path)
             if lossless:
                 _check_lossless(file, path)
             if _is_plain(file, path):
                 deep = _is_deep_colour(file)  # not known after loading
-                return _deep_colours(load(file), path, exif) if deep else upright(load(file), exif)
+                return _deep_colours(load(file), data, path, exif) if deep else upright(load(file), exif)
     except UnidentifiedImageError:
         pass  # a TIFF of kinds that Pillow does not know
     return _read_tiff(path)
@@ -242,11 +243,11 @@ def _is_deep_colour(file: Image.Image) -> bool:
     return file.format == "PNG" and file.mode in ("RGB", "RGBA") and str(file.tile[0][3]).endswith(";16B")
 
 
-def _deep_colours(file: Image.Image, path: Path, exif: bool) -> np.ndarray:
+def _deep_colours(file: Image.Image, data: bytes, path: Path, exif: bool) -> np.ndarray:
     """uint16 [H, W, channels] of a PNG, by OpenCV; loaded by Pillow before, which names what is wrong."""
     import cv2
 
-    values = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
+    values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if values is None:
         raise DataError("cannot be decoded", str(path), "replace or remove the file")
     return _turned(values[..., [2, 1, 0, *range(3, values.shape[2])]], _exif_turn(file) if exif else 1)

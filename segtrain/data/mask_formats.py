@@ -190,16 +190,22 @@ class ClassFiles:
             for path in paths
         ]
         there = [(plane, path) for plane, path in zip(planes, paths, strict=True) if path]
-        first, where = there[0]
-        for plane, path in there:
-            if plane.shape != first.shape:
-                raise DataError(
-                    f"masks of one image differ in size: {first.shape[1]}×{first.shape[0]} and "
-                    f"{plane.shape[1]}×{plane.shape[0]} (width × height)",
-                    f"{where} and {path}",
-                    "make all the same size",
-                )
+        check_same_size(there)
+        first, _ = there[0]
         return np.stack([np.zeros_like(first) if plane is None else plane for plane in planes], axis=2)
+
+
+def check_same_size(masks: list[tuple[np.ndarray, Path]]) -> None:
+    """Raise DataError when masks of one image, each with its file, differ in height or width."""
+    first, where = masks[0]
+    for mask, path in masks:
+        if mask.shape[:2] != first.shape[:2]:
+            raise DataError(
+                f"masks of one image differ in size: {first.shape[1]}×{first.shape[0]} and "
+                f"{mask.shape[1]}×{mask.shape[0]} (width × height)",
+                f"{where} and {path}",
+                "make all the same size",
+            )
 
 
 def two_values(values: np.ndarray, threshold: int | None, path: Path) -> np.ndarray:

@@ -27,7 +27,7 @@ def read_png(path: Path) -> tuple[bytes, np.ndarray | None]:
         raise _damaged(f"cannot be read: {error}", path) from error
     if not data.startswith(_SIGNATURE):
         return data, None
-    kinds = _checked_chunks(data, path)
+    kinds = check_png(data, path)
     width, height = struct.unpack_from(">II", data, 16)
     large = width * height > Image.MAX_IMAGE_PIXELS or max(width, height) > 1_000_000  # than libpng takes
     if data[24:26] != _GREY_8 or kinds - _PLAIN or large:
@@ -50,8 +50,8 @@ def has_exif(stream) -> bool:
     return head[4:] == b"eXIf"
 
 
-def _checked_chunks(data: bytes, path: Path) -> set[bytes]:
-    """The kinds of chunks there are. Raises DataError."""
+def check_png(data: bytes, path: Path) -> set[bytes]:
+    """The kinds of chunks there are. Raises DataError where a checksum is wrong or the end is missing."""
     view, start, kind, kinds = memoryview(data), len(_SIGNATURE), b"", set()
     while kind != b"IEND":
         if start + 8 > len(data):
