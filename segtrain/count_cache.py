@@ -65,8 +65,8 @@ def _locked(file: Path):
         except Timeout:
             log.info(f"waiting for another process that counts these masks (it holds {file}.lock)")
             lock.acquire()
-    except (OSError, NotImplementedError):
-        pass
+    except (OSError, NotImplementedError):  # read-only, or a file system without locks
+        pass  # at worst two processes count the same masks, to the same numbers
     try:
         yield
     finally:

@@ -6,6 +6,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import filelock
 import numpy as np
 import pytest
 from conftest import write_folder_dataset
@@ -185,6 +186,18 @@ def test_where_no_lock_can_be_made_what_is_known_is_still_read(tmp_path, monkeyp
         lock.unlink()
     for counts in (tmp_path / "cache").glob("counts-*.npz"):
         Path(f"{counts}.lock").mkdir()
+    monkeypatch.setattr(class_counts, "_count", lambda *_: pytest.fail("counted again"))
+    assert count_classes(folder(root), cache=tmp_path / "cache").pixels.tolist() == expected
+
+
+def test_a_file_system_without_locks_costs_no_count(tmp_path, monkeypatch):
+    def acquire(*_, **__):
+        raise NotImplementedError("no flock here")
+
+    root = write_folder_dataset(tmp_path / "data")
+    expected = count_classes(folder(root)).pixels.tolist()
+    monkeypatch.setattr(filelock.FileLock, "acquire", acquire)
+    assert count_classes(folder(root), cache=tmp_path / "cache").pixels.tolist() == expected
     monkeypatch.setattr(class_counts, "_count", lambda *_: pytest.fail("counted again"))
     assert count_classes(folder(root), cache=tmp_path / "cache").pixels.tolist() == expected
 
