@@ -32,9 +32,9 @@ import torch.nn.functional as F
 from PIL import Image
 
 from segtrain import losses
+from segtrain.cpu import keep_memory
 from segtrain.labels import Smooth
-from segtrain.memory import keep_memory
-from segtrain.tables import table
+from segtrain.report.text import table
 
 SHAPES = {"a": (8, 4, 256, 256), "b": (4, 11, 360, 480), "c": (2, 19, 512, 1024), "d": (2, 150, 512, 512)}
 
@@ -169,7 +169,7 @@ def benchmark_data(root: str | None) -> list[dict]:
     """Count, check and loader on a folder dataset (root/train/…), or on 367 generated images of CamVid's size."""
     from segtrain.class_counts import count_classes
     from segtrain.data.folder import Folder
-    from segtrain.data_check import check_dataset
+    from segtrain.dataset_check.findings import check_dataset
 
     with tempfile.TemporaryDirectory() as scratch:
         root = root or generated_dataset(Path(scratch), 367)
@@ -224,7 +224,7 @@ def objects_rows() -> list[dict]:
     """The smallest objects of masks of smooth regions, of 11 classes, against OpenCV's components of each class."""
     import cv2
 
-    from segtrain.smallest_objects import least_areas
+    from segtrain.dataset_check.smallest_objects import least_areas
 
     masks = blobs((8, 11, 352, 480))[1].numpy()
     every = np.arange(11) >= 0
@@ -292,7 +292,7 @@ def benchmark_metrics() -> list[dict]:
 
     from segtrain import models
     from segtrain.metrics import SegmentationScores, predict
-    from segtrain.metrics.counting import confusion_per_image
+    from segtrain.metrics.confusion import confusion_per_image
 
     rows = []
     for name in "bcd":
@@ -387,8 +387,8 @@ def benchmark_trainer() -> list[dict]:
     from segtrain.data.sampling import Uniform
     from segtrain.data.shapes import Shapes
     from segtrain.metrics import SegmentationScores
-    from segtrain.run_folder import RunFolder
-    from segtrain.trainer import Trainer
+    from segtrain.runs.folder import RunFolder
+    from segtrain.training.trainer import Trainer
 
     trainer = Trainer(panel_images=0)
     train_set, val_set = Shapes("train", [64, 64]), Shapes("val", [64, 64])

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from segtrain import panels
-from segtrain.build import build_dataset
 from segtrain.commands.evaluate import load_model
-from segtrain.config import load_saved
+from segtrain.config.build import build_dataset
+from segtrain.config.compose import load_saved
 from segtrain.metrics import predict
+from segtrain.report import pictures as panels
 
 
 def draw(runs: list[Path], count: int, scale: int, trust: list[str]) -> Image.Image:

@@ -1,7 +1,7 @@
 """Types of keyword arguments that carry their range, and the check of a value against a type.
 
 One declaration serves twice: `@checked` refuses a bad value when the class is built from a notebook, and
-`segtrain.config_check` reads the same annotation from the source before any class is imported.
+`segtrain.config.schema` reads the same annotation from the source before any class is imported.
 """
 
 import functools

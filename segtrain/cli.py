@@ -8,8 +8,8 @@ import threading
 from importlib import import_module
 from pathlib import Path
 
+from segtrain.cpu import keep_memory
 from segtrain.errors import ConfigError, DiskError, Preempted, SegtrainError, did_you_mean
-from segtrain.memory import keep_memory
 
 COMMANDS = {
     "check": "check key=value … [--out DIR]     read every file of a dataset and say what is wrong with it",
@@ -77,7 +77,7 @@ def _train(words: list[str]) -> int:
     import hydra
     from hydra._internal.utils import get_args_parser
 
-    from segtrain.config import SEARCH_PATH, register_resolvers
+    from segtrain.config.compose import SEARCH_PATH, register_resolvers
 
     register_resolvers()
     arguments = get_args_parser().parse_args(words)
@@ -104,9 +104,9 @@ def _train(words: list[str]) -> int:
 
 def _prepare(arguments) -> list[str]:
     """Check the config of every job and make the run's or sweep's folder; returns overrides that fix its place."""
-    from segtrain.config import compose, output_folder, without_hydra
-    from segtrain.config_check import check_config
-    from segtrain.run_folder import make_run_folder
+    from segtrain.config.compose import compose, output_folder, without_hydra
+    from segtrain.config.schema import check_config
+    from segtrain.runs.folder import make_run_folder
 
     sweep = arguments.multirun
     cfg = compose(arguments.overrides, arguments.config_dir, arguments.config_name, sweep=sweep)
@@ -128,8 +128,8 @@ def _check_sweep(cfg, arguments) -> set[str]:
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    from segtrain.config import compose, without_hydra
-    from segtrain.config_check import check_config, config_error
+    from segtrain.config.compose import compose, without_hydra
+    from segtrain.config.schema import check_config, config_error
 
     overrides = OverridesParser.create().parse_overrides(list(cfg.hydra.overrides.task))
     swept = {o.key_or_group for o in overrides if o.is_sweep_override()}
@@ -159,8 +159,8 @@ def _job(cfg) -> float | None:
     from hydra.core.hydra_config import HydraConfig
 
     from segtrain.commands.train import train
-    from segtrain.config import register_resolvers
-    from segtrain.run_folder import RunFolder
+    from segtrain.config.compose import register_resolvers
+    from segtrain.runs.folder import RunFolder
 
     def stop(*_) -> None:
         raise Preempted("stopped by SIGTERM before the first step")

@@ -48,3 +48,13 @@ def did_you_mean(word: str, known) -> str:
 
     close = get_close_matches(str(word), [str(k) for k in known], n=1, cutoff=0.6)
     return f", did you mean {close[0]!r}?" if close else ""
+
+
+def counted(number: int, noun: str) -> str:
+    """1 image, 2 images."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
+def few(texts: list[str], count: int = 5) -> str:
+    """The first of `texts`, with an ellipsis when there are more."""
+    return ", ".join(texts[:count]) + (" …" if len(texts) > count else "")

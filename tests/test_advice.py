@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from segtrain.advice import advice
 from segtrain.class_counts import ClassCounts
 from segtrain.losses import CrossEntropy, Dice, Jaccard, Lovasz, PixelRegion
+from segtrain.report.advice import advice
 
 PIXELS = np.array([99_950, 50])
 COUNTS = ClassCounts(

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segtrain.metrics import SegmentationScores, calibration, predict
-from segtrain.metrics.calibration import LEVELS, Curves
+from segtrain.metrics.groups.calibration import LEVELS, Curves
 
 
 def case(seed, n=2, c=3, size=16, ignored=0.2):

@@ -14,9 +14,9 @@ from scipy import ndimage
 from segtrain.class_counts import count_classes
 from segtrain.data.folder import Folder
 from segtrain.data.shapes import Shapes, ShapesMultilabel
-from segtrain.data_check import check_dataset
+from segtrain.dataset_check.findings import check_dataset
+from segtrain.dataset_check.smallest_objects import SmallestObjects, least_areas
 from segtrain.errors import ConfigError, DataError
-from segtrain.smallest_objects import SmallestObjects, least_areas
 
 SIZE = (24, 32)
 

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from segtrain import config, config_check
 from segtrain.arguments import NonNegative, checked, mistake
-from segtrain.build import build
+from segtrain.config import compose as config
+from segtrain.config import schema as config_check
+from segtrain.config.build import build
+from segtrain.config.signatures import signature_of
 from segtrain.errors import ConfigError
-from segtrain.signatures import signature_of
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 NEEDED = {  # settings an option cannot have a default for, and companions it needs
@@ -93,7 +94,7 @@ def test_a_weighting_must_be_read():
 
 def test_signatures_are_read_without_importing():
     code = (
-        "import sys; from segtrain.signatures import signature_of as s;"
+        "import sys; from segtrain.config.signatures import signature_of as s;"
         "assert 'alpha' in s('segtrain.losses.PixelRegion').annotations;"
         "assert s('torch.optim.SGD').required == ('params',);"
         "assert s('segtrain.losses.Jaccard').annotations['aggregate'] is not None;"

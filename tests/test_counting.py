@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segtrain.metrics import counting, predict
-from segtrain.metrics.counting import confusion_per_image
+from segtrain.metrics.confusion import confusion_per_image
 
 
 def plain_confusion(prediction, target, classes, ignore_index):

@@ -14,8 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from segtrain import class_counts, count_cache, weighting
+from segtrain import weighting
 from segtrain.class_counts import ClassCounts, count_classes
+from segtrain.class_counts import cache as count_cache
+from segtrain.class_counts import count as class_counts
 from segtrain.commands.weights import recommendation
 from segtrain.data.folder import Folder
 from segtrain.data.shapes import Shapes, ShapesMultilabel

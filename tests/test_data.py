@@ -11,7 +11,7 @@ from PIL import Image
 from segtrain.class_counts import count_classes
 from segtrain.data.augment import Augment
 from segtrain.data.folder import Folder
-from segtrain.data.image_files import read_image
+from segtrain.data.folder.images import read_image
 from segtrain.data.loader import Loader
 from segtrain.data.sampling import Uniform
 from segtrain.data.shapes import Shapes, ShapesMultilabel

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segtrain.metrics import SegmentationScores
-from segtrain.metrics.derived import Table, fine_grained, presence, standard
-from segtrain.metrics.intervals import bootstrap
+from segtrain.metrics.bootstrap import bootstrap
+from segtrain.metrics.table import Table, fine_grained, presence, standard
 
 DATA = Path(__file__).parent / "data"
 ALL = {"groups": ["fine_grained", "presence", "foreground", "objects", "boundary"], "worst": [20]}
@@ -244,7 +244,7 @@ def test_evaluate_prints_every_score_with_its_interval(segtrain, tmp_path):
 def test_a_preset_changes_the_groups_and_keeps_the_runs_own_settings(tmp_path):
     from omegaconf import OmegaConf
 
-    from segtrain.config import compose, load_saved, without_hydra
+    from segtrain.config.compose import compose, load_saved, without_hydra
 
     cfg = without_hydra(compose(["metric=all", "metric.min_area=40", "metric.object_sizes=[30,100]"]))
     OmegaConf.save(cfg, tmp_path / "config.yaml", resolve=True)

@@ -11,14 +11,15 @@ from conftest import SHARED
 from omegaconf import OmegaConf
 from PIL import Image
 
-from segtrain import config, config_check
-from segtrain.build import build, build_dataset
 from segtrain.class_counts import count_classes
+from segtrain.config import compose as config
+from segtrain.config import schema as config_check
+from segtrain.config.build import build, build_dataset
 from segtrain.data.folder import Folder
-from segtrain.data.image_files import image_size, orientation, read_image, read_values
-from segtrain.data.mask_formats import BinaryMask, ChannelMask, ClassFiles, ColorMask, IndexMask
+from segtrain.data.folder.images import image_size, orientation, read_image, read_values
+from segtrain.data.folder.masks import BinaryMask, ChannelMask, ClassFiles, ColorMask, IndexMask
 from segtrain.errors import ConfigError, DataError
-from segtrain.panels import class_colours, colour_mask
+from segtrain.report.pictures import class_colours, colour_mask
 
 VALUES = np.array([[0, 1, 2, 2], [1, 1, 0, 255]], np.uint8)
 INDEX = IndexMask(255, None, [], True)

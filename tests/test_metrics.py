@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segtrain.metrics import SegmentationScores, predict
-from segtrain.panels import error_map
-from segtrain.run_folder import RunFolder
+from segtrain.report.pictures import error_map
+from segtrain.runs.folder import RunFolder
 
 
 def scores_of(prediction, target, **kwargs) -> SegmentationScores:

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from segtrain import devices, models
+from segtrain import models
 from segtrain.errors import ConfigError
+from segtrain.training import device as devices
 
 ALL = ["unet", "unetplusplus", "fpn", "deeplabv3plus", "segformer"]
 

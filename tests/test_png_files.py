@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 
-from segtrain.data.image_files import image_size, orientation, read_image, read_values
+from segtrain.data.folder.images import image_size, orientation, read_image, read_values
 from segtrain.errors import DataError
 
 RNG = np.random.default_rng(0)

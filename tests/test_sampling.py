@@ -13,15 +13,15 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from segtrain.class_counts import ClassCounts, count_classes
-from segtrain.class_places import PLACES, find_places
-from segtrain.commands.report import counts_table
+from segtrain.class_counts.locations import PLACES, find_places
 from segtrain.data.augment import Augment
 from segtrain.data.folder import Folder
 from segtrain.data.loader import EpochOrder, Loader, _as_it_is, _TrainSamples
 from segtrain.data.sampling import ForegroundCrops, RareClasses, Uniform
 from segtrain.data.shapes import Shapes
 from segtrain.errors import ConfigError, DataError
-from segtrain.panels import images_with_rare_classes
+from segtrain.report.pictures import images_with_rare_classes
+from segtrain.report.scores import counts_table
 
 
 def counts_of(per_image, background=0):

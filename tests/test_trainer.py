@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from segtrain import optimizers, schedules
-from segtrain.checkpoint import load_checkpoint, save_checkpoint
 from segtrain.class_counts import count_classes
 from segtrain.data.augment import Augment
 from segtrain.data.loader import Loader
@@ -18,8 +17,9 @@ from segtrain.data.shapes import Shapes, ShapesMultilabel
 from segtrain.errors import ConfigError, DiskError, NotFinite
 from segtrain.losses import CrossEntropy, Dice, Phased, PixelRegion
 from segtrain.metrics import SegmentationScores
-from segtrain.run_folder import RunFolder, make_run_folder, signature
-from segtrain.trainer import Trainer
+from segtrain.runs.checkpoint import load_checkpoint, save_checkpoint
+from segtrain.runs.folder import RunFolder, make_run_folder, signature
+from segtrain.training.trainer import Trainer
 
 
 class Tiny(nn.Module):

@@ -5,19 +5,19 @@ from pathlib import Path
 import numpy as np
 from hydra._internal.utils import get_args_parser
 
-from segtrain import panels
-from segtrain.build import build
-from segtrain.class_counts import summed
+from segtrain.class_counts.count import summed
 from segtrain.commands.weights import recommendation, weights_rows
-from segtrain.config import compose, without_hydra
-from segtrain.config_check import check_config
-from segtrain.data.file_lists import NoMasks
-from segtrain.data_check import LEVELS, check_dataset
-from segtrain.data_samples import SplitReport
-from segtrain.errors import ConfigError
-from segtrain.pages import inline, write_page
-from segtrain.signatures import signature_of
-from segtrain.tables import counted, share, table
+from segtrain.config.build import build
+from segtrain.config.compose import compose, without_hydra
+from segtrain.config.schema import check_config
+from segtrain.config.signatures import signature_of
+from segtrain.data.folder.layout import NoMasks
+from segtrain.dataset_check.findings import LEVELS, check_dataset
+from segtrain.dataset_check.samples import SplitReport
+from segtrain.errors import ConfigError, counted
+from segtrain.report import pictures as panels
+from segtrain.report.html import inline, write_page
+from segtrain.report.text import share, table
 
 
 def main(words: list[str]) -> int:

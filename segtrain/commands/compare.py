@@ -8,10 +8,10 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from segtrain.config_check import flat
+from segtrain.config.schema import flat
 from segtrain.errors import ConfigError
-from segtrain.run_folder import UNSIGNED, make_folder
-from segtrain.tables import number, percent, table
+from segtrain.report.text import number, percent, table
+from segtrain.runs.folder import UNSIGNED, make_folder
 
 LOSS = "val loss"  # the score's name here, since `loss` is the name of a setting
 

@@ -8,13 +8,13 @@ import hashlib
 import re
 from pathlib import Path
 
-from segtrain.build import build, build_dataset, build_inference, build_loss, build_scores, load_model
-from segtrain.commands.evaluation_page import write_evaluation_page
-from segtrain.commands.report import means_line, more_tables, not_defined, scores_table
-from segtrain.config import load_saved
-from segtrain.config_check import check_config, flat
-from segtrain.logbook import log_to_screen
-from segtrain.run_folder import RunFolder, per_class_rows
+from segtrain.config.build import build, build_dataset, build_inference, build_loss, build_scores, load_model
+from segtrain.config.compose import load_saved
+from segtrain.config.schema import check_config, flat
+from segtrain.report.logger import log_to_screen
+from segtrain.report.pages.evaluation import write_evaluation_page
+from segtrain.report.scores import means_line, more_tables, not_defined, scores_table
+from segtrain.runs.folder import RunFolder, per_class_rows
 
 
 def main(words: list[str]) -> int:
@@ -85,7 +85,7 @@ def write_files(out: RunFolder, scores, result: dict) -> None:
     out.write_json("scores.json", result)
     out.write_per_image("per_image.npz", scores)
     if hasattr(scores, "derived"):
-        from segtrain.metrics.derived import per_image
+        from segtrain.metrics.table import per_image
 
         columns = {name: column.tolist() for name, column in per_image(scores.derived()).items()}
         out.write_rows("per_image.csv", {"image": scores.names, **columns})
@@ -102,9 +102,9 @@ def evaluate_run(cfg, run: Path, split: str, checkpoint: str):
     """The filled scores, {"scores", "per_class"} as in result.json, the dataset, and (index, label) -> picture with errors."""
     check_config(cfg)
     dataset = build_dataset(cfg, split)
-    from segtrain.evaluation import draw, evaluate
     from segtrain.inference import Predictor
-    from segtrain.logbook import Progress
+    from segtrain.report.logger import Progress
+    from segtrain.training.evaluation import draw, evaluate
 
     trainer, scores = build(cfg, "trainer"), build_scores(cfg, dataset)
     model = load_model(cfg, run, checkpoint, trainer.device)

@@ -4,10 +4,10 @@ import argparse
 from pathlib import Path
 
 from segtrain.commands.train import train
-from segtrain.config import load_saved
+from segtrain.config.compose import load_saved
 from segtrain.errors import ConfigError
-from segtrain.logbook import log_to_screen
-from segtrain.run_folder import RunFolder
+from segtrain.report.logger import log_to_screen
+from segtrain.runs.folder import RunFolder
 
 
 def main(words: list[str]) -> int:

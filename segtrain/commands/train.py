@@ -5,14 +5,22 @@ import logging
 import numpy as np
 from omegaconf import DictConfig
 
-from segtrain.build import build, build_dataset, build_inference, build_labels, build_loss, build_scores, refusals
 from segtrain.class_counts import ClassCounts, count_classes, default_cache
-from segtrain.commands.evaluation_page import write_evaluation_page
-from segtrain.commands.report import counts_table, final_report
-from segtrain.config_check import check_config, flat
+from segtrain.config.build import (
+    build,
+    build_dataset,
+    build_inference,
+    build_labels,
+    build_loss,
+    build_scores,
+    refusals,
+)
+from segtrain.config.schema import check_config, flat
 from segtrain.data.sampling import centred
 from segtrain.errors import DataError
-from segtrain.run_folder import RunFolder
+from segtrain.report.pages.evaluation import write_evaluation_page
+from segtrain.report.scores import counts_table, final_report
+from segtrain.runs.folder import RunFolder
 
 log = logging.getLogger("segtrain")
 
@@ -72,9 +80,9 @@ def train(cfg: DictConfig, run: RunFolder, resume: bool = False) -> float | None
 
 def describe_best(run: RunFolder, result: dict, scores, model, val_set, trainer, inference) -> None:
     """Of the best epoch: intervals and best thresholds into `result`, and the page of its images into the run's folder."""
-    from segtrain.checkpoint import load_checkpoint
-    from segtrain.evaluation import draw
     from segtrain.inference import Predictor
+    from segtrain.runs.checkpoint import load_checkpoint
+    from segtrain.training.evaluation import draw
 
     scores.restore(**run.read_per_image("per_image.npz"))
     result["intervals"] = scores.intervals()
@@ -131,7 +139,7 @@ def class_weights(cfg: DictConfig, counts: ClassCounts) -> list[float] | None:
 def give_advice(cfg: DictConfig, loss, counts: ClassCounts) -> None:
     if not cfg.advice:
         return
-    from segtrain.advice import advice
+    from segtrain.report.advice import advice
 
     from_scratch = cfg.model.get("encoder_weights") is None
     for line in advice(loss, counts, cfg.dataset.background, cfg.trainer.monitor, from_scratch):

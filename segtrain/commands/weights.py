@@ -4,11 +4,11 @@ import numpy as np
 from hydra._internal.utils import get_args_parser
 
 from segtrain import weighting
-from segtrain.build import build, build_dataset
 from segtrain.class_counts import ClassCounts, count_classes, default_cache
-from segtrain.config import compose, without_hydra
-from segtrain.config_check import check_config
-from segtrain.tables import number, share, table
+from segtrain.config.build import build, build_dataset
+from segtrain.config.compose import compose, without_hydra
+from segtrain.config.schema import check_config
+from segtrain.report.text import number, share, table
 
 SCHEMES = {
     "none": weighting.NoWeighting,

@@ -15,12 +15,11 @@ import torch
 from torch.utils.data import DataLoader
 
 from segtrain.arguments import NonNegativeInt, PositiveInt, checked
-from segtrain.class_counts import MOST_SKIPPED, ClassCounts
+from segtrain.class_counts.count import MOST_SKIPPED, ClassCounts
 from segtrain.data.dataset import SegmentationDataset
 from segtrain.data.sampling import centred
 from segtrain.data.views import EveryAnnotator, InMemory, read_checked
-from segtrain.errors import ConfigError, DataError, SegtrainError
-from segtrain.tables import counted
+from segtrain.errors import ConfigError, DataError, SegtrainError, counted
 
 log = logging.getLogger("segtrain")
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from segtrain.arguments import Fraction, NonNegative, checked
 from segtrain.class_counts import ClassCounts
-from segtrain.class_places import draw_places
+from segtrain.class_counts.locations import draw_places
 
 
 @dataclass(frozen=True)

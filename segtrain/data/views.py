@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from segtrain.cores import cores
+from segtrain.cpu import cores
 from segtrain.data.dataset import SegmentationDataset, check_mask, check_sample, check_values
 from segtrain.data.value_counts import value_counts
 from segtrain.errors import DataError

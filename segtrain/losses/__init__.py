@@ -1,11 +1,11 @@
 """Losses for one label a pixel (softmax) and for several (sigmoid). Each is `loss(logits, target) -> scalar`."""
 
 from segtrain.losses.binary_cross_entropy import BinaryCrossEntropy
+from segtrain.losses.compound import PixelRegion
 from segtrain.losses.cross_entropy import CrossEntropy, Focal
 from segtrain.losses.lovasz import Lovasz
 from segtrain.losses.phased import Phased
-from segtrain.losses.pixel_region import PixelRegion
-from segtrain.losses.region import Dice, GeneralizedDice, Jaccard, Tversky
+from segtrain.losses.tversky import Dice, GeneralizedDice, Jaccard, Tversky
 
 __all__ = [
     "BinaryCrossEntropy",

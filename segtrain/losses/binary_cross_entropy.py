@@ -5,7 +5,7 @@ from torch import nn
 
 from segtrain.arguments import Label, Weights, checked
 from segtrain.losses.cross_entropy import weights_like, weights_tensor
-from segtrain.losses.tables import Table, sigmoid_table
+from segtrain.losses.sums.table import Table, sigmoid_table
 
 
 class BinaryCrossEntropy(nn.Module):

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from segtrain.arguments import FractionBelowOne, Label, NonNegative, Weights, checked
-from segtrain.losses.tables import Request, Table, softmax_table
+from segtrain.losses.sums.table import Request, Table, softmax_table
 from segtrain.losses.targets import is_ignored
 
 

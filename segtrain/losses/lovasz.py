@@ -13,8 +13,8 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 
 from segtrain.arguments import FractionBelowOne, Label, checked
-from segtrain.losses.region import Classes, selected_classes
 from segtrain.losses.targets import check_labels, is_hard, work_dtype
+from segtrain.losses.tversky import Classes, selected_classes
 
 
 class Lovasz(nn.Module):

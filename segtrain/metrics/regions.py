@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from segtrain.metrics.counting import exact_histogram
-from segtrain.metrics.threads import on_all_cores
+from segtrain.cpu import on_all_cores
+from segtrain.metrics.confusion import exact_histogram
 
 IGNORED = 255
 

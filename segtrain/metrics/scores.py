@@ -6,8 +6,10 @@ import numpy as np
 import torch
 
 from segtrain.arguments import Fraction, Label, NonNegativeInt, Positive, PositiveInt, Range, checked
-from segtrain.metrics.boundary import Boundary
-from segtrain.metrics.calibration import (
+from segtrain.metrics.bootstrap import bootstrap
+from segtrain.metrics.confusion import confusion_per_image
+from segtrain.metrics.groups.boundary import Boundary
+from segtrain.metrics.groups.calibration import (
     COARSE,
     LEVELS,
     Curves,
@@ -17,12 +19,10 @@ from segtrain.metrics.calibration import (
     curve_scores,
     expected_error,
 )
-from segtrain.metrics.counting import confusion_per_image
-from segtrain.metrics.derived import Table, fine_grained, per_class, presence, standard
-from segtrain.metrics.foreground import count_any_label, count_foreground, foreground
-from segtrain.metrics.intervals import bootstrap
-from segtrain.metrics.objects import Objects
+from segtrain.metrics.groups.foreground import count_any_label, count_foreground, foreground
+from segtrain.metrics.groups.objects import Objects
 from segtrain.metrics.regions import count_regions
+from segtrain.metrics.table import Table, fine_grained, per_class, presence, standard
 
 Rising = Range("two numbers above 0, the second larger", lambda v: len(v) == 2 and 0 < v[0] < v[1])
 

@@ -1,0 +1,145 @@
+"""Checking a config against the signatures of what it names, before any of it is imported or built."""
+
+from collections.abc import Iterator
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
+
+from segtrain.arguments import NonNegativeInt, Weights, mistake
+from segtrain.config.signatures import signature_of
+from segtrain.errors import ConfigError, did_you_mean
+
+ROOT_KEYS = {"seed": NonNegativeInt, "class_weights": Weights | None, "advice": bool, "debug": bool}
+PARTS = [
+    "dataset",
+    "augment",
+    "sampling",
+    "loader",
+    "weighting",
+    "model",
+    "loss",
+    "labels",
+    "optimizer",
+    "schedule",
+    "metric",
+    "inference",
+    "trainer",
+]
+# Arguments that build.py fills in, so a config need not (and a required one is not missing).
+PROVIDED = {
+    "dataset": {"split", "strict"},
+    "optimizer": {"model"},
+    "schedule": {"optimizer", "steps"},
+    "metric": {"class_names", "multilabel"},
+}
+
+
+def check_config(cfg: DictConfig) -> None:
+    """Raise ConfigError that lists all mistakes of a config; see config_mistakes."""
+    if mistakes := config_mistakes(cfg):
+        raise config_error(mistakes)
+
+
+def config_mistakes(cfg: DictConfig) -> list[str]:
+    """Bind every `_target_` node to the signature of its class, without importing any class.
+
+    A sentence for each mistake: unknown and missing keys, types, ranges, parts that contradict the dataset, a
+    weighting nobody reads.
+    """
+    mistakes = [
+        f"there is no key {k!r}{did_you_mean(k, [*PARTS, *ROOT_KEYS])}" for k in cfg if k not in (*PARTS, *ROOT_KEYS)
+    ]
+    mistakes += [f"{k}={cfg[k]!r} {m}" for k, t in ROOT_KEYS.items() if k in cfg and (m := mistake(_plain(cfg[k]), t))]
+    for part in PARTS:
+        if not isinstance(cfg.get(part), DictConfig):
+            mistakes.append(f"{part} is not set: choose an option of the group {part}")
+        elif "_target_" not in cfg[part]:
+            mistakes.append(f"{part} has no _target_, the dotted name of its class")
+        else:
+            mistakes += _node_mistakes(cfg[part], part, PROVIDED.get(part, set()))
+    return mistakes or [*_contradictions(cfg), *_weighting_mistakes(cfg)]
+
+
+def _contradictions(cfg: DictConfig) -> Iterator[str]:
+    """num_classes and ignore_index are the dataset's wherever they stand."""
+    for key, value in flat(cfg).items():
+        name = key.rpartition(".")[2]
+        if name in ("num_classes", "ignore_index") and name in cfg.dataset and value != cfg.dataset[name]:
+            yield f"{key}={value}, but dataset.{name}={cfg.dataset[name]}: change dataset.{name}, the rest follows"
+
+
+def _node_mistakes(node: DictConfig, path: str, provided: set[str]) -> Iterator[str]:
+    target = node["_target_"]
+    try:
+        signature = signature_of(target)
+    except LookupError as error:
+        yield f"{path}._target_={target}: {error}"
+        return
+    keys = [k for k in node if k not in ("_target_", "_convert_", "_recursive_", "_partial_")]
+    for key in keys:
+        if key not in signature.annotations and not signature.open:
+            known = [k for k in signature.annotations if k not in provided]
+            yield f"{path}: {target} takes no {key!r}{did_you_mean(key, known)}"
+            continue
+        if OmegaConf.is_missing(node, key):
+            yield f"{path}.{key} is not set: give {path}.{key}=VALUE"
+            continue
+        try:
+            value = node[key]
+        except InterpolationToMissingValueError:  # the value that is missing is reported where it stands
+            continue
+        except OmegaConfBaseException as error:
+            yield f"{path}.{key}: {str(error).splitlines()[0]}"
+            continue
+        if isinstance(value, DictConfig) and "_target_" in value:
+            yield from _node_mistakes(value, f"{path}.{key}", set())
+        elif isinstance(value, ListConfig) and any(isinstance(v, DictConfig) and "_target_" in v for v in value):
+            for i, item in enumerate(value):
+                yield from _node_mistakes(item, f"{path}.{key}[{i}]", set())
+        elif found := mistake(_plain(value), signature.annotations.get(key)):
+            yield f"{path}.{key}={_plain(value)!r} {found}"
+    for name in signature.required:
+        if name not in keys and name not in provided:
+            yield f"{path}: {target} needs {name!r}: give +{path}.{name}=VALUE"
+
+
+def _plain(value):
+    if not OmegaConf.is_config(value):
+        return value
+    return OmegaConf.to_container(value, resolve=True, throw_on_missing=False)
+
+
+def reads_class_weights(cfg: DictConfig) -> bool:
+    """Whether any node holds `${class_weights}`, or in a saved config the very weights."""
+    if "${class_weights}" in OmegaConf.to_yaml(cfg, resolve=False):
+        return True
+    values = [value for key, value in flat(cfg).items() if key != "class_weights"]
+    return cfg.get("class_weights") is not None and list(cfg.class_weights) in values
+
+
+def _weighting_mistakes(cfg: DictConfig) -> list[str]:
+    given = cfg.get("class_weights")
+    if reads_class_weights(cfg) or (given is None and cfg.weighting._target_ == "segtrain.weighting.NoWeighting"):
+        return []
+    who = f"weighting ({cfg.weighting._target_})" if given is None else "class_weights"
+    return [
+        f"the {who} is read by nobody: the loss has no ${{class_weights}}. Set "
+        "weighting=none, choose a loss with a pixel term, or give the loss 'loss.class_weights=${class_weights}'"
+    ]
+
+
+def config_error(mistakes: list[str]) -> ConfigError:
+    """One error for all mistakes."""
+    fix = "`segtrain --cfg job` prints the whole config, `segtrain --help` the options of each group"
+    if len(mistakes) == 1:
+        return ConfigError(mistakes[0], fix=fix)
+    return ConfigError(f"{len(mistakes)} mistakes\n" + "\n".join(f"  - {m}" for m in mistakes), fix=fix)
+
+
+def flat(cfg) -> dict[str, object]:
+    """`{"loss.alpha": 0.25, …}`: every leaf by its dotted key; lists are leaves."""
+    leaves = {}
+    for key, value in (cfg if isinstance(cfg, dict) else OmegaConf.to_container(cfg, resolve=True)).items():
+        below = flat(value) if isinstance(value, dict) else None
+        leaves |= {f"{key}.{k}": v for k, v in below.items()} if below else {key: value}
+    return leaves

@@ -1,0 +1,298 @@
+"""Pixels of image and mask files. Palette masks are never read with OpenCV: it turns indices into grey values."""
+
+import contextlib
+import io
+import math
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from segtrain.data.folder.png import check_png, has_exif, read_png
+from segtrain.errors import DataError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".npy")
+MASK_SUFFIXES = (".png", ".tif", ".tiff", ".bmp", ".npy")
+OTHER_SUFFIXES = (  # of images, but not read
+    *(".gif", ".jp2", ".heic", ".heif", ".avif", ".jxl", ".exr", ".dcm", ".nii", ".gz"),
+    *(".ppm", ".pgm", ".pnm", ".jfif", ".tga", ".h5"),
+)
+LOSSY_SUFFIXES = (".jpg", ".jpeg", ".webp")
+_ORIENTATION, _BITS, _BANDS, _PLANES, _EXTRA = 0x0112, 0x0102, 0x0115, 0x011C, 0x0152  # tags of EXIF and TIFF
+_TURNS = {  # by orientation
+    **{2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM},
+    **{5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE},
+    8: Image.Transpose.ROTATE_90,
+}
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # `segtrain check` names giant images
+
+
+def read_image(
+    path: Path, channels: int = 3, value_range: tuple[float, float] | None = None, exif: bool = True
+) -> np.ndarray:
+    """uint8 [H, W, channels] of an image file: PNG, JPEG, TIFF, BMP, WebP or .npy.
+
+    Args:
+        channels: 3 repeats grey and drops alpha; 1 turns colour to grey; other numbers must be the file's.
+        value_range: the values that become 0 and 255. None: 8 bits as they are, 16 bits by their high byte.
+        exif: turn the image as its EXIF orientation says.
+
+    Raises DataError for a damaged file, other channels, and values that need a `value_range`.
+    """
+    file = decoded(path, exif)
+    picture = isinstance(file, Image.Image) and not file.mode.startswith(("I", "F"))
+    if picture and value_range is not None and file.mode in ("P", "PA"):
+        raise DataError("a palette image has no values to scale", str(path), "set dataset.image_range=null")
+    if picture and value_range is None and channels in (1, 3):
+        wanted = "RGB" if channels == 3 else "L"
+        pixels = np.asarray(file if file.mode == wanted else file.convert(wanted))
+        return pixels[..., None] if channels == 1 else pixels
+    values = values_of(file)
+    if channels in (1, 3) and values.ndim == 3 and values.shape[2] == 4:
+        values = values[..., :3]  # without alpha
+    return _fitted(_as_bytes(values, value_range, path), channels, path)
+
+
+def read_values(path: Path, exif: bool = True, lossless: bool = False) -> np.ndarray:
+    """The file's numbers as they are, [H, W] or [H, W, bands]; palette images give their indices.
+
+    Raises DataError for a damaged file; and with `lossless` for JPEG, whatever the file is called.
+    """
+    return values_of(decoded(path, exif, lossless))
+
+
+def values_of(file: Image.Image | np.ndarray) -> np.ndarray:
+    """The numbers of what `decoded` gives."""
+    if isinstance(file, np.ndarray):
+        return file
+    values = np.asarray(file.convert("RGB") if file.mode in ("CMYK", "YCbCr", "LAB", "HSV") else file)
+    return values.astype(np.uint8) if values.dtype == bool else values
+
+
+def decoded(path: Path, exif: bool, lossless: bool = False) -> Image.Image | np.ndarray:
+    """What a file holds, turned upright: by Pillow, or as an array what Pillow does not read whole.
+
+    Raises DataError for a damaged file; and with `lossless` for formats that change values, such as JPEG.
+    """
+    suffix, data = path.suffix.lower(), None
+    if suffix == ".npy":
+        return _read_npy(path)
+    if suffix == ".png":
+        data, grey = read_png(path)
+        if grey is not None:
+            return grey
+    try:
+        with _naming(path), open_image(path, data) as file:
+            if file.format == "PNG" and data is None:  # by another suffix
+                data = path.read_bytes()
+                check_png(data, path)
+            if lossless:
+                _check_lossless(file, path)
+            if _is_plain(file, path):
+                deep = _is_deep_colour(file)  # not known after loading
+                return _deep_colours(load(file), data, path, exif) if deep else upright(load(file), exif)
+    except UnidentifiedImageError:
+        pass  # a TIFF of kinds that Pillow does not know
+    return _read_tiff(path)
+
+
+def _check_lossless(file: Image.Image, path: Path) -> None:
+    """Raise DataError for a mask in JPEG or another format that changes values."""
+    jpeg = file.info.get("compression") in ("jpeg", "tiff_jpeg")
+    if jpeg or file.format in ("JPEG", "MPO", "JPEG2000", "WEBP", "AVIF"):
+        kind = "JPEG" if jpeg or file.format == "MPO" else file.format
+        raise DataError(
+            f"a mask in {kind}, which changes class values", str(path), "save masks as PNG, from the source"
+        )
+
+
+def _is_plain(file: Image.Image, path: Path) -> bool:
+    """Whether Pillow reads all of a file: False for a TIFF of several pages, of planes, of more bands or bits than the
+    mode that Pillow chose has, or with associated alpha, by which Pillow divides. Raises DataError for several pictures in another format, but for MPO, which is JPEG
+    with previews."""
+    several = getattr(file, "n_frames", 1) > 1
+    if file.format != "TIFF":
+        if several and file.format != "MPO":
+            raise DataError("several pictures in one file", str(path), "save one picture a file")
+        return True
+    bands, bits = file.tag_v2.get(_BANDS, 1), np.max(file.tag_v2.get(_BITS, 1))
+    planes, divided = file.tag_v2.get(_PLANES, 1) == 2, 1 in np.atleast_1d(file.tag_v2.get(_EXTRA, 0))
+    whole = len(file.getbands()) == bands and (bands == 1 or (not planes and bits <= 8))
+    return whole and not several and not divided
+
+
+def image_size(path: Path, exif: bool = True) -> tuple[int, int]:
+    """Height and width from the file's header, turned as its EXIF orientation says. Raises DataError."""
+    if path.suffix.lower() == ".npy":
+        return _read_npy(path, header_only=True).shape[:2]
+    try:
+        with _naming(path), open_image(path) as file:
+            turned = exif and _exif_turn(file) >= 5  # a quarter
+            return (file.width, file.height) if turned else (file.height, file.width)
+    except UnidentifiedImageError:
+        return _read_tiff(path, header_only=True).shape[:2]
+
+
+def orientation(path: Path) -> int:
+    """The orientation that EXIF, or a TIFF's own tag, says: 1 to 8; 1 is upright, what files without one are."""
+    if path.suffix.lower() == ".npy":
+        return 1
+    try:
+        with _naming(path), open_image(path) as file:
+            return _exif_turn(file, file.format == "TIFF")
+    except UnidentifiedImageError:
+        import tifffile
+
+        with _naming(path), tifffile.TiffFile(path) as tiff:
+            return int(tiff.pages[0].tags.valueof(_ORIENTATION, 1))
+
+
+def open_image(path: Path, data: bytes | None = None) -> Image.Image:
+    """Raises DataError, and UnidentifiedImageError for a TIFF that Pillow does not know.
+
+    Args:
+        data: what the file holds, where it is read already.
+    """
+    try:
+        return Image.open(path if data is None else io.BytesIO(data))
+    except UnidentifiedImageError as error:
+        size = path.stat().st_size
+        if size and path.suffix.lower() in (".tif", ".tiff"):
+            raise
+        what = "the file is empty (0 bytes)" if size == 0 else "not an image file, or damaged"
+        raise DataError(what, str(path), "replace or remove the file") from error
+    except Image.DecompressionBombError as error:
+        raise DataError("more than 179 million pixels", str(path), "cut it into tiles: each is read whole") from error
+    except Exception as error:  # Pillow raises errors of many kinds for broken files
+        raise DataError(f"cannot be read: {error}", str(path), "replace or remove the file") from error
+
+
+def load(file: Image.Image) -> Image.Image:
+    """Decode. Raises errors of many kinds for a damaged file."""
+    if file.format == "TIFF":
+        file.filename = ""  # else Pillow maps the file, which scrambles pixels that are to be turned by a quarter
+    file.load()
+    return file
+
+
+@contextlib.contextmanager
+def _naming(path: Path):
+    """Whatever a library says of a damaged file becomes a DataError that names it; but not that Pillow knows no such
+    kind of file."""
+    try:
+        yield
+    except (DataError, UnidentifiedImageError):
+        raise
+    except Exception as error:
+        fix = "install imagecodecs" if "imagecodecs" in str(error) else "replace or remove the file"
+        raise DataError(f"cannot be decoded: {error}", str(path), fix) from error
+
+
+def upright(file: Image.Image, exif: bool) -> Image.Image:
+    """Turned as the EXIF orientation says."""
+    turn = _exif_turn(file) if exif else 1
+    return file.transpose(_TURNS[turn]) if turn in _TURNS else file
+
+
+def _exif_turn(file: Image.Image, there: bool = False) -> int:
+    """The EXIF orientation of a file, loaded or not: 1 to 8; 1, upright, without one. `there`: it is known to have one."""
+    late = file.format == "PNG" and file.fp is not None and "exif" not in file.info and has_exif(file.fp)
+    if not there and not late and "exif" not in file.info:
+        return 1
+    try:
+        turn = file.getexif().get(_ORIENTATION, 1)
+    except Exception:  # EXIF that cannot be read turns nothing, as in any viewer
+        return 1
+    return turn if turn in _TURNS else 1
+
+
+def _read_npy(path: Path, header_only: bool = False) -> np.ndarray:
+    try:
+        values = np.load(path, mmap_mode="r" if header_only else None, allow_pickle=False)
+    except Exception as error:  # NumPy parses the header as Python
+        raise DataError(f"not a NumPy array: {error}", str(path), "save a plain array with np.save") from error
+    if not isinstance(values, np.ndarray) or values.ndim not in (2, 3) or not values.size:
+        form = list(getattr(values, "shape", ()))
+        raise DataError(f"an array of shape {form}", str(path), "save [H, W], or [H, W, channels]")
+    return values.view(np.uint8) if values.dtype == bool else values
+
+
+def _read_tiff(path: Path, header_only: bool = False) -> np.ndarray:
+    """A TIFF of any number of bands, [H, W] or [H, W, bands], upright."""
+    import tifffile
+
+    with _naming(path), tifffile.TiffFile(path) as file:
+        series = file.series[0]
+        values = np.broadcast_to(np.uint8(0), series.shape) if header_only else series.asarray()
+        planar = len(series.shape) == 3 and not series.axes.endswith("S")  # pages, or planes, of bands
+        turn = int(file.pages[0].tags.valueof(_ORIENTATION, 1))
+    if values.ndim not in (2, 3) or not values.size:
+        raise DataError(f"a TIFF of shape {list(values.shape)}", str(path), "one page of [H, W, bands] is needed")
+    return _turned(np.moveaxis(values, 0, 2) if planar else values, turn)
+
+
+def _turned(values: np.ndarray, turn: int) -> np.ndarray:
+    """[H, W, …] upright, as an orientation of 1 to 8 says: mirrored, then turned clockwise."""
+    mirrored = values[:, ::-1] if turn in (2, 4, 5, 7) else values
+    return np.rot90(mirrored, {3: 2, 4: 2, 5: 1, 8: 1, 6: -1, 7: -1}.get(turn, 0))
+
+
+def _is_deep_colour(file: Image.Image) -> bool:
+    """Whether a PNG has 16 bits in each of several channels, of which Pillow keeps 8."""
+    return file.format == "PNG" and file.mode in ("RGB", "RGBA") and str(file.tile[0][3]).endswith(";16B")
+
+
+def _deep_colours(file: Image.Image, data: bytes, path: Path, exif: bool) -> np.ndarray:
+    """uint16 [H, W, channels] of a PNG, by OpenCV; loaded by Pillow before, which names what is wrong."""
+    import cv2
+
+    values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if values is None:
+        raise DataError("cannot be decoded", str(path), "replace or remove the file")
+    return _turned(values[..., [2, 1, 0, *range(3, values.shape[2])]], _exif_turn(file) if exif else 1)
+
+
+def _as_bytes(values: np.ndarray, value_range, path: Path) -> np.ndarray:
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        count = int((~np.isfinite(values)).sum())
+        raise DataError(f"{count} values are NaN or infinite", str(path), "repair or remove the file")
+    if value_range is not None:
+        low, high = value_range
+        scaled = (values.astype(np.float32) - low) * (255 / (high - low))
+        return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+    if values.dtype == np.uint8:
+        return values
+    low, high = (_plain(v) for v in (values.min(), values.max()))
+    deep = values.dtype.kind == "u" and values.dtype.itemsize == 2
+    if deep and (high > 255 or high == 0):
+        return (values >> 8).astype(np.uint8)
+    raise DataError(
+        f"{values.dtype} values from {low} to {high}" + (": nothing but black, as 16 bits" if deep else ""),
+        str(path),
+        "say which values of all images are black and white, for example dataset.image_range="
+        + (f"[{low},{high}]" if low < 0 or high > 255 else "[0,1]" if high <= 1 else "[0,255]"),
+    )
+
+
+def _plain(value) -> float | int:
+    number = float(value)
+    return int(number) if number == math.floor(number) else round(number, 4)
+
+
+def _fitted(values: np.ndarray, channels: int, path: Path) -> np.ndarray:
+    values = values[..., None] if values.ndim == 2 else values
+    bands = values.shape[2]
+    if bands == channels:
+        return np.ascontiguousarray(values)
+    if channels == 3 and bands in (1, 2):
+        return np.repeat(values[..., :1], 3, axis=2)
+    if channels == 3 and bands == 4:
+        return np.ascontiguousarray(values[..., :3])
+    if channels == 1 and bands == 2:
+        return np.ascontiguousarray(values[..., :1])
+    if channels == 1 and bands in (3, 4):
+        return np.rint(values[..., :3] @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)[..., None]
+    raise DataError(
+        f"the image has {bands} channels, dataset.channels={channels}", str(path), f"set dataset.channels={bands}"
+    )

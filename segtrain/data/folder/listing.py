@@ -1,0 +1,62 @@
+"""The files of a folder at any depth, by name."""
+
+import os
+import unicodedata
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from segtrain.data.folder.images import OTHER_SUFFIXES
+from segtrain.errors import DataError
+
+
+@dataclass
+class Listing:
+    """What a folder holds.
+
+    Attributes:
+        by_name: files by their path below the folder without suffix; letters with accents are one character, however
+            the file system spells them.
+        unread: of formats that are not read, and what is no file (a pipe) though its name is that of one.
+        lost: links that lead nowhere, in a circle, or to a folder that they are in.
+    """
+
+    by_name: dict[str, list[Path]] = field(default_factory=dict)
+    unread: list[Path] = field(default_factory=list)
+    lost: list[Path] = field(default_factory=list)
+
+
+def list_folder(folder: Path, suffixes: tuple[str, ...]) -> Listing:
+    """Files with one of the suffixes; hidden ones are left out. Links are followed, but not back up.
+
+    Raises DataError for a folder that cannot be read.
+    """
+    listing = Listing()
+
+    def walk(place: str, above: list[str]) -> None:
+        """`above`: the folders that led here, as they are without links."""
+        real = os.path.realpath(place)
+        try:
+            with os.scandir(place) as entries:
+                there = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda e: e.name)
+        except OSError as error:
+            raise DataError(f"the folder cannot be read: {error.strerror}", place, "correct its permissions") from error
+        for entry in there:
+            path, link = Path(entry.path), entry.is_symlink()
+            suffix = path.suffix.lower()
+            if os.path.isdir(path) if link else entry.is_dir():
+                target = os.path.realpath(path)
+                if link and (target in above or Path(real).is_relative_to(target)):
+                    listing.lost.append(path)
+                else:
+                    walk(entry.path, [*above, real])
+            elif suffix in suffixes and (link or entry.is_file()):  # a link that is lost is told with its image
+                name = unicodedata.normalize("NFC", path.relative_to(folder).with_suffix("").as_posix())
+                listing.by_name.setdefault(name, []).append(path)
+            elif link and not os.path.exists(path):
+                listing.lost.append(path)
+            elif suffix in OTHER_SUFFIXES or suffix in suffixes:
+                listing.unread.append(path)
+
+    if folder.is_dir():
+        walk(str(folder), [])
+    return listing

@@ -1,0 +1,72 @@
+"""The table of a softmax against soft labels, and its gradient."""
+
+import torch
+from torch.autograd.function import once_differentiable
+
+from segtrain.losses.sums.tiles import pixel_sum, tiles, zeros
+from segtrain.losses.targets import is_ignored, work_dtype
+
+
+class SoftTable(torch.autograd.Function):
+    @staticmethod
+    def forward(logits, target, ignore_index, gamma, smoothing):
+        dtype = work_dtype(logits)
+        pixel, uniform, P, TP, Y, peak, count = zeros(logits, 7)
+        for n, _, z, spare, labels in tiles(logits, target):
+            y, valid = _soft_labels(labels, ignore_index, dtype)
+            log_p = torch.log_softmax(z, dim=0, out=spare)
+            if smoothing:
+                uniform[n] -= pixel_sum(log_p, valid)
+            p = torch.exp(log_p, out=z)
+            P[n] += pixel_sum(p, valid)
+            surprise = log_p.mul_(y)
+            pixel[n] -= (surprise if gamma == 0 else surprise.mul_((1 - p) ** gamma)).sum(dim=1)
+            TP[n] += torch.minimum(p, y, out=spare).sum(dim=1)
+            Y[n] += y.sum(dim=1)
+            peak[n] = torch.maximum(peak[n], y.amax(dim=1))
+            count[n] += y.shape[1] if valid is None else valid.sum()
+        return *(t.to(dtype) for t in (pixel, uniform, P, TP, Y)), peak > 0.01, count.to(dtype)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        logits, target, ctx.ignore_index, ctx.gamma, ctx.smoothing = inputs
+        ctx.save_for_backward(logits, target)
+        ctx.mark_non_differentiable(*output[4:])
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, d_pixel, d_uniform, d_P, d_TP, *_):
+        logits, target = ctx.saved_tensors
+        dtype = work_dtype(logits)
+        gradient = torch.empty_like(logits)
+        for n, part, z, spare, labels in tiles(logits, target):
+            y, valid = _soft_labels(labels, ctx.ignore_index, dtype)
+            log_p = torch.log_softmax(z, dim=0, out=spare)
+            p = torch.exp(log_p, out=z)
+            slope = torch.zeros_like(p)  # dL/d(ln p_c): dz = slope - p sum(slope)
+            if d_pixel is not None:
+                if ctx.gamma == 0:
+                    slope -= d_pixel[n][:, None] * y
+                else:
+                    rest = (1 - p).clamp_min(1e-12)
+                    slope -= (
+                        d_pixel[n][:, None] * y * (rest**ctx.gamma - ctx.gamma * p * log_p * rest ** (ctx.gamma - 1))
+                    )
+            if d_TP is not None:
+                below = torch.lt(p, y).to(dtype).add_(torch.eq(p, y), alpha=0.5)
+                slope += below.mul_(p).mul_(d_TP[n][:, None])
+            if d_P is not None:
+                slope += p * d_P[n][:, None]
+            if ctx.smoothing and d_uniform is not None:
+                slope -= d_uniform[n][:, None]
+            slope -= p.mul_(slope.sum(dim=0))
+            gradient[n].view(len(z), -1)[:, part] = slope if valid is None else slope * valid
+        return gradient, None, None, None, None
+
+
+def _soft_labels(labels: torch.Tensor, ignore_index: int, dtype: torch.dtype):
+    """Labels [C,T], ignored pixels 0; and 1 for valid, 0 for ignored pixels [T] (None: all are valid)."""
+    y = labels.to(dtype)
+    ignored = is_ignored(y, ignore_index).any(dim=0)
+    return (y.masked_fill(ignored, 0), (~ignored).to(dtype)) if ignored.any() else (y, None)

@@ -1,0 +1,137 @@
+"""From logits to decisions, and from decisions to counts: what every batch of an evaluation goes through."""
+
+import numpy as np
+import torch
+
+from segtrain.cpu import on_all_cores
+from segtrain.losses.targets import check_labels
+
+_TILE = 1 << 16  # pixels that are decided on at a time: they fit into the cache of a core
+_EXACT = 1 << 24  # pixels up to which float32, which OpenCV counts in, holds every whole number
+
+
+def predict(logits: torch.Tensor, multilabel: bool, threshold: float | list[float] | None = None) -> torch.Tensor:
+    """The decision for logits [N,C,H,W]: class indices uint8 [N,H,W], or bool [N,C,H,W] of several labels a pixel.
+
+    Args:
+        threshold: probability, or one per class, above which a label is said; None: 0.5. Of two classes, that of the
+            second. Raises ValueError for more classes, where the most probable one is said.
+    """
+    if threshold is None:
+        return logits > 0 if multilabel else _most_probable(logits)
+    classes = logits.shape[1]
+    cuts = torch.tensor(threshold, dtype=torch.float64, device=logits.device).logit().float()
+    if multilabel:
+        if cuts.ndim and len(cuts) != classes:
+            raise ValueError(f"{len(cuts)} thresholds for {classes} classes: give one for all, or one per class")
+        return logits > cuts.view(-1, 1, 1)
+    if classes != 2 or cuts.ndim:
+        raise ValueError(
+            f"threshold={threshold} for {classes} classes of which a pixel has one: the most probable is said; "
+            "a threshold is for several labels a pixel, and a single number for two classes"
+        )
+    return (logits[:, 1] - logits[:, 0] > cuts).to(torch.uint8)
+
+
+def _most_probable(logits: torch.Tensor) -> torch.Tensor:
+    """uint8 [N,H,W]: the class of the largest logit, the first of equal ones."""
+    planes = logits.device.type == "cpu" and logits.stride(3) == 1 and logits.dtype == torch.float32
+    if planes and logits.shape[1] > 12:
+        return _most_probable_of_planes(logits.detach().numpy())
+    return logits.max(dim=1).indices.to(torch.uint8)
+
+
+def _most_probable_of_planes(logits: np.ndarray) -> torch.Tensor:
+    """The same, for a plane per class in memory, over which a maximum would jump: plane by plane, a few rows at a time."""
+    n, classes, height, width = logits.shape
+    found = np.zeros((n, height, width), np.uint8)
+    rows = max(1, _TILE // max(width, 1))
+    tiles = [(i, first) for i in range(n) for first in range(0, height, rows)]
+
+    def decide(chosen: range) -> None:
+        for i, first in (tiles[k] for k in chosen):
+            planes, said = logits[i, :, first : first + rows], found[i, first : first + rows]
+            best, higher, label = planes[0].copy(), np.empty(said.shape, bool), np.empty_like(said)
+            for c in range(1, classes):
+                np.greater(planes[c], best, out=higher)
+                np.multiply(higher.view(np.uint8), np.uint8(c), out=label)
+                np.maximum(said, label, out=said)  # a later class is a larger number
+                np.maximum(best, planes[c], out=best)
+
+    on_all_cores(decide, len(tiles))
+    return torch.from_numpy(found)
+
+
+def confusion_per_image(
+    prediction: torch.Tensor, target: torch.Tensor, num_classes: int, ignore_index: int
+) -> torch.Tensor:
+    """int64 [N, C, C]: valid pixels of each image by truth (row) and prediction (column).
+
+    Args:
+        prediction: integers [N,...].
+        target: integers of the same shape, or ignore_index.
+
+    Raises ValueError, on the CPU, for values that are no class; on CUDA asking would wait for the device.
+    """
+    count = _count_by_opencv if prediction.device.type == "cpu" else _count_by_torch
+    return count(prediction.flatten(1), target.flatten(1), num_classes, ignore_index)
+
+
+def _count_by_torch(prediction: torch.Tensor, target: torch.Tensor, num_classes: int, ignore_index: int):
+    n, c = len(prediction), num_classes
+    truth = target.long().masked_fill(target == ignore_index, c)
+    image = torch.arange(n, device=truth.device)[:, None]
+    cell = (image * (c + 1) + truth) * c + prediction
+    return torch.bincount(cell.flatten(), minlength=n * (c + 1) * c).view(n, c + 1, c)[:, :c]
+
+
+def _count_by_opencv(prediction: torch.Tensor, target: torch.Tensor, num_classes: int, ignore_index: int):
+    if prediction.dtype != torch.uint8:
+        _check_prediction(prediction, num_classes)
+    if target.dtype != torch.uint8:
+        check_labels(target, num_classes, ignore_index)
+    said, truth = (labels.to(torch.uint8).numpy() for labels in (prediction, target))
+    counts = np.empty((len(said), num_classes, num_classes), np.int64)
+    ignored = 0
+    for i in range(len(said)):
+        matrix = exact_histogram([truth[i], said[i]], [256, num_classes])
+        ignored += int(matrix[ignore_index].sum(dtype=np.float64))
+        matrix[ignore_index] = 0
+        counts[i] = matrix[:num_classes]
+    if counts.sum() + ignored < said.size:  # labels that are no class
+        check_labels(target, num_classes, ignore_index)
+        _check_prediction(prediction, num_classes)
+    return torch.from_numpy(counts)
+
+
+def _check_prediction(prediction: torch.Tensor, num_classes: int) -> None:
+    wrong = (prediction < 0) | (prediction >= num_classes)
+    if wrong.any():
+        values = ", ".join(map(str, sorted(prediction[wrong].unique().tolist())[:5]))
+        raise ValueError(f"prediction {values} is no class of 0 to {num_classes - 1}: {int(wrong.sum())} pixels")
+
+
+def exact_histogram(values: list[np.ndarray], bins: list[int]) -> np.ndarray:
+    """The histogram of pixels by one or several values, each [P]: whole numbers from 0 to below the number of `bins`.
+
+    OpenCV's is many times as fast as NumPy's, but counts in float32.
+    """
+    import cv2
+
+    channels, ranges = list(range(len(bins))), [bound for end in bins for bound in (0, end)]
+
+    def count(parts: list[np.ndarray]) -> np.ndarray:
+        return cv2.calcHist([part.reshape(1, -1) for part in parts], channels, None, bins, ranges)
+
+    exact, total = len(values[0]) < _EXACT, None
+    for start in range(0, max(1, len(values[0])), _EXACT - 4):
+        parts = [v[start : start + _EXACT - 4] for v in values]
+        # Pixels of four places take turns: neighbours are mostly of one value, and each would wait for the one before.
+        quarter = len(parts[0]) // 4
+        turns = [cv2.merge(list(part[: 4 * quarter].reshape(4, quarter))) for part in parts] if quarter else None
+        rest = [part[4 * quarter :] for part in parts]
+        for pixels in (turns, rest if len(rest[0]) or not quarter else None):
+            if pixels is not None:
+                found = count(pixels) if exact else count(pixels).astype(np.int64)
+                total = found if total is None else total + found
+    return total.reshape(bins)

@@ -1,0 +1,35 @@
+"""Tables and numbers as text, for the screen and the log alike."""
+
+import io
+import math
+
+
+def table(columns: list[str], rows: list[list[str]], title: str = "") -> str:
+    """Columns right-aligned but for the first."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for i, column in enumerate(columns):
+        drawn.add_column(column, justify="left" if i == 0 else "right", no_wrap=True)
+    for row in rows:
+        drawn.add_row(*row)
+    text = io.StringIO()
+    Console(file=text, width=10_000, color_system=None, markup=False).print(drawn)
+    lines = [line.rstrip() for line in text.getvalue().splitlines()]
+    return "\n".join(([title, ""] if title else []) + [line for line in lines if line])
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """0.123 as 12.3; n/a for a score that is not defined."""
+    return "n/a" if value is None or math.isnan(value) else f"{100 * value:.{digits}f}"
+
+
+def share(value: float) -> str:
+    """A share of the pixels with two digits that mean something: 31 %, 0.28 %, 0.0031 %."""
+    return f"{100 * value:.2g} %" if value < 0.1 else f"{100 * value:.1f} %"
+
+
+def number(value: float) -> str:
+    return f"{value:.4g}"
