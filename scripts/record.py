@@ -179,7 +179,9 @@ def compare(before, after, path: str = "") -> int:
         keys = dict.fromkeys([*before, *after])
         return max((compare(before.get(k), after.get(k), f"{path}/{k}") for k in keys), default=0)
     if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
-        return max((compare(b, a, f"{path}[{i}]") for i, (b, a) in enumerate(zip(before, after, strict=True))), default=0)
+        return max(
+            (compare(b, a, f"{path}[{i}]") for i, (b, a) in enumerate(zip(before, after, strict=True))), default=0
+        )
     if before != after:
         texts = [re.sub(r"\s+", " ", str(value))[:100] for value in (before, after)]
         print(f"{path}: {texts[0]} -> {texts[1]}")

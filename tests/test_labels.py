@@ -9,12 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from scipy import ndimage
-from test_trainer import Tiny, fit, same
+from small_training import Tiny, fit, same
 from torch import nn
 
 from segtrain.class_counts import count_classes
 from segtrain.data.augment import Augment
-from segtrain.data.folder import Folder, majority
+from segtrain.data.folder import Folder
+from segtrain.data.folder.folder import majority
 from segtrain.data.loader import Loader
 from segtrain.data.sampling import ForegroundCrops, Uniform
 from segtrain.labels import Annotators, BoundarySmooth, Hard, Smooth, Teacher

@@ -6,7 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segtrain.metrics import SegmentationScores, calibration, predict
+from segtrain.metrics import SegmentationScores, predict
+from segtrain.metrics.groups import calibration
 from segtrain.metrics.groups.calibration import LEVELS, Curves
 
 

@@ -14,7 +14,7 @@ from segtrain.config.build import build
 from segtrain.config.signatures import signature_of
 from segtrain.errors import ConfigError
 
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 NEEDED = {  # settings an option cannot have a default for, and companions it needs
     "dataset=folder": ["dataset.root=x", "dataset.num_classes=2"],
     **{f"dataset={name}": ["dataset.root=x"] for name in ("camvid", "voc", "cityscapes", "ade20k")},

@@ -364,7 +364,7 @@ def test_pictures_have_the_colours_of_the_palette_of_colour_coded_masks_or_of_vo
 
 @pytest.mark.parametrize("preset", ["camvid", "cityscapes", "ade20k", "voc", "magnetic_tile"])
 def test_presets_have_a_name_and_a_colour_for_each_class(preset):
-    settings = OmegaConf.load(Path(__file__).parents[1] / f"configs/dataset/{preset}.yaml")
+    settings = OmegaConf.load(Path(__file__).parents[3] / f"configs/dataset/{preset}.yaml")
     assert len(set(settings.class_names)) == settings.num_classes
     palette = settings.get("palette")
     assert palette is None or len(palette) == settings.num_classes

@@ -6,7 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segtrain.metrics import counting, predict
+from segtrain.metrics import confusion as counting
+from segtrain.metrics import predict
 from segtrain.metrics.confusion import confusion_per_image
 
 

@@ -13,7 +13,7 @@ from segtrain.metrics import SegmentationScores
 from segtrain.metrics.bootstrap import bootstrap
 from segtrain.metrics.table import Table, fine_grained, presence, standard
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "reference"
 ALL = {"groups": ["fine_grained", "presence", "foreground", "objects", "boundary"], "worst": [20]}
 
 

@@ -25,7 +25,7 @@ from segtrain.losses import (
     Tversky,
 )
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "reference"
 REFERENCE = json.loads((DATA / "reference.json").read_text())["losses"]
 ARRAYS = np.load(DATA / "reference.npz")
 

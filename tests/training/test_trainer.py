@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from small_training import Tiny, fit, same
 from torch import nn
 
 from segtrain import optimizers, schedules
@@ -13,7 +14,7 @@ from segtrain.class_counts import count_classes
 from segtrain.data.augment import Augment
 from segtrain.data.loader import Loader
 from segtrain.data.sampling import Uniform
-from segtrain.data.shapes import Shapes, ShapesMultilabel
+from segtrain.data.shapes import ShapesMultilabel
 from segtrain.errors import ConfigError, DiskError, NotFinite
 from segtrain.losses import CrossEntropy, Dice, Phased, PixelRegion
 from segtrain.metrics import SegmentationScores
@@ -22,53 +23,9 @@ from segtrain.runs.folder import RunFolder, make_run_folder, signature
 from segtrain.training.trainer import Trainer
 
 
-class Tiny(nn.Module):
-    """A network small enough to be trained in a test."""
-
-    def __init__(self, classes=4):
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, classes, 1)
-        )
-
-    def forward(self, images):
-        return self.layers(images.float() / 255)
-
-
-def fit(tmp_path, resume=False, loss=None, batch_size=4, images=12, seed=0, model=None, labels=None, **settings):
-    torch.manual_seed(seed)
-    trainer = Trainer(**{"epochs": 2, "device": "cpu", "panel_images": 1, **settings})
-    train_set, val_set = (Shapes(split, [32, 32], train_images=images, val_images=6) for split in ("train", "val"))
-    loader = Loader(batch_size=batch_size, workers=0)
-    train = loader.train(train_set, Augment(horizontal_flip=0.5), Uniform(), count_classes(train_set), seed)
-    model = model or Tiny()
-    optimizer = optimizers.adamw(model, lr=0.01)
-    schedule = schedules.poly(optimizer, trainer.total_steps(len(train)))
-    scores = SegmentationScores(4, class_names=val_set.class_names)
-    tmp_path.mkdir(exist_ok=True)
-    result = trainer.fit(
-        model,
-        loss or PixelRegion(CrossEntropy(), Dice()),
-        optimizer,
-        schedule,
-        train,
-        loader.evaluation(val_set),
-        scores,
-        RunFolder(tmp_path),
-        config={"loss": "x"},
-        labels=labels,
-        resume=resume,
-    )
-    return result, model
-
-
 def rows(folder):
     with (folder / "metrics.csv").open() as stream:
         return list(csv.DictReader(stream))
-
-
-def same(a: nn.Module, b: nn.Module) -> bool:
-    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
 
 
 def test_a_run_leaves_what_the_contract_says(tmp_path):
