@@ -96,8 +96,9 @@ def checked(function):
     def with_check(*args, **kwargs):
         given = signature.bind(*args, **kwargs).arguments
         for name, value in given.items():
-            if found := mistake(value, signature.parameters[name].annotation):
-                owner = function.__qualname__.removesuffix(".__init__")
+            parameter = signature.parameters[name]
+            if parameter.kind is not parameter.VAR_KEYWORD and (found := mistake(value, parameter.annotation)):
+                owner = type(args[0]).__name__ if function.__name__ == "__init__" else function.__name__
                 raise ValueError(f"{owner}: {name}={value!r} {found}")
         return function(*args, **kwargs)
 

@@ -12,7 +12,7 @@ from segtrain.cpu import keep_memory
 from segtrain.errors import ConfigError, DiskError, Preempted, SegtrainError, did_you_mean
 
 COMMANDS = {
-    "check": "check key=value … [--out DIR]     read every file of a dataset and say what is wrong with it",
+    "check": "check key=value … [--out DIR]     read every file of a dataset and list what is wrong with it",
     "weights": "weights key=value …              count the masks; counts and every weighting side by side",
     "evaluate": "evaluate RUN [key=value …]       score a finished run on its validation images again",
     "resume": "resume RUN                       continue a run in its own folder",
@@ -51,11 +51,9 @@ def main() -> None:
     except OSError as error:
         if verbose or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
             raise
-        print(
-            f"\n{DiskError(error.strerror, str(error.filename or ''), 'free space, or write elsewhere')}",
-            file=sys.stderr,
-        )
-        sys.exit(DiskError.exit_code)
+        failure = DiskError(error.strerror, str(error.filename or ""), "free space, or write elsewhere")
+        print(f"\n{failure}", file=sys.stderr)
+        sys.exit(failure.exit_code)
 
 
 def _dispatch(words: list[str]) -> int:
@@ -74,103 +72,25 @@ def _dispatch(words: list[str]) -> int:
 
 
 def _train(words: list[str]) -> int:
-    import hydra
-    from hydra._internal.utils import get_args_parser
+    from segtrain.config.launch import launch
+    from segtrain.runs.folder import make_run_folder
 
-    from segtrain.config.compose import SEARCH_PATH, register_resolvers
-
-    register_resolvers()
-    arguments = get_args_parser().parse_args(words)
-    shows = ("help", "hydra_help", "cfg", "info", "shell_completion")
-    if not any(getattr(arguments, name) for name in shows):
-        words = words + _prepare(arguments)
-    sys.argv = [sys.argv[0], *words]
-    failures: list[SegtrainError] = []
-
-    def single(cfg) -> float | None:
-        """Hydra announces an error in words of its own: a run's expected failure is kept from it, for `main`."""
-        try:
-            return _job(cfg)
-        except SegtrainError as error:
-            failures.append(error)
-            return None
-
-    task = _job if arguments.multirun else single
-    hydra.main(version_base="1.3", config_path=SEARCH_PATH, config_name="config")(task)()
-    if failures:
-        raise failures[0]
+    launch(words, _job, make_run_folder)
     return 0
 
 
-def _prepare(arguments) -> list[str]:
-    """Check the config of every job and make the run's or sweep's folder; returns overrides that fix its place."""
-    from segtrain.config.compose import compose, output_folder, without_hydra
-    from segtrain.config.schema import check_config
-    from segtrain.runs.folder import make_run_folder
-
-    sweep = arguments.multirun
-    cfg = compose(arguments.overrides, arguments.config_dir, arguments.config_name, sweep=sweep)
-    if not sweep:
-        check_config(without_hydra(cfg))
-        folder = make_run_folder(output_folder(cfg, "hydra.run.dir"))
-        return [f"hydra.run.dir={_quoted(folder)}"]
-    swept = _check_sweep(cfg, arguments)
-    folder = make_run_folder(output_folder(cfg, "hydra.sweep.dir"))
-    fixed = sorted({o.split("=", 1)[0].lstrip("+~") for o in cfg.hydra.overrides.task} - swept)
-    return [
-        f"hydra.sweep.dir={_quoted(folder)}",
-        f"hydra.job.config.override_dirname.exclude_keys=[{','.join(fixed)}]",
-    ]
-
-
-def _check_sweep(cfg, arguments) -> set[str]:
-    """Check every combination, as far as the sweeper is Hydra's own; returns the keys that are swept."""
-    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
-    from segtrain.config.compose import compose, without_hydra
-    from segtrain.config.schema import check_config, config_error
-
-    overrides = OverridesParser.create().parse_overrides(list(cfg.hydra.overrides.task))
-    swept = {o.key_or_group for o in overrides if o.is_sweep_override()}
-    if not cfg.hydra.sweeper._target_.endswith("BasicSweeper"):
-        return swept
-    jobs = [job for batch in BasicSweeper.split_arguments(overrides, None) for job in batch]
-    hydra_overrides = [o for o in arguments.overrides if o.lstrip("+~").startswith("hydra")]
-    mistakes = {}
-    for job in jobs[:200]:  # a twentieth of a second each
-        try:
-            check_config(without_hydra(compose([*job, *hydra_overrides], arguments.config_dir, arguments.config_name)))
-        except ConfigError as error:
-            mistakes.setdefault(error.what, " ".join(o for o in job if o.split("=")[0] in swept))
-    if len(jobs) > 200:
-        print(f"checked the first 200 of {len(jobs)} jobs", file=sys.stderr)
-    if mistakes:
-        raise config_error([f"{what} (in the job {job})" for what, job in mistakes.items()])
-    return swept
-
-
-def _quoted(path: Path) -> str:
-    return "'" + str(path).replace("\\", "\\\\").replace("'", "\\'") + "'"
-
-
-def _job(cfg) -> float | None:
-    """One training, in the folder that Hydra has made for it."""
-    from hydra.core.hydra_config import HydraConfig
-
-    from segtrain.commands.train import train
-    from segtrain.config.compose import register_resolvers
-    from segtrain.runs.folder import RunFolder
+def _job(cfg, folder: Path) -> float | None:
+    """One training. What it needs is imported here, after a config has been found right."""
 
     def stop(*_) -> None:
         raise Preempted("stopped by SIGTERM before the first step")
 
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, stop)
-    register_resolvers()
+    from segtrain.commands.train import job
+
     try:
-        with RunFolder(HydraConfig.get().runtime.output_dir) as run:
-            return train(cfg, run)
+        return job(cfg, folder)
     except Preempted as error:  # as an ordinary error, Hydra would go on with the next job of the sweep
         print(f"\n{error}", file=sys.stderr)
         sys.exit(error.exit_code)

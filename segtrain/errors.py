@@ -14,7 +14,7 @@ class SegtrainError(Exception):
     def __str__(self) -> str:
         lines = [f"{self.label}: {self.what}"]
         lines += [f"  where: {self.where}"] if self.where else []
-        lines += [f"  to do: {self.fix}"] if self.fix else []
+        lines += [f"  fix: {self.fix}"] if self.fix else []
         return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""How a trained network is asked: whole images or windows, flips and scales averaged, where a class is said."""
+"""Inference: sliding windows, test-time augmentation, thresholds."""
 
 import itertools
 import math
@@ -15,16 +15,16 @@ _AXES = {"horizontal": -1, "vertical": -2}
 
 
 class Inference:
-    """Settings of the way from an image to what is said of its pixels.
+    """Settings of inference.
 
     Args:
-        flips: horizontal, vertical: also ask of the flipped image (both: of all four), and average probabilities.
-        scales: ask of the image at each of these sizes, 1 is its own, and average probabilities.
-        window: [height, width] the network takes at once, for images that are too large for it; null: the whole image.
+        flips: horizontal, vertical: average the probabilities over the flipped images, too (both: over all four).
+        scales: average the probabilities over the image at these sizes; 1 is its own.
+        window: [height, width] of sliding windows, for images larger than that; null: the whole image at once.
         overlap: of neighbouring windows, as a share of the window. Where they overlap logits are averaged, with
             weights that fall off as a Gaussian from the window's centre (Isensee et al., 2021, nnU-Net).
-        threshold: probability above which a class is said, one for all or one per class; null: 0.5 (`segtrain evaluate`
-            takes those that were best on val). For several labels a pixel, and for the second of two classes.
+        threshold: probability above which a class is predicted, one for all or one per class; null: 0.5 (`segtrain
+            evaluate` takes those that maximised Dice on val). For multi-label, and for the second of two classes.
     """
 
     @checked
@@ -43,12 +43,12 @@ class Inference:
 
 
 class Predictor:
-    """A network on its device, asked in the way of `inference`. The network is put into evaluation mode.
+    """Predictions of a network on its device. The network is put into evaluation mode.
 
     Args:
         model: uint8 [N,B,H,W] -> logits [N,C,H,W], of any height and width.
         autocast: a function that returns the context of a forward pass.
-        multilabel: whether a pixel may have several classes.
+        multilabel: whether the classes are labels of their own, several per pixel.
     """
 
     def __init__(self, model: nn.Module, device: torch.device, autocast, multilabel: bool, inference: Inference):
@@ -73,7 +73,7 @@ class Predictor:
         return mean.logit(eps=1e-7) if self.multilabel else mean.clamp_min(1e-30).log()
 
     def decide(self, logits: torch.Tensor) -> torch.Tensor:
-        """What is said: classes uint8 [N,H,W], or bool [N,C,H,W] for several labels."""
+        """The prediction: classes uint8 [N,H,W], or multi-label bool [N,C,H,W]."""
         return predict(logits, self.multilabel, self.inference.threshold)
 
     def _at_scale(self, images: torch.Tensor, scale: float) -> torch.Tensor:
@@ -108,7 +108,7 @@ class Predictor:
 
 
 def _starts(size: int, window: int, overlap: float) -> list[int]:
-    """Where windows start along a side: evenly spread, the last ends at the border, none overlap less than asked."""
+    """Starts of the windows along a side: evenly spread, the last ends at the border, the overlap is at least `overlap`."""
     count = 1 + math.ceil((size - window) / max(1, int(window * (1 - overlap))))
     return [round(i * (size - window) / max(1, count - 1)) for i in range(count)]
 

@@ -1,6 +1,5 @@
-"""What a network is taught: the masks as they are, softened, averaged over annotators, or a teacher's answers.
+"""Training targets: hard labels, smoothed labels, the mean of several annotators, a teacher's output.
 
-Each kind has `target`, which turns the loader's integer target into what the loss gets, and is called with the loss.
 Validation always uses the masks as they are.
 """
 
@@ -9,28 +8,39 @@ import torch.nn.functional as F
 from torch import nn
 
 from segtrain.arguments import Fraction, FractionBelowOne, Label, OddInt, Positive, PositiveInt, checked
+from segtrain.losses import Distillation, Loss
 from segtrain.losses.targets import IGNORED
 
 
-class Hard(nn.Module):
-    """The masks as they are."""
+class Labels(nn.Module):
+    """The protocol of training targets: what the loss gets in place of the masks.
 
-    annotated = False  # True: training reads every annotator's mask, [N,A,H,W]
+    Attributes:
+        annotated: whether training reads the mask of every annotator, [N,A,H,W].
+        class_names: the classes of a teacher, which must be the dataset's, or None.
+    """
+
+    annotated = False
+    class_names: list[str] | None = None
 
     def __init__(self):
         super().__init__()
 
-    def target(self, target: torch.Tensor) -> torch.Tensor:
-        """What the loss gets for the loader's integer target [N,H,W]; multi-label [N,C,H,W]."""
+    def target(self, target: torch.Tensor, images: torch.Tensor):
+        """The target of the loss, from the loader's integer target [N,H,W], multi-label [N,C,H,W]."""
         return target
 
-    def forward(self, loss, logits: torch.Tensor, target: torch.Tensor, images: torch.Tensor):
-        """The scalar to minimise, and its terms for the log: {name: detached scalar}."""
-        return loss(logits, target), getattr(loss, "parts", {})
+    def training_loss(self, loss: Loss) -> Loss:
+        """The loss that takes these targets."""
+        return loss
 
 
-class Smooth(Hard):
-    """y becomes (1 - epsilon) y + epsilon / C; for several labels a pixel + epsilon / 2.
+class Hard(Labels):
+    """The masks as they are."""
+
+
+class Smooth(Labels):
+    """y becomes (1 - epsilon) y + epsilon / C; multi-label: + epsilon / 2.
 
     Szegedy et al., 2016, https://arxiv.org/abs/1512.00567. Unlike loss.label_smoothing it reaches the region loss too.
     """
@@ -40,7 +50,7 @@ class Smooth(Hard):
         super().__init__()
         self.num_classes, self.ignore_index, self.epsilon = num_classes, ignore_index, epsilon
 
-    def target(self, target: torch.Tensor) -> torch.Tensor:
+    def target(self, target: torch.Tensor, images: torch.Tensor | None = None) -> torch.Tensor:
         soft, ignored = soft_labels(target, self.num_classes, self.ignore_index)
         return smoothed(soft, self.epsilon, multilabel=target.ndim == 4).masked_fill_(
             ignored, mark(target, self.ignore_index)
@@ -48,7 +58,7 @@ class Smooth(Hard):
 
 
 class BoundarySmooth(Smooth):
-    """Smooth, but only where a k × k window around the pixel shows another class: there the masks are unsure.
+    """Smooth, but only where a k × k window around the pixel shows another class: where masks are least certain.
 
     Wang et al., 2023, https://arxiv.org/abs/2303.16296. The pixels are those that a k × k erosion takes from their class.
 
@@ -63,7 +73,7 @@ class BoundarySmooth(Smooth):
         super().__init__(num_classes, ignore_index, epsilon)
         self.k = k
 
-    def target(self, target: torch.Tensor) -> torch.Tensor:
+    def target(self, target: torch.Tensor, images: torch.Tensor | None = None) -> torch.Tensor:
         soft, ignored = soft_labels(target, self.num_classes, self.ignore_index)
         border = self.border(target)
         border = border if target.ndim == 4 else border[:, None]
@@ -84,7 +94,7 @@ class BoundarySmooth(Smooth):
         return F.max_pool2d(tall, (1, self.k), stride=1, padding=(0, self.k // 2))
 
 
-class Annotators(Hard):
+class Annotators(Labels):
     """Several masks of one image, averaged: the share of annotators that chose a class is its label.
 
     Needs `dataset.annotators`. Pixels that some annotators ignore are the mean of the others.
@@ -97,7 +107,7 @@ class Annotators(Hard):
         super().__init__()
         self.num_classes, self.ignore_index = num_classes, ignore_index
 
-    def target(self, target: torch.Tensor) -> torch.Tensor:
+    def target(self, target: torch.Tensor, images: torch.Tensor | None = None) -> torch.Tensor:
         n, _, h, w = target.shape
         soft = torch.zeros(n, self.num_classes, h, w, device=target.device)
         votes = torch.zeros(n, 1, h, w, device=target.device)
@@ -108,65 +118,36 @@ class Annotators(Hard):
         return (soft / votes.clamp_min(1)).masked_fill_(votes == 0, IGNORED)
 
 
-class Teacher(Hard):
-    """Distillation: s · pixel(labels) + (1 - s) · T² · KL(teacher || student at temperature T) + alpha · region(teacher).
-
-    Wang et al., 2023, https://arxiv.org/abs/2303.16296, after Hinton et al., 2015, https://arxiv.org/abs/1503.02531.
-    The pixel term, the region term and alpha are those of the loss (PixelRegion). A loss without a region term gives
-    s · loss(labels) + (1 - s) · T² · KL. For one label a pixel.
+class Teacher(Labels):
+    """Distillation: masks and the logits of a trained network, for segtrain.losses.Distillation.
 
     Args:
         teacher: a trained network with the same classes; it is frozen, in eval mode.
-        temperature: T; softens both answers, so that the teacher's second choices count.
-        label_share: s, the share of the labels against the teacher.
+        ignore_index, temperature, label_share: as in Distillation.
     """
 
     @checked
     def __init__(
         self,
-        teacher: nn.Module,
+        teacher,
         ignore_index: Label = 255,
         temperature: Positive = 1.0,
         label_share: Fraction = 0.5,
     ):
         super().__init__()
-        self.teacher = teacher.eval().requires_grad_(False)
-        self.ignore_index, self.temperature, self.label_share = ignore_index, temperature, label_share
+        self.teacher, self.class_names = teacher.network.eval().requires_grad_(False), teacher.class_names
+        self.settings = {"temperature": temperature, "label_share": label_share, "ignore_index": ignore_index}
 
-    def forward(self, loss, logits: torch.Tensor, target: torch.Tensor, images: torch.Tensor):
-        loss = getattr(loss, "current", loss)  # of phases, the one that is on
-        half = logits.dtype != torch.float32  # the precision the network itself was run in
-        with torch.no_grad(), torch.autocast(images.device.type, logits.dtype, enabled=half):
-            answer = self.teacher(images).float()
-        if answer.shape != logits.shape or target.ndim != 3:
-            raise ValueError(
-                f"the teacher answers {list(answer.shape)}, the network {list(logits.shape)}, the target is "
-                f"{list(target.shape)}: labels=teacher needs the same classes and one label a pixel"
-            )
-        valid = target != self.ignore_index
-        divergence = self.divergence(logits, answer, valid)
-        labels = getattr(loss, "pixel", loss)
-        pixel = self.label_share * labels(logits, target) + (1 - self.label_share) * divergence
-        parts = {**getattr(labels, "parts", {}), "kl": divergence.detach()}
-        if labels is loss:
-            return pixel, parts
-        total = loss.pixel_weight * pixel
-        if loss.alpha:
-            soft = answer.softmax(dim=1).masked_fill(~valid[:, None], IGNORED)
-            total = total + loss.alpha * loss.region(logits, soft)
-            parts |= getattr(loss.region, "parts", {})
-        return total, parts
+    @torch.no_grad()
+    def target(self, target: torch.Tensor, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return target, self.teacher(images).float()
 
-    def divergence(self, logits: torch.Tensor, answer: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-        """T² · KL, the mean over valid pixels; 0 when all are ignored."""
-        ours = (logits.float() / self.temperature).log_softmax(dim=1)
-        theirs = (answer / self.temperature).log_softmax(dim=1)
-        each = F.kl_div(ours, theirs, reduction="none", log_target=True).sum(dim=1)
-        return self.temperature**2 * (each * valid).sum() / valid.sum().clamp_min(1)
+    def training_loss(self, loss: Loss) -> Loss:
+        return Distillation(loss, **self.settings)
 
 
 def mark(target: torch.Tensor, ignore_index: int) -> float:
-    """What ignored pixels become: several labels a pixel keep ignore_index, in the channel it stands in."""
+    """What ignored pixels become: multi-label targets keep ignore_index, in the channel it stands in."""
     return ignore_index if target.ndim == 4 else IGNORED
 
 

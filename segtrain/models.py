@@ -1,7 +1,8 @@
 """Segmentation networks from segmentation-models-pytorch behind closed signatures: a typo is an error.
 
 Every model takes uint8 pixels [N,in_channels,H,W] of any size, normalises them itself and returns logits [N,C,H,W].
-mean and std are of pixels scaled to 0…1; None: ImageNet's for 3 channels, else 0.5 and 0.25.
+mean and std are of pixels scaled to 0…1; None: for 3 channels those the encoder's weights were trained with, or
+ImageNet's for random weights; for others 0.5 and 0.25.
 """
 
 from pathlib import Path
@@ -151,13 +152,18 @@ def _model(
         ) from error
     if from_file:
         _load_encoder(network.encoder, from_file)
-    return SegmentationModel(network, *_normalisation(in_channels, mean, std))
+    return SegmentationModel(network, *_normalisation(in_channels, mean, std, encoder, encoder_weights))
 
 
-def _normalisation(channels: int, mean, std) -> tuple[list[float], list[float]]:
-    """Given values, or ImageNet's for three channels and 0.5 and 0.25 for others. Raises ConfigError for other lengths."""
-    mean = mean or (IMAGENET_MEAN if channels == 3 else [0.5] * channels)
-    std = std or (IMAGENET_STD if channels == 3 else [0.25] * channels)
+def _normalisation(channels: int, mean, std, encoder: str, weights: str | None) -> tuple[list[float], list[float]]:
+    """Mean and std as given; else those of the encoder's weights, ImageNet's for 3 channels, 0.5 and 0.25 for others.
+
+    Raises ConfigError for another number than one per channel.
+    """
+    usual = (IMAGENET_MEAN, IMAGENET_STD) if channels == 3 else ([0.5] * channels, [0.25] * channels)
+    if channels == 3 and weights is not None:
+        usual = _trained_with(encoder, weights) or usual
+    mean, std = mean or usual[0], std or usual[1]
     if not len(mean) == len(std) == channels:
         raise ConfigError(
             f"{len(mean)} means and {len(std)} standard deviations for {channels} channels",
@@ -165,6 +171,22 @@ def _normalisation(channels: int, mean, std) -> tuple[list[float], list[float]]:
             "give one per channel, or null",
         )
     return mean, std
+
+
+def _trained_with(encoder: str, weights: str) -> tuple[list[float], list[float]] | None:
+    """Mean and std that the weights of an encoder expect; None when that is not known here."""
+    if encoder.startswith("tu-"):
+        import timm
+
+        settings = timm.models.get_pretrained_cfg(encoder.removeprefix("tu-"))
+        return None if settings is None else (list(settings.mean), list(settings.std))
+    if weights == "imagenet":
+        import segmentation_models_pytorch as smp
+
+        settings = smp.encoders.get_preprocessing_params(encoder)  # beside the weights that were just fetched
+        return list(settings["mean"]), list(settings["std"])
+    half = encoder.startswith(("inception", "xception", "timm-tf_efficientnet_lite"))
+    return ([0.5] * 3, [0.5] * 3) if half else None
 
 
 def _check_encoder(encoder: str, known) -> None:

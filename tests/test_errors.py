@@ -12,7 +12,7 @@ from segtrain.errors import DataError, did_you_mean
 
 def test_an_error_is_three_lines_and_survives_pickling():
     error = pickle.loads(pickle.dumps(DataError("no mask", "a.png", "add it")))
-    assert str(error) == "data error: no mask\n  where: a.png\n  to do: add it"
+    assert str(error) == "data error: no mask\n  where: a.png\n  fix: add it"
     assert error.exit_code == 3
 
 
@@ -37,7 +37,7 @@ CONFIG_ERRORS = {
     "not an override": (["loss.alpha=[1"], "'loss.alpha=[1' is not key=value"),
     "unread weighting": (
         ["loss=dice", "weighting=log_ratio"],
-        "is read by nobody: the loss has no ${class_weights}",
+        "has no effect: the loss does not use ${class_weights}",
     ),
     "command": (["wieghts"], "no command 'wieghts', did you mean 'weights'?"),
     "target": (
@@ -48,7 +48,7 @@ CONFIG_ERRORS = {
     "config dir": (["--config-dir", "nowhere"], "no folder nowhere"),
     "class that is not there": (["model.num_classes=7"], "model.num_classes=7, but dataset.num_classes=4"),
     "another ignore index": (["augment.ignore_index=7"], "augment.ignore_index=7, but dataset.ignore_index=255"),
-    "weights nobody reads": (["loss=dice", "class_weights=[1,2,3,4]"], "the class_weights is read by nobody"),
+    "weights nobody reads": (["loss=dice", "class_weights=[1,2,3,4]"], "class_weights have no effect"),
     "sweep": (["-m", "loss.alpha=0,x"], "loss.alpha='x' must be a number >= 0 (in the job loss.alpha=x)"),
 }
 
@@ -60,7 +60,7 @@ def test_config_errors(segtrain, tmp_path, name):
     assert result.code == 2, result
     assert text in result.err
     assert "Traceback" not in result.err
-    assert "to do:" in result.err
+    assert "fix:" in result.err
     assert not (tmp_path / "outputs").exists(), "a mistake must not leave a folder"
 
 
@@ -153,7 +153,7 @@ def test_data_errors_come_before_training(segtrain, tmp_path, damage):
     assert result.code == 3, result
     assert DATA_ERRORS[damage] in result.err
     assert str(root) in result.err or damage is grey_255_is_foreground, "the error must name the file"
-    assert "to do:" in result.err
+    assert "fix:" in result.err
     assert "Traceback" not in result.err
     assert "epoch" not in result.out
 

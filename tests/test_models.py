@@ -79,3 +79,16 @@ def test_padding_repeats_the_border():
     assert model(torch.full((1, 3, 33, 50), 200, dtype=torch.uint8)).shape == (1, 2, 33, 50)
     assert seen[0].shape == (1, 3, 64, 64)
     assert (seen[0].amax(dim=(2, 3)) == seen[0].amin(dim=(2, 3))).all()
+
+
+def test_mean_and_std_are_those_the_encoder_was_trained_with(tmp_path):
+    network = models.unet(3, encoder="tu-tf_efficientnet_lite0", decoder_channels=[16, 8, 8, 8, 8])
+    torch.save(network.network.encoder.state_dict(), tmp_path / "encoder.pt")
+    random_weights = network.shift / (network.scale * 255)
+    assert random_weights.flatten().tolist() == pytest.approx([0.485, 0.456, 0.406]), "ImageNet's"
+    path = str(tmp_path / "encoder.pt")
+    network = models.unet(3, "tu-tf_efficientnet_lite0", path, decoder_channels=[16, 8, 8, 8, 8])
+    assert (network.shift / (network.scale * 255)).flatten().tolist() == pytest.approx([0.5] * 3)
+    assert (1 / (255 * network.scale)).flatten().tolist() == pytest.approx([0.5] * 3)
+    network = models.unet(3, "tu-tf_efficientnet_lite0", path, [16, 8, 8, 8, 8], mean=[0.1] * 3)
+    assert (network.shift / (network.scale * 255)).flatten().tolist() == pytest.approx([0.1] * 3)

@@ -8,16 +8,47 @@ import hashlib
 import re
 from pathlib import Path
 
-from segtrain.config.build import build, build_dataset, build_inference, build_loss, build_scores, load_model
-from segtrain.config.compose import load_saved
-from segtrain.config.schema import check_config, flat
+from segtrain.config.build import build, build_dataset, build_inference, build_loss, build_scores
+from segtrain.config.schema import flat
+from segtrain.inference import Predictor
 from segtrain.report.logger import log_to_screen
 from segtrain.report.pages.evaluation import write_evaluation_page
+from segtrain.report.pictures import example
 from segtrain.report.scores import means_line, more_tables, not_defined, scores_table
-from segtrain.runs.folder import RunFolder, per_class_rows
+from segtrain.runs.files import write_arrays, write_json, write_rows
+from segtrain.runs.result import Result, per_class_rows
+from segtrain.runs.trained import Trained, load
+from segtrain.training import evaluate, predict_one
+from segtrain.training.progress import Progress
 
 
 def main(words: list[str]) -> int:
+    arguments = parse(words)
+    log_to_screen()
+    trained = load(str(arguments.run), arguments.checkpoint, arguments.trust, arguments.overrides, arguments.config_dir)
+    if threshold := thresholds_of(trained):
+        trained.config.inference.threshold = threshold
+        values = ", ".join(f"{v:.3g}" for v in threshold)
+        print(f"using the thresholds that maximised Dice on val: {values} (inference.threshold=0.5 for one half)")
+    scores, result, dataset, draw = evaluate_split(trained, arguments.split)
+    if arguments.bootstrap:
+        result.intervals = scores.intervals(arguments.bootstrap)
+    print(text(scores, result, arguments.split))
+    request = {"split": arguments.split, "checkpoint": arguments.checkpoint, "settings": arguments.overrides}
+    out = arguments.run / "evaluation" / folder_name(**request)
+    threshold = flat(trained.config).get("inference.threshold")
+    found = {"scores": result.scores, "per_class": result.per_class, "intervals": result.intervals}
+    write_json(out / "scores.json", {**request, "threshold": threshold, **found})
+    if counts := scores.state():
+        write_arrays(out / "per_image.npz", counts)
+        write_rows(out / "per_image.csv", image_rows(scores))
+        title = f"{arguments.run}, {arguments.split}, {arguments.checkpoint} checkpoint"
+        write_evaluation_page(out / "page.html", title, scores, result, dataset, draw)
+    print(f"\nwritten to {out}")
+    return 0
+
+
+def parse(words: list[str]) -> argparse.Namespace:
     usage = (
         "segtrain evaluate RUN [key=value …] [--split SPLIT] [--checkpoint best|last] [--bootstrap N] "
         "[--config-dir DIR] [--trust PACKAGE]"
@@ -30,29 +61,7 @@ def main(words: list[str]) -> int:
     parser.add_argument("--bootstrap", type=draws, default=1000, metavar="N", help="draws for the intervals; 0: none")
     parser.add_argument("--config-dir", metavar="DIR", help="where your own option of metric=NAME is")
     parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help="allow classes of this package")
-    arguments = parser.parse_intermixed_args(words)
-    log_to_screen()
-    metrics = [word.partition("=")[2] for word in arguments.overrides if word.startswith("metric=")]
-    settings = [word for word in arguments.overrides if not word.startswith("metric=")]
-    cfg = load_saved(
-        arguments.run / "config.yaml", settings, arguments.trust, *(metrics[-1:] or [None]), arguments.config_dir
-    )
-    if threshold := thresholds_of(cfg, arguments.run):
-        cfg.inference.threshold = threshold
-        said = ", ".join(f"{v:.3g}" for v in threshold)
-        print(f"thresholds as the run found them best on val: {said} (inference.threshold=0.5 for one half)")
-    scores, result, dataset, draw = evaluate_run(cfg, arguments.run, arguments.split, arguments.checkpoint)
-    if arguments.bootstrap and hasattr(scores, "intervals"):
-        result["intervals"] = scores.intervals(arguments.bootstrap)
-    print(text(scores, result, arguments.split))
-    asked = {"split": arguments.split, "checkpoint": arguments.checkpoint, "settings": arguments.overrides}
-    out = RunFolder(arguments.run / "evaluation" / folder_name(**asked))
-    write_files(out, scores, {**asked, "threshold": flat(cfg).get("inference.threshold"), **result})
-    if hasattr(scores, "restore"):
-        title = f"{arguments.run}, {arguments.split}, {arguments.checkpoint} checkpoint"
-        write_evaluation_page(out.path / "page.html", title, scores, result, dataset, draw)
-    print(f"\nwritten to {out.path}")
-    return 0
+    return parser.parse_intermixed_args(words)
 
 
 def draws(text: str) -> int:
@@ -72,48 +81,49 @@ def folder_name(split: str, checkpoint: str, settings: list[str]) -> str:
     return name if len(name) <= 120 else f"{name[:111]}_{hashlib.blake2b(name.encode(), digest_size=4).hexdigest()}"
 
 
-def text(scores, result: dict, split: str) -> str:
+def text(scores, result: Result, split: str) -> str:
     """What is printed: means, a table of the classes for each kind of score, and all others."""
-    intervals, per_class = result.get("intervals"), result["per_class"]
-    parts = [f"{len(scores.names)} {split} images:  {means_line(result['scores'], intervals)}"]
-    parts.append("\n".join([scores_table(per_class, intervals=intervals), *not_defined(per_class)]))
-    return "\n\n".join([*parts, *more_tables(result)])
+    parts = [f"{len(scores.names)} {split} images:  {means_line(result.scores, result.intervals)}"]
+    parts.append(
+        "\n".join([scores_table(result.per_class, intervals=result.intervals), *not_defined(result.per_class)])
+    )
+    return "\n\n".join([*parts, *more_tables(result, scores.records())])
 
 
-def write_files(out: RunFolder, scores, result: dict) -> None:
-    """scores.json, per_image.npz, per_image.csv."""
-    out.write_json("scores.json", result)
-    out.write_per_image("per_image.npz", scores)
-    if hasattr(scores, "derived"):
-        from segtrain.metrics.table import per_image
-
-        columns = {name: column.tolist() for name, column in per_image(scores.derived()).items()}
-        out.write_rows("per_image.csv", {"image": scores.names, **columns})
-
-
-def thresholds_of(cfg, run: Path) -> list[float] | None:
-    """Of a run with several labels a pixel, the thresholds that were best on val; None when the config sets some."""
-    result = RunFolder(run).read_result()
-    found, names = result.get("thresholds"), [row["name"] for row in result.get("per_class", [])]
-    return [found.get(name, 0.5) for name in names] if found and cfg.inference.threshold is None else None
+def image_rows(scores) -> list[dict]:
+    """Rows of per_image.csv; a score that is not defined is an empty cell."""
+    columns = {name: column.tolist() for name, column in scores.per_image().items()}
+    rows = zip(*columns.values(), strict=True)
+    return [
+        {"image": image, **{name: "" if v != v else v for name, v in zip(columns, row, strict=True)}}
+        for image, row in zip(scores.names, rows, strict=True)
+    ]
 
 
-def evaluate_run(cfg, run: Path, split: str, checkpoint: str):
-    """The filled scores, {"scores", "per_class"} as in result.json, the dataset, and (index, label) -> picture with errors."""
-    check_config(cfg)
+def thresholds_of(trained: Trained) -> list[float] | None:
+    """Of a multi-label run, the thresholds that maximised Dice on val; None when the config sets some."""
+    found, names = trained.result.thresholds, [row["name"] for row in trained.result.per_class]
+    if not found or trained.config.inference.threshold is not None:
+        return None
+    return [found.get(name, 0.5) for name in names]
+
+
+def evaluate_split(trained: Trained, split: str):
+    """The filled scores, the Result of them, the dataset, and (index, label) -> picture with errors."""
+    cfg = trained.config
     dataset = build_dataset(cfg, split)
-    from segtrain.inference import Predictor
-    from segtrain.report.logger import Progress
-    from segtrain.training.evaluation import draw, evaluate
-
     trainer, scores = build(cfg, "trainer"), build_scores(cfg, dataset)
-    model = load_model(cfg, run, checkpoint, trainer.device)
-    inference = build_inference(cfg, dataset)
-    predictor = Predictor(model, trainer.device, trainer.autocast, dataset.multilabel, inference)
-    loss = build_loss(cfg, dataset).to(trainer.device)
+    inference, loss = build_inference(cfg, dataset), build_loss(cfg, dataset).to(trainer.device)
+    network = trained.network.to(trainer.device)
+    predictor = Predictor(network, trainer.device, trainer.autocast, dataset.multilabel, inference)
     batches = build(cfg, "loader").evaluation(dataset)
     progress = Progress(split, batches.num_images(trainer.val_batches))
     mean_loss = evaluate(predictor, batches, scores, loss, dataset.names, trainer.val_batches, progress.advance)
     progress.close()
-    result = {"scores": {**scores.compute(), "loss": mean_loss}, "per_class": per_class_rows(scores)}
-    return scores, result, dataset, lambda index, label: draw(predictor, dataset, index, True, label)
+    result = Result(scores={**scores.compute(), "loss": mean_loss})
+    result.per_class = per_class_rows(scores.per_class(), dataset.class_names)
+
+    def draw(index: int, label: int | None):
+        return example(dataset, index, predict_one(predictor, dataset.image(index)), True, label)
+
+    return scores, result, dataset, draw

@@ -4,7 +4,8 @@ import argparse
 from pathlib import Path
 
 from segtrain.commands.train import train
-from segtrain.config.compose import load_saved
+from segtrain.config.saved import load_saved
+from segtrain.config.schema import check_config
 from segtrain.errors import ConfigError
 from segtrain.report.logger import log_to_screen
 from segtrain.runs.folder import RunFolder
@@ -16,10 +17,11 @@ def main(words: list[str]) -> int:
     parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help="allow classes of this package")
     arguments = parser.parse_args(words)
     cfg = load_saved(arguments.run / "config.yaml", [], arguments.trust)
+    check_config(cfg)
     run = RunFolder(arguments.run)
-    if run.read_result().get("status") == "finished":
+    if run.result.status == "finished":
         raise ConfigError("the run is finished", str(run.path), "start a new run, with more trainer.epochs")
-    if not (run.checkpoints / "last.pt").is_file():
+    if not run.can_be_resumed:
         raise ConfigError(
             "there is no checkpoint to go on from", str(run.checkpoints / "last.pt"), "start the run again"
         )

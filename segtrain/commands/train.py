@@ -1,9 +1,12 @@
 """`segtrain key=value …`: the whole of a training, in the order the data goes through it."""
 
 import logging
+import os
+import random
+from pathlib import Path
 
 import numpy as np
-from omegaconf import DictConfig
+import torch
 
 from segtrain.class_counts import ClassCounts, count_classes, default_cache
 from segtrain.config.build import (
@@ -15,39 +18,48 @@ from segtrain.config.build import (
     build_scores,
     refusals,
 )
-from segtrain.config.schema import check_config, flat
-from segtrain.data.sampling import centred
+from segtrain.config.schema import as_text, flat
 from segtrain.errors import DataError
+from segtrain.inference import Predictor
+from segtrain.report.advice import advice
+from segtrain.report.logger import Logger
 from segtrain.report.pages.evaluation import write_evaluation_page
+from segtrain.report.pictures import example, images_with_rare_classes
 from segtrain.report.scores import counts_table, final_report
+from segtrain.runs.environment import environment
 from segtrain.runs.folder import RunFolder
+from segtrain.training import Parts, predict_one
 
 log = logging.getLogger("segtrain")
 
 
-def train(cfg: DictConfig, run: RunFolder, resume: bool = False) -> float | None:
-    """Train what `cfg` says into `run`; returns the monitored score of the best epoch.
+def job(cfg, folder: Path) -> float | None:
+    """A training in a new folder; returns the monitored score of the best epoch."""
+    with RunFolder(folder) as run:
+        return train(cfg, run)
 
-    What is cheap to check comes first: the config, the files of the dataset, device, score and encoder by name.
+
+def train(cfg, run: RunFolder, resume: bool = False) -> float | None:
+    """Train what a checked config says into `run`; returns the monitored score of the best epoch.
+
+    What is cheap to check comes first: the files of the dataset, device, score and encoder by name.
     """
-    check_config(cfg)
     train_set, val_set = build_dataset(cfg, "train"), build_dataset(cfg, "val")
 
     seed_everything(cfg.seed, cfg.trainer.deterministic)
-    trainer = build(cfg, "trainer")
-    scores = build_scores(cfg, val_set)
+    trainer, scores = build(cfg, "trainer"), build_scores(cfg, val_set)
     trainer.check_monitor(scores)
     model = build(cfg, "model").to(trainer.device)
     optimizer, inference = build(cfg, "optimizer", model=model), build_inference(cfg, val_set)
     labels = build_labels(cfg, train_set)
     loader, augment, sampling = (build(cfg, part) for part in ("loader", "augment", "sampling"))
 
-    counts = count_classes(train_set, cache=default_cache(), progress=True, places=centred(sampling) > 0)
+    counts = count_classes(train_set, cache=default_cache(), progress=True, locations=sampling.foreground_share > 0)
     val_counts = count_classes(val_set, cache=default_cache(), progress=True)
     check_counts(counts)
     cfg.class_weights = class_weights(cfg, counts)
     log.info(counts_table(counts, cfg.class_weights, val_counts))
-    loss = build_loss(cfg, train_set, labels)
+    loss = build_loss(cfg, train_set, labels).to(trainer.device)
     give_advice(cfg, loss, counts)
 
     if summary := sampling.summary(counts):
@@ -56,48 +68,48 @@ def train(cfg: DictConfig, run: RunFolder, resume: bool = False) -> float | None
     val_batches = loader.evaluation(val_set)
     schedule = build(cfg, "schedule", optimizer=optimizer, steps=trainer.total_steps(len(train_batches)))
 
-    run.write_inputs(cfg, counts, train_set.names + val_set.names)
-    result = trainer.fit(
-        model,
-        loss.to(trainer.device),
-        optimizer,
-        schedule,
-        train_batches,
-        val_batches,
-        scores,
-        run,
-        config=flat(cfg),
-        labels=labels.to(trainer.device),
-        inference=inference,
-        resume=resume,
-    )
-    if hasattr(scores, "restore"):
-        describe_best(run, result, scores, model, val_set, trainer, inference)
-    run.write_result(**result, lower_is_better=trainer.lower_is_better())
-    log.info(final_report(result, counts, run.path))
-    return result["best"]["value"]
+    shown = images_with_rare_classes(val_set, trainer.panel_images)
+    parts = Parts(model, loss, optimizer, schedule, train_batches, val_batches, scores, labels, inference, shown)
+
+    checkpoint = run.load_last(trainer.device) if resume else None
+    if checkpoint is None:
+        run.write_inputs(as_text(cfg), environment(flat(cfg), counts, train_set.names + val_set.names), counts)
+        run.write_class_weights(cfg.weighting._target_, counts.class_names, cfg.class_weights)
+    with Logger(run.path, val_set, trainer.epochs, first_step(checkpoint)) as logger:
+        for epoch in trainer.fit(parts, checkpoint, run.save_last):
+            run.record(epoch, val_set.class_names)
+            logger.show(epoch)
+        logger.settings(flat(cfg), run.result.best["value"])
+
+    describe_best(run, parts, trainer)
+    run.finish()
+    log.info(final_report(run.result, counts, run.path))
+    return run.result.best["value"]
 
 
-def describe_best(run: RunFolder, result: dict, scores, model, val_set, trainer, inference) -> None:
-    """Of the best epoch: intervals and best thresholds into `result`, and the page of its images into the run's folder."""
-    from segtrain.inference import Predictor
-    from segtrain.runs.checkpoint import load_checkpoint
-    from segtrain.training.evaluation import draw
+def first_step(checkpoint: dict | None) -> int | None:
+    """Of the events that come after a checkpoint: in an epoch that is not validated yet, those of this very step."""
+    return checkpoint["state"]["step"] + (checkpoint["state"]["batch"] == 0) if checkpoint else None
 
-    scores.restore(**run.read_per_image("per_image.npz"))
-    result["intervals"] = scores.intervals()
-    if val_set.multilabel:
-        result["thresholds"] = scores.best_thresholds()
-    model.load_state_dict(load_checkpoint(run.checkpoints / "best.pt", trainer.device)["model"])
-    predictor = Predictor(model, trainer.device, trainer.autocast, val_set.multilabel, inference)
-    title = f"{run.path.name}, best epoch {result['best']['epoch'] + 1}"
+
+def describe_best(run: RunFolder, parts: Parts, trainer) -> None:
+    """Of the best epoch: intervals and best thresholds into the run's result, and the page of its images."""
+    scores, val_set = parts.scores, parts.val.dataset
+    run.result.lower_is_better = trainer.lower_is_better(scores)
+    if not (counts := run.best_counts()):
+        return  # a metric of the user's that keeps none
+    scores.restore(**counts)
+    run.result.intervals = scores.intervals()
+    run.result.thresholds = scores.best_thresholds() if val_set.multilabel else None
+    parts.model.load_state_dict(run.best_weights(trainer.device))
+    predictor = Predictor(parts.model, trainer.device, trainer.autocast, val_set.multilabel, parts.inference)
     write_evaluation_page(
         run.path / "page.html",
-        title,
+        f"{run.path.name}, best epoch {run.result.best['epoch']}",
         scores,
-        result,
+        run.result,
         val_set,
-        lambda i, label: draw(predictor, val_set, i, True, label),
+        lambda index, label: example(val_set, index, predict_one(predictor, val_set.image(index)), True, label),
     )
 
 
@@ -118,7 +130,7 @@ def check_counts(counts: ClassCounts) -> None:
         )
 
 
-def class_weights(cfg: DictConfig, counts: ClassCounts) -> list[float] | None:
+def class_weights(cfg, counts: ClassCounts) -> list[float] | None:
     """The weighting's weights, None for `weighting=none`; or those the config holds already, as a saved one does."""
     if cfg.class_weights is not None:
         if len(cfg.class_weights) != len(counts.class_names):
@@ -127,7 +139,7 @@ def class_weights(cfg: DictConfig, counts: ClassCounts) -> list[float] | None:
                 "class_weights in the config",
                 "leave class_weights=null, or give one per class",
             )
-        log.info(f"class weights as the config holds them; {cfg.weighting._target_} is not computed")
+        log.info(f"using class_weights from the config; {cfg.weighting._target_} skipped")
         return list(cfg.class_weights)
     if cfg.weighting._target_ == "segtrain.weighting.NoWeighting":
         return None
@@ -136,27 +148,19 @@ def class_weights(cfg: DictConfig, counts: ClassCounts) -> list[float] | None:
         return np.asarray(weighting(counts), dtype=float).tolist()
 
 
-def give_advice(cfg: DictConfig, loss, counts: ClassCounts) -> None:
-    if not cfg.advice:
-        return
-    from segtrain.report.advice import advice
-
+def give_advice(cfg, loss, counts: ClassCounts) -> None:
+    """Log what is known to go wrong with the loss."""
     from_scratch = cfg.model.get("encoder_weights") is None
-    for line in advice(loss, counts, cfg.dataset.background, cfg.trainer.monitor, from_scratch):
+    found = advice(loss, counts, cfg.dataset.background, cfg.trainer.monitor, from_scratch) if cfg.advice else []
+    for line in found:
         log.warning(f"advice: {line} (advice=false silences this)")
 
 
 def seed_everything(seed: int, deterministic: bool) -> None:
     """Seed weight initialisation and dropout. Order and augmentation have seeds of their own, from `seed` too."""
-    import os
-    import random
-
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
-    import torch
-
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
     torch.use_deterministic_algorithms(deterministic)
-    torch.backends.cudnn.benchmark = not deterministic

@@ -44,7 +44,7 @@ def config_mistakes(cfg: DictConfig) -> list[str]:
     """Bind every `_target_` node to the signature of its class, without importing any class.
 
     A sentence for each mistake: unknown and missing keys, types, ranges, parts that contradict the dataset, a
-    weighting nobody reads.
+    weighting without effect.
     """
     mistakes = [
         f"there is no key {k!r}{did_you_mean(k, [*PARTS, *ROOT_KEYS])}" for k in cfg if k not in (*PARTS, *ROOT_KEYS)
@@ -121,9 +121,9 @@ def _weighting_mistakes(cfg: DictConfig) -> list[str]:
     given = cfg.get("class_weights")
     if reads_class_weights(cfg) or (given is None and cfg.weighting._target_ == "segtrain.weighting.NoWeighting"):
         return []
-    who = f"weighting ({cfg.weighting._target_})" if given is None else "class_weights"
+    what = f"the weighting ({cfg.weighting._target_}) has" if given is None else "class_weights have"
     return [
-        f"the {who} is read by nobody: the loss has no ${{class_weights}}. Set "
+        f"{what} no effect: the loss does not use ${{class_weights}}. Set "
         "weighting=none, choose a loss with a pixel term, or give the loss 'loss.class_weights=${class_weights}'"
     ]
 
@@ -143,3 +143,8 @@ def flat(cfg) -> dict[str, object]:
         below = flat(value) if isinstance(value, dict) else None
         leaves |= {f"{key}.{k}": v for k, v in below.items()} if below else {key: value}
     return leaves
+
+
+def as_text(cfg: DictConfig) -> str:
+    """The resolved config as YAML, to be read back by load_saved."""
+    return OmegaConf.to_yaml(cfg, resolve=True)

@@ -1,8 +1,4 @@
-"""The signature behind a dotted name, read from the source without importing it.
-
-Importing torch takes seconds; a typo in a config should be answered at once. What cannot be read from the
-source (a C extension, a name made at run time) is imported after all.
-"""
+"""The signature behind a dotted name, read from the source without importing it: importing torch takes seconds."""
 
 import ast
 import builtins
@@ -17,131 +13,157 @@ from typing import Any
 from segtrain import arguments
 from segtrain.errors import did_you_mean
 
-_NAMESPACE = {**vars(builtins), **vars(typing), **vars(arguments)}
-
 
 @dataclass(frozen=True)
 class Signature:
-    """Parameters by name, without self: annotation (Any when not known) and whether a value is required."""
+    """The parameters of a class or function.
+
+    Attributes:
+        annotations: by name, without self; Any where there is none or it is not understood.
+        required: names without a default.
+        open: whether any keyword is taken.
+    """
 
     annotations: dict[str, Any]
     required: tuple[str, ...]
-    open: bool  # takes **kwargs
+    open: bool = False
 
 
+@dataclass(frozen=True)
+class _Module:
+    """What a source file defines at its top level."""
+
+    name: str
+    file: Path
+    nodes: dict[str, ast.ClassDef | ast.FunctionDef]
+    imports: dict[str, str]  # by local name, the dotted name
+    aliases: dict[str, ast.expr]
+    complete: bool  # no star import, no definition under a condition
+
+    @property
+    def is_package(self) -> bool:
+        return self.file.name == "__init__.py"
+
+
+@functools.cache
 def signature_of(target: str) -> Signature:
     """Signature of a class or function by its dotted name. Raises LookupError with a sentence for the user."""
-    top = target.split(".")[0]
+    module, path = _found(target)
+    if module is None:
+        return _imported(target)
+    if not path:
+        raise LookupError(f"{target} is a module, not a class")
+    return _defined(module, path)
+
+
+def _found(target: str) -> tuple["_Module | None", list[str]]:
+    """The module that a dotted name begins with, None when there is no source, and the rest of the name."""
+    top, *path = target.split(".")
     try:
         spec = importlib.util.find_spec(top)
     except (ImportError, ValueError):
         spec = None
     if spec is None:
         raise LookupError(f"no package {top!r} can be imported from here")
-    roots = [Path(p) for p in spec.submodule_search_locations or []]
-    file = roots[0] / "__init__.py" if roots else Path(spec.origin or "")
-    found = _in_file(file, target.split(".")[1:], top)
-    if isinstance(found, str):
-        raise LookupError(found)
-    return found if found is not None else _imported(target)
+    folder = next(iter(spec.submodule_search_locations or []), None)
+    file = Path(folder, "__init__.py") if folder else Path(spec.origin or "")
+    while path:
+        below = [file.parent / f"{path[0]}.py", file.parent / path[0] / "__init__.py"]
+        found = next((f for f in below if file.name == "__init__.py" and f.is_file()), None)
+        if found is None:
+            break
+        top, file, path = f"{top}.{path[0]}", found, path[1:]
+    return (_module(top, file) if file.suffix == ".py" and file.is_file() else None), path
 
 
-def _in_file(file: Path, path: list[str], module: str) -> Signature | str | None:
-    """The signature of `path` below the module in `file`; a sentence when it is not there; None: import to know."""
-    if not path:
-        return f"{module} is a module, not a class"
-    folder = file.parent if file.name == "__init__.py" else None
+def _defined(module: _Module, path: list[str]) -> Signature:
     name = path[0]
-    if folder is not None:
-        for candidate in (folder / f"{name}.py", folder / name / "__init__.py"):
-            if candidate.is_file() and len(path) > 1:
-                return _in_file(candidate, path[1:], f"{module}.{name}")
-    if not file.is_file() or file.suffix != ".py":
-        return None
-    nodes, imports, _, dynamic = _definitions(file)
-    if name in nodes:
-        return _of_node(nodes[name], file, module) if len(path) == 1 else None
-    if name in imports:
-        source, original, level = imports[name]
-        base = module if file.name == "__init__.py" else module.rpartition(".")[0]
-        for _ in range(level - 1):
-            base = base.rpartition(".")[0]
-        full = ".".join(p for p in (base if level else "", source, original) if p)
-        try:
-            return signature_of(full) if len(path) == 1 else None
-        except LookupError as error:
-            return str(error)
-    if folder is not None and ((folder / name).is_dir() or (folder / f"{name}.py").is_file()):
-        return f"{module}.{name} is a module, not a class"
-    if dynamic:
-        return None
-    return f"{module} has no {name!r}{did_you_mean(name, [*nodes, *imports])}"
+    if name in module.imports and len(path) == 1:
+        return signature_of(module.imports[name])
+    if name in module.nodes and len(path) == 1:
+        return _of_node(module.nodes[name], module)
+    if name in module.nodes or name in module.imports or not module.complete:
+        return _imported(".".join([module.name, *path]))
+    raise LookupError(f"{module.name} has no {name!r}{did_you_mean(name, [*module.nodes, *module.imports])}")
+
+
+def _of_node(node: ast.ClassDef | ast.FunctionDef, module: _Module) -> Signature:
+    if isinstance(node, ast.FunctionDef):
+        return _of_arguments(node.args, 0, module)
+    init = next((n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
+    if not node.bases and not node.decorator_list:
+        return _of_arguments(init.args, 1, module) if init else Signature({}, ())
+    own = _of_arguments(init.args, 1, module) if init else None
+    if own is not None and not own.open:
+        return own
+    if node.decorator_list or len(node.bases) != 1 or not isinstance(node.bases[0], ast.Name):
+        return own or _imported(f"{module.name}.{node.name}")
+    base = _defined(module, [node.bases[0].id])  # what it does not name goes to its base
+    own = own or Signature({}, ())
+    return Signature({**own.annotations, **base.annotations}, (*own.required, *base.required), base.open)
+
+
+def _of_arguments(args: ast.arguments, skip: int, module: _Module) -> Signature:
+    positional = [*args.posonlyargs, *args.args]
+    defaults = [None] * (len(positional) - len(args.defaults)) + list(args.defaults)
+    every = [*zip(positional, defaults, strict=True)][skip:]
+    every += zip(args.kwonlyargs, args.kw_defaults, strict=True)
+    annotations = {arg.arg: _annotation(arg.annotation, module) for arg, _ in every}
+    return Signature(annotations, tuple(a.arg for a, default in every if default is None), args.kwarg is not None)
+
+
+def _annotation(node: ast.expr | None, module: _Module):
+    """The annotation as a type; Any when there is none, or it has names that only an import would know."""
+    if node is None:
+        return Any
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        node = ast.parse(node.value, mode="eval").body
+    try:
+        return eval(compile(ast.Expression(node), "<annotation>", "eval"), {}, _Names(module))
+    except (NameError, AttributeError, TypeError):
+        return Any
+
+
+class _Names(dict):
+    """What names in an annotation mean: an alias of the file, or of segtrain.arguments, typing or Python."""
+
+    def __init__(self, module: _Module):
+        super().__init__({**vars(builtins), **vars(typing), **vars(arguments)})
+        self.module = module
+
+    def __missing__(self, name: str):
+        module, node = self.module, self.module.aliases.get(name)
+        if name in module.imports and module.imports[name].startswith(module.name.split(".")[0]):
+            module, path = _found(module.imports[name])
+            node = module.aliases.get(path[0]) if module is not None and len(path) == 1 else None
+        found = _annotation(node, module)
+        if found is Any:
+            raise NameError(name)
+        return found
 
 
 @functools.cache
-def _definitions(file: Path):
-    """Classes and functions, `from … import` names, `NAME = expression` aliases; whether there may be more."""
-    nodes, imports, aliases, dynamic = {}, {}, {}, False
+def _module(name: str, file: Path) -> _Module:
+    module = _Module(name, file, {}, {}, {}, True)
+    complete = True
     for node in ast.parse(file.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef):
-            nodes[node.name] = node
+            module.nodes[node.name] = node
         elif isinstance(node, ast.ImportFrom):
+            parts = name.split(".")
+            base = parts[: len(parts) - node.level + module.is_package] if node.level else []
             for alias in node.names:
-                dynamic |= alias.name == "*"
-                imports[alias.asname or alias.name] = (node.module or "", alias.name, node.level)
+                complete &= alias.name != "*"
+                module.imports[alias.asname or alias.name] = ".".join([*base, *filter(None, [node.module]), alias.name])
         elif isinstance(node, ast.Assign) and all(isinstance(t, ast.Name) for t in node.targets):
-            aliases |= {t.id: node.value for t in node.targets}
+            module.aliases.update({t.id: node.value for t in node.targets})
         elif not isinstance(node, ast.Import | ast.Expr):
-            dynamic = True
-    return nodes, imports, aliases, dynamic
-
-
-def _of_node(node, file: Path, module: str) -> Signature | str | None:
-    if isinstance(node, ast.FunctionDef):
-        return _of_arguments(node.args, 0, file)
-    for item in node.body:
-        if isinstance(item, ast.FunctionDef) and item.name == "__init__":
-            return _of_arguments(item.args, 1, file)
-    if node.decorator_list or len(node.bases) != 1 or not isinstance(node.bases[0], ast.Name):
-        return None if node.bases or node.decorator_list else Signature({}, (), False)
-    return _in_file(file, [node.bases[0].id], module)
-
-
-def _of_arguments(args: ast.arguments, skip: int, file: Path) -> Signature:
-    positional = [*args.posonlyargs, *args.args]
-    defaults = [None] * (len(positional) - len(args.defaults)) + list(args.defaults)
-    every = list(zip(positional, defaults, strict=True))[skip:] + list(
-        zip(args.kwonlyargs, args.kw_defaults, strict=True)
-    )
-    return Signature(
-        annotations={arg.arg: _evaluate(arg.annotation, file) for arg, _ in every},
-        required=tuple(arg.arg for arg, default in every if default is None),
-        open=args.kwarg is not None,
-    )
-
-
-def _evaluate(annotation: ast.expr | None, file: Path):
-    """The annotation as a type. Any when it uses names other than Python's, typing's, segtrain.arguments' or the
-    file's own aliases made of these."""
-    if annotation is None:
-        return Any
-    if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
-        annotation = ast.parse(annotation.value, mode="eval").body
-    bound = {a.arg for n in ast.walk(annotation) if isinstance(n, ast.Lambda) for a in n.args.args}
-    names = {n.id for n in ast.walk(annotation) if isinstance(n, ast.Name)} - bound
-    aliases = _definitions(file)[2]
-    own = {name: _evaluate(aliases[name], file) for name in names & aliases.keys()}
-    calls = [n.func for n in ast.walk(annotation) if isinstance(n, ast.Call)]
-    harmless = {"Range", "len", "min", "max", "all"}
-    if (
-        not all(isinstance(f, ast.Name) and f.id in harmless for f in calls)
-        or not names <= _NAMESPACE.keys() | own.keys()
-    ):
-        return Any
-    return eval(compile(ast.Expression(annotation), "<annotation>", "eval"), {**_NAMESPACE, **own})
+            complete = False
+    return module if complete else _Module(name, file, module.nodes, module.imports, module.aliases, False)
 
 
 def _imported(target: str) -> Signature:
+    """The signature of what cannot be read from the source, such as a C extension."""
     import pydoc
 
     try:
@@ -151,10 +173,9 @@ def _imported(target: str) -> Signature:
         raise LookupError(f"{target} cannot be imported: {error}") from error
     if parameters is None:
         raise LookupError(f"{target} cannot be found")
-    kinds = inspect.Parameter
-    named = [p for p in parameters if p.kind not in (kinds.VAR_KEYWORD, kinds.VAR_POSITIONAL)]
+    named = [p for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
     return Signature(
-        annotations={p.name: p.annotation for p in named},
-        required=tuple(p.name for p in named if p.default is kinds.empty),
-        open=any(p.kind is kinds.VAR_KEYWORD for p in parameters),
+        {p.name: p.annotation for p in named},
+        tuple(p.name for p in named if p.default is p.empty),
+        any(p.kind is p.VAR_KEYWORD for p in parameters),
     )

@@ -1,60 +1,74 @@
 """A pixel loss plus a region loss from one softmax."""
 
 import torch
-from torch import nn
 
 from segtrain.arguments import NonNegative, checked
-from segtrain.losses.sums.table import sigmoid_table, softmax_table
+from segtrain.losses.loss import Loss, as_loss, one_of
+from segtrain.losses.sums import Sums
 
 
-class PixelRegion(nn.Module):
+class PixelRegion(Loss):
     """pixel_weight * pixel + alpha * region.
 
-    When both can be computed from tables (all losses of segtrain but Lovasz), the logits are read once for both.
-    With alpha=0 the loss and its gradient are those of pixel_weight * pixel, bit for bit; `parts` still tells
-    the value of the region loss.
+    When both are functions of the sums (all losses of segtrain but Lovasz), the logits are read once for both.
+    With alpha=0 the loss and its gradient are those of pixel_weight * pixel, bit for bit; `parts` still has the value
+    of the region loss.
 
     Args:
         pixel: CrossEntropy, Focal, BinaryCrossEntropy, or any module (logits, target) -> scalar.
         region: Dice, Jaccard, Tversky, Lovasz, …, or any module (logits, target) -> scalar.
+
+    Raises ValueError when one loss is for softmax and the other for sigmoid, or they differ in ignore_index.
     """
 
     @checked
     def __init__(self, pixel, region, alpha: NonNegative = 1.0, pixel_weight: NonNegative = 1.0):
         super().__init__()
-        self.pixel, self.region, self.alpha, self.pixel_weight = pixel, region, alpha, pixel_weight
-        kinds = {getattr(loss, "activation", None) for loss in (pixel, region)} - {None}
-        if len(kinds) > 1:
-            raise ValueError(f"PixelRegion: one loss is for softmax, the other for sigmoid: {pixel}, {region}")
-        ignored = {getattr(loss, "ignore_index", None) for loss in (pixel, region)} - {None}
-        if len(ignored) > 1:
-            raise ValueError(f"PixelRegion: the two losses differ in ignore_index: {sorted(ignored)}")
-        self.activation = kinds.pop() if kinds else None
-        # Two pixel losses may want the one column of the table that is theirs with different exponents.
-        two_pixel_losses = hasattr(region, "total_weight")
-        self.shared = hasattr(pixel, "from_table") and hasattr(region, "from_table") and not two_pixel_losses
-        self.parts: dict[str, torch.Tensor] = {}
+        self.pixel, self.region, self.alpha, self.pixel_weight = as_loss(pixel), as_loss(region), alpha, pixel_weight
+        both = (self.pixel, self.region)
+        self.activation = one_of({loss.activation for loss in both}, "PixelRegion", "activation")
+        self.ignore_index = one_of({loss.ignore_index for loss in both}, "PixelRegion", "ignore_index")
+        needs = [loss.needs for loss in both]
+        # Two pixel losses may want the one pixel sum with different exponents.
+        shared = None not in needs and not all(n.pixel for n in needs)
+        self.needs = needs[0].merged(needs[1]) if shared else None
 
     def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """Scalar, from logits [N,C,H,W] and target integer [N,H,W] or float [N,C,H,W] (soft, or multi-label)."""
-        if self.shared:
-            table = self._table(logits, target)
-            pixel, region = self.pixel.from_table(table), self.region.from_table(table)
+        pixel, *region = self.terms(logits, target)
+        return pixel + region[0] if region else pixel
+
+    def terms(self, logits: torch.Tensor, target: torch.Tensor) -> list[torch.Tensor]:
+        """The weighted pixel term, and the weighted region term unless alpha is 0."""
+        if self.needs is not None:
+            sums = self._sums(logits, target)
+            pixel, region = self.pixel.from_sums(sums), self.region.from_sums(sums)
         else:
             pixel = self.pixel(logits, target)
             region = self.region(logits if self.alpha else logits.detach(), target)
-        self.parts = {**getattr(self.pixel, "parts", {}), **getattr(self.region, "parts", {})}
+        self.parts = {**self.pixel.parts, **self.region.parts}
         # A factor 0 would still send zeros backward; leaving the term out keeps the gradient bit for bit.
-        total = self.pixel_weight * pixel
-        return total + self.alpha * region if self.alpha else total
+        return [self.pixel_weight * pixel, *([self.alpha * region] if self.alpha else [])]
 
-    @property
-    def total_weight(self):
-        """That of the pixel loss, if it has one."""
-        return getattr(self.pixel, "total_weight", None)
+    def amounts(self, target: torch.Tensor) -> list:
+        return [loss.amount(target) for loss in ([self.pixel, self.region] if self.alpha else [self.pixel])]
 
-    def _table(self, logits, target):
-        if self.activation == "sigmoid":
-            return sigmoid_table(logits, target, self.pixel.ignore_index)
-        request = self.pixel.request.merged(self.region.request)
-        return softmax_table(logits, target, self.pixel.ignore_index, request)
+    def from_sums(self, sums: Sums) -> torch.Tensor:
+        return self._weighted(self.pixel.from_sums(sums), self.region.from_sums(sums))
+
+    def _weighted(self, pixel: torch.Tensor, region: torch.Tensor) -> torch.Tensor:
+        return self.pixel_weight * pixel + self.alpha * region if self.alpha else self.pixel_weight * pixel
+
+    def piece(self, logits: torch.Tensor, target: torch.Tensor):
+        if self.needs is not None:
+            return super().piece(logits, target)
+        return self.pixel.piece(logits, target), self.region.piece(logits, target)
+
+    def of_pieces(self, pieces: list) -> torch.Tensor:
+        if self.needs is not None:
+            return super().of_pieces(pieces)
+        return self._weighted(
+            *(
+                loss.of_pieces(own)
+                for loss, own in zip((self.pixel, self.region), zip(*pieces, strict=True), strict=True)
+            )
+        )

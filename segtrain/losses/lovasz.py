@@ -1,4 +1,4 @@
-"""The Lovász extension of the Jaccard loss: softmax for one label a pixel, hinge for several.
+"""The Lovász extension of the Jaccard loss: softmax for one label per pixel, hinge for multi-label.
 
 Berman et al., 2018, https://arxiv.org/abs/1705.08790. Per class: pixel errors in descending order, times the
 growth of the Jaccard loss when pixels are added to the mistakes in that order.
@@ -9,25 +9,25 @@ from typing import Literal
 
 import numpy as np
 import torch
-from torch import nn
 from torch.autograd.function import once_differentiable
 
 from segtrain.arguments import FractionBelowOne, Label, checked
+from segtrain.losses.loss import Loss
 from segtrain.losses.targets import check_labels, is_hard, work_dtype
 from segtrain.losses.tversky import Classes, selected_classes
 
 
-class Lovasz(nn.Module):
-    """Lovász-softmax, or Lovász-hinge for several labels a pixel. Best after some epochs of cross-entropy.
+class Lovasz(Loss):
+    """Lovász-softmax, or Lovász-hinge for multi-label. Best after some epochs of cross-entropy.
 
     Hard labels only: the Lovász extension is defined on sets of pixels.
 
     Args:
         aggregate: batch sorts the pixels of the whole batch, image those of each image and takes the mean.
-        classes: present (in the truth of the batch, or of the image), all, or a list of indices.
+        classes: present (in the ground truth of the batch, or of the image), all, or a list of indices.
         tolerance: pixels with a smaller error are not sorted; changes the loss by at most this much a class.
         ignore_index: label of pixels to leave out.
-        activation: softmax for one label a pixel; sigmoid for several, which is the hinge form.
+        activation: softmax for one label per pixel; sigmoid for multi-label, which is the hinge form.
     """
 
     @checked
@@ -42,7 +42,6 @@ class Lovasz(nn.Module):
         super().__init__()
         self.aggregate, self.classes, self.tolerance = aggregate, classes, tolerance
         self.ignore_index, self.activation = ignore_index, activation
-        self.parts: dict[str, torch.Tensor] = {}
 
     def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Scalar, from logits [N,C,H,W] and target integer [N,H,W]; sigmoid: [N,C,H,W] of 0, 1 or ignore_index.

@@ -6,13 +6,14 @@ import torch
 from torch import nn
 
 from segtrain.arguments import checked
+from segtrain.losses.loss import Loss, as_loss, one_of
 
 
-class Phased(nn.Module):
+class Phased(Loss):
     """The loss of the phase the epoch is in, such as cross-entropy first and Lovász for fine-tuning.
 
     Args:
-        losses: one per phase, each (logits, target) -> scalar, all for one label a pixel or all for several.
+        losses: one per phase, each (logits, target) -> scalar, all softmax or all sigmoid.
         starts: the epoch, from 0, at which each phase starts; the first is 0.
 
     Raises ValueError when starts do not rise from 0 or do not match the losses.
@@ -25,34 +26,38 @@ class Phased(nn.Module):
             raise ValueError(f"Phased: {len(losses)} losses and {len(starts)} starts, one start per loss is needed")
         if starts[0] != 0 or any(a >= b for a, b in pairwise(starts)):
             raise ValueError(f"Phased: starts={list(starts)} must rise from 0")
-        kinds = {getattr(loss, "activation", None) for loss in losses} - {None}
-        if len(kinds) > 1:
-            raise ValueError("Phased: some losses are for softmax, others for sigmoid")
-        self.losses, self.starts = nn.ModuleList(losses), list(starts)
-        self.activation = kinds.pop() if kinds else None
-        self.phase = 0
+        self.losses, self.starts, self.phase = nn.ModuleList(map(as_loss, losses)), tuple(starts), 0
+        self.activation = one_of({loss.activation for loss in self.losses}, "Phased", "activation")
 
     def start_epoch(self, epoch: int) -> str | None:
-        """Choose the phase of `epoch`; returns the name of its loss when the phase is new. The trainer calls it."""
+        """Choose the phase of `epoch`; returns the name of its loss when the phase is new."""
         before, self.phase = self.phase, sum(epoch >= start for start in self.starts) - 1
         return type(self.losses[self.phase]).__name__ if self.phase != before else None
 
     @property
-    def current(self) -> nn.Module:
-        """The loss of the phase."""
+    def current(self) -> Loss:
         return self.losses[self.phase]
 
     def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """Scalar: the value of the phase's loss."""
         return self.current(logits, target)
 
-    @property
-    def total_weight(self):
-        """That of the phase's loss, if it has one."""
-        return getattr(self.current, "total_weight", None)
+    def terms(self, logits: torch.Tensor, target: torch.Tensor) -> list[torch.Tensor]:
+        return self.current.terms(logits, target)
+
+    def amounts(self, target: torch.Tensor) -> list:
+        return self.current.amounts(target)
+
+    def piece(self, logits: torch.Tensor, target: torch.Tensor):
+        return self.current.piece(logits, target)
+
+    def of_pieces(self, pieces: list) -> torch.Tensor:
+        return self.current.of_pieces(pieces)
 
     @property
     def parts(self) -> dict[str, torch.Tensor]:
         """The phase, from 0, and the terms of its loss."""
-        own = getattr(self.current, "parts", {})
-        return {"phase": torch.tensor(float(self.phase)), **own}
+        return {"phase": torch.tensor(float(self.phase)), **self.current.parts}
+
+    @parts.setter
+    def parts(self, _) -> None:  # those of the phase's loss
+        pass

@@ -48,6 +48,28 @@ def check_labels(target: torch.Tensor, num_classes: int, ignore_index: int, what
     return True
 
 
+def check_shares(target: torch.Tensor, ignore_index: int) -> None:
+    """Raise ValueError for soft labels above 1 that are not ignore_index, and for NaN."""
+    if not target.amax() <= 1:
+        _refuse(~(target <= 1) & (target != ignore_index), target, ignore_index, "soft label")
+
+
+def check_probabilities(target: torch.Tensor, ignore_index: int) -> None:
+    """Raise ValueError for labels that are not from 0 to 1 and not ignore_index, and for NaN."""
+    low, high = (float(v) for v in target.aminmax())
+    if not (low >= 0 and high <= 1):
+        _refuse(~((target >= 0) & (target <= 1)) & (target != ignore_index), target, ignore_index, "label")
+
+
+def _refuse(wrong: torch.Tensor, target: torch.Tensor, ignore_index: int, what: str) -> None:
+    if wrong.any():
+        image = int(wrong.flatten(1).any(dim=1).nonzero()[0])
+        raise ValueError(
+            f"{what} {target[wrong][0].item()} is not from 0 to 1 and not ignore_index={ignore_index}: "
+            f"{int(wrong.sum())} values, the first in image {image} of the batch"
+        )
+
+
 def work_dtype(logits: torch.Tensor) -> torch.dtype:
     """float64 for float64 logits, else float32, whatever autocast does."""
     return torch.float64 if logits.dtype == torch.float64 else torch.float32

@@ -1,17 +1,15 @@
-"""What a training tells while it runs: progress bar or lines, metrics.csv, TensorBoard."""
+"""What a training shows while it runs: a line per epoch, TensorBoard scalars, pictures and settings."""
 
-import csv
 import logging
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 
+from segtrain.report import charts, pictures
+
 log = logging.getLogger("segtrain")
 
 _COMPARED = ("loss", "weighting", "model", "optimizer", "schedule", "augment.size", "loader.batch_size", "seed")
-_LINE_SECONDS = 30  # between progress lines where no bar can be drawn
 
 
 def log_to_screen(file: Path | None = None) -> None:
@@ -20,46 +18,56 @@ def log_to_screen(file: Path | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=handlers)
 
 
-class Logbook:
-    """Rows of metrics.csv and TensorBoard events below `folder`.
+class Logger:
+    """As a context, the TensorBoard events below `folder`.
 
     Args:
         folder: the run's folder.
-        first_epoch, first_step: when a run goes on, rows and events from here on are dropped.
+        dataset: the validation images, for pictures.
+        epochs: of the whole training.
+        first_step: when a run is resumed, events from here on are dropped.
     """
 
-    def __init__(self, folder: Path, first_epoch: int = 0, first_step: int = 0):
+    def __init__(self, folder: Path, dataset, epochs: int, first_step: int | None = None):
         from torch.utils.tensorboard import SummaryWriter
 
-        self._csv = Path(folder) / "metrics.csv"
-        self._rows = [r for r in _read_rows(self._csv) if int(r["epoch"]) < first_epoch]
-        self._board = SummaryWriter(str(Path(folder) / "tensorboard"), purge_step=first_step or None)
+        self._folder, self._dataset, self._epochs = folder, dataset, epochs
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step)
 
-    def epoch(self, row: dict[str, float], monitor: str, epochs: int) -> None:
-        """One row: written to metrics.csv, to TensorBoard and, with the score to watch, as a line to the log."""
+    def __enter__(self) -> "Logger":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._board.close()
+
+    def show(self, epoch) -> None:
+        """A line to the log; scalars and pictures to TensorBoard; of the best epoch, plots/examples.png."""
+        row = epoch.row()
         log.info(
-            f"epoch {row['epoch'] + 1:>3}/{epochs}  train loss {row['train/loss']:.4f}  val loss {row['val/loss']:.4f}"
-            f"  {monitor} {row[f'val/{monitor}']:.4f}  {row['images_per_second']:.1f} images/s"
+            f"epoch {epoch.number:>3}/{self._epochs}  train loss {row['train/loss']:.4f}  val loss {row['val/loss']:.4f}"
+            f"  {epoch.monitor} {row[f'val/{epoch.monitor}']:.4f}  {epoch.images_per_second:.1f} images/s"
         )
-        self._rows.append(row)
-        columns = list(dict.fromkeys(key for r in self._rows for key in r))
-        part = self._csv.with_suffix(".part")
-        with part.open("w", newline="", encoding="utf-8") as stream:
-            writer = csv.DictWriter(stream, columns)
-            writer.writeheader()
-            writer.writerows(self._rows)
-        part.replace(self._csv)
         for key, value in row.items():
             if key not in ("epoch", "step") and value == value:
-                self._board.add_scalar(_tag(key), value, row["step"])
+                self._board.add_scalar(_tag(key), value, epoch.step)
+        if epoch.best is not None and "confusion" in epoch.best.counts and not self._dataset.multilabel:
+            picture = charts.confusion_matrix(epoch.best.counts["confusion"], self._dataset.class_names)
+            self._picture("confusion matrix", picture, epoch.step)
+        if epoch.predictions:
+            rows = [pictures.example(self._dataset, i, predicted) for i, predicted in epoch.predictions.items()]
+            picture = pictures.stacked(rows)
+            self._picture("image | ground truth | prediction", picture, epoch.step)
+            if epoch.best is not None:
+                pictures.write_png(picture, self._folder / "plots" / "examples.png")
         self._board.flush()
 
-    def picture(self, name: str, picture: np.ndarray, step: int) -> None:
-        """uint8 [H, W, 3] to TensorBoard."""
-        self._board.add_image(name, picture, step, dataformats="HWC")
-
     def settings(self, config: dict, best: float | None) -> None:
-        """The settings one compares, for TensorBoard's HPARAMS page, in this run's own event file."""
+        """The settings one compares, for TensorBoard's HPARAMS page, in this run's own event file.
+
+        Args:
+            config: by dotted key.
+            best: the monitored score of the best epoch.
+        """
         from torch.utils.tensorboard.summary import hparams
 
         plain = {}
@@ -73,42 +81,9 @@ class Logbook:
             self._board.file_writer.add_summary(summary)
         self._board.add_scalar("run/best", best, 0)
 
-    def close(self) -> None:
-        self._board.close()
-
-
-class Progress:
-    """A bar with loss, images per second and time left; a line now and then when not on a terminal."""
-
-    def __init__(self, title: str, total: int, done: int = 0):
-        from tqdm import tqdm
-
-        self._terminal = sys.stderr.isatty()
-        self._title, self._total, self._done, self._started = title, total - done, 0, time.time()
-        self._last_line = self._started
-        self._bar = tqdm(total=total, initial=done, desc=title, unit="image", leave=False, disable=not self._terminal)
-
-    def due(self) -> bool:
-        """Whether a fresh loss is worth fetching from the device."""
-        return time.time() - self._last_line > (0.5 if self._terminal else _LINE_SECONDS)
-
-    def advance(self, images: int, loss: float | None = None) -> None:
-        self._done += images
-        self._bar.update(images)
-        if loss is None:
-            return
-        self._last_line = time.time()
-        if self._terminal:
-            self._bar.set_postfix_str(f"loss {loss:.4f}")
-        else:
-            rate = self._done / max(time.time() - self._started, 1e-9)
-            left = (self._total - self._done) / max(rate, 1e-9)
-            log.info(
-                f"{self._title}: {self._done}/{self._total}, loss {loss:.4f}, {rate:.1f} images/s, {left:.0f} s left"
-            )
-
-    def close(self) -> None:
-        self._bar.close()
+    def _picture(self, name: str, picture: np.ndarray, step: int) -> None:
+        """uint8 [H, W, 3] to TensorBoard."""
+        self._board.add_image(name, picture, step, dataformats="HWC")
 
 
 def _tag(key: str) -> str:
@@ -123,10 +98,3 @@ def _tag(key: str) -> str:
             f"loss/{kind}{rest.removeprefix('loss').replace('/', '_')}" if rest.startswith("loss") else f"means/{rest}"
         )
     return f"run/{key}"
-
-
-def _read_rows(file: Path) -> list[dict]:
-    if not file.is_file():
-        return []
-    with file.open(newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream))

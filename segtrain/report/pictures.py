@@ -97,6 +97,16 @@ def stacked(rows: list[np.ndarray]) -> np.ndarray:
     return np.concatenate(filled)[:-GAP]
 
 
+def example(dataset, index: int, predicted: np.ndarray, errors: bool = False, label: int | None = None) -> np.ndarray:
+    """uint8 [H, W, 3]: image | ground truth | prediction, and with `errors` an error_map, of one class for a `label`."""
+    image, mask = dataset.image(index), dataset.mask(index)
+    truth = mask.transpose(2, 0, 1) if dataset.multilabel else mask
+    shown = [as_rgb(image), colour_mask(truth, dataset), colour_mask(predicted, dataset)]
+    if errors:
+        shown.append(error_map(truth, predicted, dataset.ignore_index, dataset.background, label))
+    return side_by_side(shown)
+
+
 def images_with_rare_classes(dataset, count: int, look_at: int = 60) -> list[int]:
     """Up to `count` of `look_at` images spread over the dataset: for each class, rarest first, one with most of it.
     Damaged files are left out with dataset.on_error=skip."""

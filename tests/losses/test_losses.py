@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 from torch.autograd import gradcheck
 
 from segtrain.losses import (
@@ -23,7 +24,12 @@ from segtrain.losses import (
     Phased,
     PixelRegion,
     Tversky,
+    as_loss,
 )
+from segtrain.losses.sums import dense
+from segtrain.losses.sums.hard import HardSums
+from segtrain.losses.sums.sigmoid import SigmoidSums
+from segtrain.losses.sums.soft import SoftSums
 
 DATA = Path(__file__).parents[1] / "reference"
 REFERENCE = json.loads((DATA / "reference.json").read_text())["losses"]
@@ -394,7 +400,7 @@ def test_shapes_and_arguments_are_checked():
         Dice(classes=[5])(*batch())
     with pytest.raises(ValueError, match="alpha=-1 must be a number >= 0"):
         PixelRegion(CrossEntropy(), Dice(), alpha=-1)
-    with pytest.raises(ValueError, match="one loss is for softmax, the other for sigmoid"):
+    with pytest.raises(ValueError, match="PixelRegion: the losses differ in activation: sigmoid, softmax"):
         PixelRegion(CrossEntropy(), Dice(activation="sigmoid"))
 
 
@@ -528,18 +534,85 @@ def test_phased_changes_the_loss_at_its_epochs():
     for starts in ([1, 2], [0, 0], [0]):
         with pytest.raises(ValueError, match="Phased: "):
             Phased([ce, dice], starts=starts)
-    with pytest.raises(ValueError, match="some losses are for softmax"):
+    with pytest.raises(ValueError, match="Phased: the losses differ in activation"):
         Phased([ce, BinaryCrossEntropy()], starts=[0, 1])
 
 
-@pytest.mark.parametrize("name", ["ce", "focal", "ce + dice"])
+@pytest.mark.parametrize("name", ["ce", "focal", "ce + dice", "bce + dice"])
 @pytest.mark.parametrize("labels", ["hard", "soft"])
-def test_parts_of_a_batch_weighed_by_their_total_weight_give_the_batch(name, labels):
-    loss = SOFTMAX_LOSSES[name]
-    pixel = getattr(loss, "pixel", loss)
+def test_terms_of_micro_batches_weighed_by_their_amounts(name, labels):
+    """The pixel term is that of the whole batch; the region term the mean over images, whatever the class weights."""
+    several = name.startswith("bce")
+    if several:
+        loss = PixelRegion(BinaryCrossEntropy(), Dice(activation="sigmoid"), alpha=0.7)
+    elif name == "ce + dice":
+        loss = PixelRegion(CrossEntropy([0.1, 5, 1]), Dice(), alpha=0.7)
+    else:
+        loss = SOFTMAX_LOSSES[name]
     logits, target = batch(n=3, ignored=0.5)
     target[0] = 255
-    target = target if labels == "hard" else soft_labels(logits)
-    weights = torch.stack([loss.total_weight(target[i : i + 1]) for i in range(3)]).double()
-    parts = torch.stack([pixel(logits[i : i + 1], target[i : i + 1]) for i in range(3)])
-    assert (parts @ (weights / weights.sum())).item() == pytest.approx(pixel(logits, target).item(), rel=1e-9)
+    if several:
+        target = torch.stack([torch.where(target == 255, 255, target == c) for c in range(3)], dim=1)
+    elif labels == "soft":
+        target = soft_labels(logits)
+    parts = [(logits[i : i + 1], target[i : i + 1]) for i in range(3)]
+    amounts = torch.tensor([[float(a) for a in loss.amounts(y)] for _, y in parts], dtype=torch.float64)
+    terms = torch.stack([torch.stack(loss.terms(z, y)) for z, y in parts]).double()
+    found = (terms * amounts / amounts.sum(dim=0)).sum(dim=0)
+    whole = loss.terms(logits, target)
+    assert found[0].item() == pytest.approx(whole[0].item(), rel=1e-9)
+    assert torch.stack(whole).sum().item() == pytest.approx(loss(logits, target).item(), rel=1e-12)
+    if len(found) == 2:
+        assert found[1].item() == pytest.approx(terms[:, 1].mean().item(), rel=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", ["hard", "soft", "sigmoid"])
+@pytest.mark.parametrize(("gamma", "smoothing"), [(0.0, False), (2.0, True)])
+def test_sums_of_a_whole_batch_equal_those_of_tiles(kind, gamma, smoothing, dtype):
+    """What CUDA runs, run on the CPU: the same sums and the same gradient."""
+    logits, target = batch(n=3, c=4, ignored=0.3)
+    if kind == "soft":
+        target = soft_labels(logits)
+        target[0, :, :3] = -1
+    if kind == "sigmoid":
+        target = torch.stack([torch.where(target == 255, 255, target == c) for c in range(4)], dim=1)
+    more = () if kind == "sigmoid" else (gamma, smoothing)
+    tiles = {"hard": HardSums, "soft": SoftSums, "sigmoid": SigmoidSums}[kind].apply
+    whole = {"hard": dense.hard_sums, "soft": dense.soft_sums, "sigmoid": dense.sigmoid_sums}[kind]
+    found = []
+    for sums in (tiles, whole):
+        z = logits.detach().to(dtype).requires_grad_()
+        values = [v.double() for v in sums(z, target, 255, *more)]
+        factors = torch.rand(4, *values[0].shape, generator=torch.Generator().manual_seed(0)).double()
+        sum((f * v).sum() for f, v in zip(factors, values[:4], strict=True)).backward()
+        found.append((values[: len(values) - (kind == "hard")] if sums is tiles else values, z.grad))
+    digits = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 1e-5}[dtype]
+    for one, other in zip(*(values for values, _ in found), strict=True):
+        torch.testing.assert_close(one, other, rtol=digits, atol=digits)
+    torch.testing.assert_close(
+        found[0][1], found[1][1], rtol=max(digits, 1e-2 * (dtype == torch.bfloat16)), atol=digits
+    )
+
+
+def test_sums_of_a_whole_batch_flag_labels_that_are_no_class():
+    logits, target = batch()
+    target[0, 0, 0] = 77
+    with pytest.raises(RuntimeError, match="a label is no class"):
+        dense.hard_sums(logits, target, 255, 0.0, False)
+
+
+def test_a_module_with_forward_alone_is_a_loss():
+    class Own(nn.Module):
+        def forward(self, logits, target):
+            return logits.mean()
+
+    loss, (logits, target) = as_loss(Own()), batch()
+    assert loss(logits, target) == logits.mean()
+    assert (loss.activation, loss.parts, loss.amounts(target)) == (None, {}, [len(target)])
+    assert (
+        PixelRegion(CrossEntropy(), Own(), alpha=2)(logits, target)
+        == CrossEntropy()(logits, target) + 2 * logits.mean()
+    )
+    with pytest.raises(ValueError, match="is no torch"):
+        as_loss(3)

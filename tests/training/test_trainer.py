@@ -1,12 +1,15 @@
 """The loop: what it learns, keeps, writes and refuses."""
 
+import contextlib
 import csv
-import json
+import gc
+import signal
+from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
-from small_training import Tiny, fit, same
+from small_training import Tiny, fit, parts, same
 from torch import nn
 
 from segtrain import optimizers, schedules
@@ -14,13 +17,15 @@ from segtrain.class_counts import count_classes
 from segtrain.data.augment import Augment
 from segtrain.data.loader import Loader
 from segtrain.data.sampling import Uniform
-from segtrain.data.shapes import ShapesMultilabel
-from segtrain.errors import ConfigError, DiskError, NotFinite
-from segtrain.losses import CrossEntropy, Dice, Phased, PixelRegion
+from segtrain.data.shapes import Shapes, ShapesMultilabel
+from segtrain.errors import ConfigError, NotFinite
+from segtrain.inference import Inference, Predictor
+from segtrain.losses import BinaryCrossEntropy, CrossEntropy, Dice, Lovasz, Phased, PixelRegion
 from segtrain.metrics import SegmentationScores
-from segtrain.runs.checkpoint import load_checkpoint, save_checkpoint
-from segtrain.runs.folder import RunFolder, make_run_folder, signature
-from segtrain.training.trainer import Trainer
+from segtrain.report.logger import Logger
+from segtrain.runs.files import read_checkpoint
+from segtrain.runs.folder import RunFolder
+from segtrain.training import Parts, Trainer, evaluate
 
 
 def rows(folder):
@@ -31,7 +36,7 @@ def rows(folder):
 def test_a_run_leaves_what_the_contract_says(tmp_path):
     result, _ = fit(tmp_path)
     found = rows(tmp_path)
-    assert [row["epoch"] for row in found] == ["0", "1"]
+    assert [row["epoch"] for row in found] == ["1", "2"]
     assert {
         "step",
         "lr",
@@ -45,12 +50,14 @@ def test_a_run_leaves_what_the_contract_says(tmp_path):
         "images_per_second",
     } <= set(found[0])
     assert float(found[1]["train/loss"]) < float(found[0]["train/loss"])
-    assert {"best", "scores", "per_class"} == set(result)
+    assert result.best["epoch"] in (1, 2)
+    assert result.scores["iou/mean"] == result.best["value"]
+    assert [row["name"] for row in result.per_class] == ["background", "disc", "square", "cross"]
     for name in ("checkpoints/best.pt", "checkpoints/last.pt", "per_image.npz", "plots/examples.png"):
         assert (tmp_path / name).is_file(), name
     assert list((tmp_path / "tensorboard").glob("events*"))
     saved = np.load(tmp_path / "per_image.npz")
-    assert saved["table"].shape == (6, 4, 3)
+    assert saved["tp"].shape == saved["fn"].shape == (6, 4)
     assert saved["names"][0] == "val_00000"
 
 
@@ -110,17 +117,17 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(tmp_path):
             return super().forward(logits, target) * (float("nan") if Breaks.calls == 3 else 1)
 
     model = Tiny()
-    with pytest.raises(NotFinite, match="the loss is not finite"):
-        fit(tmp_path, loss=Breaks(), model=model)
+    with pytest.raises(NotFinite, match="the loss or the gradient is not finite"):
+        fit(tmp_path, loss=Breaks(), model=model, checkpoint_every=1)
     assert all(torch.isfinite(p).all() for p in model.parameters())
-    assert load_checkpoint(tmp_path / "checkpoints/last.pt")["state"]["step"] == 2
+    assert read_checkpoint(tmp_path / "checkpoints/last.pt")["state"]["step"] == 2
 
 
 def test_max_steps_val_batches_and_patience(tmp_path):
     fit(tmp_path / "steps", epochs=9, max_steps=4)
     assert [row["step"] for row in rows(tmp_path / "steps")] == ["3", "4"]
     fit(tmp_path / "val", epochs=1, val_batches=1)
-    assert np.load(tmp_path / "val/per_image.npz")["table"].shape[0] == 4
+    assert np.load(tmp_path / "val/per_image.npz")["tp"].shape[0] == 4
 
     class Flat(nn.Module):
         def forward(self, logits, target):
@@ -132,7 +139,7 @@ def test_max_steps_val_batches_and_patience(tmp_path):
 
 def test_moving_average_is_what_is_validated_and_kept(tmp_path):
     _, model = fit(tmp_path, ema_decay=0.5)
-    best = load_checkpoint(tmp_path / "checkpoints/best.pt")["model"]
+    best = read_checkpoint(tmp_path / "checkpoints/best.pt")["model"]
     assert best.keys() == model.state_dict().keys()
     assert not torch.equal(best["layers.0.weight"], model.state_dict()["layers.0.weight"])
 
@@ -165,13 +172,10 @@ def test_phases_are_marked_and_kept_by_resume(tmp_path):
 
 
 def test_multilabel(tmp_path):
-    from segtrain.losses import BinaryCrossEntropy
-
-    trainer = Trainer(epochs=1, device="cpu", panel_images=1)
     sets = [ShapesMultilabel(split, [32, 32], train_images=8, val_images=4) for split in ("train", "val")]
     loader, model = Loader(batch_size=4, workers=0), Tiny(classes=3)
     optimizer = optimizers.sgd(model)
-    result = trainer.fit(
+    made = Parts(
         model,
         BinaryCrossEntropy(pos_weight=[1.0, 2.0, 3.0]),
         optimizer,
@@ -179,10 +183,129 @@ def test_multilabel(tmp_path):
         loader.train(sets[0], Augment(), Uniform(), count_classes(sets[0]), 0),
         loader.evaluation(sets[1]),
         SegmentationScores(3, background=None, multilabel=True),
-        RunFolder(tmp_path),
-        config={},
+        shown=[1],
     )
-    assert len(result["per_class"]) == 3
+    (epoch,) = Trainer(epochs=1, device="cpu").fit(made)
+    assert epoch.predictions[1].shape == (3, 32, 32)
+    assert {len(column) for column in epoch.best.per_class.values()} == {3}
+
+
+def test_the_loop_ends_with_break():
+    trainer = Trainer(epochs=5, device="cpu", panel_images=0)
+    before = signal.getsignal(signal.SIGTERM)
+    for epoch in trainer.fit(parts(trainer=trainer)):
+        assert epoch.number <= 2
+        if epoch.number == 2:
+            break
+    assert trainer.state.step == 6
+    del epoch
+    gc.collect()
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.mark.parametrize(
+    "loss", [PixelRegion(CrossEntropy([0.1, 1, 5, 9]), Dice()), PixelRegion(CrossEntropy(), Lovasz(aggregate="image"))]
+)
+def test_the_validation_loss_does_not_depend_on_the_batch_size(loss):
+    """The sums of the split, not a mean over batches."""
+    torch.manual_seed(0)
+    model, val_set = Tiny().eval(), Shapes("val", [32, 32], val_images=7)
+    predictor = Predictor(model, torch.device("cpu"), contextlib.nullcontext, False, Inference())
+    found = []
+    for batch_size in (1, 3, 7):
+        batches = Loader(batch_size=batch_size, workers=0).evaluation(val_set)
+        found.append(evaluate(predictor, batches, SegmentationScores(4), loss))
+    assert found == pytest.approx([found[0]] * 3, rel=1e-6)
+
+
+def test_micro_batches_weigh_the_region_term_by_images(tmp_path):
+    """Class weights are the pixel term's: one micro-batch may hold nearly all of the weight."""
+
+    class Recorded(PixelRegion):
+        seen: ClassVar[list] = []
+
+        def terms(self, logits, target):
+            found = super().terms(logits, target)
+            Recorded.seen.append((self.amounts(target)[0], *(float(term) for term in found)))
+            return found
+
+    loss = Recorded(CrossEntropy([0.001, 1, 50, 100]), Dice(), alpha=2)
+    fit(tmp_path, loss=loss, batch_size=2, images=8, accumulate=4, epochs=1)
+    weights = [float(weight) for weight, *_ in Recorded.seen[:4]]
+    pixel = sum(w * p for w, (_, p, _) in zip(weights, Recorded.seen, strict=False)) / sum(weights)
+    region = sum(r for *_, r in Recorded.seen[:4]) / 4
+    assert float(rows(tmp_path)[0]["train/loss"]) == pytest.approx(pixel + region, rel=1e-5)
+
+
+def test_cudnn_times_convolutions_in_training_only(tmp_path):
+    seen = {True: set(), False: set()}
+
+    class Looks(Tiny):
+        def forward(self, images):
+            seen[self.training].add(torch.backends.cudnn.benchmark)
+            return super().forward(images)
+
+    fit(tmp_path, model=Looks())
+    assert seen == {True: {True}, False: {False}}
+
+
+def test_a_run_killed_before_its_validation_is_validated(tmp_path):
+    """With max_steps reached, too: there was a TypeError."""
+
+    class Killed(Exception):
+        pass
+
+    class KilledAt(SegmentationScores):
+        def reset(self):
+            super().reset()
+            if self.names == [] and KilledAt.armed:
+                raise Killed
+
+    whole, _ = fit(tmp_path / "whole", epochs=9, max_steps=2)
+    trainer = Trainer(epochs=9, max_steps=2, device="cpu", panel_images=1)
+    KilledAt.armed = False
+    made = parts(trainer=trainer)
+    made.scores, KilledAt.armed = KilledAt(4, class_names=made.scores.class_names), True
+    KilledAt.armed = True
+    folder = tmp_path / "killed"
+    folder.mkdir()
+    with pytest.raises(Killed):
+        list(trainer.fit(made, None, RunFolder(folder).save_last))
+    resumed, _ = fit(folder, epochs=9, max_steps=2, resume=True)
+    assert resumed.best == whole.best
+    assert resumed.scores == pytest.approx(whole.scores, nan_ok=True)
+
+
+def test_a_run_resumed_at_the_end_of_an_epoch_keeps_its_events_and_its_learning_rate(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    fit(tmp_path / "whole", epochs=3)
+
+    class Stop(Exception):
+        pass
+
+    trainer = Trainer(epochs=3, device="cpu", panel_images=1)
+    made = parts(trainer=trainer)
+    (tmp_path / "stopped").mkdir()
+    run = RunFolder(tmp_path / "stopped")
+    with Logger(run.path, made.val.dataset, 3) as logger:
+        fitted = trainer.fit(made, None, run.save_last)
+        for epoch in fitted:
+            run.record(epoch, made.val.dataset.class_names)
+            logger.show(epoch)
+            if epoch.number == 2:
+                with contextlib.suppress(Stop):
+                    fitted.throw(Stop)  # killed before the checkpoint after the epoch
+    fit(tmp_path / "stopped", epochs=3, resume=True)
+    found = []
+    for name in ("whole", "stopped"):
+        events = EventAccumulator(str(tmp_path / name / "tensorboard"))
+        events.Reload()
+        found.append([(e.step, e.value) for e in events.Scalars("run/lr")])
+        found.append([float(row["lr"]) for row in rows(tmp_path / name)])
+    assert found[0] == found[2]
+    assert [step for step, _ in found[0]] == [3, 6, 9]
+    assert found[1] == found[3]
 
 
 def test_schedules():
@@ -209,53 +332,3 @@ def test_biases_and_norms_are_not_decayed():
     groups = optimizers.adamw(Tiny(), weight_decay=0.1).param_groups
     assert [g["weight_decay"] for g in groups] == [0.1, 0.0]
     assert {p.ndim for p in groups[1]["params"]} == {1}
-
-
-def test_checkpoints_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
-    file = tmp_path / "c.pt"
-    save_checkpoint({"step": 1}, file)
-
-    def full_disk(*args):
-        raise RuntimeError("basic_ios::clear: iostream error")
-
-    monkeypatch.setattr(torch, "save", full_disk)
-    with pytest.raises(DiskError, match="cannot be written"):
-        save_checkpoint({"step": 2}, file)
-    assert load_checkpoint(file) == {"step": 1}
-    assert [p.name for p in tmp_path.iterdir()] == ["c.pt"]
-
-
-def test_checkpoints_cannot_run_code(tmp_path):
-    class Evil:
-        def __reduce__(self):
-            return (print, ("ran",))
-
-    torch.save({"model": Evil()}, tmp_path / "c.pt")
-    with pytest.raises(ConfigError, match="not a checkpoint of segtrain"):
-        load_checkpoint(tmp_path / "c.pt")
-
-
-def test_run_folders_are_made_once(tmp_path):
-    make_run_folder(tmp_path / "a")
-    (tmp_path / "a/result.json").write_text("{}")
-    with pytest.raises(ConfigError, match="holds a run already"):
-        make_run_folder(tmp_path / "a")
-
-
-def test_a_run_that_fails_says_so_in_its_folder(tmp_path):
-    with pytest.raises(ZeroDivisionError), RunFolder(tmp_path):
-        _ = 1 / 0
-    assert json.loads((tmp_path / "result.json").read_text())["status"] == "failed"
-    assert "ZeroDivisionError" in (tmp_path / "segtrain.log").read_text()
-
-
-def test_nan_is_null_in_json(tmp_path):
-    RunFolder(tmp_path).write_json("x.json", {"a": float("nan"), "b": [1.5, float("inf")]})
-    assert json.loads((tmp_path / "x.json").read_text()) == {"a": None, "b": [1.5, None]}
-
-
-def test_signature_is_equal_for_repeats_of_a_setting():
-    one = {"seed": 0, "loss": {"alpha": 1.0}, "dataset": {"root": "a"}, "loader": {"workers": 1}}
-    two = {"seed": 1, "loss": {"alpha": 1.0}, "dataset": {"root": "b"}, "loader": {"workers": 2}}
-    assert signature(one) == signature(two)
-    assert signature(one) != signature({**one, "loss": {"alpha": 0.5}})

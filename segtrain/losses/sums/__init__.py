@@ -1,0 +1,108 @@
+"""Sums per image and class from which every loss is computed, with their gradient, in two passes over the logits.
+
+A loss here is a function of [N,C] sums; autograd carries dL/dsums into `backward`, which adds every part up
+in one more softmax. With a_c = dL/dP_c, b_c = dL/dTP_c and k = dL/dpixel_y, a pixel of class y gets
+    dz_c = p_c (a_c - S + k), and at c = y also p_y b_y - k, where S = sum_c a_c p_c + b_y p_y.
+On the CPU no one-hot and no copy of the logits is made: the work is done in tiles that stay in the cache (`tiles`), and
+the softmax is computed again in backward, which costs less than writing it out and reading it back. On other devices
+the whole batch is one computation without a wait for the device (`dense`).
+"""
+
+from dataclasses import dataclass, fields
+
+import torch
+
+from segtrain.losses.sums import dense
+from segtrain.losses.sums.hard import HardSums
+from segtrain.losses.sums.sigmoid import SigmoidSums
+from segtrain.losses.sums.soft import SoftSums
+from segtrain.losses.targets import check_labels, check_probabilities, check_shares, is_hard
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a loss needs of the sums besides P, TP and Y.
+
+    Attributes:
+        pixel: the sums of a pixel loss.
+        focal_gamma: the exponent of (1 - p) in it.
+        smoothing: the sum of -ln p over all classes.
+    """
+
+    pixel: bool = False
+    focal_gamma: float = 0.0
+    smoothing: bool = False
+
+    def merged(self, other: "Needs") -> "Needs":
+        """What two losses need, of which one at most is a pixel loss."""
+        gamma, smoothing = max(self.focal_gamma, other.focal_gamma), self.smoothing or other.smoothing
+        return Needs(self.pixel or other.pixel, gamma, smoothing)
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Sums over the valid pixels of each image, all [N,C].
+
+    Attributes:
+        pixel: softmax: sum over pixels of class c of (1 - p)^gamma (-ln p). Soft labels: of each class's share.
+        uniform: sum of -ln p_c over all valid pixels, for label smoothing (zeros unless needed).
+        positive, negative: sigmoid: sums of y softplus(-z) and of (1 - y) softplus(z).
+        P, TP, Y: sums of p, of min(p, y) and of y.
+        present: bool, whether the class has a valid pixel of ground truth (soft labels: one above 0.01).
+        valid: number of valid pixels.
+    """
+
+    P: torch.Tensor
+    TP: torch.Tensor
+    Y: torch.Tensor
+    present: torch.Tensor
+    valid: torch.Tensor
+    pixel: torch.Tensor | None = None
+    uniform: torch.Tensor | None = None
+    positive: torch.Tensor | None = None
+    negative: torch.Tensor | None = None
+
+
+def joined(batches: list[Sums]) -> Sums:
+    """The sums of several batches as one, in float64."""
+
+    def of(name: str) -> torch.Tensor | None:
+        parts = [vars(sums)[name] for sums in batches]
+        return None if parts[0] is None else torch.cat(parts)
+
+    columns = {field.name: of(field.name) for field in fields(Sums)}
+    return Sums(**{n: c if c is None or c.dtype == torch.bool else c.double() for n, c in columns.items()})
+
+
+@torch.compiler.disable
+def softmax_sums(logits: torch.Tensor, target: torch.Tensor, ignore_index: int, needs: Needs) -> Sums:
+    """Sums for class indices [N,H,W], or for soft labels [N,C,H,W].
+
+    Soft: pixels with a negative value are ignored, and with ignore_index, unless that is 0 or 1.
+    """
+    exponents, tiled = (needs.focal_gamma, needs.smoothing), logits.device.type == "cpu"
+    if is_hard(logits, target):
+        if tiled:
+            ignored = ignore_index if check_labels(target, logits.shape[1], ignore_index) else None
+            pixel, uniform, P, TP, Y, valid, _ = HardSums.apply(logits, target, ignored, *exponents)
+        else:
+            pixel, uniform, P, TP, Y, valid = dense.hard_sums(logits, target, ignore_index, *exponents)
+        return Sums(P, TP, Y, Y > 0, valid, pixel=pixel, uniform=uniform)
+    if tiled:
+        check_shares(target, ignore_index)
+    soft = SoftSums.apply if tiled else dense.soft_sums
+    pixel, uniform, P, TP, Y, present, valid = soft(logits, target, ignore_index, *exponents)
+    return Sums(P, TP, Y, present, valid, pixel=pixel, uniform=uniform)
+
+
+@torch.compiler.disable
+def sigmoid_sums(logits: torch.Tensor, target: torch.Tensor, ignore_index: int) -> Sums:
+    """Sums for labels [N,C,H,W] from 0 to 1, each channel on its own; values of ignore_index are ignored."""
+    if is_hard(logits, target):
+        raise ValueError(f"a sigmoid loss needs a target [N,C,H,W] like the logits, it is {list(target.shape)}")
+    tiled = logits.device.type == "cpu"
+    if tiled:
+        check_probabilities(target, ignore_index)
+    sums = SigmoidSums.apply if tiled else dense.sigmoid_sums
+    positive, negative, P, TP, Y, present, valid = sums(logits, target, ignore_index)
+    return Sums(P, TP, Y, present, valid, positive=positive, negative=negative)

@@ -1,4 +1,4 @@
-"""The table of a softmax against class indices, and its gradient; see tables.py for the formula."""
+"""The sums of a softmax against class indices, and their gradient, in tiles; the formula is in sums/__init__.py."""
 
 import torch
 from torch.autograd.function import once_differentiable
@@ -7,7 +7,7 @@ from segtrain.losses.sums.tiles import add_by_label, pixel_sum, tiles, zeros
 from segtrain.losses.targets import work_dtype
 
 
-class HardTable(torch.autograd.Function):
+class HardSums(torch.autograd.Function):
     @staticmethod
     def forward(logits, target, ignore_index, gamma, smoothing):
         dtype = work_dtype(logits)
@@ -25,8 +25,8 @@ class HardTable(torch.autograd.Function):
             P[n] += pixel_sum(p, valid)
             surprise = -log_py if gamma == 0 else -log_py * (1 - py) ** gamma
             add_by_label((TP[n], pixel[n], Y[n]), y, (py, surprise, valid))
-        tables = [t.to(dtype) for t in (pixel, uniform, P, TP, Y)]
-        return *tables, Y.sum(dim=1, keepdim=True).expand_as(Y).to(dtype), at_truth
+        sums = [t.to(dtype) for t in (pixel, uniform, P, TP, Y)]
+        return *sums, Y.sum(dim=1, keepdim=True).expand_as(Y).to(dtype), at_truth
 
     @staticmethod
     def setup_context(ctx, inputs, output):

@@ -1,4 +1,4 @@
-"""The table of a sigmoid against labels of each channel, and its gradient."""
+"""The sums of a sigmoid against labels of each channel, and their gradient, in tiles."""
 
 import torch
 from torch.autograd.function import once_differentiable
@@ -7,7 +7,7 @@ from segtrain.losses.sums.tiles import tiles, zeros
 from segtrain.losses.targets import work_dtype
 
 
-class SigmoidTable(torch.autograd.Function):
+class SigmoidSums(torch.autograd.Function):
     @staticmethod
     def forward(logits, target, ignore_index):
         dtype = work_dtype(logits)

@@ -1,4 +1,4 @@
-"""The table of a softmax against soft labels, and its gradient."""
+"""The sums of a softmax against soft labels, and their gradient, in tiles."""
 
 import torch
 from torch.autograd.function import once_differentiable
@@ -7,7 +7,7 @@ from segtrain.losses.sums.tiles import pixel_sum, tiles, zeros
 from segtrain.losses.targets import is_ignored, work_dtype
 
 
-class SoftTable(torch.autograd.Function):
+class SoftSums(torch.autograd.Function):
     @staticmethod
     def forward(logits, target, ignore_index, gamma, smoothing):
         dtype = work_dtype(logits)

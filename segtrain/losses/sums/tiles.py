@@ -4,8 +4,7 @@ import torch
 
 from segtrain.losses.targets import work_dtype
 
-CPU_TILE = 1 << 20  # numbers a tile: 4 MB of float32. Smaller ones fit the cache better, but cost thread starts
-GPU_TILE = 1 << 27
+TILE = 1 << 20  # numbers a tile: 4 MB of float32. Smaller ones fit the cache better, but cost thread starts
 
 
 def tiles(logits: torch.Tensor, target: torch.Tensor):
@@ -15,7 +14,7 @@ def tiles(logits: torch.Tensor, target: torch.Tensor):
     back by the C library and paged in again, which can cost more than the work.
     """
     c, pixels = logits.shape[1], logits.shape[2] * logits.shape[3]
-    step = max(1, (CPU_TILE if logits.device.type == "cpu" else GPU_TILE) // c)
+    step = max(1, TILE // c)
     dtype = work_dtype(logits)
     room = torch.empty(2, c * min(step, pixels), dtype=dtype, device=logits.device)
     for n in range(len(logits)):
@@ -28,21 +27,17 @@ def tiles(logits: torch.Tensor, target: torch.Tensor):
 
 
 def zeros(logits: torch.Tensor, count: int) -> list[torch.Tensor]:
-    """`count` tables [N,C] in float64: a float32 sum of millions of pixels would lose digits."""
+    """`count` sums [N,C] in float64: a float32 sum of millions of pixels would lose digits."""
     return [logits.new_zeros(logits.shape[:2], dtype=torch.float64) for _ in range(count)]
 
 
-FEW_CLASSES = 6  # on the CPU, up to here a comparison a class is faster than a histogram
+FEW_CLASSES = 6  # up to here a comparison a class is faster than a histogram
 
 
 def add_by_label(rows: tuple, label: torch.Tensor, values: tuple) -> None:
     """row[label] += value for each row [C] and its values [T]; values of None are 1 everywhere."""
     classes = len(rows[0])
-    if label.device.type != "cpu":
-        for row, value in zip(rows, values, strict=True):  # deterministic on CUDA, where scatter_add is not
-            value = torch.ones_like(label, dtype=row.dtype) if value is None else value.to(row.dtype)
-            row.index_put_((label,), value, accumulate=True)
-    elif classes <= FEW_CLASSES:
+    if classes <= FEW_CLASSES:
         dtype = next(value.dtype for value in values if value is not None)
         labels, mine = label.to(dtype), torch.empty(label.shape, dtype=dtype)
         for c in range(classes):

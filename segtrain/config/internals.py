@@ -1,0 +1,57 @@
+"""What Hydra keeps internal and segtrain uses, in one file: it may move with a new version."""
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from segtrain.errors import ConfigError
+
+SEARCH_PATH = "pkg://segtrain.configs"
+
+
+def parser() -> ArgumentParser:
+    """Hydra's own: overrides, -m, --config-dir, --config-name, --cfg, --help and so on."""
+    from hydra._internal.utils import get_args_parser
+
+    return get_args_parser()
+
+
+def config_loader(config_dir: str | None = None):
+    """Hydra's loader for the configs in `config_dir` and segtrain's. Raises ConfigError when there is no such folder."""
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl
+    from hydra._internal.utils import create_config_search_path
+
+    search_path = create_config_search_path(SEARCH_PATH)
+    if config_dir is not None:
+        if not Path(config_dir).is_dir():
+            raise ConfigError(f"no folder {config_dir}", "--config-dir", "name the folder that holds your YAML files")
+        search_path.prepend("command-line", f"file://{Path(config_dir).resolve()}")
+    return ConfigLoaderImpl(search_path)
+
+
+def context(cfg, loader):
+    """Hydra's global state is set; returns the context that its jobs are given."""
+    from hydra._internal.callbacks import Callbacks
+    from hydra.core.utils import JobRuntime, setup_globals
+    from hydra.types import HydraContext
+    from hydra.version import setbase
+
+    setbase("1.3")
+    setup_globals()
+    JobRuntime.instance().set("name", "segtrain")
+    return HydraContext(config_loader=loader, callbacks=Callbacks(cfg))
+
+
+def jobs_of_sweep(overrides: list) -> list[list[str]]:
+    """The overrides of each job of Hydra's own sweeper."""
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+
+    return [job for batch in BasicSweeper.split_arguments(overrides, None) for job in batch]
+
+
+def show(arguments: Namespace) -> None:
+    """Print what --help, --cfg, --info and such ask for."""
+    from hydra._internal.utils import _run_hydra
+    from hydra.version import setbase
+
+    setbase("1.3")
+    _run_hydra(arguments, parser(), lambda cfg: None, SEARCH_PATH, "config")

@@ -1,0 +1,133 @@
+"""The protocol of a loss, and what all losses share."""
+
+import torch
+from torch import nn
+
+from segtrain.losses.sums import Needs, Sums, joined, sigmoid_sums, softmax_sums
+
+
+class Loss(nn.Module):
+    """A loss `loss(logits, target) -> scalar`: what segtrain uses of it, with defaults for all but one method.
+
+    A loss of your own derives from this class and has `forward`, or `from_sums` with `needs`. A plain nn.Module
+    with `forward` works too (see `as_loss`): the defaults then hold.
+
+    Attributes:
+        activation: softmax (one label per pixel), sigmoid (multi-label), or None for either.
+        needs: what `from_sums` reads besides P, TP and Y; None: the loss is no function of the sums.
+        ignore_index: label of pixels to leave out, or None.
+        starts: the epochs, counted from 0, at which the loss changes.
+        parts: the detached terms of the last call by name, for the log.
+    """
+
+    activation: str | None = None
+    needs: Needs | None = None
+    ignore_index: int | None = None
+    starts: tuple[int, ...] = (0,)
+
+    def __init__(self):
+        super().__init__()
+        self.parts: dict[str, torch.Tensor] = {}
+
+    def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Scalar, from logits [N,C,H,W] and target: integer [N,H,W], or float [N,C,H,W], soft or multi-label."""
+        return self.from_sums(self._sums(logits, target))
+
+    def _sums(self, logits: torch.Tensor, target: torch.Tensor) -> Sums:
+        if self.activation == "sigmoid":
+            return sigmoid_sums(logits, target, self.ignore_index)
+        return softmax_sums(logits, target, self.ignore_index, self.needs)
+
+    def from_sums(self, sums: Sums) -> torch.Tensor:
+        """Scalar, from sums per image and class."""
+        raise TypeError(f"{type(self).__name__} has neither forward nor from_sums")
+
+    def terms(self, logits: torch.Tensor, target: torch.Tensor) -> list[torch.Tensor]:
+        """Scalars whose sum is the loss, each a mean of its own."""
+        return [self(logits, target)]
+
+    def piece(self, logits: torch.Tensor, target: torch.Tensor):
+        """What `of_pieces` needs of a batch."""
+        if self.needs is None:
+            return torch.stack(self.terms(logits, target)), torch.as_tensor(self.amounts(target), dtype=torch.float64)
+        return self._sums(logits, target)
+
+    def of_pieces(self, pieces: list) -> torch.Tensor:
+        """The loss of several batches as one: of their sums, or else each term weighed by its amounts."""
+        if self.needs is not None:
+            return self.from_sums(joined(pieces))
+        terms, amounts = (torch.stack(column).double() for column in zip(*pieces, strict=True))
+        return (terms * amounts).sum(dim=0).div(amounts.sum(dim=0).clamp_min(1e-30)).sum()
+
+    def amounts(self, target: torch.Tensor) -> list:
+        """What each of `terms` is a mean over, such as images or weighted pixels.
+
+        The loss of several micro-batches as one weighs each term by its amounts.
+        """
+        return [len(target)]
+
+    def amount(self, target: torch.Tensor):
+        """That of the whole loss, when it is one term of another: images, if its own terms differ."""
+        amounts = self.amounts(target)
+        return amounts[0] if len(amounts) == 1 else len(target)
+
+    def start_epoch(self, epoch: int) -> str | None:
+        """Take note of the epoch, from 0; returns the name of a loss that is used from here on."""
+        return None
+
+    @property
+    def current(self) -> "Loss":
+        """The loss of this epoch."""
+        return self
+
+
+class OwnLoss(Loss):
+    """A user's module with `forward` alone."""
+
+    def __init__(self, module: nn.Module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return self.module(logits, target)
+
+
+def as_loss(module: nn.Module) -> Loss:
+    """The module itself when it derives from Loss, else with the protocol's defaults around it."""
+    if isinstance(module, Loss):
+        return module
+    if not isinstance(module, nn.Module):
+        raise ValueError(f"{type(module).__name__} is no torch.nn.Module with forward(logits, target)")
+    return OwnLoss(module)
+
+
+def one_of(values: set, owner: str, name: str):
+    """The one value that losses used together have, of those that have one. Raises ValueError for two."""
+    values = values - {None}
+    if len(values) > 1:
+        raise ValueError(f"{owner}: the losses differ in {name}: {', '.join(map(str, sorted(values)))}")
+    return values.pop() if values else None
+
+
+def weights_tensor(weights) -> torch.Tensor | None:
+    """Class weights as float64, for a buffer."""
+    return None if weights is None else torch.as_tensor(weights, dtype=torch.float64)
+
+
+def weights_like(weights: torch.Tensor | None, sums: torch.Tensor) -> torch.Tensor:
+    """Class weights [C] in the dtype of `sums`, 1 for None. Raises ValueError when there is not one per class."""
+    if weights is None:
+        return sums.new_ones(sums.shape[1])
+    if len(weights) != sums.shape[1]:
+        raise ValueError(f"{len(weights)} class weights for {sums.shape[1]} classes")
+    return weights.to(sums)
+
+
+def weighted_mean(values: torch.Tensor, weights: torch.Tensor, dim: int) -> torch.Tensor:
+    """sum(w v) / sum(w); 0, connected to the graph, where the weights are all 0."""
+    return over((weights * values).sum(dim=dim), weights.sum(dim=dim))
+
+
+def over(total: torch.Tensor, amount: torch.Tensor) -> torch.Tensor:
+    """total / amount; 0, connected to the graph, where the amount is 0."""
+    return total / torch.where(amount > 0, amount, 1.0)

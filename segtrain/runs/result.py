@@ -1,0 +1,56 @@
+"""What result.json says of a run."""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from segtrain.runs.files import read_json, write_json
+
+
+@dataclass
+class Result:
+    """The outcome of a run, so far or in the end.
+
+    Attributes:
+        status: running, finished, failed or preempted; empty when there is no run.
+        best: the best epoch: {"epoch" (from 1), "monitor", "value"}; None before the first validation.
+        scores: of the best epoch, by name.
+        per_class: of the best epoch: a row per class with index, name, iou, dice, precision, recall, support, …
+        lower_is_better: whether the monitored score is an error or a loss.
+        intervals: 95 % interval of each score, (low, high).
+        thresholds: multi-label: by class the probability that maximises Dice on val.
+        seconds: of all sessions of the run.
+        error: what ended it, when it failed.
+    """
+
+    status: str = ""
+    best: dict | None = None
+    scores: dict[str, float] = field(default_factory=dict)
+    per_class: list[dict] = field(default_factory=list)
+    lower_is_better: bool = False
+    intervals: dict[str, tuple[float, float]] | None = None
+    thresholds: dict[str, float] | None = None
+    seconds: float = 0.0
+    error: str | None = None
+
+    @classmethod
+    def read(cls, run: Path) -> "Result":
+        """That of a run's folder; without status when there is none. Raises ConfigError for a damaged file."""
+        found = read_json(Path(run) / "result.json")
+        return cls(**{name: value for name, value in found.items() if name in cls.__dataclass_fields__})
+
+    def write(self, run: Path) -> None:
+        """Leave out what is not known. Raises DiskError."""
+        content = {name: value for name, value in asdict(self).items() if value is not None}
+        write_json(Path(run) / "result.json", content)
+
+
+def per_class_rows(columns: dict[str, np.ndarray], class_names: list[str]) -> list[dict]:
+    """Rows of `per_class` from columns with a value per class; none without columns."""
+    if not columns:
+        return []
+    return [
+        {"index": i, "name": name, **{key: column[i].item() for key, column in columns.items()}}
+        for i, name in enumerate(class_names)
+    ]

@@ -1,0 +1,111 @@
+"""Where a training is, what it is made of, and what an epoch of it gave."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import nn
+
+from segtrain.inference import Inference
+from segtrain.labels import Hard, Labels
+from segtrain.losses import Loss
+
+
+@dataclass
+class Parts:
+    """What a training is made of; modules on the trainer's device.
+
+    Attributes:
+        model: uint8 images [N,B,H,W] -> logits [N,C,H,W].
+        loss: of the validation; the training loss is `labels.training_loss(loss)`.
+        optimizer, schedule: of torch, or of the same methods; the schedule is stepped once a step.
+        train, val: TrainBatches and EvaluationBatches of segtrain.data.loader.
+        scores: what the validation fills, such as SegmentationScores.
+        labels: the training targets.
+        inference: windows, flips and scales of the validation.
+        shown: indices of the validation images whose predictions each Epoch has.
+    """
+
+    model: nn.Module
+    loss: Loss
+    optimizer: torch.optim.Optimizer
+    schedule: object
+    train: object
+    val: object
+    scores: object
+    labels: Labels = field(default_factory=Hard)
+    inference: Inference = field(default_factory=Inference)
+    shown: list[int] = field(default_factory=list)
+
+
+@dataclass
+class State:
+    """Where a training is: what a checkpoint has besides weights, optimizer and random numbers."""
+
+    epoch: int = 0  # epochs that are done
+    batch: int = 0  # batches of the current epoch that are done
+    step: int = 0  # optimizer steps that are done
+    images: int = 0  # images of the current epoch that are done
+    seconds: float = 0.0  # of the current epoch
+    lr: float = 0.0  # of the last step
+    sums: dict = field(default_factory=dict)  # train losses of the current epoch, times images; on the device
+    best: dict | None = None  # epoch (from 1), monitor, value
+
+    def next_epoch(self) -> None:
+        self.epoch, self.batch, self.images, self.seconds, self.sums = self.epoch + 1, 0, 0, 0.0, {}
+
+
+@dataclass(frozen=True)
+class Best:
+    """What the best epoch so far leaves.
+
+    Attributes:
+        weights: state dict of the network that was validated.
+        counts: arrays of which every score is a function, as of SegmentationScores.state.
+        per_class: columns by name, one value per class.
+    """
+
+    weights: dict[str, torch.Tensor]
+    counts: dict[str, np.ndarray]
+    per_class: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What an epoch gave.
+
+    Attributes:
+        number: from 1. step: optimizer steps so far. lr: learning rate of the last step.
+        losses: `loss`, the mean training loss over the images, and its terms by name.
+        scores: of the validation, with its `loss`.
+        monitor: name of the score that says which epoch is best, and value: that score, None when undefined.
+        best: when this epoch is the best so far.
+        predictions: of the images of Parts.shown: classes uint8 [H,W], or multi-label bool [C,H,W].
+        seconds: of training. images_per_second: in training.
+    """
+
+    number: int
+    step: int
+    lr: float
+    losses: dict[str, float]
+    scores: dict[str, float]
+    monitor: str
+    value: float | None
+    best: Best | None
+    predictions: dict[int, np.ndarray]
+    seconds: float
+    images_per_second: float
+
+    def row(self) -> dict[str, float]:
+        """A row of metrics.csv."""
+        terms = {f"train/loss/{name}": value for name, value in self.losses.items() if name != "loss"}
+        return {
+            "epoch": self.number,
+            "step": self.step,
+            "lr": self.lr,
+            "train/loss": self.losses["loss"],
+            **terms,
+            "seconds": self.seconds,
+            "images_per_second": self.images_per_second,
+            **{f"val/{name}": score for name, score in self.scores.items()},
+        }

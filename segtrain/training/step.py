@@ -1,0 +1,147 @@
+"""One optimizer step: forward, loss, backward, clipping, the check for finite numbers, the moving average."""
+
+import contextlib
+
+import torch
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from segtrain.errors import ConfigError, NotFinite
+from segtrain.training.device import autocast
+from segtrain.training.state import Parts
+
+
+class Step:
+    """`step(batches, number)` is the optimizer step of that number, over micro-batches of (images, targets, …).
+
+    Args:
+        device, precision: where and in what the network runs.
+        clip_norm: largest norm of the gradient, or None.
+        ema_decay: decay of the moving average of the weights, or None.
+        compiled: torch.compile the network.
+    """
+
+    def __init__(self, parts: Parts, device, precision, clip_norm, ema_decay, compiled):
+        self.device, self.precision, self.clip_norm = device, precision, clip_norm
+        self.model = parts.model.to(memory_format=torch.channels_last)
+        self.forward = torch.compile(self.model) if compiled else self.model
+        self.labels = parts.labels.to(device)
+        self.loss = self.labels.training_loss(parts.loss).to(device)
+        self.optimizer, self.schedule = parts.optimizer, parts.schedule
+        self.scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
+        average = get_ema_multi_avg_fn(ema_decay) if ema_decay is not None else None
+        self.average = AveragedModel(self.model, multi_avg_fn=average, use_buffers=True) if average else None
+        self.bad = torch.zeros((), device=device)  # becomes 1 at the first loss that is not finite
+        # On CUDA, asking for the flag in each step would let the device wait for the host. Fused optimizers
+        # skip a step whose flag is set, so asking now and then is enough to keep the weights unspoilt.
+        self.guarded = (
+            device.type == "cuda"
+            and not self.scaler.is_enabled()
+            and isinstance(self.optimizer, torch.optim.AdamW | torch.optim.SGD)
+        )
+
+    @property
+    def validated(self) -> torch.nn.Module:
+        """The network that is validated and kept: the moving average, where there is one."""
+        return self.average.module if self.average is not None else self.forward
+
+    def __call__(self, batches: list, number: int) -> dict[str, torch.Tensor]:
+        """The detached loss and its terms, for the log. Raises NotFinite before the weights are changed."""
+        found: dict[str, torch.Tensor] = {}
+        batches = [[part.to(self.device, non_blocking=True) for part in batch[:2]] for batch in batches]
+        with autocast(self.device, self.precision):
+            batches = [(images, self.labels.target(target, images)) for images, target in batches]
+        shares = self._shares([target for _, target in batches])
+        for (images, target), share in zip(batches, shares, strict=True):
+            with autocast(self.device, self.precision), _batch_norm_explained():
+                logits = self.forward(images)
+            if share is None:
+                loss, part = self.loss(logits, target), 1.0
+            else:
+                loss = sum(term * own for term, own in zip(self.loss.terms(logits, target), share, strict=True))
+                part = len(images) / sum(len(images) for images, _ in batches)
+            self.scaler.scale(loss).backward()
+            found["loss"] = found.get("loss", 0) + loss.detach()
+            for name, value in self.loss.parts.items():
+                found[name] = found.get(name, 0) + value * part
+        self._update(found["loss"], number)
+        return found
+
+    def _shares(self, targets: list) -> list:
+        """For each micro-batch the part of each term of the loss; [None] for a single one.
+
+        A term is a mean, so that of the whole batch weighs each micro-batch by what the mean is over, such as the
+        weights of its pixels.
+        """
+        if len(targets) == 1:
+            return [None]
+        amounts = [self.loss.amounts(target) for target in targets]
+        totals = [sum(column) for column in zip(*amounts, strict=True)]
+        return [[_share(a, total, len(targets)) for a, total in zip(own, totals, strict=True)] for own in amounts]
+
+    def _update(self, loss: torch.Tensor, number: int) -> None:
+        """Step, unless the loss or the gradient is not finite."""
+        bad = ~torch.isfinite(loss)
+        if self.clip_norm is not None:
+            self.scaler.unscale_(self.optimizer)
+            norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
+            if not self.scaler.is_enabled():  # which skips such steps itself, and lowers its scale
+                bad |= ~torch.isfinite(norm)
+        self.bad = torch.maximum(self.bad, bad.float())
+        if self.guarded:
+            self.optimizer.found_inf, self.optimizer.grad_scale = self.bad, None
+        if not self.guarded or number % 20 == 0:
+            self.check_finite(number)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.schedule.step()
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+
+    def check_finite(self, number: int) -> None:
+        """Raise NotFinite when a step before `number` was not."""
+        if self.bad:
+            raise NotFinite(
+                "the loss or the gradient is not finite; the weights are those before that step",
+                f"about step {number}",
+                "lower optimizer.lr, set trainer.clip_norm=1, use trainer.precision=float32, or cap the class "
+                "weights (weighting.max_ratio)",
+            )
+
+    def _resumed(self) -> dict:
+        parts = {"model": self.model, "optimizer": self.optimizer, "schedule": self.schedule, "scaler": self.scaler}
+        return parts | ({"average": self.average} if self.average is not None else {})
+
+    def state_dict(self) -> dict:
+        """What a training is resumed from, but for its State."""
+        cuda = torch.cuda.get_rng_state_all() if self.device.type == "cuda" else []
+        states = {name: part.state_dict() for name, part in self._resumed().items()}
+        return {**states, "random": torch.get_rng_state(), "random_cuda": cuda}
+
+    def load_state_dict(self, content: dict) -> None:
+        for name, part in self._resumed().items():
+            part.load_state_dict(content[name])
+        torch.set_rng_state(content["random"].cpu())
+        if content["random_cuda"]:
+            torch.cuda.set_rng_state_all([state.cpu() for state in content["random_cuda"]])
+
+
+def _share(amount, total, count: int):
+    """amount / total, the same for each of `count` when the total is 0; on the device, without a wait for it."""
+    if not isinstance(total, torch.Tensor):
+        return amount / total if total else 1 / count
+    return torch.where(total > 0, amount / total.clamp_min(1e-30), 1 / count)
+
+
+@contextlib.contextmanager
+def _batch_norm_explained():
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise ConfigError(
+            "batch norm cannot learn from a single value per channel",
+            "a batch of one image, or a crop no larger than the network's stride",
+            "raise loader.batch_size or augment.size",
+        ) from error

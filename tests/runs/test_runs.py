@@ -1,0 +1,72 @@
+"""Run folders: made once, written whole, read as data."""
+
+import json
+
+import pytest
+import torch
+
+from segtrain.errors import ConfigError, DiskError
+from segtrain.runs.environment import signature
+from segtrain.runs.files import read_checkpoint, write_checkpoint, write_json
+from segtrain.runs.folder import RunFolder, make_run_folder
+from segtrain.runs.result import Result
+
+
+def test_checkpoints_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    file = tmp_path / "c.pt"
+    write_checkpoint(file, {"step": 1})
+
+    def full_disk(*args):
+        raise RuntimeError("basic_ios::clear: iostream error")
+
+    monkeypatch.setattr(torch, "save", full_disk)
+    with pytest.raises(DiskError, match="cannot be written"):
+        write_checkpoint(file, {"step": 2})
+    assert read_checkpoint(file) == {"step": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["c.pt"]
+
+
+def test_checkpoints_cannot_run_code(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (print, ("ran",))
+
+    torch.save({"model": Evil()}, tmp_path / "c.pt")
+    with pytest.raises(ConfigError, match="not a checkpoint of segtrain"):
+        read_checkpoint(tmp_path / "c.pt")
+
+
+def test_run_folders_are_made_once(tmp_path):
+    make_run_folder(tmp_path / "a")
+    (tmp_path / "a/result.json").write_text("{}")
+    with pytest.raises(ConfigError, match="holds a run already"):
+        make_run_folder(tmp_path / "a")
+
+
+def test_a_run_that_fails_says_so_in_its_folder(tmp_path):
+    with pytest.raises(ZeroDivisionError), RunFolder(tmp_path):
+        _ = 1 / 0
+    assert json.loads((tmp_path / "result.json").read_text())["status"] == "failed"
+    assert "ZeroDivisionError" in (tmp_path / "segtrain.log").read_text()
+
+
+def test_nan_is_null_in_json(tmp_path):
+    write_json(tmp_path / "x.json", {"a": float("nan"), "b": [1.5, float("inf")]})
+    assert json.loads((tmp_path / "x.json").read_text()) == {"a": None, "b": [1.5, None]}
+
+
+def test_signature_is_equal_for_repeats_of_a_setting():
+    one = {"seed": 0, "loss": {"alpha": 1.0}, "dataset": {"root": "a"}, "loader": {"workers": 1}}
+    two = {"seed": 1, "loss": {"alpha": 1.0}, "dataset": {"root": "b"}, "loader": {"workers": 2}}
+    assert signature(one) == signature(two)
+    assert signature(one) != signature({**one, "loss": {"alpha": 0.5}})
+
+
+def test_a_result_is_read_as_it_was_written(tmp_path):
+    result = Result("finished", {"epoch": 3, "monitor": "loss", "value": 0.5}, {"loss": 0.5}, lower_is_better=True)
+    result.write(tmp_path)
+    assert Result.read(tmp_path) == result
+    assert Result.read(tmp_path / "nowhere").status == ""
+    (tmp_path / "result.json").write_text("[1")
+    with pytest.raises(ConfigError, match="not JSON"):
+        Result.read(tmp_path)
