@@ -39,18 +39,17 @@ def main(words: list[str]) -> int:
     )
     if threshold := thresholds_of(cfg, arguments.run):
         cfg.inference.threshold = threshold
-        said = ", ".join(f"{v:.3g}" for v in threshold)
-        print(f"thresholds as the run found them best on val: {said} (inference.threshold=0.5 for one half)")
+        values = ", ".join(f"{v:.3g}" for v in threshold)
+        print(f"using the thresholds that maximised Dice on val: {values} (inference.threshold=0.5 for one half)")
     scores, result, dataset, draw = evaluate_run(cfg, arguments.run, arguments.split, arguments.checkpoint)
-    if arguments.bootstrap and hasattr(scores, "intervals"):
+    if arguments.bootstrap:
         result["intervals"] = scores.intervals(arguments.bootstrap)
     print(text(scores, result, arguments.split))
     asked = {"split": arguments.split, "checkpoint": arguments.checkpoint, "settings": arguments.overrides}
     out = RunFolder(arguments.run / "evaluation" / folder_name(**asked))
     write_files(out, scores, {**asked, "threshold": flat(cfg).get("inference.threshold"), **result})
-    if hasattr(scores, "restore"):
-        title = f"{arguments.run}, {arguments.split}, {arguments.checkpoint} checkpoint"
-        write_evaluation_page(out.path / "page.html", title, scores, result, dataset, draw)
+    title = f"{arguments.run}, {arguments.split}, {arguments.checkpoint} checkpoint"
+    write_evaluation_page(out.path / "page.html", title, scores, result, dataset, draw)
     print(f"\nwritten to {out.path}")
     return 0
 
@@ -74,21 +73,18 @@ def folder_name(split: str, checkpoint: str, settings: list[str]) -> str:
 
 def text(scores, result: dict, split: str) -> str:
     """What is printed: means, a table of the classes for each kind of score, and all others."""
-    intervals, per_class = result.get("intervals"), result["per_class"]
-    parts = [f"{len(scores.names)} {split} images:  {means_line(result['scores'], intervals)}"]
+    intervals, per_class, records = result.get("intervals"), result["per_class"], scores.records()
+    parts = [f"{len(scores.names)} {split} images:  {means_line(result['scores'], records, intervals)}"]
     parts.append("\n".join([scores_table(per_class, intervals=intervals), *not_defined(per_class)]))
-    return "\n\n".join([*parts, *more_tables(result)])
+    return "\n\n".join([*parts, *more_tables(result, records)])
 
 
 def write_files(out: RunFolder, scores, result: dict) -> None:
     """scores.json, per_image.npz, per_image.csv."""
     out.write_json("scores.json", result)
     out.write_per_image("per_image.npz", scores)
-    if hasattr(scores, "derived"):
-        from segtrain.metrics.table import per_image
-
-        columns = {name: column.tolist() for name, column in per_image(scores.derived()).items()}
-        out.write_rows("per_image.csv", {"image": scores.names, **columns})
+    if columns := scores.per_image():
+        out.write_rows("per_image.csv", {"image": scores.names} | {n: column.tolist() for n, column in columns.items()})
 
 
 def thresholds_of(cfg, run: Path) -> list[float] | None:

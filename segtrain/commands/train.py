@@ -18,6 +18,7 @@ from segtrain.config.build import (
 from segtrain.config.schema import check_config, flat
 from segtrain.data.sampling import centred
 from segtrain.errors import DataError
+from segtrain.metrics.records import LOSS
 from segtrain.report.pages.evaluation import write_evaluation_page
 from segtrain.report.scores import counts_table, final_report
 from segtrain.runs.folder import RunFolder
@@ -71,10 +72,11 @@ def train(cfg: DictConfig, run: RunFolder, resume: bool = False) -> float | None
         inference=inference,
         resume=resume,
     )
-    if hasattr(scores, "restore"):
+    if scores.state():
         describe_best(run, result, scores, model, val_set, trainer, inference)
-    run.write_result(**result, lower_is_better=trainer.lower_is_better())
-    log.info(final_report(result, counts, run.path))
+    monitored = {**scores.records(), LOSS.name: LOSS}[trainer.monitor]
+    run.write_result(**result, lower_is_better=not monitored.higher_is_better, unit=monitored.unit)
+    log.info(final_report(result, counts, run.path, scores.records()))
     return result["best"]["value"]
 
 

@@ -151,15 +151,11 @@ def build_scores(cfg: DictConfig, dataset):
 
     Raises ConfigError when a class of the user's lacks what segtrain needs.
     """
-    scores = build(cfg, "metric", class_names=dataset.class_names, multilabel=dataset.multilabel)
-    needed = ("reset", "update", "compute", "per_class", "score_names", "table", "class_names")
-    if missing := [name for name in needed if not hasattr(scores, name)]:
-        raise ConfigError(
-            f"the metric class has no {', '.join(missing)}",
-            f"metric ({cfg.metric._target_})",
-            "see segtrain.metrics.SegmentationScores for what they do",
-        )
-    return scores
+    from segtrain.metrics.metric import as_metric
+
+    part = build(cfg, "metric", class_names=dataset.class_names, multilabel=dataset.multilabel)
+    with refusals(f"metric ({cfg.metric._target_})"):
+        return as_metric(part, dataset.class_names)
 
 
 def load_model(cfg: DictConfig, run: Path, checkpoint: str, device):

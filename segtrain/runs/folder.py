@@ -148,12 +148,10 @@ class RunFolder:
         self.write_json("class_weights.json", {"scheme": _scheme(cfg.weighting._target_), "classes": classes})
 
     def write_per_image(self, name: str, scores) -> None:
-        """tp, fp, fn per image and class, with the images' names; and what else the scores come from."""
-        if hasattr(scores, "state"):
-            arrays = scores.state()
-        else:  # a metric of the user's
-            arrays = {"names": np.array(scores.names), "classes": np.array(scores.class_names), "table": scores.table()}
-        np.savez_compressed(self.path / name, **arrays)
+        """tp, fp, fn per image and class, with the images' names, and what else the scores come from; where a metric has
+        a state."""
+        if state := scores.state():
+            np.savez_compressed(self.path / name, **state)
 
     def write_rows(self, name: str, columns: dict[str, list]) -> None:
         """A CSV file; NaN becomes an empty cell. Raises DiskError."""
@@ -182,8 +180,9 @@ class RunFolder:
 
 
 def per_class_rows(scores) -> list[dict]:
-    """`per_class` of result.json."""
-    columns = scores.per_class()
+    """`per_class` of result.json; [] for a metric that has no columns."""
+    if not (columns := scores.per_class()):
+        return []
     return [
         {"index": i, "name": name, **{key: column[i].item() for key, column in columns.items()}}
         for i, name in enumerate(scores.class_names)

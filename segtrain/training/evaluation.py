@@ -24,7 +24,7 @@ def evaluate(
 
     Args:
         batches: of (uint8 images, targets, indices), each image at its own size.
-        scores: with update(prediction, target, names); with `needs_logits` it is given them, too. Is reset first.
+        scores: a segtrain.metrics.metric.Metric. Is reset first.
         names: the dataset's names, by index.
         bar: called with the number of images done in each batch.
 
@@ -41,7 +41,7 @@ def evaluate(
         seen += indices
         if loss is not None:
             total += loss(logits, target).double() * len(batch)
-        wanted = {"logits": logits} if getattr(scores, "needs_logits", False) else {}
+        wanted = {"logits": logits} if scores.needs_logits else {}
         scores.update(predictor.decide(logits), target, [names[i] for i in indices] if names else None, **wanted)
         images += len(batch)
         if bar is not None:

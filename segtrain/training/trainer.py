@@ -13,6 +13,7 @@ from segtrain.arguments import FractionBelowOne, NonNegativeInt, Positive, Posit
 from segtrain.errors import ConfigError, NotFinite, OutOfMemory, Preempted, did_you_mean
 from segtrain.inference import Inference, Predictor
 from segtrain.labels import Hard
+from segtrain.metrics.records import LOSS
 from segtrain.report.charts import confusion_matrix
 from segtrain.report.logger import Logbook, Progress
 from segtrain.report.pictures import images_with_rare_classes, write_png
@@ -97,7 +98,7 @@ class Trainer:
 
     def check_monitor(self, scores) -> None:
         """Raise ConfigError, before any work, when `monitor` is no score."""
-        names = [*scores.score_names(), "loss"]
+        names = [*scores.score_names(), LOSS.name]
         if self.monitor not in names:
             raise ConfigError(
                 f"no score {self.monitor!r}{did_you_mean(self.monitor, names)}",
@@ -292,15 +293,15 @@ class Trainer:
         predictor = Predictor(model, self.device, self.autocast, self.val.dataset.multilabel, self.inference)
         loss = evaluate(predictor, self.val, self.scores, self.loss, names, self.val_batches, progress.advance)
         progress.close()
-        scores = {**self.scores.compute(), "loss": loss}
+        scores = {**self.scores.compute(), LOSS.name: loss}
         value = None if math.isnan(scores[self.monitor]) else scores[self.monitor]
         if self.is_best(value):
             state.best = {"epoch": state.epoch, "monitor": self.monitor, "value": value}
             state.scores, state.per_class = scores, per_class_rows(self.scores)
             self.run.write_per_image("per_image.npz", self.scores)
             self.save("best.pt")
-            if hasattr(self.scores, "confusion") and not self.val.dataset.multilabel:
-                picture = confusion_matrix(self.scores.confusion(), self.scores.class_names)
+            if (matrix := self.scores.confusion()) is not None:
+                picture = confusion_matrix(matrix, self.scores.class_names)
                 self.logbook.picture("confusion matrix", picture, state.step)
         if self.shown:
             picture = draw_examples(predictor, self.val.dataset, self.shown)
@@ -319,8 +320,8 @@ class Trainer:
         return value < best if self.lower_is_better() else value > best
 
     def lower_is_better(self) -> bool:
-        """Whether `monitor` is a loss or an error."""
-        return self.monitor == "loss" or getattr(self.scores, "lower_is_better", lambda _: False)(self.monitor)
+        """Whether `monitor` is a loss or an error, by its record."""
+        return not {**self.scores.records(), LOSS.name: LOSS}[self.monitor].higher_is_better
 
     def out_of_patience(self) -> bool:
         if self.patience is None or self.state.best is None:

@@ -50,7 +50,7 @@ def test_a_run_leaves_what_the_contract_says(tmp_path):
         assert (tmp_path / name).is_file(), name
     assert list((tmp_path / "tensorboard").glob("events*"))
     saved = np.load(tmp_path / "per_image.npz")
-    assert saved["table"].shape == (6, 4, 3)
+    assert [saved[name].shape for name in ("tp", "fp", "fn")] == [(6, 4)] * 3
     assert saved["names"][0] == "val_00000"
 
 
@@ -120,7 +120,7 @@ def test_max_steps_val_batches_and_patience(tmp_path):
     fit(tmp_path / "steps", epochs=9, max_steps=4)
     assert [row["step"] for row in rows(tmp_path / "steps")] == ["3", "4"]
     fit(tmp_path / "val", epochs=1, val_batches=1)
-    assert np.load(tmp_path / "val/per_image.npz")["table"].shape[0] == 4
+    assert np.load(tmp_path / "val/per_image.npz")["tp"].shape[0] == 4
 
     class Flat(nn.Module):
         def forward(self, logits, target):
