@@ -1,6 +1,5 @@
 """A network and a training that take a second, for tests of what surrounds them."""
 
-
 import torch
 from torch import nn
 
@@ -61,7 +60,7 @@ def fit(folder, resume=False, **settings):
     run, dataset = RunFolder(folder), made.val.dataset
     checkpoint = run.load_last("cpu") if resume else None
     first = first_step(checkpoint)
-    with Logger(folder, dataset, trainer.epochs, first) as logger:
+    with Logger(folder, dataset, made.scores, trainer.epochs, first) as logger:
         for epoch in trainer.fit(made, checkpoint, run.save_last):
             run.record(epoch, dataset.class_names)
             logger.show(epoch)

@@ -143,7 +143,7 @@ def test_a_run_with_several_labels_keeps_its_best_thresholds_and_evaluate_uses_t
     assert result["thresholds"].keys() <= {"disc", "square", "cross"}
     assert "best thresholds on these images: disc" in done.out
     tuned = segtrain("evaluate", "run", "--bootstrap", "0")
-    assert "thresholds as the run found them best on val" in tuned.out
+    assert "using the thresholds that maximised Dice on val" in tuned.out
     plain = segtrain("evaluate", "run", "inference.threshold=0.5", "--bootstrap", "0")
     assert "thresholds as" not in plain.out
     tuned, plain = (

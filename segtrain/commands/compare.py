@@ -13,7 +13,7 @@ from segtrain.errors import ConfigError
 from segtrain.report.text import number, percent, table
 from segtrain.runs.folder import UNSIGNED, make_folder
 
-LOSS = "val loss"  # the score's name here, since `loss` is the name of a setting
+LOSS = "val loss"  # the column of the score `loss`, since `loss` is the name of a setting
 
 
 def main(words: list[str]) -> int:
@@ -22,8 +22,8 @@ def main(words: list[str]) -> int:
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder to write comparison.csv to")
     arguments = parser.parse_args(words)
     settings, scores, rows = comparison([run for folder in arguments.runs for run in find_runs(folder)])
-    texts = [[_text(row[c]) for c in settings] + [_score(c, row[c]) for c in scores] for row in rows]
-    print(table([*settings, *scores], texts, f"best first by {scores[0]}; scores in %"))
+    texts = [[_text(row[c]) for c in settings] + [_score(row[c], unit) for c, unit in scores.items()] for row in rows]
+    print(table([*settings, *scores], texts, f"best first by {next(iter(scores))}; scores in %"))
     if arguments.out:
         make_folder(arguments.out)
         with (arguments.out / "comparison.csv").open("w", newline="", encoding="utf-8") as stream:
@@ -49,19 +49,21 @@ def read_result(run: Path) -> dict:
         raise ConfigError("not a result of segtrain", str(run / "result.json"), "leave this folder out") from error
 
 
-def comparison(runs: list[Path]) -> tuple[list[str], list[str], list[dict]]:
-    """Columns of settings, columns of scores, and a row a run, best first by the score the runs monitored."""
+def comparison(runs: list[Path]) -> tuple[list[str], dict[str, str], list[dict]]:
+    """Columns of settings, columns of scores with their units, a row a run, best first by the score they monitored."""
     configs = [read_settings(run) for run in runs]
     results = [read_result(run) for run in runs]
     monitors = {r["best"]["monitor"] for r in results if r.get("best")}
-    lower = len(monitors) == 1 and any(r.get("lower_is_better", "loss" in monitors) for r in results)
-    monitor = monitors.pop() if len(monitors) == 1 else "iou/mean"
+    one = [r for r in results if r.get("best")] if len(monitors) == 1 else []
+    lower, unit = any(r.get("lower_is_better") for r in one), next((r.get("unit", "%") for r in one), "%")
+    monitor = monitors.pop() if one else "iou/mean"
     monitor = LOSS if monitor == "loss" else monitor
     settings = ["run", *varied(configs)]
     if any(r["status"] != "finished" for r in results):
         settings.append("status")
     names = dict.fromkeys(c["name"] for r in results for c in r.get("per_class", []))
-    scores = list(dict.fromkeys([monitor, "iou/mean", "iou/foreground", "accuracy", *(f"iou/{n}" for n in names)]))
+    others = ["iou/mean", "iou/foreground", "accuracy", *(f"iou/{n}" for n in names)]
+    scores = {monitor: unit} | {name: "%" for name in others if name != monitor}
     rows = [
         {"run": run.name, "status": result["status"]}
         | config
@@ -97,8 +99,8 @@ def varied(configs: list[dict]) -> list[str]:
     return [k for k in found if len({str(config[k]) for config in configs}) > 1]
 
 
-def _score(name: str, value: float | None) -> str:
-    return number(value) if name == LOSS and value is not None else percent(value)
+def _score(value: float | None, unit: str) -> str:
+    return percent(value) if unit == "%" or value is None else number(value)
 
 
 def _text(value) -> str:

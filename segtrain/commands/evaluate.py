@@ -83,7 +83,7 @@ def folder_name(split: str, checkpoint: str, settings: list[str]) -> str:
 
 def text(scores, result: Result, split: str) -> str:
     """What is printed: means, a table of the classes for each kind of score, and all others."""
-    parts = [f"{len(scores.names)} {split} images:  {means_line(result.scores, result.intervals)}"]
+    parts = [f"{len(scores.names)} {split} images:  {means_line(result.scores, scores.records(), result.intervals)}"]
     parts.append(
         "\n".join([scores_table(result.per_class, intervals=result.intervals), *not_defined(result.per_class)])
     )

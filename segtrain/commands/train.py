@@ -75,7 +75,7 @@ def train(cfg, run: RunFolder, resume: bool = False) -> float | None:
     if checkpoint is None:
         run.write_inputs(as_text(cfg), environment(flat(cfg), counts, train_set.names + val_set.names), counts)
         run.write_class_weights(cfg.weighting._target_, counts.class_names, cfg.class_weights)
-    with Logger(run.path, val_set, trainer.epochs, first_step(checkpoint)) as logger:
+    with Logger(run.path, val_set, scores, trainer.epochs, first_step(checkpoint)) as logger:
         for epoch in trainer.fit(parts, checkpoint, run.save_last):
             run.record(epoch, val_set.class_names)
             logger.show(epoch)
@@ -83,7 +83,7 @@ def train(cfg, run: RunFolder, resume: bool = False) -> float | None:
 
     describe_best(run, parts, trainer)
     run.finish()
-    log.info(final_report(run.result, counts, run.path))
+    log.info(final_report(run.result, counts, run.path, scores.records()))
     return run.result.best["value"]
 
 
@@ -95,7 +95,8 @@ def first_step(checkpoint: dict | None) -> int | None:
 def describe_best(run: RunFolder, parts: Parts, trainer) -> None:
     """Of the best epoch: intervals and best thresholds into the run's result, and the page of its images."""
     scores, val_set = parts.scores, parts.val.dataset
-    run.result.lower_is_better = trainer.lower_is_better(scores)
+    monitored = trainer.monitored(scores)
+    run.result.lower_is_better, run.result.unit = not monitored.higher_is_better, monitored.unit
     if not (counts := run.best_counts()):
         return  # a metric of the user's that keeps none
     scores.restore(**counts)

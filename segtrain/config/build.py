@@ -130,4 +130,8 @@ def _try_labels(loss, labels, logits, target, dataset) -> None:
 
 def build_scores(cfg: DictConfig, dataset):
     """The metric, with the names of the classes and the kind of labels."""
-    return build(cfg, "metric", class_names=dataset.class_names, multilabel=dataset.multilabel)
+    from segtrain.metrics.metric import as_metric
+
+    metric = build(cfg, "metric", class_names=dataset.class_names, multilabel=dataset.multilabel)
+    with refusals(f"metric ({cfg.metric._target_})"):
+        return as_metric(metric, dataset.class_names)

@@ -1,6 +1,10 @@
-"""How far a score could be off because other images might have been drawn: the bootstrap over images."""
+"""Bootstrap over images: how far a score could be off because other images might have been drawn."""
 
 import numpy as np
+
+from segtrain.metrics.table import Table
+
+NONE = (float("nan"), float("nan"))
 
 
 def bootstrap(
@@ -33,8 +37,7 @@ def bootstrap(
     for name in scores(np.arange(images)):
         values = np.array([draw[name] for draw in drawn])
         values = values[~np.isnan(values)]
-        enough = len(values) > repeats / 2
-        found[name] = tuple(np.percentile(values, tails).tolist()) if enough else (float("nan"), float("nan"))
+        found[name] = tuple(np.percentile(values, tails).tolist()) if len(values) > repeats / 2 else NONE
     return found
 
 
@@ -44,3 +47,20 @@ def _draw(images: int, needed: np.ndarray | None, rng: np.random.Generator) -> n
         return drawn
     missing = np.flatnonzero(needed.any(axis=0) & ~needed[drawn].any(axis=0))
     return np.append(drawn, [rng.choice(np.flatnonzero(needed[:, k])) for k in missing]).astype(int)
+
+
+def intervals(scores, table: Table, repeats: int, seed: int) -> dict[str, tuple[float, float]]:
+    """Intervals of `scores(table)`, over draws of its images in which no class is missing.
+
+    Scores that are coarser for a draw than for all images, those of curves, are moved by the difference.
+    """
+    present, images = table.present, len(table.present)
+    if not images:
+        return dict.fromkeys(scores(table), NONE)
+    needed = np.concatenate([present, present | (table["fp"] > 0)], axis=1)
+    found = bootstrap(images, lambda drawn: scores(table.of(drawn)), repeats, seed, needed=needed)
+    exact, coarse = scores(table), scores(table.of(np.arange(images)))
+    for name, value in exact.items():
+        if (moved := value - coarse[name]) != 0:
+            found[name] = tuple(np.clip(np.array(found[name]) + moved, 0, 1).tolist())
+    return found

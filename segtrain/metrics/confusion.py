@@ -1,4 +1,4 @@
-"""From logits to decisions, and from decisions to counts: what every batch of an evaluation goes through."""
+"""Predictions from logits, and confusion matrices from predictions."""
 
 import numpy as np
 import torch
@@ -11,11 +11,11 @@ _EXACT = 1 << 24  # pixels up to which float32, which OpenCV counts in, holds ev
 
 
 def predict(logits: torch.Tensor, multilabel: bool, threshold: float | list[float] | None = None) -> torch.Tensor:
-    """The decision for logits [N,C,H,W]: class indices uint8 [N,H,W], or bool [N,C,H,W] of several labels a pixel.
+    """The prediction for logits [N,C,H,W]: class indices uint8 [N,H,W], or multi-label bool [N,C,H,W].
 
     Args:
-        threshold: probability, or one per class, above which a label is said; None: 0.5. Of two classes, that of the
-            second. Raises ValueError for more classes, where the most probable one is said.
+        threshold: probability, or one per class, above which a class is predicted; None: 0.5. Of two classes, that of
+            the second. Raises ValueError for more classes, where the most probable one is predicted.
     """
     if threshold is None:
         return logits > 0 if multilabel else _most_probable(logits)
@@ -27,8 +27,8 @@ def predict(logits: torch.Tensor, multilabel: bool, threshold: float | list[floa
         return logits > cuts.view(-1, 1, 1)
     if classes != 2 or cuts.ndim:
         raise ValueError(
-            f"threshold={threshold} for {classes} classes of which a pixel has one: the most probable is said; "
-            "a threshold is for several labels a pixel, and a single number for two classes"
+            f"threshold={threshold} for {classes} classes of which a pixel has one: the most probable is predicted; "
+            "a threshold is for multi-label, and a single number for two classes"
         )
     return (logits[:, 1] - logits[:, 0] > cuts).to(torch.uint8)
 
@@ -50,12 +50,12 @@ def _most_probable_of_planes(logits: np.ndarray) -> torch.Tensor:
 
     def decide(chosen: range) -> None:
         for i, first in (tiles[k] for k in chosen):
-            planes, said = logits[i, :, first : first + rows], found[i, first : first + rows]
-            best, higher, label = planes[0].copy(), np.empty(said.shape, bool), np.empty_like(said)
+            planes, predicted = logits[i, :, first : first + rows], found[i, first : first + rows]
+            best, higher, label = planes[0].copy(), np.empty(predicted.shape, bool), np.empty_like(predicted)
             for c in range(1, classes):
                 np.greater(planes[c], best, out=higher)
                 np.multiply(higher.view(np.uint8), np.uint8(c), out=label)
-                np.maximum(said, label, out=said)  # a later class is a larger number
+                np.maximum(predicted, label, out=predicted)  # a later class is a larger number
                 np.maximum(best, planes[c], out=best)
 
     on_all_cores(decide, len(tiles))
@@ -65,13 +65,13 @@ def _most_probable_of_planes(logits: np.ndarray) -> torch.Tensor:
 def confusion_per_image(
     prediction: torch.Tensor, target: torch.Tensor, num_classes: int, ignore_index: int
 ) -> torch.Tensor:
-    """int64 [N, C, C]: valid pixels of each image by truth (row) and prediction (column).
+    """int64 [N, C, C]: valid pixels of each image by ground truth (row) and prediction (column).
 
     Args:
         prediction: integers [N,...].
         target: integers of the same shape, or ignore_index.
 
-    Raises ValueError, on the CPU, for values that are no class; on CUDA asking would wait for the device.
+    Raises ValueError, on the CPU, for values that are no class; on CUDA the check would wait for the device.
     """
     count = _count_by_opencv if prediction.device.type == "cpu" else _count_by_torch
     return count(prediction.flatten(1), target.flatten(1), num_classes, ignore_index)
@@ -90,15 +90,15 @@ def _count_by_opencv(prediction: torch.Tensor, target: torch.Tensor, num_classes
         _check_prediction(prediction, num_classes)
     if target.dtype != torch.uint8:
         check_labels(target, num_classes, ignore_index)
-    said, truth = (labels.to(torch.uint8).numpy() for labels in (prediction, target))
-    counts = np.empty((len(said), num_classes, num_classes), np.int64)
+    predicted, truth = (labels.to(torch.uint8).numpy() for labels in (prediction, target))
+    counts = np.empty((len(predicted), num_classes, num_classes), np.int64)
     ignored = 0
-    for i in range(len(said)):
-        matrix = exact_histogram([truth[i], said[i]], [256, num_classes])
+    for i in range(len(predicted)):
+        matrix = exact_histogram([truth[i], predicted[i]], [256, num_classes])
         ignored += int(matrix[ignore_index].sum(dtype=np.float64))
         matrix[ignore_index] = 0
         counts[i] = matrix[:num_classes]
-    if counts.sum() + ignored < said.size:  # labels that are no class
+    if counts.sum() + ignored < predicted.size:  # labels that are no class
         check_labels(target, num_classes, ignore_index)
         _check_prediction(prediction, num_classes)
     return torch.from_numpy(counts)
@@ -126,7 +126,7 @@ def exact_histogram(values: list[np.ndarray], bins: list[int]) -> np.ndarray:
     exact, total = len(values[0]) < _EXACT, None
     for start in range(0, max(1, len(values[0])), _EXACT - 4):
         parts = [v[start : start + _EXACT - 4] for v in values]
-        # Pixels of four places take turns: neighbours are mostly of one value, and each would wait for the one before.
+        # Pixels of four quarters take turns: neighbours are mostly of one value, and each would wait for the one before.
         quarter = len(parts[0]) // 4
         turns = [cv2.merge(list(part[: 4 * quarter].reshape(4, quarter))) for part in parts] if quarter else None
         rest = [part[4 * quarter :] for part in parts]

@@ -1,4 +1,4 @@
-"""Scores from int64 counts per image and class; never an average of scores of batches."""
+"""Segmentation scores from int64 counts per image and class; never an average of scores of batches."""
 
 from typing import Annotated, Literal
 
@@ -6,31 +6,28 @@ import numpy as np
 import torch
 
 from segtrain.arguments import Fraction, Label, NonNegativeInt, Positive, PositiveInt, Range, checked
-from segtrain.metrics.bootstrap import bootstrap
-from segtrain.metrics.confusion import confusion_per_image
+from segtrain.metrics.bootstrap import NONE, intervals
+from segtrain.metrics.curves import Curves
 from segtrain.metrics.groups.boundary import Boundary
-from segtrain.metrics.groups.calibration import (
-    COARSE,
-    LEVELS,
-    Curves,
-    class_odds,
-    count_confidence,
-    count_probabilities,
-    curve_scores,
-    expected_error,
-)
-from segtrain.metrics.groups.foreground import count_any_label, count_foreground, foreground
+from segtrain.metrics.groups.calibration import Calibration, Thresholds
+from segtrain.metrics.groups.foreground import Foreground
+from segtrain.metrics.groups.group import Batch
 from segtrain.metrics.groups.objects import Objects
+from segtrain.metrics.groups.per_image import PerImage
+from segtrain.metrics.groups.presence import Presence, false_alarms
+from segtrain.metrics.groups.standard import Standard
+from segtrain.metrics.metric import Metric
+from segtrain.metrics.records import Score
 from segtrain.metrics.regions import count_regions
-from segtrain.metrics.table import Table, fine_grained, per_class, presence, standard
+from segtrain.metrics.table import Classes, Table
 
 Rising = Range("two numbers above 0, the second larger", lambda v: len(v) == 2 and 0 < v[0] < v[1])
 
 
-class SegmentationScores:
-    """Counts true positives, false positives and false negatives per image and class, and derives the scores.
+class SegmentationScores(Metric):
+    """Scores from true positives, false positives and false negatives per image and class, and from more counts.
 
-    A class with no pixel in truth and prediction has no score: NaN, and it is left out of means.
+    A class with no pixel in ground truth and prediction has no score: NaN, and it is left out of means.
     Foreground scores leave out the background's score; its pixels still count as false positives and negatives.
 
     Args:
@@ -39,12 +36,12 @@ class SegmentationScores:
         background: index of the class to leave out of `iou/foreground` and `dice/foreground`, or None.
         class_names: C names, for the names of scores.
         multilabel: whether a pixel may have several classes.
-        groups: scores besides the standard ones: fine_grained (per image, per class, the worst), presence (is a class
-            said to be in the images it is in), foreground (against background, and the class within it), objects
-            (found, by size), boundary (scores at borders, errors by distance from them), calibration (is the
-            confidence worth anything).
+        groups: scores besides the standard ones: fine_grained (per image, per class, the worst), presence (image-level
+            detection: is a class predicted where it is present), foreground (against background, and the class within
+            it), objects (found, by size), boundary (scores at borders, errors by distance from them), calibration (does
+            confidence match accuracy).
         worst: percentages of the worst images, for fine_grained.
-        min_area: predicted pixels that say a class is in an image, for presence.
+        min_area: predicted pixels from which a class counts as predicted in an image, for presence.
         object_sizes: pixels from which an object is medium, and large.
         object_overlap: share of an object's pixels that must be found for it to be found.
         boundary_width: of the band in which Boundary IoU compares; pixels, or below 1 a share of the diagonal.
@@ -72,36 +69,36 @@ class SegmentationScores:
         confidence_bins: Annotated[int, Range("a whole number from 1 to 60", lambda v: 1 <= v <= 60)] = 15,
     ):
         self.num_classes, self.ignore_index, self.background = num_classes, ignore_index, background
-        self.class_names = list(class_names or [f"class {i}" for i in range(num_classes)])
+        self.class_names, self.multilabel = list(class_names or [f"class {i}" for i in range(num_classes)]), multilabel
         if len(self.class_names) != num_classes or len(set(self.class_names)) < num_classes:
             raise ValueError(f"class_names={self.class_names} must be {num_classes} different names")
         if num_classes > 256 and not multilabel:
-            raise ValueError(f"{num_classes} classes of which a pixel has one: predictions are bytes, for at most 256")
+            raise ValueError(f"{num_classes} classes, one a pixel: predictions are bytes, for at most 256")
         if background is not None and background >= num_classes:
             raise ValueError(f"background={background} is no class of 0 to {num_classes - 1}")
-        self.multilabel, self.groups, self.worst, self.min_area = multilabel, list(groups), list(worst), min_area
-        self.bins = confidence_bins
-        looks = {
-            "boundary": Boundary(boundary_width, boundary_tolerance, list(error_distances)),
-            "objects": Objects(list(object_sizes), object_overlap),
+        self.classes = classes = Classes(self.class_names, ignore_index, background, multilabel)
+        self.min_area, self.bins = min_area, confidence_bins
+        every = {
+            "fine_grained": PerImage(classes, list(worst)),
+            "presence": Presence(classes, min_area),
+            "foreground": Foreground(classes),
+            "boundary": Boundary(classes, boundary_width, boundary_tolerance, list(error_distances)),
+            "objects": Objects(classes, list(object_sizes), object_overlap),
+            "calibration": Calibration(classes, confidence_bins),
         }
-        self._looks = [looks[name] for name in looks if name in groups]
+        self.groups = [Standard(classes), *(group for name, group in every.items() if name in groups and group.defined)]
+        self.needs_logits = multilabel or any(group.needs_logits for group in self.groups)
+        if self.needs_logits and not any(group.needs_logits for group in self.groups):
+            self.groups.append(Thresholds(classes))
+        self._arrays = {name: array for group in self.groups for name, array in group.arrays().items()}
         self.reset()
 
     def reset(self) -> None:
-        c = self.num_classes
-        kinds = {"levels": torch.int32}  # large, and of one image
-        self._rows = {
-            name: [torch.zeros(0, *shape, dtype=kinds.get(name, torch.int64))] for name, shape in self._shapes().items()
-        }
-        self._confusion = torch.zeros(c, c, dtype=torch.int64)
-        self._probabilities = torch.zeros(c, LEVELS if self.needs_logits else 0, 2, dtype=torch.int64)
         self.names: list[str] = []
-
-    @property
-    def needs_logits(self) -> bool:
-        """Whether `update` wants the logits, too."""
-        return self.multilabel or "calibration" in self.groups
+        self._parts = {
+            name: [torch.zeros(array.shape if array.summed else (0, *array.shape), dtype=array.dtype)]
+            for name, array in self._arrays.items()
+        }
 
     def update(
         self,
@@ -110,7 +107,7 @@ class SegmentationScores:
         names: list[str] | None = None,
         logits: torch.Tensor | None = None,
     ) -> None:
-        """Add a batch. Counts stay on the device; objects and borders are looked at by the CPU.
+        """Add a batch. Counts stay on the device; objects and borders are counted on the CPU.
 
         Args:
             prediction: class indices [N,H,W]; multi-label: bool [N,C,H,W].
@@ -124,185 +121,81 @@ class SegmentationScores:
             raise ValueError(f"prediction {list(prediction.shape)} and target {list(target.shape)} differ in shape")
         if names is not None and len(names) != len(prediction):
             raise ValueError(f"{len(names)} names for {len(prediction)} images")
-        if "calibration" in self.groups and logits is None:
-            raise ValueError("the group calibration needs the logits: update(prediction, target, logits=logits)")
-        rows = self._count(prediction, target)
-        if self._looks:
-            there = rows["table"].any(dim=2).cpu().numpy()
-            rows |= count_regions(self._looks, prediction, target, self.ignore_index, there)
-        if logits is not None and self.needs_logits:
-            rows |= self._count_probabilities(prediction, target, logits)
-        for name, values in rows.items():
-            self._rows[name].append(values)
+        batch, counts = Batch(prediction, target, self.classes, logits), {}
+        for group in self.groups:
+            counts |= group.count(batch)
+        for name, values in (counts | count_regions(self.groups, batch)).items():
+            if self._arrays[name].summed:
+                self._parts[name] = [self._parts[name][0].to(values.device) + values]
+            else:
+                self._parts[name].append(values)
         first = len(self.names)
         self.names += names or [f"image {first + i}" for i in range(len(prediction))]
 
-    def _shapes(self) -> dict[str, tuple[int, ...]]:
-        """What is counted of each image."""
-        c, groups = self.num_classes, self.groups
-        shapes = {"table": (c, 3), "valid": (c,)}
-        if self._counts_foreground:
-            shapes |= {"foreground": (3,), "within_foreground": (c, 3)}
-        for look in self._looks:
-            shapes |= look.shapes(c)
-        if "calibration" in groups:
-            shapes |= {"confidence": (self.bins, 3), "levels": (c, len(COARSE), 2)}
-        return shapes
+    def counts(self) -> Table:
+        """The counts of every image, in the order of `names`."""
+        return Table({name: self._joined(name) for name in self._parts})
 
-    @property
-    def _counts_foreground(self) -> bool:
-        return "foreground" in self.groups and (self.multilabel or self.background is not None)
-
-    def _count(self, prediction: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:
-        """What a histogram of truth and prediction tells."""
-        n, c = len(prediction), self.num_classes
-        if self.multilabel:
-            flat = [values.flatten(0, 1) for values in (prediction.to(torch.uint8), target)]
-            matrix = confusion_per_image(*flat, 2, self.ignore_index).view(n, c, 2, 2)
-            tp, fp, fn = matrix[..., 1, 1], matrix[..., 0, 1], matrix[..., 1, 0]
-            valid = matrix.sum(dim=(2, 3))
-        else:
-            matrix = confusion_per_image(prediction, target, c, self.ignore_index)
-            self._confusion = self._confusion.to(matrix.device) + matrix.sum(dim=0)
-            tp = matrix.diagonal(dim1=1, dim2=2)
-            fp, fn = matrix.sum(dim=1) - tp, matrix.sum(dim=2) - tp
-            valid = matrix.sum(dim=(1, 2))[:, None].expand(n, c)
-        rows = {"table": torch.stack([tp, fp, fn], dim=2), "valid": valid}
-        if self._counts_foreground and self.multilabel:
-            rows |= count_any_label(prediction, target, self.ignore_index)
-        elif self._counts_foreground:
-            rows |= count_foreground(matrix, self.background)
-        return rows
-
-    def _count_probabilities(self, prediction, target, logits) -> dict[str, torch.Tensor]:
-        odds = class_odds(logits, target == self.ignore_index, self.multilabel)
-        total, levels = count_probabilities(odds, target)
-        self._probabilities = self._probabilities.to(total.device) + total
-        if "calibration" not in self.groups:
-            return {}
-        return {
-            "confidence": count_confidence(odds, prediction, target, self.ignore_index, self.bins),
-            "levels": levels,
-        }
+    def _joined(self, name: str) -> np.ndarray:
+        parts = self._parts[name]
+        self._parts[name] = [torch.cat([part.cpu() for part in parts]) if len(parts) > 1 else parts[0].cpu()]
+        return self._parts[name][0].numpy()
 
     def state(self) -> dict[str, np.ndarray]:
-        """All counts, as per_image.npz holds them."""
-        arrays = self._joined() | {"names": np.array(self.names), "classes": np.array(self.class_names)}
-        arrays["confusion"] = self.confusion()
-        if self.needs_logits:
-            arrays["probabilities"] = self._probabilities.cpu().numpy()
-        return arrays
+        """All counts, as per_image.npz holds them: tp, fp, fn, valid int64 [images, C], names, classes and more."""
+        arrays = {name: self._joined(name) for name in self._parts}
+        return arrays | {"names": np.array(self.names), "classes": np.array(self.class_names)}
 
-    def restore(self, names, confusion, classes=None, probabilities=None, **rows) -> None:
-        """Take over what `state` was."""
-        self.reset()
-        self.names, self._confusion = [str(name) for name in names], torch.from_numpy(confusion)
-        if probabilities is not None:
-            self._probabilities = torch.from_numpy(probabilities)
-        self._rows |= {name: [torch.from_numpy(array)] for name, array in rows.items()}
+    def restore(self, names: np.ndarray, **state: np.ndarray) -> None:
+        self.names = [str(name) for name in names]
+        self._parts = {name: [torch.from_numpy(state[name])] for name in self._arrays}
 
     def table(self) -> np.ndarray:
-        """int64 [images, C, 3]: tp, fp, fn of every image so far, in the order of `names`."""
-        return self.derived().counts
+        return np.stack(self.counts().counts, axis=2)
 
-    def confusion(self) -> np.ndarray:
-        """int64 [C, C]: valid pixels by truth (row) and prediction (column). For one label a pixel."""
-        return self._confusion.cpu().numpy()
+    def confusion(self) -> np.ndarray | None:
+        return self._joined("confusion") if "confusion" in self._parts else None
 
-    def derived(self) -> Table:
-        """The counts of every image, in the order of `names`."""
-        return self._table_of(self._joined())
-
-    def _joined(self) -> dict[str, np.ndarray]:
-        return {name: torch.cat([part.cpu() for part in parts]).numpy() for name, parts in self._rows.items()}
-
-    def _table_of(self, rows: dict[str, np.ndarray]) -> Table:
-        more = {name: array for name, array in rows.items() if name not in ("table", "valid", "levels")}
-        return Table(rows["table"], rows["valid"], self.class_names, self.background, self.multilabel, more)
+    def false_alarms(self) -> tuple[np.ndarray, np.ndarray]:
+        return false_alarms(self.counts(), self.classes, self.min_area)
 
     def curves(self) -> Curves | None:
-        """What becomes of each class when the probability from which it is said is moved; None without logits."""
-        return self._all_curves() if self._probabilities.any() else None
-
-    def _all_curves(self) -> Curves:
-        return Curves(self._probabilities.cpu().numpy())
+        counts = self._joined("probabilities") if "probabilities" in self._parts else np.zeros(0)
+        return Curves(counts, bins=self.bins) if counts.any() else None
 
     def best_thresholds(self) -> dict[str, float]:
-        """The probability from which to say each class for the highest Dice; for classes that truth has."""
         curves = self.curves()
         values = [] if curves is None else curves.best_thresholds().tolist()
         return {name: value for name, value in zip(self.class_names, values, strict=False) if value == value}
 
     def per_class(self) -> dict[str, np.ndarray]:
-        """iou, dice, precision, recall (NaN where undefined), support (truth pixels), images, and objects where they are
-        looked for, each [C]."""
-        table = self.derived()
-        objects = {"objects": table.more["objects"][..., 1].sum(axis=(0, 2))} if "objects" in table.more else {}
-        return per_class(table) | objects
+        table, columns = self.counts(), {}
+        for group in self.groups:
+            columns |= group.per_class(table)
+        return columns
+
+    def per_image(self) -> dict[str, np.ndarray]:
+        return self.groups[0].per_image(self.counts())
 
     def compute(self) -> dict[str, float]:
         """All scores by name: iou/mean, iou/foreground, iou/<class name>, dice/mean, accuracy, …"""
-        return self._every(self.derived(), self._all_curves())
+        return self._scores(self.counts())
 
-    def _every(self, table: Table, curves: Curves) -> dict[str, float]:
-        found = self.scores(table)
-        if "calibration" in self.groups:
-            found |= curve_scores(curves, table, self.bins)
+    def _scores(self, table: Table) -> dict[str, float]:
+        found = {}
+        for group in self.groups:
+            found |= group.scores(table)
         return found
 
-    def scores(self, table: Table) -> dict[str, float]:
-        """The scores of a table, such as a part of the images; those of curves are of all images only."""
-        found = standard(table)
-        if "fine_grained" in self.groups:
-            found |= fine_grained(table, self.worst)
-        if "presence" in self.groups:
-            found |= presence(table, self.min_area)
-        if "foreground" in self.groups:
-            found |= foreground(table)
-        for look in self._looks:
-            found |= look.scores(table)
-        if "calibration" in self.groups:
-            found |= expected_error(table)
-        return found
+    def records(self) -> dict[str, Score]:
+        table = self.counts()
+        return {score.name: score for group in self.groups for score in group.records(table)}
 
     def intervals(self, repeats: int = 1000, seed: int = 0) -> dict[str, tuple[float, float]]:
-        """95 % bootstrap interval over images of every score; NaN for those of a class that one image alone has.
-
-        Those of curves come from coarser levels, kept of each image: moved by what these change of the score itself.
-        """
-        rows, images = self._joined(), len(self.names)
-        table, levels = self._table_of(rows), rows.get("levels")
-        flat = None if levels is None else levels.reshape(images, levels[0].size if images else 0).astype(np.float32)
-
-        def scores(drawn: np.ndarray) -> dict[str, float]:
-            found = self.scores(table.of(drawn))
-            if flat is None:
-                return found
-            total = (np.bincount(drawn, minlength=images).astype(np.float32) @ flat).astype(np.float64)
-            return found | curve_scores(Curves(total.reshape(self.num_classes, -1, 2), COARSE), table, self.bins)
-
-        if not images:
-            return dict.fromkeys(self.score_names(), (float("nan"), float("nan")))
-        truth = table.counts[..., [0, 2]].any(axis=2)
-        needed = np.concatenate([truth, table.counts.any(axis=2)], axis=1)
-        found = bootstrap(images, scores, repeats, seed, needed=needed)
-        exact, coarse = self.compute(), scores(np.arange(images))
-        for name in curve_scores(self._all_curves(), table, self.bins) if levels is not None else ():
-            moved = exact[name] - coarse[name]
-            found[name] = tuple(np.clip(np.array(found[name]) + moved, 0, 1).tolist())
-        alone = {c for c, number in zip(self.class_names, truth.sum(axis=0), strict=True) if number == 1}
-        for name in found:
-            if name.partition("/")[2] in alone:
-                found[name] = (float("nan"), float("nan"))
-        return found
-
-    def score_names(self) -> list[str]:
-        """What `compute` will return, known before any image."""
-        rows = {name: np.zeros((0, *shape), np.int64) for name, shape in self._shapes().items()}
-        curves = Curves(np.zeros((self.num_classes, len(COARSE), 2), np.int64), COARSE)
-        return list(self._every(self._table_of(rows), curves))
-
-    @staticmethod
-    def lower_is_better(name: str) -> bool:
-        """Whether a score is an error. Of shares of errors, that far from the border is the worse one to have."""
-        return name.startswith(("ece", "class_ece", "errors_beyond_"))
+        """95 % bootstrap interval over images of every score; (NaN, NaN) where one image alone decides it."""
+        table = self.counts()
+        found = intervals(self._scores, table, repeats, seed)
+        images = dict(zip(self.class_names, table.present.sum(axis=0), strict=True))
+        alone = [name for name, score in self.records().items() if images.get(score.class_name) == 1]
+        alone += [name for group in self.groups for name in group.of_one_image(table)]
+        return found | dict.fromkeys(alone, NONE)

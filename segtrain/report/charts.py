@@ -18,10 +18,10 @@ def precision_recall(curves, labels: list[int], names: list[str]) -> str:
     return _svg(figure)
 
 
-def reliability(curves, bins: int, labels: list[int], names: list[str]) -> str:
-    """Of the pixels given a probability of a class, the share that are of it; a line a class of Curves."""
-    (probability, share, pixels), error = curves.reliability(bins), curves.expected_error(bins)
-    figure, axes = _axes("probability", "share that is of the class", "Reliability: on the diagonal is right")
+def reliability(curves, labels: list[int], names: list[str]) -> str:
+    """Frequency of a class among the pixels of a predicted probability; a line a class of Curves."""
+    (probability, share, pixels), error = curves.reliability(), curves.expected_error()
+    figure, axes = _axes("predicted probability", "frequency", "Reliability: calibrated on the diagonal")
     axes.plot([0, 1], [0, 1], color="#bbb", linewidth=1)
     for c in labels:
         enough, named = pixels[c] >= _LEAST, f"{names[c]} {100 * error[c]:.1f}"
@@ -30,26 +30,26 @@ def reliability(curves, bins: int, labels: list[int], names: list[str]) -> str:
     return _svg(figure)
 
 
-def grouped_bars(values: np.ndarray, groups: list[str], names: list[str], title: str) -> str:
-    """Bars of shares [classes, groups], those of a group side by side; NaN is n/a."""
+def grouped_bars(values: np.ndarray, labels: list[str], names: list[str], title: str) -> str:
+    """Bars of shares [classes, labels], those of a label side by side; NaN is n/a."""
     figure, axes = _axes("", "", title)
     width = 0.8 / len(values)
     for i, (row, name) in enumerate(zip(values, names, strict=True)):
-        places = np.arange(len(groups)) - 0.4 + (i + 0.5) * width
-        axes.bar(places, row, width, label=name)
-        for place in places[np.isnan(row)]:
-            axes.text(place, 0.01, "n/a", rotation=90, ha="center", va="bottom", fontsize=7, color="#777")
-    axes.set_xticks(np.arange(len(groups)), groups)
-    axes.set_xlim(-0.5, len(groups) - 0.5)
+        x = np.arange(len(labels)) - 0.4 + (i + 0.5) * width
+        axes.bar(x, row, width, label=name)
+        for left in x[np.isnan(row)]:
+            axes.text(left, 0.01, "n/a", rotation=90, ha="center", va="bottom", fontsize=7, color="#777")
+    axes.set_xticks(np.arange(len(labels)), labels)
+    axes.set_xlim(-0.5, len(labels) - 0.5)
     _legend(axes)
     return _svg(figure)
 
 
-def stacked_bars(values: np.ndarray, parts: list[str], names: list[str], colours: list[str], title: str) -> str:
-    """A horizontal bar a class of shares [classes, parts] that add up to 1."""
+def stacked_bars(values: np.ndarray, labels: list[str], names: list[str], title: str) -> str:
+    """A horizontal bar a class of shares [classes, 3] that add up to 1."""
     figure, axes = _axes("", "", title)
     left = np.zeros(len(values))
-    for part, name, colour in zip(np.nan_to_num(values).T, parts, colours, strict=True):
+    for part, name, colour in zip(np.nan_to_num(values).T, labels, ("#9ecae1", "#4292c6", "#d64541"), strict=True):
         axes.barh(np.arange(len(values)), part, left=left, color=colour, label=name)
         left += part
     axes.set_yticks(np.arange(len(names)), names)
@@ -59,7 +59,7 @@ def stacked_bars(values: np.ndarray, parts: list[str], names: list[str], colours
 
 
 def confusion_matrix(matrix: np.ndarray, names: list[str]) -> np.ndarray:
-    """uint8 [H, W, 3]: each row of truth in shares of what it is said to be."""
+    """uint8 [H, W, 3]: the confusion matrix, each row (ground truth) in shares of its pixels."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -70,7 +70,7 @@ def confusion_matrix(matrix: np.ndarray, names: list[str]) -> np.ndarray:
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.set_xticks(range(len(names)), names, rotation=90)
     axes.set_yticks(range(len(names)), names)
-    axes.set(xlabel="said", ylabel="truth")
+    axes.set(xlabel="prediction", ylabel="ground truth")
     if len(names) <= 20:
         for (row, column), value in np.ndenumerate(shares):
             if value >= 0.005:

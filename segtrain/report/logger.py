@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from segtrain.metrics.metric import Metric
+from segtrain.metrics.records import LOSS
 from segtrain.report import charts, pictures
 
 log = logging.getLogger("segtrain")
@@ -24,14 +26,16 @@ class Logger:
     Args:
         folder: the run's folder.
         dataset: the validation images, for pictures.
+        scores: the metric, whose records have the tags.
         epochs: of the whole training.
         first_step: when a run is resumed, events from here on are dropped.
     """
 
-    def __init__(self, folder: Path, dataset, epochs: int, first_step: int | None = None):
+    def __init__(self, folder: Path, dataset, scores: Metric, epochs: int, first_step: int | None = None):
         from torch.utils.tensorboard import SummaryWriter
 
         self._folder, self._dataset, self._epochs = folder, dataset, epochs
+        self._records = {**scores.records(), LOSS.name: LOSS}
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step)
 
     def __enter__(self) -> "Logger":
@@ -47,9 +51,12 @@ class Logger:
             f"epoch {epoch.number:>3}/{self._epochs}  train loss {row['train/loss']:.4f}  val loss {row['val/loss']:.4f}"
             f"  {epoch.monitor} {row[f'val/{epoch.monitor}']:.4f}  {epoch.images_per_second:.1f} images/s"
         )
+        tags = {f"val/{name}": score.tag for name, score in self._records.items()}
+        tags |= {f"train/loss/{name}": f"loss/train_{name}" for name in epoch.losses} | {"train/loss": "loss/train"}
+        tags |= {name: f"run/{name}" for name in ("lr", "seconds", "images_per_second")}
         for key, value in row.items():
-            if key not in ("epoch", "step") and value == value:
-                self._board.add_scalar(_tag(key), value, epoch.step)
+            if key in tags and value == value:
+                self._board.add_scalar(tags[key], value, epoch.step)
         if epoch.best is not None and "confusion" in epoch.best.counts and not self._dataset.multilabel:
             picture = charts.confusion_matrix(epoch.best.counts["confusion"], self._dataset.class_names)
             self._picture("confusion matrix", picture, epoch.step)
@@ -84,17 +91,3 @@ class Logger:
     def _picture(self, name: str, picture: np.ndarray, step: int) -> None:
         """uint8 [H, W, 3] to TensorBoard."""
         self._board.add_image(name, picture, step, dataformats="HWC")
-
-
-def _tag(key: str) -> str:
-    """TensorBoard groups by the word before the first slash: losses, means and each kind of score apart."""
-    kind, _, rest = key.partition("/")
-    if kind == "val" and rest in ("iou/mean", "iou/foreground", "dice/mean", "dice/foreground"):
-        return f"means/{rest.replace('/', '_')}"
-    if kind == "val" and "/" in rest:
-        return rest
-    if kind in ("train", "val"):
-        return (
-            f"loss/{kind}{rest.removeprefix('loss').replace('/', '_')}" if rest.startswith("loss") else f"means/{rest}"
-        )
-    return f"run/{key}"

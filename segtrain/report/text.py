@@ -33,3 +33,10 @@ def share(value: float) -> str:
 
 def number(value: float) -> str:
     return f"{value:.4g}"
+
+
+def value_text(value: float | None, unit: str) -> str:
+    """A score with its unit: 12.3 %, 0.4567, n/a."""
+    if value is None or math.isnan(value):
+        return "n/a"
+    return f"{percent(value)} %" if unit == "%" else f"{number(value)} {unit}".rstrip()

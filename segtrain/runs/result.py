@@ -17,7 +17,7 @@ class Result:
         best: the best epoch: {"epoch" (from 1), "monitor", "value"}; None before the first validation.
         scores: of the best epoch, by name.
         per_class: of the best epoch: a row per class with index, name, iou, dice, precision, recall, support, …
-        lower_is_better: whether the monitored score is an error or a loss.
+        lower_is_better, unit: of the monitored score; "%" is a share from 0 to 1, shown in percent.
         intervals: 95 % interval of each score, (low, high).
         thresholds: multi-label: by class the probability that maximises Dice on val.
         seconds: of all sessions of the run.
@@ -29,6 +29,7 @@ class Result:
     scores: dict[str, float] = field(default_factory=dict)
     per_class: list[dict] = field(default_factory=list)
     lower_is_better: bool = False
+    unit: str = "%"
     intervals: dict[str, tuple[float, float]] | None = None
     thresholds: dict[str, float] | None = None
     seconds: float = 0.0

@@ -8,13 +8,14 @@ import torch
 from segtrain.errors import DataError, NotFinite
 from segtrain.inference import Predictor
 from segtrain.losses import Loss
+from segtrain.metrics.metric import Metric
 
 
 @torch.no_grad()
 def evaluate(
     predictor: Predictor,
     batches: Iterable,
-    scores,
+    scores: Metric,
     loss: Loss | None = None,
     names: list[str] | None = None,
     limit: int | None = None,
@@ -24,7 +25,7 @@ def evaluate(
 
     Args:
         batches: of (uint8 images, targets, indices), each image at its own size.
-        scores: with update(prediction, target, names); with `needs_logits` it is given them, too. Is reset first.
+        scores: is reset first.
         loss: None: the loss is NaN.
         names: the dataset's names, by index.
         advance: called with the number of images of each batch.

@@ -9,6 +9,7 @@ from torch import nn
 from segtrain.inference import Inference
 from segtrain.labels import Hard, Labels
 from segtrain.losses import Loss
+from segtrain.metrics.metric import Metric
 
 
 @dataclass
@@ -20,7 +21,7 @@ class Parts:
         loss: of the validation; the training loss is `labels.training_loss(loss)`.
         optimizer, schedule: of torch, or of the same methods; the schedule is stepped once a step.
         train, val: TrainBatches and EvaluationBatches of segtrain.data.loader.
-        scores: what the validation fills, such as SegmentationScores.
+        scores: the metric, such as SegmentationScores.
         labels: the training targets.
         inference: windows, flips and scales of the validation.
         shown: indices of the validation images whose predictions each Epoch has.
@@ -32,7 +33,7 @@ class Parts:
     schedule: object
     train: object
     val: object
-    scores: object
+    scores: Metric
     labels: Labels = field(default_factory=Hard)
     inference: Inference = field(default_factory=Inference)
     shown: list[int] = field(default_factory=list)

@@ -12,6 +12,8 @@ import torch
 from segtrain.arguments import FractionBelowOne, NonNegativeInt, Positive, PositiveInt, checked
 from segtrain.errors import ConfigError, OutOfMemory, Preempted, did_you_mean
 from segtrain.inference import Predictor
+from segtrain.metrics.metric import Metric
+from segtrain.metrics.records import LOSS, Score
 from segtrain.training.device import autocast, choose_device, choose_precision
 from segtrain.training.evaluation import evaluate, predict_one
 from segtrain.training.progress import Progress
@@ -73,9 +75,9 @@ class Trainer:
         steps = self.epochs * -(-batches_per_epoch // self.accumulate)
         return min(steps, self.max_steps or steps)
 
-    def check_monitor(self, scores) -> None:
+    def check_monitor(self, scores: Metric) -> None:
         """Raise ConfigError, before any work, when `monitor` is no score."""
-        names = [*scores.score_names(), "loss"]
+        names = [*scores.score_names(), LOSS.name]
         if self.monitor not in names:
             raise ConfigError(
                 f"no score {self.monitor!r}{did_you_mean(self.monitor, names)}",
@@ -83,9 +85,9 @@ class Trainer:
                 f"use one of {', '.join(names)}; metric=all has more",
             )
 
-    def lower_is_better(self, scores) -> bool:
-        """Whether `monitor` is a loss or an error."""
-        return self.monitor == "loss" or not scores.records()[self.monitor].higher_is_better
+    def monitored(self, scores: Metric) -> Score:
+        """The record of the score that says which epoch is best."""
+        return {**scores.records(), LOSS.name: LOSS}[self.monitor]
 
     def autocast(self):
         """The context of every forward pass."""
@@ -170,7 +172,7 @@ class Trainer:
             predictor, parts.val, parts.scores, parts.loss, dataset.names, self.val_batches, progress.advance
         )
         progress.close()
-        scores = {**parts.scores.compute(), "loss": loss}
+        scores = {**parts.scores.compute(), LOSS.name: loss}
         value = None if math.isnan(scores[self.monitor]) else scores[self.monitor]
         best = None
         if self._is_best(value):
@@ -198,7 +200,7 @@ class Trainer:
         if value is None:
             return False
         best = self.state.best["value"]
-        return value < best if self.lower_is_better(self.parts.scores) else value > best
+        return value > best if self.monitored(self.parts.scores).higher_is_better else value < best
 
     def _out_of_patience(self) -> bool:
         if self.patience is None or self.state.best is None:

@@ -197,5 +197,5 @@ def test_without_background_there_is_no_foreground_score():
 
 
 def test_of_the_shares_of_errors_only_the_far_ones_are_better_low():
-    lower = [name for name in SegmentationScores(2, **GROUPS).score_names() if SegmentationScores.lower_is_better(name)]
+    lower = [n for n, record in SegmentationScores(2, **GROUPS).records().items() if not record.higher_is_better]
     assert lower == ["errors_beyond_8/all", "errors_beyond_8/class 0", "errors_beyond_8/class 1"]

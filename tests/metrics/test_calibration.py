@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segtrain.metrics import SegmentationScores, predict
-from segtrain.metrics.groups import calibration
-from segtrain.metrics.groups.calibration import LEVELS, Curves
+from segtrain.metrics import curves as curves_module
+from segtrain.metrics.curves import LEVELS, Curves
 
 
 def case(seed, n=2, c=3, size=16, ignored=0.2):
@@ -69,18 +69,18 @@ def test_several_labels_a_pixel():
 @pytest.mark.parametrize("multilabel", [False, True])
 def test_what_cuda_is_given_counts_the_same(multilabel):
     generator = torch.Generator().manual_seed(0)
-    codes = torch.randint(0, calibration._CODES, (3, 5000), generator=generator).to(torch.int16)
+    codes = torch.randint(0, curves_module._CODES, (3, 5000), generator=generator).to(torch.int16)
     truth = torch.randint(0, 2 if multilabel else 3, (3 if multilabel else 1, 5000), generator=generator)
     classes = torch.ones(1, dtype=torch.int64) if multilabel else torch.arange(3)
     found = []
-    for count in (calibration._count_planes, calibration._count_at_once):
+    for count in (curves_module._count_planes, curves_module._count_at_once):
         total = torch.zeros(3, LEVELS, 2, dtype=torch.int64)
-        parts = torch.zeros(3, len(calibration.COARSE), 2, dtype=torch.int32)
+        parts = torch.zeros(3, len(curves_module.COARSE), 2, dtype=torch.int32)
         count(codes, truth, classes, total, parts)
         found.append((total, parts))
     for one, other in zip(*found, strict=True):
         assert torch.equal(one, other)
-        assert one.sum() == (codes <= calibration._INFINITE).sum()
+        assert one.sum() == (codes <= curves_module._INFINITE).sum()
 
 
 def test_one_class_alone_ignores_what_is_ignored():
@@ -139,7 +139,7 @@ def test_of_equally_good_thresholds_the_middle_and_of_an_absent_class_none():
     counts = np.zeros((2, LEVELS, 2), int)
     counts[0, 100, 0], counts[0, 900, 1], counts[1, 5, 0] = 50, 3, 10
     found = Curves(counts).best_thresholds()
-    assert found[0] == pytest.approx(calibration._probability((101 + 900) / 2))
+    assert found[0] == pytest.approx(curves_module._probability((101 + 900) / 2))
     assert np.isnan(found[1])
 
 

@@ -11,17 +11,25 @@ from hypothesis import strategies as st
 
 from segtrain.metrics import SegmentationScores
 from segtrain.metrics.bootstrap import bootstrap
-from segtrain.metrics.table import Table, fine_grained, presence, standard
+from segtrain.metrics.groups.per_image import PerImage
+from segtrain.metrics.groups.presence import Presence
+from segtrain.metrics.groups.standard import Standard
+from segtrain.metrics.table import Classes, Table
 
 DATA = Path(__file__).parents[1] / "reference"
 ALL = {"groups": ["fine_grained", "presence", "foreground", "objects", "boundary"], "worst": [20]}
 
 
-def table_of(counts, **kwargs):
+def table_of(counts):
     counts = np.asarray(counts)
     valid = np.broadcast_to(counts[..., [0, 2]].sum(axis=(1, 2))[:, None], counts.shape[:2])
-    names = [f"c{i}" for i in range(counts.shape[1])]
-    return Table(counts, valid, names, **{"background": 0, "multilabel": False, **kwargs})
+    return Table({"tp": counts[..., 0], "fp": counts[..., 1], "fn": counts[..., 2], "valid": valid})
+
+
+def scores_of_group(group, counts, *settings):
+    """The scores of counts int64 [images, C, 3], by a group of scores."""
+    classes = Classes([f"c{i}" for i in range(np.asarray(counts).shape[1])])
+    return group(classes, *settings).scores(table_of(counts))
 
 
 def scores_of(prediction, target, num_classes, **kwargs):
@@ -129,26 +137,26 @@ def test_presence_by_hand():
     counts = np.zeros((4, 2, 3), int)
     counts[:, 0, 0] = 50
     counts[0, 1], counts[1, 1], counts[2, 1] = (5, 3, 0), (0, 0, 9), (0, 2, 0)
-    found = presence(table_of(counts), min_area=1)
+    found = scores_of_group(Presence, counts, 1)
     assert found["presence_recall/c1"] == 1 / 2
     assert found["presence_precision/c1"] == 1 / 2
     assert found["specificity"] == 1 / 2
-    strict = presence(table_of(counts), min_area=3)
+    strict = scores_of_group(Presence, counts, 3)
     assert strict["presence_precision/c1"] == 1
     assert strict["specificity"] == 1
 
 
 def test_an_image_that_is_all_ignored_is_not_left_empty():
     counts = np.zeros((3, 2, 3), int)
-    counts[0, 0, 2] = counts[0, 1, 1] = 9  # background said to be foreground
-    assert presence(table_of(counts), min_area=1)["specificity"] == 0
+    counts[0, 0, 2] = counts[0, 1, 1] = 9  # background predicted as foreground
+    assert scores_of_group(Presence, counts, 1)["specificity"] == 0
 
 
 def test_the_worst_images_by_hand():
     counts = np.zeros((5, 2, 3), int)
     counts[:, 0] = (10, 0, 0)
     counts[:, 1, 0], counts[:, 1, 2] = [0, 2, 4, 6, 8], [10, 8, 6, 4, 2]
-    found = fine_grained(table_of(counts), worst=[20, 40])
+    found = scores_of_group(PerImage, counts, [20, 40])
     assert found["iou_image/foreground"] == pytest.approx(0.4)
     assert found["iou_image/mean"] == pytest.approx(0.7)
     assert found["iou_image/worst_20"] == pytest.approx(0.5)
@@ -158,7 +166,7 @@ def test_the_worst_images_by_hand():
 
 def test_counts_beyond_2_to_31_are_right():
     counts = np.array([[[2**33, 2**31, 2**31], [2**31, 2**31, 2**31]]])
-    found = standard(table_of(counts))
+    found = scores_of_group(Standard, counts)
     assert found["iou/c0"] == pytest.approx(4 / 6)
     total = 2**33 + 2**32 + 2**31
     chance = ((2**33 + 2**31) ** 2 + (2**32) ** 2) / total**2
@@ -168,7 +176,7 @@ def test_counts_beyond_2_to_31_are_right():
 def test_the_bootstrap_covers_the_truth_95_times_of_100():
     """500 samples of 60 images of a known population: the interval holds the true mean 95 % ± 2 of the times."""
     rng = np.random.default_rng(1)
-    truth, held, scores = 0.6, 0, lambda t: {"mean": float(t.counts[:, 0, 0].mean()) / 1000}
+    truth, held, scores = 0.6, 0, lambda t: {"mean": float(t["tp"][:, 0].mean()) / 1000}
     for repeat in range(500):
         sample = np.zeros((60, 1, 3), int)
         sample[:, 0, 0] = rng.beta(6, 4, 60) * 1000
@@ -215,7 +223,7 @@ def test_evaluate_prints_every_score_with_its_interval(segtrain, tmp_path):
         assert name in done.out
     rows = (tmp_path / "run/evaluation/val_metric=all/per_image.csv").read_text().splitlines()
     assert rows[0].startswith(
-        "image,accuracy,iou,foreground_pixels,foreground_said,pixels/background,said/background,iou/background"
+        "image,accuracy,iou,foreground_pixels,foreground_predicted,pixels/background,predicted/background,iou/background"
     )
     assert len(rows) == 13
     saved = json.loads((tmp_path / "run/evaluation/val_metric=all/scores.json").read_text())
@@ -223,7 +231,7 @@ def test_evaluate_prints_every_score_with_its_interval(segtrain, tmp_path):
     assert "iou_class/mean" in saved["intervals"]
     for page in (tmp_path / "run/page.html", tmp_path / "run/evaluation/val_metric=all/page.html"):
         text = page.read_text()
-        assert "What each class is taken for" in text
+        assert "Confusion matrix" in text
         assert text.count("data:image/svg") == (4 if "metric=all" in str(page) else 0)
         assert "http" not in text
     done = segtrain("evaluate", "run", "metric=detection", "metric.min_area=100000", "--bootstrap", "0")

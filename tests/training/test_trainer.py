@@ -288,7 +288,7 @@ def test_a_run_resumed_at_the_end_of_an_epoch_keeps_its_events_and_its_learning_
     made = parts(trainer=trainer)
     (tmp_path / "stopped").mkdir()
     run = RunFolder(tmp_path / "stopped")
-    with Logger(run.path, made.val.dataset, 3) as logger:
+    with Logger(run.path, made.val.dataset, made.scores, 3) as logger:
         fitted = trainer.fit(made, None, run.save_last)
         for epoch in fitted:
             run.record(epoch, made.val.dataset.class_names)

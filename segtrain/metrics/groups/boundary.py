@@ -2,12 +2,16 @@
 
 import numpy as np
 
+from segtrain.metrics.groups.group import Counts, Group
+from segtrain.metrics.records import Score
 from segtrain.metrics.regions import IGNORED, Region, pixels_by_class
-from segtrain.metrics.table import Table, by_class, ratio
+from segtrain.metrics.table import Classes, Table, ratio
+
+BY_DISTANCE = "Wrong pixels by distance from the true border"
 
 
-class Boundary:
-    """Counts of one class in one image, and the scores of their sums.
+class Boundary(Group):
+    """Counts along the borders of each class, and the scores of their sums.
 
     Lengths below 1 are shares of the image's diagonal, others pixels.
 
@@ -19,33 +23,43 @@ class Boundary:
         distances: two distances in pixels that divide errors into slips of the border, errors near it, and others.
     """
 
-    def __init__(self, width: float, tolerance: float, distances: list[float]):
+    by_region = True
+
+    def __init__(self, classes: Classes, width: float, tolerance: float, distances: list[float]):
+        super().__init__(classes)
         self.width, self.tolerance, self.distances = width, tolerance, distances
         first, second = distances
-        self.error_names = (f"errors_within_{first:g}", f"errors_{first:g}_to_{second:g}", f"errors_beyond_{second:g}")
+        self.ranges = (f"within {first:g}", f"{first:g} to {second:g}", f"beyond {second:g}")
 
-    def shapes(self, num_classes: int) -> dict[str, tuple[int, ...]]:
-        """What is counted of an image."""
-        return {"band": (num_classes, 3), "contour": (num_classes, 4), "distance": (num_classes, 3)}
+    def arrays(self) -> dict[str, Counts]:
+        return {name: Counts((len(self.classes), n)) for name, n in (("band", 3), ("contour", 4), ("distance", 3))}
 
-    def margin(self, shape: tuple[int, int]) -> int:
+    def margin(self, size: tuple[int, int]) -> int:
         """Pixels around a mask that its counts depend on."""
-        return int(max(_pixels(self.width, shape), _pixels(self.tolerance, shape), *self.distances)) + 2
+        return int(max(_pixels(self.width, size), _pixels(self.tolerance, size), *self.distances)) + 2
 
-    def count(self, region: Region) -> dict[str, np.ndarray]:
-        """band: tp, fp, fn within the band; contour: said ones that are right, said, true ones found, true;
-        distance: wrong pixels (fp and fn) by distance from the border of truth. A row for each class."""
-        places, wrong = max(2, len(region.classes)), region.said != region.truth
-        (said_band, true_band), both = self._bands(region)
-        (said_line, true_line), right, found = self._contours(region, places)
-        made_up, missed = zip(*(self._errors_within(region, places, d, wrong) for d in self.distances), strict=True)
-        said = {"band": said_band, "both": both, "line": said_line, "right": right, "wrong": wrong}
-        truth = {"band": true_band, "line": true_line, "right": found, "wrong": wrong}
-        said |= {"first": made_up[0], "second": made_up[1]}
-        truth |= {"first": missed[0], "second": missed[1]}
+    def count_region(self, region: Region) -> dict[str, np.ndarray]:
+        """band: tp, fp, fn within the band; contour: predicted pixels that are right, predicted, true ones found, true;
+        distance: wrong pixels (fp and fn) by distance from the border of the ground truth. A row for each class."""
+        count, wrong = max(2, len(region.classes)), region.predicted != region.truth
+        bands, both = self._bands(region)
+        lines, right = self._contours(region, count)
+        near = [self._errors_within(region, count, distance, wrong) for distance in self.distances]
         p, t = (
-            pixels_by_class(labels, flags, len(region.classes))
-            for labels, flags in ((region.said, said), (region.truth, truth))
+            pixels_by_class(
+                mask,
+                {
+                    "band": bands[side],
+                    "both": both,
+                    "line": lines[side],
+                    "right": right[side],
+                    "wrong": wrong,
+                    "first": near[0][side],
+                    "second": near[1][side],
+                },
+                len(region.classes),
+            )
+            for side, mask in enumerate((region.predicted, region.truth))
         )
         first, second, every = (p[flag] + t[flag] for flag in ("first", "second", "wrong"))
         return {
@@ -56,28 +70,52 @@ class Boundary:
 
     def scores(self, table: Table) -> dict[str, float]:
         """boundary_iou, boundary_f1, and the shares of all wrong pixels by distance; each as mean, foreground, class."""
-        tp, fp, fn = np.moveaxis(table.more["band"].sum(axis=0), -1, 0)
-        right, said, found, true = np.moveaxis(table.more["contour"].sum(axis=0), -1, 0)
-        precision, recall = np.nan_to_num(ratio(right, said)), np.nan_to_num(ratio(found, true))
-        f1 = np.where(said + true > 0, np.nan_to_num(ratio(2 * precision * recall, precision + recall)), np.nan)
-        scores = by_class("boundary_iou", ratio(tp, tp + fp + fn), table) | by_class("boundary_f1", f1, table)
-        wrong = table.more["distance"].sum(axis=0)
-        for name, part in zip(self.error_names, wrong.T, strict=True):
-            scores[f"{name}/all"] = float(ratio(part.sum(), wrong.sum()))
-            shares = ratio(part, wrong.sum(axis=1))
-            scores |= {f"{name}/{c}": float(v) for c, v in zip(table.class_names, shares, strict=True)}
+        tp, fp, fn = np.moveaxis(table["band"].sum(axis=0), -1, 0)
+        right, predicted, found, true = np.moveaxis(table["contour"].sum(axis=0), -1, 0)
+        precision, recall = np.nan_to_num(ratio(right, predicted)), np.nan_to_num(ratio(found, true))
+        f1 = np.where(predicted + true > 0, np.nan_to_num(ratio(2 * precision * recall, precision + recall)), np.nan)
+        scores = self.classes.scores("boundary_iou", ratio(tp, tp + fp + fn)) | self.classes.scores("boundary_f1", f1)
+        wrong = table["distance"].sum(axis=0)
+        for pixels, part in zip(self.ranges, wrong.T, strict=True):
+            kind = _errors(pixels)
+            scores[f"{kind}/all"] = float(ratio(part.sum(), wrong.sum()))
+            scores |= self.classes.named(kind, ratio(part, wrong.sum(axis=1)))
         return scores
 
+    def records(self, table: Table) -> list[Score]:
+        title, names = "At borders", self.classes.names
+        thin = "equal to IoU for objects thinner than two bands"
+        kinds = [
+            Score(
+                "boundary_iou",
+                f"IoU of the bands inside the borders, {_length(self.width)} wide; {thin}",
+                section=title,
+            ),
+            Score("boundary_f1", f"F1 of the contours, right within {_length(self.tolerance)}", section=title),
+        ]
+        records = [record for kind in kinds for record in kind.means() + kind.of_classes(names)]
+        for pixels in self.ranges:
+            meaning = (
+                f"share of the wrong pixels that are {pixels} pixels from the true border; of thin objects none is far"
+            )
+            high = (
+                pixels != self.ranges[-1]
+            )  # of the shares of errors, that far from the border is the worse one to have
+            label = f"{pixels} pixels"
+            kind = Score(_errors(pixels), meaning, high, section=title, chart=BY_DISTANCE, label=label)
+            records += [kind.of("all", "all classes"), *kind.of_classes(names)]
+        return records
+
     def _bands(self, region: Region) -> tuple[list[np.ndarray], np.ndarray]:
-        """Where said and truth are within the band of a border, and where both are and agree."""
+        """Where prediction and ground truth are within the band of a border, and where both are and agree."""
         depth = max(1, round(_pixels(self.width, region.shape)))
         square = np.ones((2 * depth + 1, 2 * depth + 1), np.uint8)
         # As the authors do, the image's border is a border of the mask. That of ignored pixels is none.
-        bands = [_beside_another(labels, square, image_ends=True) for labels in (region.said, region.truth)]
-        return bands, bands[0] & bands[1] & (region.said == region.truth)
+        bands = [_beside_another(labels, square, image_ends=True) for labels in (region.predicted, region.truth)]
+        return bands, bands[0] & bands[1] & (region.predicted == region.truth)
 
-    def _contours(self, region: Region, places: int) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
-        """Pixels beside one of another class, in said and in truth, and those of them that the other one has, too.
+    def _contours(self, region: Region, count: int) -> tuple[list[np.ndarray], tuple[np.ndarray, np.ndarray]]:
+        """Pixels beside one of another class, in prediction and ground truth, and those that the other one has, too.
 
         Where the image ends or is ignored, nothing is known.
         """
@@ -85,22 +123,22 @@ class Boundary:
 
         reach = max(1.0, _pixels(self.tolerance, region.shape))
         cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
-        lines = [_beside_another(labels, cross, image_ends=False) for labels in (region.said, region.truth)]
-        said, truth = (
-            _bits(np.where(line, labels, IGNORED), places)
-            for line, labels in zip(lines, (region.said, region.truth), strict=True)
+        lines = [_beside_another(labels, cross, image_ends=False) for labels in (region.predicted, region.truth)]
+        predicted, truth = (
+            _bits(np.where(line, labels, IGNORED), count)
+            for line, labels in zip(lines, (region.predicted, region.truth), strict=True)
         )
-        return lines, _any(said & _within(truth, reach)), _any(truth & _within(said, reach))
+        return lines, (_any(predicted & _within(truth, reach)), _any(truth & _within(predicted, reach)))
 
-    def _errors_within(self, region: Region, places: int, distance: float, wrong: np.ndarray):
-        """Those of said, and those of truth, of the wrong pixels that are within `distance` of the true border.
+    def _errors_within(self, region: Region, count: int, distance: float, wrong: np.ndarray) -> list[np.ndarray]:
+        """False positives and false negatives that are within `distance` of the true border.
 
-        A pixel too much is as far as the nearest true pixel of its class, a missed one as the nearest of another; of
+        A false positive is as far as the nearest true pixel of its class, a false negative as the nearest of another; of
         ignored pixels nothing is known.
         """
-        truth = _bits(region.truth, places)
+        truth = _bits(region.truth, count)
         around = _within(truth, distance)
-        return [wrong & _any(_bits(region.said, places) & around), wrong & _any(~truth & around)]
+        return [wrong & _any(_bits(region.predicted, count) & around), wrong & _any(~truth & around)]
 
 
 def _beside_another(labels: np.ndarray, neighbours: np.ndarray, image_ends: bool) -> np.ndarray:
@@ -114,13 +152,13 @@ def _beside_another(labels: np.ndarray, neighbours: np.ndarray, image_ends: bool
     return known & (lowest != highest)
 
 
-def _bits(labels: np.ndarray, places: int) -> np.ndarray:
-    """[words, h, w]: a bit for each label, in as small or as many words as it takes; 0 where ignored."""
-    words = -(-places // 64)
-    kind = np.uint64 if words > 1 else np.min_scalar_type((1 << places) - 1)
+def _bits(labels: np.ndarray, count: int) -> np.ndarray:
+    """[words, h, w]: a bit for each of `count` labels, in as small or as many words as it takes; 0 where ignored."""
+    words = -(-count // 64)
+    kind = np.uint64 if words > 1 else np.min_scalar_type((1 << count) - 1)
     table = np.zeros((words, 256), kind)
-    for place in range(places):
-        table[place // 64, place] = 1 << place % 64
+    for label in range(count):
+        table[label // 64, label] = 1 << label % 64
     return np.stack([row.take(labels) for row in table])
 
 
@@ -146,3 +184,12 @@ def _within(bits: np.ndarray, distance: float) -> np.ndarray:
 
 def _pixels(length: float, shape: tuple[int, int]) -> float:
     return length if length >= 1 else length * float(np.hypot(*shape))
+
+
+def _length(length: float) -> str:
+    return f"{length:g} pixels" if length >= 1 else f"{100 * length:g} % of the diagonal"
+
+
+def _errors(pixels: str) -> str:
+    """errors_within_2, …"""
+    return f"errors_{pixels.replace(' ', '_')}"

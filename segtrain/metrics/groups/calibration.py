@@ -1,221 +1,107 @@
-"""Is the confidence worth anything? From histograms of probabilities; no probability is stored."""
-
-from dataclasses import dataclass, field
+"""Calibration: does confidence match accuracy? And the best thresholds."""
 
 import numpy as np
 import torch
 
-from segtrain.cpu import on_all_cores
-from segtrain.metrics.table import Table, by_class, ratio
+from segtrain.metrics.curves import (
+    COARSE,
+    LEVELS,
+    Curves,
+    class_odds,
+    count_probabilities,
+    count_rows,
+)
+from segtrain.metrics.groups.group import Batch, Counts, Group
+from segtrain.metrics.records import Score
+from segtrain.metrics.table import Classes, Table, ratio
 
-# Levels of odds p / (1 - p), for the curves of a class: 128 in each doubling, from 2^-48 to 2^48. Rare classes and
-# confident networks live near 0 and 1, where equal steps of probability would see nothing.
-LEVELS = 12288
-_STEPS, _DOUBLINGS = 128, 48
-_SHIFT = 16  # a float32 holds its exponent, then 23 bits: all but the first 7 of them are dropped
-_FIRST = (127 - _DOUBLINGS) * _STEPS  # code of level 0
-_INFINITE = 255 * _STEPS  # code of infinity; beyond are those of NaN
-_CODES = 256 * _STEPS
 _FINE = 1024  # levels of confidence in a bin; its sum is that of their centres, and exact to half of one
 
 
-def class_odds(logits: torch.Tensor, ignored: torch.Tensor, multilabel: bool) -> torch.Tensor:
-    """float32 [N,C,H,W]: p / (1 - p) of each class, as exact near 1 as near 0; NaN where `ignored`.
+class Thresholds(Group):
+    """Pixels of each class by predicted probability, for the best thresholds; no scores."""
 
-    Args:
-        ignored: bool [N,H,W], or [N,C,H,W] of several labels a pixel.
-    """
-    logits = logits.float()
-    if multilabel:
-        return logits.exp().masked_fill_(ignored, torch.nan)
-    top, which = logits.max(dim=1, keepdim=True)
-    parts = (logits - top.masked_fill_(ignored[:, None], torch.nan)).exp_().scatter_(1, which, 0)
-    others = parts.sum(dim=1, keepdim=True)  # of all but the most probable, which is 1
-    of_most_probable = (1 / others).masked_fill_(ignored[:, None], torch.nan)  # of a single class there are no others
-    return parts.div_((1 + others) - parts).scatter_(1, which, of_most_probable)
+    needs_logits = True
+
+    def arrays(self) -> dict[str, Counts]:
+        return {"probabilities": Counts((len(self.classes), LEVELS, 2), summed=True)}
+
+    def count(self, batch: Batch) -> dict[str, torch.Tensor]:
+        if batch.logits is None:
+            return {}
+        odds = class_odds(batch.logits, batch.target == self.classes.ignore_index, self.classes.multilabel)
+        return {"probabilities": count_probabilities(odds, batch.target)[0]}
 
 
-def count_confidence(
-    odds: torch.Tensor, prediction: torch.Tensor, target: torch.Tensor, ignore_index: int, bins: int
+class Calibration(Thresholds):
+    """Calibration errors of all pixels and of each class, mean confidence, average precision."""
+
+    def __init__(self, classes: Classes, bins: int):
+        super().__init__(classes)
+        self.bins = bins
+
+    def arrays(self) -> dict[str, Counts]:
+        levels = Counts((len(self.classes), len(COARSE), 2), dtype=torch.int32)  # large, and of one image
+        return super().arrays() | {"confidence": Counts((self.bins, 3)), "levels": levels}
+
+    def count(self, batch: Batch) -> dict[str, torch.Tensor]:
+        if batch.logits is None:
+            raise ValueError("the group calibration needs the logits: update(prediction, target, logits=logits)")
+        ignored = batch.target == self.classes.ignore_index
+        odds = class_odds(batch.logits, ignored, self.classes.multilabel)
+        total, levels = count_probabilities(odds, batch.target)
+        confidence = _count_confidence(odds, batch.prediction, batch.target, ignored, self.bins)
+        return {"probabilities": total, "levels": levels, "confidence": confidence}
+
+    def scores(self, table: Table) -> dict[str, float]:
+        pixels, right, confidence = table["confidence"].sum(axis=0).T
+        confidence, total = confidence / (2 * _FINE * len(pixels)), pixels.sum()
+        gap = np.abs(right - confidence).sum()
+        scores = {"ece": float(ratio(gap, total)), "confidence": float(ratio(confidence.sum(), total))}
+        if table.drawn is None:
+            curves = Curves(table["probabilities"], bins=self.bins)
+        else:
+            curves = Curves(table.drawn_sum("levels"), COARSE, self.bins)
+        return (
+            scores
+            | self.classes.scores("average_precision", curves.average_precision())
+            | self.classes.scores("class_ece", curves.expected_error())
+        )
+
+    def records(self, table: Table) -> list[Score]:
+        # Guo et al., 2017, https://arxiv.org/abs/1706.04599
+        error = f"mean distance of confidence and accuracy in {self.bins} bins of confidence"
+        of_class = f"mean distance of the class's probability and its frequency in {self.bins} bins of probability"
+        kinds = [
+            Score("average_precision", "area under precision over recall", section="Calibration"),
+            Score("class_ece", of_class, higher_is_better=False, section="Calibration"),
+        ]
+        return [
+            Score("ece", f"expected calibration error: {error}", higher_is_better=False),
+            Score("confidence", "mean probability of the prediction"),
+            *(record for kind in kinds for record in kind.means() + kind.of_classes(self.classes.names)),
+        ]
+
+
+def _count_confidence(
+    odds: torch.Tensor, prediction: torch.Tensor, target: torch.Tensor, ignored: torch.Tensor, bins: int
 ) -> torch.Tensor:
     """int64 [N, bins, 3]: valid pixels, those that are right, and the sum of confidences in 1 / (2048 bins).
 
-    Confidence is the probability of what is said; of several labels a pixel, of each label's yes or no.
+    Confidence is the probability of the prediction; multi-label, of each label's yes or no.
 
     Args:
         odds: as of class_odds.
     """
     n, levels = len(odds), bins * _FINE
-    said = (
+    predicted = (
         odds.where(prediction.bool(), 1 / odds) if prediction.ndim == 4 else odds.gather(1, prediction[:, None].long())
     )
-    confidence = 1 / (1 + 1 / said.flatten(1))  # not said / (1 + said), which infinity would make NaN
+    confidence = 1 / (1 + 1 / predicted.flatten(1))  # not odds / (1 + odds), which infinity would make NaN
     cells = (confidence * levels).clamp_(0, levels - 1).to(torch.int32)
     cells.mul_(2).add_(prediction.flatten(1) == target.flatten(1))
-    cells.masked_fill_(target.flatten(1) == ignore_index, 2 * levels)
-    wrong, right = _counts(cells, 2 * levels + 1)[:, :-1].view(n, levels, 2).unbind(dim=2)
+    cells.masked_fill_(ignored.flatten(1), 2 * levels)
+    wrong, right = count_rows(cells, 2 * levels + 1)[:, :-1].view(n, levels, 2).unbind(dim=2)
     every, centres = wrong + right, 2 * torch.arange(levels, device=right.device) + 1
     parts = [part.view(n, bins, _FINE).sum(dim=2) for part in (every, right, every * centres)]
     return torch.stack(parts, dim=2)
-
-
-def count_probabilities(odds: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Valid pixels that are not and that are of a class, by the odds it was given.
-
-    Returns int64 [C, LEVELS, 2], of all images, and int32 [N, C, parts, 2], of each image in the parts of COARSE.
-    """
-    n, c = odds.shape[:2]
-    # The bits of a positive float32 rise with it, so that the first of them are a level, with no logarithm.
-    codes = (odds.view(torch.int32) >> _SHIFT).to(torch.int16).flatten(2).contiguous().bitwise_and_(_CODES - 1)
-    classes = torch.ones(1, device=odds.device) if target.ndim == 4 else torch.arange(c, device=odds.device)
-    truth = target.flatten(2) if target.ndim == 4 else target.flatten(1)[:, None]
-    total = torch.zeros(c, LEVELS, 2, dtype=torch.int64, device=odds.device)
-    parts = torch.zeros(n, c, len(COARSE), 2, dtype=torch.int32, device=odds.device)
-    count = _count_planes if odds.device.type == "cpu" else _count_at_once
-    for i in range(n):
-        count(codes[i], truth[i], classes.to(target.dtype), total, parts[i])
-    return total, parts
-
-
-def _count_planes(codes: torch.Tensor, truth: torch.Tensor, classes: torch.Tensor, total, parts) -> None:
-    """Of one image add to `total` and write `parts`; codes [C, P], truth [1 or C, P]."""
-    codes, truth, classes = codes.numpy(), truth.numpy(), classes.numpy()
-
-    def count(places: range) -> None:
-        # One histogram of all planes would not stay in the cache of a CPU.
-        for k in places:
-            there = truth[k % len(truth)] == classes[k % len(classes)]
-            planes = codes[k], codes[k][there]
-            every, right = (_levels(torch.bincount(torch.from_numpy(plane), minlength=_CODES)) for plane in planes)
-            counts = torch.stack([every - right, right], dim=1)
-            total[k] += counts
-            parts[k] = torch.from_numpy(np.add.reduceat(counts.numpy(), COARSE))
-
-    on_all_cores(count, len(codes))
-
-
-def _count_at_once(codes: torch.Tensor, truth: torch.Tensor, classes: torch.Tensor, total, parts) -> None:
-    """The same, for CUDA, with one histogram of all planes."""
-    cells = codes.int().add_((truth == classes[:, None]).int(), alpha=_CODES)
-    counts = _levels(_counts(cells, 2 * _CODES).view(-1, 2, _CODES)).transpose(1, 2)
-    total += counts
-    part_of = torch.from_numpy(np.searchsorted(COARSE, np.arange(LEVELS), side="right") - 1).to(counts.device)
-    parts.index_add_(1, part_of, counts.int())
-
-
-def _levels(counts: torch.Tensor) -> torch.Tensor:
-    """[…, LEVELS] of counts by code […, _CODES]; those of NaN are left out."""
-    levels = counts[..., _FIRST : _FIRST + LEVELS].clone()
-    levels[..., 0] += counts[..., :_FIRST].sum(dim=-1)
-    levels[..., -1] += counts[..., _FIRST + LEVELS : _INFINITE + 1].sum(dim=-1)
-    return levels
-
-
-def _counts(cells: torch.Tensor, bins: int) -> torch.Tensor:
-    """int64 [R, bins] of int32 [R, P]."""
-    row = torch.arange(len(cells), device=cells.device)[:, None] * bins
-    return torch.bincount((cells + row).flatten(), minlength=len(cells) * bins).view(-1, bins)
-
-
-def expected_error(table: Table) -> dict[str, float]:
-    """ece: mean distance of confidence and accuracy, by bins of confidence. Guo et al., 2017,
-    https://arxiv.org/abs/1706.04599. And confidence, the mean one."""
-    pixels, right, confidence = table.more["confidence"].sum(axis=0).T
-    confidence, total = confidence / (2 * _FINE * len(pixels)), pixels.sum()
-    gap = np.abs(right - confidence).sum()
-    return {"ece": float(ratio(gap, total)), "confidence": float(ratio(confidence.sum(), total))}
-
-
-@dataclass(frozen=True)
-class Curves:
-    """What becomes of each class when the probability from which it is said is moved.
-
-    Args:
-        counts: [C, L, 2], as of count_probabilities summed over images.
-        starts: int [L], the first level of each of L parts of the LEVELS, whose counts are added up.
-    """
-
-    counts: np.ndarray
-    starts: np.ndarray = field(default_factory=lambda: np.arange(LEVELS))
-
-    def at_threshold(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """tp, fp and fn, each [C, L]: when a class is said from a level on."""
-        fp, tp = np.moveaxis(self.counts[:, ::-1].cumsum(axis=1)[:, ::-1], -1, 0)
-        return tp, fp, tp[:, :1] - tp
-
-    def precision_recall(self) -> tuple[np.ndarray, np.ndarray]:
-        """Both [C, L], NaN where undefined; by threshold."""
-        tp, fp, fn = self.at_threshold()
-        return ratio(tp, tp + fp), ratio(tp, tp + fn)
-
-    def average_precision(self) -> np.ndarray:
-        """[C]: the area under precision over recall, as steps; NaN for a class that truth does not have.
-
-        In a part of several levels the pixels of the class are taken to be evenly mixed with the others.
-        """
-        tp, fp, _ = self.at_threshold()
-        within = (
-            0.5 if len(self.starts) < LEVELS else 0.0
-        )  # as much of the last part as the mean of its pixels is behind
-        said_wrong, said_right = (
-            v - within * c for v, c in zip((fp, tp), np.moveaxis(self.counts, -1, 0), strict=True)
-        )
-        precision = np.nan_to_num(ratio(said_right, said_right + said_wrong))
-        return ratio((self.counts[..., 1] * precision).sum(axis=1), tp[:, 0])
-
-    def reliability(self, bins: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Mean probability, share of the pixels that are of the class, and pixels, each [C, bins]."""
-        centres = _probability((self.starts + np.append(self.starts[1:], LEVELS)) / 2)
-        which = np.minimum((centres * bins).astype(int), bins - 1)
-        pixels, right = self.counts.sum(axis=2), self.counts[..., 1]
-
-        def binned(rows: np.ndarray) -> np.ndarray:
-            return np.array([np.bincount(which, weights=row, minlength=bins) for row in rows])
-
-        total = binned(pixels)
-        return ratio(binned(pixels * centres), total), ratio(binned(right), total), total
-
-    def expected_error(self, bins: int) -> np.ndarray:
-        """[C]: ece of the probability of each class, to within 0.003; NaN for a class that truth does not have."""
-        probability, share, pixels = self.reliability(bins)
-        gap = np.nansum(np.abs(probability - share) * pixels, axis=1)
-        return np.where(self.counts[..., 1].any(axis=1), ratio(gap, pixels.sum(axis=1)), np.nan)
-
-    def best_thresholds(self) -> np.ndarray:
-        """[C]: the probability from which saying a class gives the highest Dice; NaN for one that truth does not have.
-
-        Where a range of them is as good, the middle of it. Of curves of all LEVELS.
-        """
-        tp, fp, fn = self.at_threshold()
-        dice = np.nan_to_num(ratio(2 * tp, 2 * tp + fp + fn))
-        best = dice >= dice.max(axis=1, keepdims=True)
-        first = best.argmax(axis=1)
-        worse = ~best & (np.arange(LEVELS) > first[:, None])
-        last = np.where(worse.any(axis=1), worse.argmax(axis=1), LEVELS) - 1
-        # 0 and 1 are no thresholds; the first level has all that is less, too.
-        middle = np.where(last == 0, 1e-300, np.clip(_probability((first + last) / 2), 1e-15, 1 - 1e-15))
-        return np.where(tp[:, 0] > 0, middle, np.nan)
-
-
-def _probability(level: np.ndarray) -> np.ndarray:
-    """At the lower end of a level, which need not be whole."""
-    doublings, rest = np.divmod(level, _STEPS)
-    return 1 / (1 + np.ldexp(1 / (1 + rest / _STEPS), _DOUBLINGS - doublings.astype(int)))
-
-
-def _coarse_starts() -> np.ndarray:
-    """Levels at steps of log-odds: of 1/4 up to 12, where most are, of 1/2 to 24, of 1 to 33; and 0."""
-    steps = np.concatenate([np.arange(-33, -24), np.arange(-24, -12, 0.5), np.arange(-12, 12, 0.25)])
-    steps = np.concatenate([steps, -steps[steps < -12][::-1], [12]])
-    return np.unique(np.searchsorted(_probability(np.arange(LEVELS)), [0, *(1 / (1 + np.exp(-np.sort(steps))))]))
-
-
-# Levels of one image, for the interval of a score of all images: parts of the fine ones.
-COARSE = _coarse_starts()
-
-
-def curve_scores(curves: Curves, table: Table, bins: int) -> dict[str, float]:
-    """average_precision and class_ece, each as mean, foreground, class."""
-    return by_class("average_precision", curves.average_precision(), table) | by_class(
-        "class_ece", curves.expected_error(bins), table
-    )

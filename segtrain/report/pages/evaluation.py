@@ -1,131 +1,118 @@
-"""The page of an evaluation: scores with intervals, what is taken for what, and the images where it goes wrong."""
+"""The page of an evaluation: scores with intervals, confusion matrix, charts, and the images with the largest errors."""
 
 from pathlib import Path
 
 import numpy as np
 
+from segtrain.errors import counted
+from segtrain.metrics.groups.boundary import BY_DISTANCE
+from segtrain.metrics.groups.objects import BY_SIZE
+from segtrain.metrics.metric import Metric
+from segtrain.metrics.records import Score
 from segtrain.report import charts
 from segtrain.report import pictures as panels
 from segtrain.report.html import inline, write_page
-from segtrain.report.scores import MEANS, SECTIONS, class_sections, interval_text, meaning, other_scores
-from segtrain.report.text import percent
+from segtrain.report.scores import COUNTED, class_sections, interval_text, other_scores
+from segtrain.report.text import percent, value_text
+from segtrain.runs.result import Result
 
-CLASS_SCORES = ("iou", "dice", "precision", "recall")
+CLASS_SCORES = {"iou": "IoU %", "dice": "Dice %", "precision": "precision %", "recall": "recall %"}
 SHOWN_CLASSES = 8  # the rarest; a page of 150 classes would not be read
-WHOLE_MATRIX = 25  # classes up to which all of what is taken for what is shown
+WHOLE_MATRIX = 25  # classes up to which the whole confusion matrix is shown
 
 
-def write_evaluation_page(file: Path, title: str, scores, result: dict, dataset, draw) -> None:
+def write_evaluation_page(file: Path, title: str, scores: Metric, result: Result, dataset, draw) -> None:
     """Write a self-contained HTML page.
 
     Args:
-        scores: filled SegmentationScores of the images of `dataset`.
-        result: {"scores", "per_class", "intervals"} as in result.json.
+        scores: of the images of `dataset`.
+        result: scores, per_class and intervals.
         draw: (index, label) -> uint8 [H, W, 3], the picture of an image and its errors, of one class or, for None, all.
     """
-    intervals = result.get("intervals") or {}
+    numbers, records = result.scores, scores.records()
+    rows, intervals = sorted(result.per_class, key=lambda row: row["support"]), result.intervals or {}
+
+    def line(score: Score) -> tuple[str, str, str, str]:
+        text = value_text(numbers[score.name], score.unit)
+        return score.name, text, interval_text(intervals.get(score.name)), score.meaning
+
+    def cell(name: str) -> tuple[str, str]:
+        return percent(numbers.get(name)), interval_text(intervals.get(name))
+
     colours = panels.html_colours(dataset)
-    numbers = result["scores"]
-
-    def line(name: str) -> tuple[str, str, str]:
-        return name, percent(numbers[name]), interval_text(intervals.get(name))
-
     classes = [
         {
             "name": row["name"],
             "colour": colours[row["index"]],
             "bar": 0 if row["iou"] is None or row["iou"] != row["iou"] else round(12 * row["iou"], 2),
-            "intervals": {key: interval_text(intervals.get(f"{key}/{row['name']}")) for key in CLASS_SCORES},
-            "support": f"{row['support']:,}",
-            "images": row["images"],
+            "cells": [cell(f"{kind}/{row['name']}") for kind in CLASS_SCORES],
+            "counts": [f"{row[name]:,}" for name in COUNTED if name in row],
         }
-        | {key: percent(row[key]) for key in CLASS_SCORES}
-        for row in sorted(result["per_class"], key=lambda row: row["support"])
+        for row in rows
     ]
-    listed = [name for name in other_scores(numbers, result["per_class"]) if name not in MEANS]
-    shown = rarest_classes(result["per_class"], dataset.background)
-    drawn = score_charts(scores, numbers, shown, dataset.class_names)
-    shares, many = charts.row_shares(scores.confusion()), dataset.num_classes > WHOLE_MATRIX
+    shown = rarest_classes(rows, dataset.background)
     write_page(
         file,
         "evaluation.html",
         title=title,
-        subtitle=f"{len(scores.names)} images",
-        means=[line(name) for name in MEANS if name in numbers],
+        subtitle=counted(len(scores.names), "image"),
+        means=[line(score) for score in records.values() if score.summary],
+        columns=[*CLASS_SCORES.values(), *(text for name, text in COUNTED.items() if rows and name in rows[0])],
         classes=classes,
         names=dataset.class_names,
-        fewer=len(shown) if len(shown) == SHOWN_CLASSES < len(result["per_class"]) else None,
-        confusion=None if dataset.multilabel or many else confusion_rows(shares, dataset.class_names),
-        confusions=largest_confusions(shares, dataset.class_names) if many else [],
+        fewer=len(shown) if len(shown) == SHOWN_CLASSES < len(rows) else None,
         groups=picture_groups(scores, dataset, draw),
-        sections=score_sections(result, drawn),
-        others=[(*line(name), meaning(name)) for name in listed],
+        sections=[
+            {
+                "title": title,
+                "kinds": [(kind.replace("_", " "), score.meaning) for kind, score in kinds.items()],
+                "rows": [(row["name"], [cell(f"{kind}/{row['name']}") for kind in kinds]) for row in rows],
+                "charts": score_charts(kinds, numbers, [dataset.class_names[c] for c in shown]),
+            }
+            for title, kinds in class_sections(records).items()
+        ],
+        curves=curve_charts(scores, shown),
+        others=[line(score) for score in other_scores(numbers, records) if not score.summary],
+        **confusion_tables(scores.confusion(), dataset.class_names),
     )
 
 
-def score_sections(result: dict, drawn: dict[str, list[str]]) -> list[dict]:
-    """For each of SECTIONS its heading, kinds of score, a row of (value, interval) a class, and charts."""
-    numbers, intervals = result["scores"], result.get("intervals") or {}
-    tables = class_sections(numbers, result["per_class"])
-    sections = []
-    for section, (heading, _) in SECTIONS.items():
-        kinds = tables.get(section, [])
-        rows = []
-        for row in sorted(result["per_class"], key=lambda row: row["support"]):
-            names = [f"{kind}/{row['name']}" for kind in kinds]
-            cells = [(percent(numbers.get(name)), interval_text(intervals.get(name))) for name in names]
-            objects = f"{row['objects']:,}" if "objects" in row and section == "found" else None
-            rows.append({"name": row["name"], "objects": objects, "cells": cells})
-        if kinds or section in drawn:
-            columns = [kind.replace("_", " ") for kind in kinds]
-            sections.append({"title": heading, "columns": columns, "rows": rows, "charts": drawn.get(section, [])})
-    return sections
-
-
-def rarest_classes(per_class: list[dict], background: int | None) -> list[int]:
-    """The classes with the fewest truth pixels, without background and those that have none."""
-    rows = sorted(per_class, key=lambda row: row["support"])
+def rarest_classes(rows: list[dict], background: int | None) -> list[int]:
+    """The classes with the fewest ground-truth pixels, without background and those that have none."""
     return [row["index"] for row in rows if row["support"] and row["index"] != background][:SHOWN_CLASSES]
 
 
-def score_charts(scores, numbers: dict[str, float], shown: list[int], names: list[str]) -> dict[str, list[str]]:
-    """Pictures for each of SECTIONS, of the classes `shown`."""
-
-    def values(kinds: list[str]) -> np.ndarray:
-        rows = [[numbers[f"{kind}/{names[c]}"] for kind in kinds] for c in shown]
-        return np.array(rows, dtype=float)
-
-    drawn: dict[str, list[str]] = {}
-    chosen = [names[c] for c in shown]
-    sizes = [n.removesuffix("/mean") for n in numbers if n.startswith("object_recall_") and n.endswith("/mean")]
-    if shown and sizes:
-        labels = [size.removeprefix("object_recall_") for size in sizes]
-        title = "Objects found, by size"
-        drawn["found"] = [charts.grouped_bars(values(sizes), labels, chosen, title)]
-    slips = [n.removesuffix("/all") for n in numbers if n.startswith("errors_") and n.endswith("/all")]
-    if shown and slips:
-        labels = [slip.removeprefix("errors_").replace("_", " ") + " pixels" for slip in slips]
-        title, shades = "Wrong pixels by distance from the true border", ["#9ecae1", "#4292c6", "#d64541"]
-        drawn["borders"] = [charts.stacked_bars(values(slips), labels, chosen, shades, title)]
-    curves = scores.curves() if hasattr(scores, "curves") else None
-    if shown and curves is not None:
-        drawn["confidence"] = [
-            charts.precision_recall(curves, shown, names),
-            charts.reliability(curves, scores.bins, shown, names),
-        ]
+def score_charts(kinds: dict[str, Score], numbers: dict[str, float], names: list[str]) -> list[str]:
+    """The charts of a section, of the classes `names`."""
+    drawn = []
+    for title, draw in ((BY_SIZE, charts.grouped_bars), (BY_DISTANCE, charts.stacked_bars)):
+        if names and (bars := {kind: score.label for kind, score in kinds.items() if score.chart == title}):
+            values = np.array([[numbers[f"{kind}/{name}"] for kind in bars] for name in names], dtype=float)
+            drawn.append(draw(values, list(bars.values()), names, title))
     return drawn
 
 
-def largest_confusions(shares: np.ndarray, names: list[str], count: int = 30) -> list[tuple[str, str, str]]:
-    """Truth, what it is said to be, and the percentage of its pixels, the largest first."""
-    wrong = shares * (1 - np.eye(len(shares)))
-    order = np.argsort(-wrong, axis=None, kind="stable")[:count]
-    pairs = zip(*np.unravel_index(order, wrong.shape), strict=True)
-    return [(names[t], names[s], percent(wrong[t, s])) for t, s in pairs if wrong[t, s] > 0]
+def curve_charts(scores: Metric, shown: list[int]) -> list[str]:
+    """Precision over recall, and reliability, of the classes `shown`."""
+    if not shown or (curves := scores.curves()) is None:
+        return []
+    return [draw(curves, shown, scores.class_names) for draw in (charts.precision_recall, charts.reliability)]
 
 
-def confusion_rows(shares: np.ndarray, names: list[str]) -> list[dict]:
-    """Rows of cells, in percent of the row, darker where there is more."""
+def confusion_tables(matrix: np.ndarray | None, names: list[str]) -> dict[str, list]:
+    """confusion: rows of cells in percent of the row; confusions: of many classes the largest, as (ground truth,
+    prediction, percentage)."""
+    if matrix is None:
+        return {"confusion": [], "confusions": []}
+    shares = charts.row_shares(matrix)
+    if len(names) > WHOLE_MATRIX:
+        wrong = shares * (1 - np.eye(len(shares)))
+        order = np.argsort(-wrong, axis=None, kind="stable")[:30]
+        pairs = zip(*np.unravel_index(order, wrong.shape), strict=True)
+        return {
+            "confusion": [],
+            "confusions": [(names[t], names[p], percent(wrong[t, p])) for t, p in pairs if wrong[t, p]],
+        }
     rows = []
     for name, row in zip(names, shares, strict=True):
         cells = [
@@ -137,42 +124,49 @@ def confusion_rows(shares: np.ndarray, names: list[str]) -> list[dict]:
             for v in row
         ]
         rows.append({"name": name, "cells": cells})
-    return rows
+    return {"confusion": rows, "confusions": []}
 
 
-def picture_groups(scores, dataset, draw) -> list[dict]:
-    """For the rarest classes the images with the lowest IoU and one in the middle; false alarms in empty images."""
-    from segtrain.metrics.table import false_alarms
-
-    tp, fp, fn = np.moveaxis(scores.table(), 2, 0)
-    iou = tp / np.maximum(tp + fp + fn, 1)
+def picture_groups(scores: Metric, dataset, draw) -> list[dict]:
+    """For the rarest classes the images with the lowest IoU and the median one; then false alarms."""
+    table = scores.table()
+    if table is None:
+        return []
+    tp, fp, fn = np.moveaxis(table, 2, 0)
+    iou, pixels = tp / np.maximum(tp + fp + fn, 1), tp + fn
     position = {str(name): index for index, name in enumerate(dataset.names)}
 
-    def picture(row: int, caption: str, label: int | None = None) -> dict:
-        drawn = draw(position[str(scores.names[row])], label)
-        return {"data": inline(drawn, 1100), "caption": f"{scores.names[row]}: {caption}"}
+    def picture(image: int, caption: str, label: int | None = None) -> dict:
+        drawn = draw(position[str(scores.names[image])], label)
+        return {"data": inline(drawn, 1100), "caption": f"{scores.names[image]}: {caption}"}
 
     groups = []
     foreground = [c for c in range(dataset.num_classes) if c != dataset.background]
-    for c in sorted(foreground, key=lambda c: (tp + fn)[:, c].sum())[:SHOWN_CLASSES]:
-        rows = [i for i in np.argsort(iou[:, c], kind="stable").tolist() if (tp + fn)[i, c] > 0]
-        if not rows:
+    for c in sorted(foreground, key=lambda c: pixels[:, c].sum())[:SHOWN_CLASSES]:
+        images = [i for i in np.argsort(iou[:, c], kind="stable").tolist() if pixels[i, c] > 0]
+        if not images:
             continue
-        chosen = dict.fromkeys([*rows[:2], rows[len(rows) // 2]])
-        words = {rows[len(rows) // 2]: "in the middle", **dict.fromkeys(rows[:2], "among the worst")}
+        words = dict.fromkeys(images[:2], "among the worst")
+        words.setdefault(images[len(images) // 2], "median")
         pictures = [
-            picture(i, f"{words[i]}, IoU {percent(iou[i, c])} %, {(tp + fn)[i, c]:,} pixels", c) for i in chosen
+            picture(i, f"{text}, IoU {percent(iou[i, c])} %, {pixels[i, c]:,} pixels", c) for i, text in words.items()
         ]
-        note = f"{len(rows)} images have it; found not at all in {int((tp[rows, c] == 0).sum())} of them."
-        groups.append({"title": dataset.class_names[c], "note": note, "pictures": pictures})
-    empty, alarms = false_alarms(scores.derived(), scores.min_area)
-    if empty.any():
-        said = fp[:, foreground].sum(axis=1) * (empty & alarms)
-        pictures = [
-            picture(i, f"{said[i]:,} pixels said to be foreground")
-            for i in np.argsort(-said, kind="stable")[:3].tolist()
-            if said[i]
-        ]
-        note = f"{(empty & alarms).sum()} of {empty.sum()} images without foreground are said to have some."
-        groups.append({"title": "False alarms", "note": note, "pictures": pictures})
-    return groups
+        groups.append({"title": dataset.class_names[c], "note": found_note(tp[images, c]), "pictures": pictures})
+    return groups + false_alarm_group(scores, fp[:, foreground].sum(axis=1), picture)
+
+
+def found_note(tp: np.ndarray) -> str:
+    """In how many images that show a class it is found, from its true positives in each."""
+    missed = int((tp == 0).sum())
+    return f"In {counted(len(tp), 'image')}; " + (f"no pixel found in {missed}." if missed else "found in each.")
+
+
+def false_alarm_group(scores: Metric, pixels: np.ndarray, picture) -> list[dict]:
+    """The images without foreground in which most `pixels` of foreground are predicted."""
+    if (alarms := scores.false_alarms()) is None or not alarms[0].any():
+        return []
+    empty, wrong = alarms[0], alarms[0] & alarms[1]
+    worst = [i for i in np.argsort(-pixels * wrong, kind="stable")[:3].tolist() if wrong[i] and pixels[i]]
+    note = f"Foreground is predicted in {wrong.sum() or 'none'} of {counted(int(empty.sum()), 'image')} without foreground."
+    pictures = [picture(i, f"{pixels[i]:,} false-positive foreground pixels") for i in worst]
+    return [{"title": "False alarms", "note": note, "pictures": pictures}]

@@ -1,0 +1,122 @@
+"""The protocol of a metric: what it must have, and a default for what it may have."""
+
+import numpy as np
+import torch
+
+from segtrain.metrics.records import Score
+
+REQUIRED = ("reset", "update", "compute")
+
+
+class Metric:
+    """A metric: counts batches, then gives scores. `reset`, `update` and `compute` are required; the rest is optional.
+
+    A class of your own derives from this one, or has the required methods alone (see `as_metric`).
+
+    Attributes:
+        needs_logits: whether `update` is given `logits=`, [N,C,H,W], too.
+        class_names: of the classes.
+        names: of the images that were counted.
+    """
+
+    needs_logits: bool = False
+    class_names: list[str] | tuple[str, ...] = ()
+    names: list[str] | tuple[str, ...] = ()
+
+    def reset(self) -> None:
+        """Forget all images."""
+        raise NotImplementedError
+
+    def update(self, prediction: torch.Tensor, target: torch.Tensor, names: list[str] | None = None) -> None:
+        """Add a batch: class indices [N,H,W], or multi-label [N,C,H,W]; the names of its images."""
+        raise NotImplementedError
+
+    def compute(self) -> dict[str, float]:
+        """All scores by name; NaN where undefined, as before the first image."""
+        raise NotImplementedError
+
+    def records(self) -> dict[str, Score]:
+        """A record for each score of `compute`. Default: each is a share of which more is better."""
+        return {name: Score(name, "") for name in self.compute()}
+
+    def score_names(self) -> list[str]:
+        """The names `compute` gives, known before the first image."""
+        return list(self.records())
+
+    def per_class(self) -> dict[str, np.ndarray]:
+        """Columns [C] for the table of classes: iou, dice, precision, recall, support, images; or {}."""
+        return {}
+
+    def per_image(self) -> dict[str, np.ndarray]:
+        """Columns [images] of per_image.csv, in the order of `names`."""
+        return {}
+
+    def table(self) -> np.ndarray | None:
+        """int64 [images, C, 3]: true positives, false positives, false negatives."""
+        return None
+
+    def false_alarms(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """bool [images] each: without foreground in the ground truth; with foreground in the prediction."""
+        return None
+
+    def confusion(self) -> np.ndarray | None:
+        """int64 [C, C]: pixels by ground truth (row) and prediction (column); None for multi-label."""
+        return None
+
+    def curves(self):
+        """Counts by threshold, segtrain.metrics.curves.Curves; None without logits."""
+        return None
+
+    def best_thresholds(self) -> dict[str, float]:
+        """The threshold of each class that maximises Dice on these images."""
+        return {}
+
+    def intervals(self, repeats: int = 1000, seed: int = 0) -> dict[str, tuple[float, float]]:
+        """95 % interval of each score."""
+        return {}
+
+    def state(self) -> dict[str, np.ndarray]:
+        """All counts, for per_image.npz; {} writes none."""
+        return {}
+
+    def restore(self, **state: np.ndarray) -> None:
+        """Replace all counts by those of `state`."""
+
+
+class _OwnMetric(Metric):
+    """A metric of a class that has the required methods alone."""
+
+    def __init__(self, part):
+        self.part = part
+
+    def reset(self) -> None:
+        self.part.reset()
+        self.names = []
+
+    def update(self, prediction, target, names=None) -> None:
+        self.part.update(prediction, target, names)
+        first = len(self.names)
+        self.names += names or [f"image {first + i}" for i in range(len(prediction))]
+
+    def compute(self) -> dict[str, float]:
+        return self.part.compute()
+
+
+def as_metric(part, class_names: list[str]) -> Metric:
+    """`part` as a Metric, reset. Raises ValueError when a required method is missing, or fails before the first image."""
+    own = {name for kind in type(part).__mro__ if kind is not Metric for name in vars(kind)}
+    if missing := [name for name in REQUIRED if name not in own]:
+        raise ValueError(
+            f"the metric class {type(part).__name__} has no {', '.join(missing)}; "
+            "segtrain.metrics.metric.Metric says what a metric needs"
+        )
+    metric = part if isinstance(part, Metric) else _OwnMetric(part)
+    metric.class_names = metric.class_names or list(class_names)
+    metric.reset()
+    try:
+        metric.score_names()
+    except Exception as error:
+        raise ValueError(
+            f"{type(part).__name__}.compute() fails before the first image ({error!r}); give NaN for its scores there"
+        ) from error
+    return metric
