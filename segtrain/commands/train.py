@@ -16,7 +16,7 @@ from segtrain.config.build import (
     refusals,
 )
 from segtrain.config.schema import check_config, flat
-from segtrain.data.sampling import centred
+from segtrain.data.sampling import as_sampling
 from segtrain.errors import DataError
 from segtrain.report.pages.evaluation import write_evaluation_page
 from segtrain.report.scores import counts_table, final_report
@@ -40,9 +40,9 @@ def train(cfg: DictConfig, run: RunFolder, resume: bool = False) -> float | None
     model = build(cfg, "model").to(trainer.device)
     optimizer, inference = build(cfg, "optimizer", model=model), build_inference(cfg, val_set)
     labels = build_labels(cfg, train_set)
-    loader, augment, sampling = (build(cfg, part) for part in ("loader", "augment", "sampling"))
+    loader, augment, sampling = build(cfg, "loader"), build(cfg, "augment"), as_sampling(build(cfg, "sampling"))
 
-    counts = count_classes(train_set, cache=default_cache(), progress=True, places=centred(sampling) > 0)
+    counts = count_classes(train_set, cache=default_cache(), progress=True, locations=sampling.foreground_share > 0)
     val_counts = count_classes(val_set, cache=default_cache(), progress=True)
     check_counts(counts)
     cfg.class_weights = class_weights(cfg, counts)

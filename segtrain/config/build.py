@@ -8,7 +8,7 @@ from typing import Literal
 from omegaconf import DictConfig
 
 from segtrain.config.compose import load_saved
-from segtrain.data.dataset import check_sample
+from segtrain.data.dataset import as_dataset, check_sample
 from segtrain.errors import ConfigError, DataError, SegtrainError
 
 
@@ -37,34 +37,10 @@ def refusals(where: str):
 
 def build_dataset(cfg: DictConfig, split: str):
     """One split of the dataset. Raises ConfigError when a class of the user's lacks what segtrain needs."""
-    dataset = build(cfg, "dataset", split=split)
-    place = f"dataset ({cfg.dataset._target_})"
-    needed = (
-        "num_classes",
-        "class_names",
-        "ignore_index",
-        "background",
-        "multilabel",
-        "names",
-        "image",
-        "mask",
-    )
-    missing = [name for name in needed if not hasattr(dataset, name)]
-    if missing:
-        raise ConfigError(
-            f"the dataset class has no {', '.join(missing)}",
-            place,
-            "see segtrain.data.dataset.SegmentationDataset for what a dataset must have",
-        )
+    dataset = as_dataset(build(cfg, "dataset", split=split))
     if not len(dataset.names):
-        raise DataError(f"the {split} split is empty", place, "give it images")
-    for index in range(len(dataset.names)):
-        try:
-            check_sample(dataset.image(index), dataset.mask(index), dataset, index)
-            break
-        except DataError:
-            if getattr(dataset, "on_error", "raise") == "raise":
-                raise
+        raise DataError(f"the {split} split is empty", f"dataset ({cfg.dataset._target_})", "give it images")
+    check_sample(dataset.image(0), dataset.mask(0), dataset, 0)
     return dataset
 
 
@@ -93,7 +69,7 @@ def build_labels(cfg: DictConfig, dataset):
             "labels.teacher.run",
             "name a run on the same classes, in the same order",
         )
-    annotators = getattr(dataset, "num_annotators", 1)
+    annotators = dataset.num_annotators
     if labels.annotated and (annotators < 2 or dataset.multilabel):
         raise ConfigError(
             "the dataset has one mask an image" if annotators < 2 else "annotators are averaged for one label a pixel",
@@ -142,7 +118,7 @@ def _try_labels(cfg, loss, labels, logits, target, dataset) -> None:
     if labels.annotated:
         target = target[:, None].expand(-1, dataset.num_annotators, -1, -1)
     with refusals(f"loss ({cfg.loss._target_}) with labels ({cfg.labels._target_})"):
-        images = torch.zeros(2, getattr(dataset, "channels", 3), 64, 64, dtype=torch.uint8)
+        images = torch.zeros(2, dataset.channels, 64, 64, dtype=torch.uint8)
         labels(loss, logits, labels.target(target), images)
 
 
