@@ -1,4 +1,4 @@
-"""Class counts: pixels and images of each class, and where some of its pixels are."""
+"""Class counts: pixels and images of each class, and class locations."""
 
 from segtrain.class_counts.count import ClassCounts, count_classes, default_cache
 

@@ -1,7 +1,7 @@
-"""The counts of each mask, kept on disk so that masks are counted once, by whichever process comes first.
+"""The cache of class counts: each mask is counted once, by whichever process comes first.
 
-A row is found by the content of its mask, so copies and other folders share it. When no file of a dataset has changed,
-which a look at sizes and times tells without reading any, all rows come from one file.
+A row is found by the content of its mask, so copies and other folders share it. When no file of a dataset has changed
+in size or times, none is read, and all rows come from one file.
 """
 
 import contextlib
@@ -25,29 +25,28 @@ _SETTLED = 2 * 10**9  # nanoseconds: a file written a moment ago may be written 
 def cached_rows(dataset, cache: Path, count, columns: int, kind: str = "") -> np.ndarray:
     """int64 [images, columns], from the folder `cache` where they are known, from `count(indices)` where not.
 
-    Rows of another `kind` are kept apart.
-
-    A cache that is damaged or cannot be written only costs time.
+    Rows of another `kind` are kept apart. A dataset whose `mask_key` is None is counted anew. A cache that is damaged or
+    cannot be written only costs time.
     """
-    # Keys of a dataset without a rule need not differ from another's.
-    how = dataset.mask_rule() if hasattr(dataset, "mask_rule") else f"{type(dataset).__name__} {dataset.names[0]}"
-    rule = f"{_VERSION} {kind} {columns} {dataset.num_classes} {dataset.ignore_index} {dataset.multilabel} {how}"
+    labels = f"{dataset.num_classes} {dataset.ignore_index} {dataset.multilabel}"
+    rule = f"{_VERSION} {kind} {columns} {labels} {dataset.mask_rule()}"
     whole, state = _whole(dataset, cache, rule)
     rows = _read(whole, columns).get(state) if state else None
     if rows is not None and len(rows) == len(dataset.names):
         return rows
-    file = cache / f"counts-{_digest(rule)}.npz"
+    texts = [dataset.mask_key(i) for i in range(len(dataset.names))]
+    if None in texts:
+        return count(range(len(texts)))
+    file, keys = cache / f"counts-{_digest(rule)}.npz", [_digest(text) for text in texts]
     with _locked(file):
-        keys = [_digest(dataset.mask_key(i)) for i in range(len(dataset.names))]
         known = _read(file, columns)
         missing = [i for i, key in enumerate(keys) if key not in known]
         if missing:
             counted = count(missing)
-            known |= {keys[i]: row for i, row in zip(missing, counted, strict=True) if row[-1]}
+            known |= {keys[i]: row for i, row in zip(missing, counted, strict=True)}
             _write(file, known)  # other datasets of this rule keep their rows
-        skipped = np.zeros(columns, dtype=np.int64)
-        rows = np.stack([known.get(key, skipped) for key in keys])
-        if state and all(key in known for key in keys):
+        rows = np.stack([known[key] for key in keys])
+        if state:
             _write(whole, {state: rows})
         return rows
 
@@ -74,8 +73,8 @@ def _locked(file: Path):
 
 
 def _whole(dataset, cache: Path, rule: str) -> tuple[Path, str | None]:
-    """The file of all rows of a dataset, and the state of its files: None when that cannot be told."""
-    files = dataset.files() if hasattr(dataset, "files") else []
+    """The file of all rows of a dataset, and the state of its files: None when it is not known."""
+    files = dataset.files()
     file = cache / f"whole-{_digest(rule + str(files[:1]))}.npz"
     try:
         numbers = np.fromiter(chain.from_iterable(map(_STATE, map(os.stat, files))), np.int64).reshape(-1, 4)

@@ -1,24 +1,17 @@
-"""How many pixels and images each class has: one pass over the masks, with threads."""
+"""Class counts: pixels and images of each class, from one pass over the masks with threads."""
 
-import logging
 import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from segtrain.class_counts.cache import cached_rows
-from segtrain.class_counts.locations import PLACES, VERSION, find_places
-from segtrain.cpu import cores, in_chunks
-from segtrain.data.dataset import SegmentationDataset, check_values
+from segtrain.class_counts.locations import LOCATIONS, VERSION, draw_locations, find_locations
+from segtrain.data.dataset import SegmentationDataset, as_dataset, check_values, read_mask
+from segtrain.data.threads import in_threads, tried
 from segtrain.data.value_counts import value_counts
-from segtrain.data.views import read_mask
 from segtrain.errors import DataError
-
-log = logging.getLogger("segtrain")
-
-MOST_SKIPPED = 0.01  # share of the images that dataset.on_error=skip may leave out
 
 
 @dataclass(frozen=True)
@@ -33,11 +26,10 @@ class ClassCounts:
         valid_pixels: int64 [C], pixels that are not ignored in the channel of the class (N_c).
         ignored_pixels: int, averaged over the channels.
         num_images, num_empty: images; images with no class but the background.
-        skipped: images that could not be read and are left out (dataset.on_error=skip).
         per_image: int64 [num_images, C], pixels of each class in each image.
         background: index of the background class, or None.
         multilabel: whether a pixel may have several classes.
-        places: int64 [num_images, PLACES], pixels of the foreground classes as of find_places; None: not asked for.
+        locations: int64 [num_images, LOCATIONS], class locations of the foreground, as of find_locations; or None.
     """
 
     class_names: list[str]
@@ -51,8 +43,7 @@ class ClassCounts:
     per_image: np.ndarray
     background: int | None = None
     multilabel: bool = False
-    places: np.ndarray | None = None
-    skipped: int = 0
+    locations: np.ndarray | None = None
 
     @property
     def share(self) -> np.ndarray:
@@ -63,6 +54,12 @@ class ClassCounts:
     def absent(self) -> list[str]:
         """Names of the classes without pixels."""
         return [name for name, pixels in zip(self.class_names, self.pixels, strict=True) if pixels == 0]
+
+    def draw_locations(self, images: np.ndarray, classes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """int [n]: a pixel of class `classes[i]` of image `images[i]`, row · width + column, at random; -1: has none."""
+        if self.locations is None:
+            raise ValueError("foreground oversampling needs count_classes(dataset, locations=True)")
+        return draw_locations(self.locations[images], classes, rng)
 
     def to_dict(self) -> dict:
         """For class_counts.json."""
@@ -76,36 +73,36 @@ class ClassCounts:
             "ignored_pixels": self.ignored_pixels,
             "images": self.num_images,
             "images_without_foreground": self.num_empty,
-            "images_skipped": self.skipped,
         }
 
 
 def count_classes(
-    dataset: SegmentationDataset,
+    dataset,
     cache: Path | None = None,
     threads: int | None = None,
     progress: bool = False,
-    places: bool = False,
+    locations: bool = False,
 ) -> ClassCounts:
     """Count the masks of a dataset.
 
     Args:
-        dataset: one split; its `mask_histogram` is used when it has one.
+        dataset: one split: a SegmentationDataset, or any class with what that requires.
         cache: folder where the counts of each mask are kept under the dataset's `mask_key`. None: no cache.
         threads: None uses every core this process may run on.
         progress: show a progress bar.
-        places: keep some pixels of each foreground class of each image, for crops that are centred on them.
+        locations: keep class locations, for foreground oversampling.
 
     Raises DataError that names the file for a mask that cannot be read or has values outside the classes.
     """
+    dataset = as_dataset(dataset)
 
     def count(indices) -> np.ndarray:
-        return _count(dataset, indices, threads, progress, places)
+        return _count(dataset, indices, threads, progress, locations)
 
-    if cache is None or not hasattr(dataset, "mask_key"):
+    if cache is None:
         return summed(count(range(len(dataset.names))), dataset)
-    kind = f"places {VERSION} {dataset.background}" if places else ""
-    return summed(cached_rows(dataset, cache, count, _columns(dataset, places), kind), dataset)
+    kind = f"locations {VERSION} {dataset.background}" if locations else ""
+    return summed(cached_rows(dataset, cache, count, _columns(dataset, locations), kind), dataset)
 
 
 def default_cache() -> Path:
@@ -114,60 +111,46 @@ def default_cache() -> Path:
     return Path(os.environ.get("SEGTRAIN_CACHE") or home / "segtrain")
 
 
-def _columns(dataset, places: bool) -> int:
-    return (PLACES if places else 0) + 2 * dataset.num_classes + 1
+def _columns(dataset: SegmentationDataset, locations: bool) -> int:
+    return (LOCATIONS if locations else 0) + 2 * dataset.num_classes + 1
 
 
-def _count(dataset, indices, threads: int | None, progress: bool, places: bool) -> np.ndarray:
-    """int64 [images, columns]: places, pixels of each class, valid pixels of each class's channel, all pixels."""
-    table = np.zeros((len(indices), _columns(dataset, places)), dtype=np.int64)
-    errors: dict[int, DataError] = {}  # by row: one an image
-    with ThreadPoolExecutor(threads or cores()) as pool, _bar(len(indices), progress) as bar:
-        counted = pool.map(lambda chunk: _count_chunk(dataset, chunk, places), in_chunks(indices))
-        unfit = _pair_errors(dataset, indices)  # while the threads decode
-        for row, result in enumerate(result for chunk in counted for result in chunk):
-            if isinstance(result, DataError):
-                errors[row] = result
-            elif row in unfit:
-                errors[row] = unfit[row]
-            else:
-                table[row] = result
-            bar.update()
-    few = len(errors) <= MOST_SKIPPED * len(dataset.names)
-    if errors and getattr(dataset, "on_error", "raise") == "skip" and few:
-        for error in errors.values():
-            log.warning(f"skipped: {error.what}: {error.where}")
-    elif errors:
-        first = next(iter(errors.values()))
-        more = f" (and {len(errors) - 1} more masks have errors)" if len(errors) > 1 else ""
-        some = "; `segtrain check` lists them all" if more else ""
-        raise DataError(first.what + more, first.where, first.fix + some)
+def _count(dataset, indices, threads: int | None, progress: bool, locations: bool) -> np.ndarray:
+    """int64 [images, columns]: locations, pixels of each class, valid pixels of each class's channel, all pixels."""
+    table = np.zeros((len(indices), _columns(dataset, locations)), dtype=np.int64)
+    errors: list[DataError] = []
+    rows = in_threads(
+        lambda part: _rows_of(dataset, part, locations), indices, "counting classes", progress, threads=threads
+    )
+    for number, row in enumerate(rows):
+        if isinstance(row, DataError):
+            errors.append(row)
+        else:
+            table[number] = row
+    if errors:
+        first = errors[0]
+        more = f" (and {len(errors) - 1} more masks have errors)" if errors[1:] else ""
+        raise DataError(first.what + more, first.where, first.fix + ("; `segtrain check` lists them all" * bool(more)))
     return table
 
 
-def _pair_errors(dataset, indices) -> dict[int, DataError]:
-    """By row of the table, the images that do not fit their masks."""
-    errors = {}
-    for row, index in enumerate(indices if hasattr(dataset, "check_pair") else ()):
-        try:
-            dataset.check_pair(index)
-        except DataError as error:
-            errors[row] = error
-    return errors
-
-
-def _count_chunk(dataset, indices, places: bool) -> list:
+def _rows_of(dataset, indices, locations: bool) -> list:
     """A row of the table, or a DataError, for each image."""
-    if places:
-        return [_tried(_row_with_places, dataset, index) for index in indices]
-    if dataset.multilabel:
-        return [_tried(_count_labels, dataset, index) for index in indices]
-    results = [_tried(_histogram, dataset, index) for index in indices]
-    # Rows from histograms all at once: one by one they would cost a tenth of the decoding.
-    good = [place for place, result in enumerate(results) if not isinstance(result, DataError)]
-    for place, row in zip(good, _rows(dataset, [indices[p] for p in good], [results[p] for p in good]), strict=True):
-        results[place] = row
-    return results
+    if locations:
+        rows = [tried(_row_with_locations, dataset, index) for index in indices]
+    elif dataset.multilabel:
+        rows = [tried(_multilabel_row, dataset, index, None) for index in indices]
+    else:
+        # Rows from histograms all at once: one by one they would cost a tenth of the decoding.
+        rows = [tried(dataset.mask_histogram, index) for index in indices]
+        good = [number for number, row in enumerate(rows) if not isinstance(row, DataError)]
+        found = _rows(dataset, [indices[n] for n in good], [rows[n] for n in good])
+        for number, row in zip(good, found, strict=True):
+            rows[number] = row
+    unfit = [tried(dataset.check_pair, index) for index in indices]
+    return [
+        row if isinstance(row, DataError) or error is None else error for row, error in zip(rows, unfit, strict=True)
+    ]
 
 
 def _rows(dataset, indices: list[int], histograms: list[np.ndarray]) -> list:
@@ -181,45 +164,24 @@ def _rows(dataset, indices: list[int], histograms: list[np.ndarray]) -> list:
     if ignore < classes:
         table[:, ignore] = 0
     rows = list(table)
-    for place in np.flatnonzero(table[:, :classes].sum(axis=1) != table[:, classes]):
-        try:
-            check_values(values[place], dataset, indices[place])
-        except DataError as error:
-            rows[place] = error
+    for number in np.flatnonzero(table[:, :classes].sum(axis=1) != table[:, classes]):
+        rows[number] = tried(check_values, values[number], dataset, indices[number])
     return rows
 
 
-def _row_with_places(dataset, index: int):
+def _row_with_locations(dataset, index: int):
     mask = read_mask(dataset, index)
     if dataset.multilabel:
-        row = _count_labels(dataset, index, mask)
+        row = _multilabel_row(dataset, index, mask)
     else:
         row = _rows(dataset, [index], [value_counts(mask, dataset.num_classes)])[0]
     if isinstance(row, DataError):
         return row
     present = [c for c in np.flatnonzero(row[: dataset.num_classes]).tolist() if c != dataset.background]
-    return np.concatenate([find_places(mask, present), row])
+    return np.concatenate([find_locations(mask, present), row])
 
 
-def _tried(count, dataset, index: int):
-    try:
-        return count(dataset, index)
-    except DataError as error:
-        return error
-
-
-def _bar(total: int, progress: bool):
-    from tqdm import tqdm
-
-    return tqdm(desc="counting classes", unit="mask", total=total, leave=False, disable=None if progress else True)
-
-
-def _histogram(dataset, index: int) -> np.ndarray:
-    histogram = getattr(dataset, "mask_histogram", None)
-    return histogram(index) if histogram else value_counts(read_mask(dataset, index), dataset.num_classes)
-
-
-def _count_labels(dataset, index: int, mask: np.ndarray | None = None) -> np.ndarray:
+def _multilabel_row(dataset, index: int, mask: np.ndarray | None) -> np.ndarray:
     mask, ignore = read_mask(dataset, index) if mask is None else mask, dataset.ignore_index
     check_values(value_counts(mask, 2), dataset, index)
     pixels = ((mask == 1) & (mask != ignore)).sum(axis=(0, 1))
@@ -227,11 +189,11 @@ def _count_labels(dataset, index: int, mask: np.ndarray | None = None) -> np.nda
     return np.concatenate([pixels, valid, [mask.shape[0] * mask.shape[1]]])
 
 
-def summed(table: np.ndarray, dataset) -> ClassCounts:
-    """Counts from a row an image: places where asked for, pixels of each class, valid pixels of each class's channel,
-    all pixels."""
+def summed(table: np.ndarray, dataset: SegmentationDataset) -> ClassCounts:
+    """Counts from a row per image: locations if any, pixels of each class, valid pixels of each class's channel, all
+    pixels."""
     classes = dataset.num_classes
-    places, pixels, valid, _ = np.split(table, [-2 * classes - 1, -classes - 1, -1], axis=1)
+    locations, pixels, valid, _ = np.split(table, [-2 * classes - 1, -classes - 1, -1], axis=1)
     present = pixels > 0
     foreground = np.arange(classes) != (-1 if dataset.background is None else dataset.background)
     return ClassCounts(
@@ -242,10 +204,9 @@ def summed(table: np.ndarray, dataset) -> ClassCounts:
         valid_pixels=valid.sum(axis=0),
         ignored_pixels=int(table[:, -1].sum() - valid.sum() // classes),
         num_images=len(table),
-        num_empty=int((~present[:, foreground].any(axis=1) & (table[:, -1] > 0)).sum()),
+        num_empty=int((~present[:, foreground].any(axis=1)).sum()),
         per_image=pixels,
         background=dataset.background,
         multilabel=dataset.multilabel,
-        places=places if places.size else None,
-        skipped=int((table[:, -1] == 0).sum()),
+        locations=locations if locations.size else None,
     )

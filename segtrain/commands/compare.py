@@ -6,9 +6,7 @@ import json
 import math
 from pathlib import Path
 
-from omegaconf import OmegaConf
-
-from segtrain.config.schema import flat
+from segtrain.config.saved import settings_of
 from segtrain.errors import ConfigError
 from segtrain.report.text import number, percent, table
 from segtrain.runs.folder import UNSIGNED, make_folder
@@ -51,7 +49,7 @@ def read_result(run: Path) -> dict:
 
 def comparison(runs: list[Path]) -> tuple[list[str], dict[str, str], list[dict]]:
     """Columns of settings, columns of scores with their units, a row a run, best first by the score they monitored."""
-    configs = [read_settings(run) for run in runs]
+    configs = [settings_of(run) for run in runs]
     results = [read_result(run) for run in runs]
     monitors = {r["best"]["monitor"] for r in results if r.get("best")}
     one = [r for r in results if r.get("best")] if len(monitors) == 1 else []
@@ -77,17 +75,6 @@ def comparison(runs: list[Path]) -> tuple[list[str], dict[str, str], list[dict]]
         return row[monitor] if lower else -row[monitor]
 
     return settings, scores, [{c: row.get(c) for c in (*settings, *scores)} for row in sorted(rows, key=order)]
-
-
-def read_settings(run: Path) -> dict[str, object]:
-    """A run's settings by dotted name, and for each group the name of the option that was chosen."""
-    saved, composed = run / "config.yaml", run / ".hydra"
-    file = saved if saved.is_file() else composed / "config.yaml"  # a run may fail before it saves its config
-    settings = flat(OmegaConf.load(file)) if file.is_file() else {}
-    if (composed / "hydra.yaml").is_file():
-        choices = OmegaConf.load(composed / "hydra.yaml").hydra.runtime.choices
-        settings |= {group: choice for group, choice in choices.items() if "/" not in group and group != "hydra"}
-    return settings
 
 
 def varied(configs: list[dict]) -> list[str]:

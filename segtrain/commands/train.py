@@ -19,6 +19,7 @@ from segtrain.config.build import (
     refusals,
 )
 from segtrain.config.schema import as_text, flat
+from segtrain.data.sampling import as_sampling
 from segtrain.errors import DataError
 from segtrain.inference import Predictor
 from segtrain.report.advice import advice
@@ -52,7 +53,7 @@ def train(cfg, run: RunFolder, resume: bool = False) -> float | None:
     model = build(cfg, "model").to(trainer.device)
     optimizer, inference = build(cfg, "optimizer", model=model), build_inference(cfg, val_set)
     labels = build_labels(cfg, train_set)
-    loader, augment, sampling = (build(cfg, part) for part in ("loader", "augment", "sampling"))
+    loader, augment, sampling = build(cfg, "loader"), build(cfg, "augment"), as_sampling(build(cfg, "sampling"))
 
     counts = count_classes(train_set, cache=default_cache(), progress=True, locations=sampling.foreground_share > 0)
     val_counts = count_classes(val_set, cache=default_cache(), progress=True)

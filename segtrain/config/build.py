@@ -4,7 +4,7 @@ import contextlib
 
 from omegaconf import DictConfig
 
-from segtrain.data.dataset import check_sample
+from segtrain.data.dataset import as_dataset, check_sample
 from segtrain.errors import ConfigError, DataError, SegtrainError
 
 
@@ -33,18 +33,9 @@ def refusals(where: str):
 
 def build_dataset(cfg: DictConfig, split: str):
     """One split of the dataset. Raises ConfigError when a class of the user's lacks what segtrain needs."""
-    place = f"dataset ({cfg.dataset._target_})"
-    dataset = build(cfg, "dataset", split=split)
-    needed = ("num_classes", "class_names", "ignore_index", "background", "multilabel", "names", "image", "mask")
-    missing = [name for name in needed if not hasattr(dataset, name)]
-    if missing:
-        raise ConfigError(
-            f"the dataset class has no {', '.join(missing)}",
-            place,
-            "see segtrain.data.dataset.SegmentationDataset for what a dataset must have",
-        )
+    dataset = as_dataset(build(cfg, "dataset", split=split))
     if not len(dataset.names):
-        raise DataError(f"the {split} split is empty", place, "give it images")
+        raise DataError(f"the {split} split is empty", f"dataset ({cfg.dataset._target_})", "give it images")
     check_sample(dataset.image(0), dataset.mask(0), dataset, 0)
     return dataset
 

@@ -7,7 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from segtrain.config.compose import compose, key_mistakes
 from segtrain.config.internals import config_loader
-from segtrain.config.schema import config_error
+from segtrain.config.schema import config_error, flat
 from segtrain.errors import ConfigError, did_you_mean
 
 TRUSTED = ("segtrain", "segmentation_models_pytorch", "albumentations", "torch.optim", "torch.nn")
@@ -82,3 +82,14 @@ def _targets(value) -> Iterator[str]:
     elif isinstance(value, list):
         for item in value:
             yield from _targets(item)
+
+
+def settings_of(run: Path) -> dict[str, object]:
+    """A run's settings by dotted name, and for each group the name of the option that was chosen."""
+    saved, composed = run / "config.yaml", run / ".hydra"
+    file = saved if saved.is_file() else composed / "config.yaml"  # a run may fail before it saves its config
+    settings = flat(OmegaConf.load(file)) if file.is_file() else {}
+    if (composed / "hydra.yaml").is_file():
+        choices = OmegaConf.load(composed / "hydra.yaml").hydra.runtime.choices
+        settings |= {group: choice for group, choice in choices.items() if "/" not in group and group != "hydra"}
+    return settings

@@ -1,1 +1,1 @@
-"""Images and masks: datasets, image files, augmentation, order of samples, loaders."""
+"""Images and masks: datasets, image files, augmentation, sampling, loaders."""

@@ -1,4 +1,4 @@
-"""Augmentation with albumentations, as a function of (image, mask, seed) and nothing else.
+"""Augmentation with albumentations, a function of (image, mask, seed, centre) and nothing else.
 
 Crops, flips and light are what nearly every training has. They are done here, in two passes over the pixels, with
 OpenCV and the arithmetic of albumentations (albucore): its own transforms take several times as long.
@@ -13,8 +13,51 @@ from segtrain.arguments import Fraction, Label, NonNegative, Size, checked
 from segtrain.errors import ConfigError
 
 
-class Augment:
-    """Zoom and rotation, a random crop or padding to `size`, then flips, light, colour and noise, as asked for.
+class Augmentation:
+    """The protocol of an augmentation. One derives from it, or is called as `augment(image, mask, seed=seed)`.
+
+    Attributes:
+        keeps_size: images keep their size, so a batch needs images of one size.
+        crops: it crops, and centres the crop on `centre`.
+    """
+
+    keeps_size = False
+    crops = True
+
+    def __call__(
+        self, image: np.ndarray, mask: np.ndarray, seed: tuple[int, ...], centre: int = -1
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Image and mask, uint8, the same for the same seed in any process.
+
+        Args:
+            image, mask: uint8 [H, W, channels]; [H, W] or [H, W, C].
+            centre: pixel of the mask, row · width + column, that the crop is centred on; -1: it is anywhere.
+        """
+        raise NotImplementedError
+
+
+class _Plain(Augmentation):
+    """An augmentation of a class that does not derive from Augmentation, which has no centred crops."""
+
+    crops = False
+
+    def __init__(self, part):
+        self.part = part
+
+    def __call__(self, image, mask, seed, centre=-1):
+        return self.part(image, mask, seed=seed)
+
+
+def as_augment(part) -> Augmentation:
+    """`part` when it derives from Augmentation, else wrapped. Raises ConfigError for what cannot be called."""
+    if not callable(part):
+        where = f"{type(part).__module__}.{type(part).__qualname__}"
+        raise ConfigError("the augmentation class has no __call__", where, "see segtrain.data.augment.Augmentation")
+    return part if isinstance(part, Augmentation) else _Plain(part)
+
+
+class Augment(Augmentation):
+    """Zoom and rotation, a random crop or padding to `size`, then flips, light, colour and noise.
 
     Padding and the corners of a rotation are ignored pixels in the mask, black in the image.
 
@@ -28,6 +71,8 @@ class Augment:
         saturation, hue: largest relative change of colour.
         noise: largest standard deviation of Gaussian noise, as a share of the range.
         blur: probability of a slight blur.
+
+    Raises ConfigError for scale and rotate_90 without a crop: whole images would differ in size.
     """
 
     @checked
@@ -47,10 +92,14 @@ class Augment:
         noise: Fraction = 0.0,
         blur: Fraction = 0.0,
     ):
-        if rotate_90 and size is None:
-            raise ConfigError(
-                "whole images turned by a quarter differ in size", "augment.rotate_90", "set augment.size, a crop"
-            )
+        for name, value in {"scale": scale, "rotate_90": rotate_90}.items():
+            if value and size is None:
+                raise ConfigError(
+                    f"{name}={value} of whole images: they would differ in size",
+                    f"augment.{name}, augment.size=null",
+                    f"set a crop, for example augment.size=[256,256], or augment.{name}=0",
+                )
+        self.keeps_size, self.crops = size is None, size is not None
         self.size, self.ignore_index = size, ignore_index
         self._flips, self._light = (horizontal_flip, vertical_flip), (brightness, contrast)
         self._colour = bool(saturation or hue)
@@ -76,10 +125,7 @@ class Augment:
     def __call__(
         self, image: np.ndarray, mask: np.ndarray, seed: tuple[int, ...], centre: int = -1
     ) -> tuple[np.ndarray, np.ndarray]:
-        """uint8 [H, W, channels] and mask [H, W] or [H, W, C], the same draws for the same seed in any process.
-
-        The crop is centred on pixel `centre` (row · width + column), or as near as it fits; -1: it is anywhere. A
-        rotation may turn that pixel out of the image; the crop is then at the border.
+        """As of Augmentation. A rotation may turn the centre out of the image; the crop is then at the border.
 
         Raises ConfigError for a change of colours of an image that has none.
         """

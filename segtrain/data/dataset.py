@@ -1,19 +1,20 @@
-"""What segtrain asks of a dataset. Any class with these attributes and methods is one; nothing to inherit."""
-
-from typing import Protocol
+"""The protocol of a dataset: SegmentationDataset with its defaults, and the checks of what a dataset returns."""
 
 import numpy as np
 
+from segtrain.data.value_counts import value_counts
 from segtrain.errors import ConfigError, DataError
 
-SPLITS = ("train", "val", "test")
+ATTRIBUTES = ("num_classes", "class_names", "ignore_index", "background", "multilabel", "names")
+METHODS = ("image", "mask")
 
 
-class SegmentationDataset(Protocol):
+class SegmentationDataset:
     """One split of a dataset. Built as `YourClass(split="train", **the keys of its YAML)`.
 
-    The YAML holds num_classes, ignore_index and background, which model, augmentation, loss and metric read as
-    ${dataset.num_classes} and so on; so the class takes these three as arguments.
+    A dataset derives from this class, or is any class with the attributes below, `image` and `mask`; everything else is
+    optional, has its default here, and is used only of classes that derive. The YAML holds num_classes, ignore_index and
+    background, which other parts read as ${dataset.num_classes} and so on; so the class takes these three as arguments.
 
     Attributes:
         num_classes: number of classes C, at most 255.
@@ -22,9 +23,10 @@ class SegmentationDataset(Protocol):
         background: index of the class that is left out of foreground scores, or None.
         multilabel: whether a pixel may have several classes.
         names: one unique name per image.
-
-    Optional: channels, of the images, when not 3 (and a key of the YAML, for the model); on_error, raise or skip;
-    palette, uint8 [C, 3], for pictures.
+        channels: of the images; other than 3 it is also a key of the YAML, for the model.
+        palette: uint8 [C, 3], the colours of the classes in pictures; None: those of PASCAL VOC.
+        num_annotators: masks per image, for labels=annotators.
+        findings: what `segtrain check` reports besides what it finds itself, a list of Finding.
     """
 
     num_classes: int
@@ -33,22 +35,98 @@ class SegmentationDataset(Protocol):
     background: int | None
     multilabel: bool
     names: list[str]
+    channels = 3
+    palette: np.ndarray | None = None
+    num_annotators = 1
+    findings = ()
 
     def image(self, index: int) -> np.ndarray:
-        """uint8 [H, W, 3], RGB; [H, W, channels] with other channels."""
+        """uint8 [H, W, channels]; 3 channels are RGB."""
+        raise _missing(self, ["image"])
 
     def mask(self, index: int) -> np.ndarray:
         """uint8 [H, W] of class indices; multi-label [H, W, C] of 0 and 1. Or ignore_index in either."""
+        raise _missing(self, ["mask"])
 
-    # Optional. Without `mask_key` the class counts of the dataset are not cached.
-    # def mask_file(self, index) -> str: the file to name in an error
-    # def mask_key(self, index) -> str: a text that changes when the mask does
-    # def files(self) -> list[str]: every file that counts depend on: while none has changed, none is read
-    # def mask_rule(self) -> str: a text that changes when the same files give other classes
-    # def mask_histogram(self, index) -> np.ndarray: int64 [256], pixels per mask value, faster than via mask()
-    # def check_pair(self, index) -> None: raise DataError when image and mask do not fit, before training
-    # def size(self, index) -> tuple[int, int]: height and width, without decoding the image
-    # num_annotators: int and def annotated_mask(self, index) -> np.ndarray: uint8 [H, W, A], for labels=annotators
+    def annotated_mask(self, index: int) -> np.ndarray:
+        """uint8 [H, W, A]: the mask of each annotator."""
+        return self.mask(index)[..., None]
+
+    def mask_histogram(self, index: int) -> np.ndarray:
+        """int64 [256]: pixels of each mask value. Worth writing where it can be faster than by `mask`."""
+        return value_counts(read_mask(self, index), 2 if self.multilabel else self.num_classes)
+
+    def size(self, index: int) -> tuple[int, int] | None:
+        """Height and width without decoding the image; None: not known."""
+        return None
+
+    def check_pair(self, index: int) -> None:
+        """Raise DataError when image and mask do not fit; called for each image before training."""
+
+    def has_mask(self, index: int) -> bool:
+        """Whether the mask of an image exists; `findings` name those that do not."""
+        return True
+
+    def turned_apart(self, index: int) -> bool:
+        """Whether an EXIF orientation turns the image, but not its mask in the same way."""
+        return False
+
+    def image_file(self, index: int) -> str:
+        """The file of an image, to name it in a finding."""
+        return str(self.names[index])
+
+    def mask_file(self, index: int) -> str:
+        """The file of a mask, to name it in an error."""
+        return str(self.names[index])
+
+    def files(self) -> list[str]:
+        """Every file that the class counts depend on: while none has changed, none is read."""
+        return []
+
+    def mask_key(self, index: int) -> str | None:
+        """A text that changes when the mask does; None: class counts are not cached."""
+        return None
+
+    def mask_rule(self) -> str:
+        """A text that changes when the same files give other classes."""
+        return f"{type(self).__name__} {self.names[0]}"
+
+    @property
+    def mask_channels(self) -> int | None:
+        """Channels of a mask; None: it is [H, W]."""
+        return self.num_classes if self.multilabel else None
+
+
+class _Plain(SegmentationDataset):
+    """A dataset of a class that does not derive from SegmentationDataset: only what is required is used."""
+
+    def __init__(self, part):
+        self.part = part
+        for name in ATTRIBUTES:
+            setattr(self, name, getattr(part, name))
+
+    def image(self, index: int) -> np.ndarray:
+        return self.part.image(index)
+
+    def mask(self, index: int) -> np.ndarray:
+        return self.part.mask(index)
+
+
+def as_dataset(part) -> SegmentationDataset:
+    """`part` when it derives from SegmentationDataset, else wrapped. Raises ConfigError that names what it lacks."""
+    known = dir(part)
+    lacking = [name for name in (*ATTRIBUTES, *METHODS) if name not in known]
+    if lacking:
+        raise _missing(part, lacking)
+    return part if isinstance(part, SegmentationDataset) else _Plain(part)
+
+
+def _missing(part, names: list[str]) -> ConfigError:
+    return ConfigError(
+        f"the dataset class has no {', '.join(names)}",
+        f"{type(part).__module__}.{type(part).__qualname__}",
+        "see segtrain.data.dataset.SegmentationDataset for what is required",
+    )
 
 
 def check_classes(owner: str, num_classes: int, class_names, background: int | None) -> list[str]:
@@ -65,10 +143,12 @@ def check_classes(owner: str, num_classes: int, class_names, background: int | N
     if len(set(names)) < len(names):
         raise ConfigError(f"class names repeat: {', '.join(names)}", owner, "make dataset.class_names unique")
     # `iou/mean` and `iou/foreground` are the scores of all classes; with two classes the latter are the same.
-    for taken in ("mean", "foreground", "all"):
-        if taken in names and not (taken == "foreground" and num_classes == 2 and names[background or 0] != taken):
+    for reserved in ("mean", "foreground", "all"):
+        if reserved in names and not (
+            reserved == "foreground" and num_classes == 2 and names[background or 0] != reserved
+        ):
             raise ConfigError(
-                f"the class name {taken!r} is the name of scores of all classes, such as iou/mean",
+                f"the class name {reserved!r} is the name of scores of all classes, such as iou/mean",
                 owner,
                 "rename the class",
             )
@@ -81,43 +161,32 @@ def check_classes(owner: str, num_classes: int, class_names, background: int | N
     return names
 
 
+def read_mask(dataset: SegmentationDataset, index: int) -> np.ndarray:
+    """A mask, whose form is checked."""
+    mask = dataset.mask(index)
+    check_mask(mask, dataset, index)
+    return mask
+
+
 def check_sample(image: np.ndarray, mask: np.ndarray, dataset: SegmentationDataset, index: int) -> None:
     """Raise DataError when image or mask are not of the form SegmentationDataset promises."""
     check_mask(mask, dataset, index)
-    where, bands = mask_place(dataset, index), getattr(dataset, "channels", 3)
-    if getattr(image, "dtype", None) != np.uint8 or image.ndim != 3 or image.shape[2] != bands:
+    where, bands = dataset.mask_file(index), dataset.channels
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != bands:
         raise DataError(f"image is {_form(image)}", where, f"give uint8 [H, W, {bands}]")
     if mask.shape[:2] != image.shape[:2]:
         raise DataError(f"mask is {_form(mask)}, the image {list(image.shape)}", where, "give both the same size")
 
 
 def check_mask(mask: np.ndarray, dataset: SegmentationDataset, index: int) -> None:
-    """Raise DataError when a mask is no uint8 array [H, W], or [H, W, C] of several labels a pixel."""
-    channels = getattr(dataset, "mask_channels", dataset.num_classes if dataset.multilabel else None)
-    fits = getattr(mask, "dtype", None) == np.uint8 and mask.ndim == (2 if channels is None else 3) and mask.size
-    if not fits or mask.shape[2:] != (() if channels is None else (channels,)):
-        form = "[H, W] of class indices" if channels is None else f"[H, W, {channels}] of 0 and 1"
-        raise DataError(f"mask is {_form(mask)}", mask_place(dataset, index), f"give a uint8 array {form}")
-
-
-def _form(values) -> str:
-    return f"{values.dtype} {list(values.shape)}" if isinstance(values, np.ndarray) else type(values).__name__
-
-
-def mask_place(dataset: SegmentationDataset, index: int) -> str:
-    """The file of a mask, or the image's name where there is no file."""
-    return dataset.mask_file(index) if hasattr(dataset, "mask_file") else str(dataset.names[index])
-
-
-def _mend(wrong: np.ndarray, dataset: SegmentationDataset) -> str:
-    """What to change for mask values of no class."""
-    if wrong.tolist() == [255] and dataset.num_classes == 2:
-        return "masks of 0 and 255: dataset.mask_format=binary, or 'dataset.remap={255: 1}'"
-    values = ", ".join(map(str, wrong[:5].tolist()))
-    return (
-        f"correct the mask, set dataset.num_classes, or say what {values} are: 'dataset.remap={{{wrong[0]}: CLASS}}' "
-        f"or dataset.ignore_values=[{values.replace(' ', '')}]"
-    )
+    """Raise DataError when a mask is no uint8 array [H, W], or multi-label [H, W, C]."""
+    channels = dataset.mask_channels
+    trailing = () if channels is None else (channels,)
+    fits = isinstance(mask, np.ndarray) and mask.dtype == np.uint8 and mask.ndim >= 2 and mask.size
+    if fits and mask.shape[2:] == trailing:
+        return
+    form = "[H, W] of class indices" if channels is None else f"[H, W, {channels}] of 0 and 1"
+    raise DataError(f"mask is {_form(mask)}", dataset.mask_file(index), f"give a uint8 array {form}")
 
 
 def check_values(histogram: np.ndarray, dataset: SegmentationDataset, index: int) -> None:
@@ -125,10 +194,23 @@ def check_values(histogram: np.ndarray, dataset: SegmentationDataset, index: int
     limit = 2 if dataset.multilabel else dataset.num_classes
     wrong = np.flatnonzero(histogram)
     wrong = wrong[(wrong >= limit) & (wrong != dataset.ignore_index)]
-    if len(wrong):
-        values = ", ".join(f"{v} ({histogram[v]} pixels)" for v in wrong[:5]) + (" …" if len(wrong) > 5 else "")
-        raise DataError(
-            f"mask values outside the classes 0 to {limit - 1} and ignore_index={dataset.ignore_index}: {values}",
-            mask_place(dataset, index),
-            _mend(wrong, dataset),
+    if not len(wrong):
+        return
+    values = ", ".join(f"{v} ({histogram[v]} pixels)" for v in wrong[:5]) + (" …" if len(wrong) > 5 else "")
+    if wrong.tolist() == [255] and dataset.num_classes == 2:
+        fix = "masks of 0 and 255: dataset.mask_format=binary, or 'dataset.remap={255: 1}'"
+    else:
+        first = ",".join(map(str, wrong[:5].tolist()))
+        fix = (
+            f"correct the mask, set dataset.num_classes, map the values to classes, 'dataset.remap={{{wrong[0]}: CLASS}}', "
+            f"or ignore them, dataset.ignore_values=[{first}]"
         )
+    raise DataError(
+        f"mask values outside the classes 0 to {limit - 1} and ignore_index={dataset.ignore_index}: {values}",
+        dataset.mask_file(index),
+        fix,
+    )
+
+
+def _form(values) -> str:
+    return f"{values.dtype} {list(values.shape)}" if isinstance(values, np.ndarray) else type(values).__name__

@@ -5,9 +5,8 @@ augmentation do not depend on the number of workers and a run can go on in the m
 the model normalises on the device.
 """
 
-import logging
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Literal
 
 import numpy as np
@@ -15,15 +14,14 @@ import torch
 from torch.utils.data import DataLoader
 
 from segtrain.arguments import NonNegativeInt, PositiveInt, checked
-from segtrain.class_counts.count import MOST_SKIPPED, ClassCounts
-from segtrain.data.dataset import SegmentationDataset
-from segtrain.data.sampling import centred
+from segtrain.data.augment import Augmentation, as_augment
+from segtrain.data.dataset import SegmentationDataset, as_dataset
+from segtrain.data.sampling import Sampling, as_sampling
 from segtrain.data.views import EveryAnnotator, InMemory, read_checked
-from segtrain.errors import ConfigError, DataError, SegtrainError, counted
-
-log = logging.getLogger("segtrain")
+from segtrain.errors import ConfigError, SegtrainError
 
 Batch = tuple[torch.Tensor, torch.Tensor, list[int]]  # images [N,3,H,W] uint8, targets, indices into the dataset
+CROP = "set a crop, for example augment.size=[256,256]"
 
 
 class Loader:
@@ -41,31 +39,32 @@ class Loader:
     ):
         self.batch_size, self.workers, self.cache = batch_size, workers, cache
 
-    def train(
-        self, dataset: SegmentationDataset, augment, sampling, counts: ClassCounts, seed: int, annotated: bool = False
-    ) -> "TrainBatches":
-        """Augmented batches, of the images that `sampling` chooses by `counts`, the class counts of `dataset`.
+    def train(self, dataset, augment, sampling, counts, seed: int, annotated: bool = False) -> "TrainBatches":
+        """Augmented batches of the images that `sampling` draws.
 
-        With `annotated` the target is every annotator's mask, uint8 [N,A,H,W].
+        Args:
+            dataset, augment, sampling: parts of segtrain, or a user's own.
+            counts: the ClassCounts of `dataset`; with class locations when sampling.foreground_share > 0.
+            annotated: the target is every annotator's mask, uint8 [N,A,H,W].
+
+        Raises ConfigError for images of different sizes without a crop, and for foreground oversampling without one.
         """
-        if augment.size is None:
+        dataset, augment, sampling = as_dataset(dataset), as_augment(augment), as_sampling(sampling)
+        if augment.keeps_size:
             _check_equal_sizes(dataset)
-            if centred(sampling):
-                raise ConfigError(
-                    "crops cannot be centred on foreground when whole images are taken",
-                    f"sampling ({type(sampling).__name__}), augment.size=null",
-                    "set a crop, for example augment.size=[256,256]",
-                )
+        if sampling.foreground_share and not augment.crops:
+            raise ConfigError("foreground oversampling of whole images: there is no crop to centre", "sampling", CROP)
         dataset = EveryAnnotator(dataset) if annotated else dataset
         dataset = InMemory(dataset) if self.cache == "ram" else dataset
         order = EpochOrder(counts, self.batch_size, sampling, seed)
-        loader = self._loader(_TrainSamples(dataset, augment, seed), batch_sampler=order)
-        return TrainBatches(loader, order, Skipped(dataset))
+        return TrainBatches(self._loader(_TrainSamples(dataset, augment, seed), batch_sampler=order), order)
 
-    def evaluation(self, dataset: SegmentationDataset) -> "EvaluationBatches":
+    def evaluation(self, dataset) -> "EvaluationBatches":
+        """Whole images, each at its own size."""
+        dataset = as_dataset(dataset)
         dataset = InMemory(dataset) if self.cache == "ram" else dataset
         loader = self._loader(_WholeImages(dataset), batch_size=self.batch_size, shuffle=False)
-        return EvaluationBatches(loader, dataset, Skipped(dataset))
+        return EvaluationBatches(loader, dataset)
 
     def _loader(self, samples, **how) -> DataLoader:
         return DataLoader(
@@ -85,7 +84,7 @@ class EpochOrder:
     A last batch of one image joins the batch before it: batch norm cannot learn from one.
     """
 
-    def __init__(self, counts: ClassCounts, batch_size: int, sampling, seed: int):
+    def __init__(self, counts, batch_size: int, sampling: Sampling, seed: int):
         self.counts, self.batch_size, self.sampling, self.seed = counts, batch_size, sampling, seed
         self.length = counts.num_images
         self.epoch, self.first_batch = 0, 0
@@ -106,8 +105,8 @@ class EpochOrder:
 class TrainBatches:
     """`for images, targets, indices in batches.epoch(3)`; `len` is the number of batches in an epoch."""
 
-    def __init__(self, loader: DataLoader, order: EpochOrder, skipped: "Skipped"):
-        self._loader, self._order, self._skipped = loader, order, skipped
+    def __init__(self, loader: DataLoader, order: EpochOrder):
+        self._loader, self._order = loader, order
 
     def __len__(self) -> int:
         return len(self._order)
@@ -119,16 +118,14 @@ class TrainBatches:
 
     def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:
         self._order.epoch, self._order.first_batch = epoch, first_batch
-        for batches, errors in self._loader:
-            self._skipped.add(errors)
-            yield from batches
+        yield from _raised(self._loader)
 
 
 class EvaluationBatches:
     """Whole images in the order of the dataset, in batches of one size each."""
 
-    def __init__(self, loader: DataLoader, dataset: SegmentationDataset, skipped: "Skipped"):
-        self._loader, self.dataset, self._skipped = loader, dataset, skipped
+    def __init__(self, loader: DataLoader, dataset: SegmentationDataset):
+        self._loader, self.dataset = loader, dataset
 
     def num_images(self, batches: int | None) -> int:
         """Images in the first `batches` batches; None: in all."""
@@ -136,113 +133,81 @@ class EvaluationBatches:
         return every if batches is None else min(every, batches * self._loader.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        for batches, errors in self._loader:
-            self._skipped.add(errors)
-            yield from batches
-
-
-class Skipped:
-    """The images that could not be read, each told once: raised, or left out while they are few."""
-
-    def __init__(self, dataset: SegmentationDataset):
-        self._skip = getattr(dataset, "on_error", "raise") == "skip"
-        self._most = MOST_SKIPPED * len(dataset.names)
-        self._places: set[str] = set()
-
-    def add(self, errors: list[SegtrainError]) -> None:
-        """Raise the first error; with `dataset.on_error=skip`, when it is one too many."""
-        for error in errors:
-            if not self._skip or not isinstance(error, DataError):
-                raise error
-            if error.where in self._places:
-                continue
-            self._places.add(error.where)
-            if len(self._places) > self._most:
-                raise DataError(
-                    f"{error.what} ({counted(len(self._places), 'image')} of the split cannot be read, more than 1 %)",
-                    error.where,
-                    "`segtrain check` lists them all; dataset.on_error=skip is for a few",
-                )
-            log.warning(f"skipped: {error.what}: {error.where}")
+        return _raised(self._loader)
 
 
 class _TrainSamples:
-    def __init__(self, dataset: SegmentationDataset, augment, seed: int):
+    """Augmented samples by (epoch, index, repeat, pixel to centre on): a batch, or an error, for a list of them."""
+
+    def __init__(self, dataset: SegmentationDataset, augment: Augmentation, seed: int):
         self._dataset, self._augment, self._seed = dataset, augment, seed
 
-    def __getitems__(self, keys: list[tuple[int, int, int, int]]):
-        return _batched((self._sample(key) for key in keys), len(keys))
+    def __getitems__(self, keys: list[tuple[int, int, int, int]]) -> list[Batch] | SegtrainError:
+        return _batched(map(self._sample, keys), len(keys), self._one_size)
 
     def _sample(self, key: tuple[int, int, int, int]):
         epoch, index, repeat, centre = key
-        errors = []
-        # A batch keeps its size: an image that cannot be read is replaced by the next that can.
-        for shift in range(len(self._dataset.names)):
-            place = (index + shift) % len(self._dataset.names)
-            try:
-                image, mask = read_checked(self._dataset, place)
-                seed = (self._seed, epoch, index, *([repeat] if repeat else []))
-                how = {"centre": centre} if centre >= 0 and shift == 0 else {}  # a user's own may know of none
-                image, mask = self._augment(image, mask, seed=seed, **how)
-                _check_augmented(image, mask, self._augment)
-                return (image, mask, place), errors
-            except SegtrainError as error:
-                errors.append(error)
-                if getattr(self._dataset, "on_error", "raise") == "raise":
-                    break
-        return None, errors
+        image, mask = read_checked(self._dataset, index)
+        seed = (self._seed, epoch, index, *([repeat] if repeat else []))
+        image, mask = self._augment(image, mask, seed=seed, centre=centre)
+        if image.dtype != np.uint8 or mask.dtype != np.uint8:
+            raise ConfigError(
+                f"the augmentation gives an image of {image.dtype} and a mask of {mask.dtype}",
+                "augment",
+                "both must be uint8: the model normalises",
+            )
+        return image, mask, index
+
+    def _one_size(self, batches: list[Batch]) -> None:
+        """Raise ConfigError when a training batch falls apart."""
+        if len(batches) > 1:
+            sizes = [f"{self._dataset.names[i[0]]} is {list(images.shape[2:])}" for images, _, i in batches[:2]]
+            raise ConfigError(
+                f"images of one training batch differ in size: {', '.join(sizes)} (height, width)", "augment", CROP
+            )
 
 
 class _WholeImages:
+    """Samples as they are by index: batches of one size each, or an error, for a list of indices."""
+
     def __init__(self, dataset: SegmentationDataset):
         self._dataset = dataset
 
     def __len__(self) -> int:
         return len(self._dataset.names)
 
-    def __getitems__(self, indices: list[int]):
-        return _batched((self._sample(index) for index in indices), len(indices))
-
-    def _sample(self, index: int):
-        try:
-            return (*read_checked(self._dataset, index), index), []
-        except SegtrainError as error:
-            return None, [error]
+    def __getitems__(self, indices: list[int]) -> list[Batch] | SegtrainError:
+        return _batched(((*read_checked(self._dataset, index), index) for index in indices), len(indices))
 
 
-def _check_augmented(image: np.ndarray, mask: np.ndarray, augment) -> None:
-    if image.dtype != np.uint8 or mask.dtype != np.uint8:
-        raise ConfigError(
-            f"the augmentation gives an image of {image.dtype} and a mask of {mask.dtype}",
-            type(augment).__name__,
-            "both must be uint8: the model normalises",
-        )
+def _batched(samples: Iterable, most: int, check=lambda batches: None) -> list[Batch] | SegtrainError:
+    """At most `most` samples to batches of equal size; or the error that reading them or `check` raised.
 
-
-def _ignore_interrupt(_worker: int) -> None:
-    """Ctrl-C reaches every process of a terminal; the main process decides when the workers end."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _batched(samples: Iterator, most: int) -> tuple[list[Batch], list[SegtrainError]]:
-    """At most `most` samples to batches of equal size (one, but for whole images of different sizes), and their errors.
-
-    Each is copied to its place in the batch as it comes, while it is in the cache.
+    An error is a value here, since torch rewrites one that is raised in a worker. Each sample is copied to its place in
+    the batch as it comes, while it is in the cache.
     """
     groups: dict[tuple, tuple[np.ndarray, np.ndarray, list[int]]] = {}
-    every = []
-    for sample, errors in samples:
-        every += errors
-        if sample is None:
-            continue
-        image, mask, index = sample
-        shapes = image.shape, mask.shape
-        if shapes not in groups:
-            groups[shapes] = (*(np.empty((most, *shape), np.uint8) for shape in shapes), [])
-        images, masks, indices = groups[shapes]
-        images[len(indices)], masks[len(indices)] = image, mask
-        indices.append(index)
-    return [(_tensor(i[: len(k)]), _tensor(m[: len(k)]), k) for i, m, k in groups.values()], every
+    try:
+        for image, mask, index in samples:
+            shapes = image.shape, mask.shape
+            if shapes not in groups:
+                groups[shapes] = (*(np.empty((most, *shape), np.uint8) for shape in shapes), [])
+            images, masks, indices = groups[shapes]
+            images[len(indices)], masks[len(indices)] = image, mask
+            indices.append(index)
+        batches = [(_tensor(i[: len(k)]), _tensor(m[: len(k)]), k) for i, m, k in groups.values()]
+        check(batches)
+    except SegtrainError as error:
+        return error
+    return batches
+
+
+def _raised(loader: DataLoader) -> Iterator[Batch]:
+    """The batches of a loader. Raises the errors among them."""
+    for batches in loader:
+        if isinstance(batches, SegtrainError):
+            raise batches
+        yield from batches
 
 
 def _tensor(arrays: np.ndarray) -> torch.Tensor:
@@ -255,19 +220,20 @@ def _as_it_is(batches):
     return batches
 
 
+def _ignore_interrupt(_worker: int) -> None:
+    """Ctrl-C reaches every process of a terminal; the main process decides when the workers end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def _check_equal_sizes(dataset: SegmentationDataset) -> None:
-    if not hasattr(dataset, "size"):
-        return
-    sizes: dict[tuple[int, int], str] = {}
+    """Raise ConfigError when whole images cannot be one batch, as far as sizes are known without decoding."""
+    sizes: dict[tuple[int, int] | None, str] = {}
     for index, name in enumerate(dataset.names):
-        try:
-            sizes.setdefault(tuple(dataset.size(index)), name)
-        except DataError:
-            continue  # told when it is read
+        sizes.setdefault(dataset.size(index), name)
         if len(sizes) > 1:
             (first, one), (second, other) = sizes.items()
             raise ConfigError(
                 f"training images differ in size: {one} is {first}, {other} is {second} (height, width)",
                 "augment.size=null, which keeps whole images",
-                "set a crop, for example augment.size=[256,256]",
+                CROP,
             )

@@ -1,17 +1,19 @@
-"""Which training images an epoch sees, in what order, and what their crops are centred on: a function of (seed, epoch)."""
+"""Sampling: the images of an epoch, their order, and the pixels that crops are centred on; by (seed, epoch) alone.
+
+`counts` is always the ClassCounts of the training split.
+"""
 
 from dataclasses import dataclass
 
 import numpy as np
 
 from segtrain.arguments import Fraction, NonNegative, checked
-from segtrain.class_counts import ClassCounts
-from segtrain.class_counts.locations import draw_places
+from segtrain.errors import ConfigError
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """What an epoch sees.
+    """The samples of an epoch.
 
     Attributes:
         indices: int [n], of the images, in order; an image may come more than once.
@@ -32,26 +34,52 @@ class Epoch:
         return found
 
 
-class Uniform:
-    """Every image once an epoch, shuffled; crops anywhere.
+class Sampling:
+    """The protocol of a sampling. A sampling derives from it, or is called as `sampling(counts, seed, epoch)`.
 
     Attributes:
-        centred: share of the crops that are centred on a pixel of a class; above 0 the counts must have places.
+        foreground_share: share of the crops that are centred on a pixel of a class; above 0 the counts must hold class
+            locations.
     """
 
-    centred = 0.0
+    foreground_share = 0.0
 
-    def __call__(self, counts: ClassCounts, seed: int, epoch: int) -> Epoch:
-        """What epoch `epoch` sees of the images of `counts`."""
-        order = np.random.default_rng([seed, epoch]).permutation(counts.num_images)
-        return Epoch(order, np.full(len(order), -1))
+    def __call__(self, counts, seed: int, epoch: int) -> Epoch:
+        """The samples of epoch `epoch`."""
+        raise NotImplementedError
 
-    def summary(self, counts: ClassCounts) -> str:
-        """What this does to the classes, for the log; empty when nothing."""
+    def summary(self, counts) -> str:
+        """Its effect on the classes, for the log; empty: none."""
         return ""
 
 
-class RareClasses(Uniform):
+class _Plain(Sampling):
+    """A sampling of a class that does not derive from Sampling."""
+
+    def __init__(self, part):
+        self.part = part
+
+    def __call__(self, counts, seed: int, epoch: int) -> Epoch:
+        return self.part(counts, seed, epoch)
+
+
+def as_sampling(part) -> Sampling:
+    """`part` when it derives from Sampling, else wrapped. Raises ConfigError for what cannot be called."""
+    if not callable(part):
+        where = f"{type(part).__module__}.{type(part).__qualname__}"
+        raise ConfigError("the sampling class has no __call__", where, "see segtrain.data.sampling.Sampling")
+    return part if isinstance(part, Sampling) else _Plain(part)
+
+
+class Uniform(Sampling):
+    """Every image once an epoch, shuffled; crops anywhere."""
+
+    def __call__(self, counts, seed: int, epoch: int) -> Epoch:
+        order = np.random.default_rng([seed, epoch]).permutation(counts.num_images)
+        return Epoch(order, np.full(len(order), -1))
+
+
+class RareClasses(Sampling):
     """Images with rare classes come more often: drawn with weight max over their classes of (1 / f_c)^power.
 
     f_c is the share of images that hold class c. power=0.5 is the repeat factor of Gupta et al., 2019,
@@ -60,14 +88,14 @@ class RareClasses(Uniform):
 
     Args:
         power: 0 is uniform, 1 brings every class into about as many images.
-        centred: share of the crops of images with foreground that are centred on it, as ForegroundCrops does.
+        foreground_share: foreground oversampling, the `share` of ForegroundCrops.
     """
 
     @checked
-    def __init__(self, power: NonNegative = 0.5, centred: Fraction = 0.0):
-        self.power, self.centred = power, centred
+    def __init__(self, power: NonNegative = 0.5, foreground_share: Fraction = 0.0):
+        self.power, self.foreground_share = power, foreground_share
 
-    def weights(self, counts: ClassCounts) -> np.ndarray:
+    def weights(self, counts) -> np.ndarray:
         """float64 [images], with sum 1."""
         share = counts.images / max(counts.num_images, 1)
         rarity = np.where(share > 0, np.maximum(share, 1e-12) ** -self.power, 0.0)
@@ -75,72 +103,53 @@ class RareClasses(Uniform):
         weights[weights == 0] = 1.0  # all pixels ignored
         return weights / weights.sum()
 
-    def __call__(self, counts: ClassCounts, seed: int, epoch: int) -> Epoch:
+    def __call__(self, counts, seed: int, epoch: int) -> Epoch:
         rng = np.random.default_rng([seed, epoch])
         # Systematic: an image of weight w comes n w times, rounded up or down, never by bad luck not at all.
         ticks = (np.arange(counts.num_images) + rng.random()) / counts.num_images
         shuffled = rng.permutation(counts.num_images)
-        places = np.searchsorted(np.cumsum(self.weights(counts)[shuffled]), ticks)
-        order = rng.permutation(shuffled[np.minimum(places, counts.num_images - 1)])
-        return Epoch(order, centres(counts, order, self.centred, rng))
+        drawn = np.searchsorted(np.cumsum(self.weights(counts)[shuffled]), ticks)
+        order = rng.permutation(shuffled[np.minimum(drawn, counts.num_images - 1)])
+        return Epoch(order, foreground_centres(counts, order, self.foreground_share, rng))
 
-    def summary(self, counts: ClassCounts) -> str:
+    def summary(self, counts) -> str:
         drawn = self.weights(counts) @ (counts.per_image > 0)
         before = counts.images / max(counts.num_images, 1)
         rows = zip(counts.class_names, before, drawn, strict=True)
         changed = [f"{n} in {100 * b:.0f} → {100 * d:.0f} %" for n, b, d in rows if round(100 * b) != round(100 * d)]
-        with_foreground = float(self.weights(counts) @ has_foreground(counts))
+        with_foreground = float(self.weights(counts) @ _has_foreground(counts))
+        oversampling = f"; {_in_words(self.foreground_share, with_foreground)}" if self.foreground_share else ""
         return (
-            f"sampling shows {', '.join(changed) or 'each class as often as before'} of the images"
-            + (f"; {centred_share(self.centred, with_foreground)}" if self.centred else "")
-            + "; class weights are of the images as they are"
+            f"sampling: {', '.join(changed) or 'each class as often as before'} of the images{oversampling}; "
+            "class weights still use the original frequencies"
         )
 
 
-class ForegroundCrops(Uniform):
-    """Every image once an epoch; of those with foreground, a share of the crops is centred on a pixel of it.
+class ForegroundCrops(Sampling):
+    """Foreground oversampling: every image once an epoch, a share of the crops centred on a foreground pixel.
 
-    The class is drawn among the foreground classes of the image, then one of its pixels, as nnU-Net does: Isensee et
-    al., 2021, https://doi.org/10.1038/s41592-020-01008-z. The pixels are those that the count kept, 256 of an image,
-    shared by its classes. Images without foreground are cropped anywhere.
+    The class is drawn among the foreground classes of the image, then one of its class locations, as nnU-Net does:
+    Isensee et al., 2021, https://doi.org/10.1038/s41592-020-01008-z. Images without foreground are cropped anywhere.
 
     Args:
-        share: of the crops of images with foreground, that are centred.
+        share: of the crops of images with foreground, that are centred on a foreground pixel.
     """
 
     @checked
     def __init__(self, share: Fraction = 0.33):
-        self.share = self.centred = share
+        self.foreground_share = share
 
-    def __call__(self, counts: ClassCounts, seed: int, epoch: int) -> Epoch:
+    def __call__(self, counts, seed: int, epoch: int) -> Epoch:
         rng = np.random.default_rng([seed, epoch])
         order = rng.permutation(counts.num_images)
-        return Epoch(order, centres(counts, order, self.share, rng))
+        return Epoch(order, foreground_centres(counts, order, self.foreground_share, rng))
 
-    def summary(self, counts: ClassCounts) -> str:
-        share = centred_share(self.share, float(has_foreground(counts).mean()))
-        return f"{share}; class weights are of whole images"
-
-
-def has_foreground(counts: ClassCounts) -> np.ndarray:
-    """bool [images]."""
-    return np.delete(counts.per_image, [] if counts.background is None else counts.background, axis=1).any(axis=1)
+    def summary(self, counts) -> str:
+        share = _in_words(self.foreground_share, float(_has_foreground(counts).mean()))
+        return f"{share}; class weights still use the original frequencies"
 
 
-def centred_share(share: float, with_foreground: float) -> str:
-    """In words; `with_foreground` is the share of the crops whose image has some."""
-    return (
-        f"{100 * share:.0f} % of the crops of images with foreground are centred on it: "
-        f"{100 * share * with_foreground:.0f} % of all"
-    )
-
-
-def centred(sampling) -> float:
-    """The share of the crops that a sampling centres on a pixel of a class; a user's own need not say."""
-    return getattr(sampling, "centred", 0.0)
-
-
-def centres(counts: ClassCounts, order: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
+def foreground_centres(counts, order: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
     """int [n]: for a share of the images a pixel of a class drawn among their foreground classes; -1 for the others."""
     present = counts.per_image[order] > 0
     if counts.background is not None:
@@ -149,7 +158,18 @@ def centres(counts: ClassCounts, order: np.ndarray, share: float, rng: np.random
     chosen = (rng.random(len(order)) < share) & present.any(axis=1)
     found = np.full(len(order), -1)
     if chosen.any():
-        if counts.places is None:
-            raise ValueError("crops centred on foreground need count_classes(dataset, places=True)")
-        found[chosen] = draw_places(counts.places[order[chosen]], classes[chosen], rng)
+        found[chosen] = counts.draw_locations(order[chosen], classes[chosen], rng)
     return found
+
+
+def _has_foreground(counts) -> np.ndarray:
+    """bool [images]."""
+    return np.delete(counts.per_image, [] if counts.background is None else counts.background, axis=1).any(axis=1)
+
+
+def _in_words(share: float, with_foreground: float) -> str:
+    """Foreground oversampling for the log; `with_foreground` is the share of the crops whose image has some."""
+    return (
+        f"{100 * share:.0f} % of the crops of images with foreground are centred on it: "
+        f"{100 * share * with_foreground:.0f} % of all"
+    )

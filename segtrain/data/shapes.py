@@ -1,4 +1,4 @@
-"""Generated datasets with the trouble segtrain is for: rare classes, empty images, several labels a pixel.
+"""Generated datasets: rare classes, empty images, multi-label classes.
 
 No files: an image is a function of (seed, split, index).
 """
@@ -8,14 +8,15 @@ from typing import Literal
 import numpy as np
 
 from segtrain.arguments import Label, NonNegativeInt, PositiveInt, Size, checked
+from segtrain.data.dataset import SegmentationDataset
 
 NAMES = ["disc", "square", "cross"]
 _COLOURS = np.array([[165, 105, 85], [85, 155, 90], [85, 105, 175]], dtype=np.float32)
 _SPLIT_NUMBER = {"train": 0, "val": 1, "test": 2}
 
 
-class _Generated:
-    """The part both datasets share: random streams, a noisy picture, and shapes drawn as [H, W] bool arrays."""
+class _Generated(SegmentationDataset):
+    """Shared by both datasets: random streams, a noisy picture, and shapes drawn as [H, W] bool arrays."""
 
     def _stream(self, index: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, _SPLIT_NUMBER[self.split], index])
@@ -110,7 +111,7 @@ class Shapes(_Generated):
 
 
 class ShapesMultilabel(_Generated):
-    """The same shapes as labels that overlap: a pixel of a cross on a disc is both. No background class.
+    """The same shapes as multi-label classes that overlap: a pixel of a cross on a disc is both. No background class.
 
     Raises ValueError for an argument out of range.
     """

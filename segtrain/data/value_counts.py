@@ -1,4 +1,4 @@
-"""How often each value of a mask occurs."""
+"""Histograms of mask values."""
 
 import numpy as np
 

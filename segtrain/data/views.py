@@ -1,17 +1,14 @@
-"""A dataset seen in another way: decoded once and kept in memory, or with the masks of every annotator."""
-
-from concurrent.futures import ThreadPoolExecutor
+"""Other views of a dataset: decoded once and kept in memory, or with the masks of every annotator."""
 
 import numpy as np
 
-from segtrain.cpu import cores
-from segtrain.data.dataset import SegmentationDataset, check_mask, check_sample, check_values
+from segtrain.data.dataset import SegmentationDataset, check_sample, check_values
+from segtrain.data.threads import in_threads
 from segtrain.data.value_counts import value_counts
-from segtrain.errors import DataError
 
 
 class View:
-    """A dataset that answers some questions in another way."""
+    """A dataset with some of its methods replaced; all others are those of the dataset."""
 
     def __init__(self, dataset: SegmentationDataset):
         self._dataset = dataset
@@ -37,42 +34,20 @@ class InMemory(View):
     """A dataset whose images and masks are decoded once, by all cores; workers that are forked share the memory."""
 
     def __init__(self, dataset: SegmentationDataset):
-        from tqdm import tqdm
-
         super().__init__(dataset)
         indices = range(len(dataset.names))
-        with ThreadPoolExecutor(cores()) as pool:
-            samples = pool.map(self._decoded, indices)
-            bar = tqdm(samples, desc="reading images into memory", total=len(indices), leave=False, disable=None)
-            self._samples = list(bar)
-
-    def _decoded(self, index: int):
-        try:
-            return read_checked(self._dataset, index)
-        except DataError as error:
-            return error
+        read = in_threads(lambda part: [read_checked(dataset, i) for i in part], indices, "reading images into memory")
+        self._samples = list(read)
 
     def image(self, index: int) -> np.ndarray:
-        return self._sample(index)[0]
+        return self._samples[index][0]
 
     def mask(self, index: int) -> np.ndarray:
-        return self._sample(index)[1]
-
-    def _sample(self, index: int):
-        if isinstance(self._samples[index], DataError):
-            raise self._samples[index]
-        return self._samples[index]
+        return self._samples[index][1]
 
 
-def read_mask(dataset: SegmentationDataset, index: int) -> np.ndarray:
-    """A mask, whose form is checked."""
-    mask = dataset.mask(index)
-    check_mask(mask, dataset, index)
-    return mask
-
-
-def read_checked(dataset: SegmentationDataset, index: int):
-    """Image and mask, checked. Samples carry errors as values, since torch rewrites one that is raised in a worker."""
+def read_checked(dataset: SegmentationDataset, index: int) -> tuple[np.ndarray, np.ndarray]:
+    """Image and mask. Raises DataError when they cannot be read, differ in size or hold wrong values."""
     image, mask = dataset.image(index), dataset.mask(index)
     if not isinstance(dataset, InMemory):  # which checked them when it read them
         check_sample(image, mask, dataset, index)

@@ -1,5 +1,6 @@
-"""Reading images and masks to look them over: what each tells, and what is wrong with it."""
+"""One image and its mask: errors, size, pixels of each class, and what else the check of a dataset needs."""
 
+import contextlib
 import zlib
 from dataclasses import dataclass, field
 
@@ -11,16 +12,16 @@ from segtrain.data.value_counts import value_counts
 from segtrain.dataset_check.smallest_objects import SmallestObjects
 from segtrain.errors import DataError
 
-DARK = 16  # of 255: an image without higher values is worth a word
+DARK = 16  # of 255: an image without higher values is a finding
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What reading one image and its mask told.
+    """Facts about one image and its mask.
 
     Attributes:
         index: in its split.
-        errors: what is wrong, in words, with what to do.
+        errors: what is wrong, in words, with the fix.
         size: height and width.
         checksum: of every eighth row; equal images have equal ones.
         pixels: int64 [C], of each class.
@@ -42,51 +43,84 @@ class Sample:
 
 @dataclass
 class SplitReport:
-    """One split: its samples, and what there is to say of it."""
+    """One split: its samples and findings."""
 
     name: str
     dataset: SegmentationDataset
     samples: list[Sample]
     findings: list[Finding]
-    smallest: np.ndarray  # int64 [C]: pixels of the smallest object (connected component) of a class; 0: there is none
+    objects: SmallestObjects
+
+    @property
+    def smallest(self) -> np.ndarray:
+        """int64 [C]: pixels of the smallest object (connected component) of a class; 0: there is none."""
+        return self.objects.found()
 
     @property
     def readable(self) -> list[Sample]:
+        """The samples without errors."""
         return [s for s in self.samples if s.pixels is not None]
 
     @property
     def pixels(self) -> np.ndarray:
         """int64 [C]."""
-        return sum((s.pixels for s in self.readable), self._zeros())
+        return self._table.sum(axis=0)
 
     @property
     def images(self) -> np.ndarray:
         """int64 [C]: images that hold the class."""
-        return sum(((s.pixels > 0).astype(np.int64) for s in self.readable), self._zeros())
+        return (self._table > 0).sum(axis=0)
 
-    def _zeros(self) -> np.ndarray:
-        return np.zeros(self.dataset.num_classes, dtype=np.int64)
+    @property
+    def _table(self) -> np.ndarray:
+        return np.array([s.pixels for s in self.readable], dtype=np.int64).reshape(-1, self.dataset.num_classes)
+
+    def add(self, level: str, what: str, files: list[str], fix: str) -> None:
+        """Add a finding."""
+        self.findings.append(Finding(level, what, files, fix))
 
 
 def check_one(dataset: SegmentationDataset, index: int, objects: SmallestObjects) -> Sample:
     """Read image and mask `index`; what is wrong becomes an error of the sample."""
     errors: list[DataError] = []
-    name, files = str(dataset.names[index]), getattr(dataset, "masks", None)
-    told = files is not None and not dataset.multilabel and not all(files[index])  # that a file is missing
-    image = _tried(lambda: dataset.image(index), errors, name)
-    mask = None if told else _tried(lambda: dataset.mask(index), errors, name)
-    if errors or told:
+    image = mask = None
+    collected = _Collected(errors, str(dataset.names[index]))
+    with collected:
+        image = dataset.image(index)
+    if not dataset.has_mask(index):
         return Sample(index, errors)
-    _tried(lambda: check_mask(mask, dataset, index), errors, name)
-    if not errors and hasattr(dataset, "check_pair") and getattr(image, "shape", mask.shape)[:2] != mask.shape[:2]:
-        _tried(lambda: dataset.check_pair(index), errors, name)
-    if not errors:
-        _tried(lambda: check_sample(image, mask, dataset, index), errors, name)
-    if getattr(mask, "dtype", None) == np.uint8:
-        histogram = value_counts(mask, 2 if dataset.multilabel else dataset.num_classes)
-        _tried(lambda: check_values(histogram, dataset, index), errors, name)
+    with collected:
+        mask = dataset.mask(index)
     if errors:
         return Sample(index, errors)
+    with collected:
+        check_mask(mask, dataset, index)
+        if isinstance(image, np.ndarray) and image.shape[:2] != mask.shape[:2]:
+            dataset.check_pair(index)
+        check_sample(image, mask, dataset, index)
+    histogram = None
+    if isinstance(mask, np.ndarray) and mask.dtype == np.uint8:
+        histogram = value_counts(mask, 2 if dataset.multilabel else dataset.num_classes)
+        with collected:
+            check_values(histogram, dataset, index)
+    return Sample(index, errors) if errors else _facts(dataset, index, image, mask, histogram, objects)
+
+
+class _Collected(contextlib.AbstractContextManager):
+    """Errors inside are added to a list; whatever a user's dataset raises is a finding here, not a crash."""
+
+    def __init__(self, errors: list[DataError], where: str):
+        self.errors, self.where = errors, where
+
+    def __exit__(self, kind, error, _traceback) -> bool:
+        if isinstance(error, DataError):
+            self.errors.append(error)
+        elif isinstance(error, Exception):
+            self.errors.append(DataError(f"{kind.__name__}: {error}", self.where, "see the dataset class"))
+        return isinstance(error, Exception)
+
+
+def _facts(dataset, index: int, image, mask, histogram, objects: SmallestObjects) -> Sample:
     if dataset.multilabel:
         pixels = (mask == 1).sum(axis=(0, 1))
         valid = int((mask != dataset.ignore_index).any(axis=2).sum())
@@ -97,7 +131,7 @@ def check_one(dataset: SegmentationDataset, index: int, objects: SmallestObjects
     objects.add(mask, pixels)
     rows = np.ascontiguousarray(image[::8])
     bright = rows.max() > DARK and rows.min() < rows.max()  # then the image is: all of it takes eight times as long
-    seen = rows if bright else image
+    levels = rows if bright else image
     return Sample(
         index,
         [],
@@ -106,16 +140,6 @@ def check_one(dataset: SegmentationDataset, index: int, objects: SmallestObjects
         pixels,
         valid,
         mask.shape[0] * mask.shape[1] - valid,
-        (int(seen.min()), int(seen.max())),
-        hasattr(dataset, "turned_apart") and dataset.turned_apart(index),
+        (int(levels.min()), int(levels.max())),
+        dataset.turned_apart(index),
     )
-
-
-def _tried(read, errors: list[DataError], where: str):
-    try:
-        return read()
-    except DataError as error:
-        errors.append(error)
-    except Exception as error:  # whatever a user's dataset raises is a finding here, not a crash
-        errors.append(DataError(f"{type(error).__name__}: {error}", where, "see the dataset class"))
-    return None

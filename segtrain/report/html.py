@@ -1,4 +1,4 @@
-"""Self-contained HTML pages: templates of segtrain/templates, pictures inside, nothing from the network."""
+"""Self-contained HTML pages: templates, pictures inside, nothing from the network."""
 
 import base64
 import io
@@ -22,7 +22,7 @@ def write_page(file: Path, template: str, **values) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
-        raise DiskError(f"cannot be written: {error.strerror}", str(file), "name another place with --out") from error
+        raise DiskError(f"cannot be written: {error.strerror}", str(file), "give another folder with --out") from error
 
 
 def inline(picture: np.ndarray, width: int = 480) -> str:

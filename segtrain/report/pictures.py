@@ -1,12 +1,11 @@
-"""Pictures of image | truth | prediction."""
+"""Pictures of image | ground truth | prediction."""
 
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from segtrain.data.views import read_checked, read_mask
-from segtrain.errors import DataError
+from segtrain.data.dataset import read_mask
 
 GAP = 4
 
@@ -14,9 +13,8 @@ GAP = 4
 def class_colours(dataset) -> np.ndarray:
     """uint8 [256, 3]: the dataset's palette, or the PASCAL VOC colours with black for a background; others are grey."""
     colours = np.full((256, 3), 128, dtype=np.uint8)
-    palette = getattr(dataset, "palette", None)
-    if palette is not None:
-        colours[: dataset.num_classes] = palette
+    if dataset.palette is not None:
+        colours[: dataset.num_classes] = dataset.palette
         return colours
     first = int(dataset.background is None)
     for label in range(dataset.num_classes):
@@ -35,7 +33,7 @@ def html_colours(dataset) -> list[str]:
 
 
 def colour_mask(mask: np.ndarray, dataset) -> np.ndarray:
-    """uint8 [H, W, 3] of class indices [H, W]; of labels [C, H, W], the colours of all that are set, added up."""
+    """uint8 [H, W, 3] of class indices [H, W]; multi-label [C, H, W] the colours of all classes that are set, added up."""
     colours = class_colours(dataset)
     if mask.ndim == 2:
         return colours[mask]
@@ -47,31 +45,35 @@ def colour_mask(mask: np.ndarray, dataset) -> np.ndarray:
 def error_map(
     truth: np.ndarray, found: np.ndarray, ignore_index: int, background: int | None, label: int | None = None
 ) -> np.ndarray:
-    """uint8 [H, W, 3] of masks [H, W], or labels [C, H, W]: white right, red too much, blue missed, violet mistaken.
+    """uint8 [H, W, 3] of ground truth and prediction [H, W], or multi-label [C, H, W].
 
-    Too much is foreground said where truth has background; mistaken is one foreground class for another. Right
-    background is white, right foreground green, ignored pixels grey. With a `label`, that class against all others.
+    White is right background, green right foreground, red foreground predicted on background, blue missed foreground,
+    violet one foreground class predicted as another, grey ignored pixels. With a `label`, that class against all others.
     """
     if label is not None:
         one = truth[label] if truth.ndim == 3 else np.where(truth == ignore_index, ignore_index, truth == label)
-        ignored, here, said = one == ignore_index, one == 1, found[label] == 1 if truth.ndim == 3 else found == label
-        more, less, mistaken, right = said & ~here, here & ~said, np.zeros_like(here), said & here
+        ignored, here, predicted = (
+            one == ignore_index,
+            one == 1,
+            found[label] == 1 if truth.ndim == 3 else found == label,
+        )
+        more, less, confused, right = predicted & ~here, here & ~predicted, np.zeros_like(here), predicted & here
     elif truth.ndim == 3:
         ignored = (truth == ignore_index).any(axis=0)
         more, less = ((found == 1) & (truth == 0)).any(axis=0), ((found == 0) & (truth == 1)).any(axis=0)
         right = (truth == 1).any(axis=0)
-        mistaken = more & less
+        confused = more & less
     else:
         ignored, wrong = truth == ignore_index, truth != found
-        here, said = truth != background, found != background
-        more, less, mistaken = wrong & ~here, wrong & ~said, wrong & here & said
+        here, predicted = truth != background, found != background
+        more, less, confused = wrong & ~here, wrong & ~predicted, wrong & here & predicted
         right = ~wrong & here & (background is not None)
     picture = np.full((*ignored.shape, 3), 255, dtype=np.uint8)
     for where, colour in (
         (right, (158, 206, 154)),
         (more, (214, 69, 65)),
         (less, (44, 98, 200)),
-        (mistaken, (142, 68, 173)),
+        (confused, (142, 68, 173)),
         (ignored, (128, 128, 128)),
     ):
         picture[where] = colour
@@ -79,7 +81,7 @@ def error_map(
 
 
 def as_rgb(image: np.ndarray) -> np.ndarray:
-    """uint8 [H, W, 3] to look at: grey three times, or the first three of more channels."""
+    """uint8 [H, W, 3] for display: grey three times, or the first three of more channels."""
     return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image[..., [0, 1, min(2, image.shape[2] - 1)]]
 
 
@@ -107,16 +109,10 @@ def example(dataset, index: int, predicted: np.ndarray, errors: bool = False, la
     return side_by_side(shown)
 
 
-def images_with_rare_classes(dataset, count: int, look_at: int = 60) -> list[int]:
-    """Up to `count` of `look_at` images spread over the dataset: for each class, rarest first, one with most of it.
-    Damaged files are left out with dataset.on_error=skip."""
-    spread = np.unique(np.linspace(0, len(dataset.names) - 1, look_at).astype(int)).tolist()
-    found = [(i, mask) for i in spread if (mask := _unless_skipped(read_mask, dataset, i)) is not None]
-    spread, masks = [i for i, _ in found], [mask for _, mask in found]
-
-    def whole(place: int) -> bool:
-        return _unless_skipped(read_checked, dataset, spread[place]) is not None
-
+def images_with_rare_classes(dataset, count: int, sample: int = 60) -> list[int]:
+    """Up to `count` of `sample` images spread over the dataset: for each class, rarest first, one with most of it."""
+    spread = np.unique(np.linspace(0, len(dataset.names) - 1, sample).astype(int)).tolist()
+    masks = [read_mask(dataset, index) for index in spread]
     if dataset.multilabel:
         pixels = np.array([(mask == 1).sum(axis=(0, 1)) for mask in masks])
     else:
@@ -124,20 +120,11 @@ def images_with_rare_classes(dataset, count: int, look_at: int = 60) -> list[int
     chosen: list[int] = []
     for label in np.argsort(pixels.sum(axis=0)).tolist() * count:
         order = [i for i in np.argsort(-pixels[:, label]).tolist() if pixels[i, label] and i not in chosen]
-        if len(chosen) < count:
-            chosen += [next(filter(whole, order))] if any(map(whole, order)) else []
-    return [spread[i] for i in chosen or filter(whole, range(len(spread)))][:count]
-
-
-def _unless_skipped(read, dataset, index: int):
-    try:
-        return read(dataset, index)
-    except DataError:
-        if getattr(dataset, "on_error", "raise") != "skip":
-            raise
-        return None
+        chosen += order[: min(1, count - len(chosen))]
+    return [spread[i] for i in chosen or range(len(spread))][:count]
 
 
 def write_png(picture: np.ndarray, file: Path) -> None:
+    """Write uint8 [H, W, 3]."""
     file.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(picture).save(file)

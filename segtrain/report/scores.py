@@ -31,8 +31,6 @@ def counts_table(counts: ClassCounts, weights: list[float] | None, val_counts: C
             row.append(f"{pixels:,}")
     empty = 100 * counts.num_empty / max(counts.num_images, 1)
     title = f"{counts.num_images} training images, {empty:.0f} % of them without foreground"
-    for split, skipped in (("", counts.skipped), (" of val", val_counts.skipped if val_counts else 0)):
-        title += f", {skipped}{split} skipped" if skipped else ""
     if counts.ignored_pixels:
         title += f", {counts.ignored_pixels:,} pixels ignored"
     return table(columns, rows, title)

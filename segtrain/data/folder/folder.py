@@ -1,4 +1,4 @@
-"""A dataset in folders: images, and masks of any usual kind."""
+"""Folder: a dataset in folders, with images and masks of any usual kind."""
 
 import hashlib
 from pathlib import Path
@@ -7,49 +7,59 @@ from typing import Annotated, Literal
 import numpy as np
 
 from segtrain.arguments import Fraction, Label, NonNegativeInt, PositiveInt, Range, checked
-from segtrain.data.dataset import check_classes
+from segtrain.data.dataset import SegmentationDataset, check_classes
+from segtrain.data.folder.colors import ColorMask, rgb
+from segtrain.data.folder.damaged import without_damaged
+from segtrain.data.folder.files import list_files
+from segtrain.data.folder.findings import FileLists
 from segtrain.data.folder.images import image_size, orientation, read_image
-from segtrain.data.folder.layout import LayoutError, list_files
-from segtrain.data.folder.masks import BinaryMask, ChannelMask, ClassFiles, ColorMask, IndexMask, check_same_size, rgb
-from segtrain.data.value_counts import value_counts
+from segtrain.data.folder.layout import Layout, LayoutError
+from segtrain.data.folder.masks import BinaryMask, ChannelMask, ClassFiles, IndexMask, check_same_size
 from segtrain.errors import ConfigError, DataError
 
 Several = Annotated[list[str], Range("2 to 30 different names", lambda v: 1 < len(set(v)) == len(v) <= 30)]
 ValueRange = Annotated[list[float], Range("[low, high], low < high", lambda v: len(v) == 2 and v[0] < v[1])]
+FORMATS = {  # of masks, and the settings that each reads
+    "index": (IndexMask, ("remap", "ignore_values")),
+    "color": (ColorMask, ("colors", "ignore_colors")),
+    "binary": (BinaryMask, ("threshold", "ignore_values")),
+    "channels": (ChannelMask, ("threshold",)),
+    "files": (ClassFiles, ("threshold",)),
+}
 
 
-class Folder:
+class Folder(SegmentationDataset):
     """Images and masks in folders below `root`, at any depth; a mask has its image's stem, or is found by a pattern.
 
     Args:
-        splits: how train and val are told apart.
+        splits: how images are assigned to train and val.
             folders: `root/train/images`, `root/train/masks`, `root/val/…` (or `root/images/train`, `root/masks/train`).
-            files: `root/images`, `root/masks`, and `root/train.txt`, `root/val.txt` with a stem a line.
+            files: `root/images`, `root/masks`, and `root/train.txt`, `root/val.txt` with one file stem per line.
             ratio: `root/images`, `root/masks`; the share `val_ratio` of the stems with the smallest hash is val, so
                 a file stays in its split when others are added.
             kfold: as ratio; of `folds` parts, by hash, part number `fold` (from 0) is val.
         images: the folder of the images below `root`, `{split}` filled in; None: as `splits` says.
-        masks: where an image's mask is, seen from the image's folder: `{stem}_mask.png`, `../masks/{stem}.png`.
+        masks: pattern of an image's mask, from the image's folder: `{stem}_mask.png`, `../masks/{stem}.png`.
             Also {split}, {folder} (the name of the image's folder), {class}, {annotator}; `.*` is any suffix.
-        split_file: where the split files are below `root`. split_names: {train: training}, other words for splits.
+        split_file: the split files below `root`. split_names: {train: training}, other words for splits.
         stem_suffix: the end of an image's stem that is not part of its mask's.
         mask_format: index (the value is the class), color (a colour per class, `colors`), binary (0 and another
-            value, or above `threshold`), channels (several labels a pixel, a channel per class), files (several
-            labels a pixel, a file per class, found by {class} in `masks` or by folders of the classes' names).
+            value, or above `threshold`), channels (multi-label, a channel per class), files (multi-label, a file per
+            class, found by {class} in `masks` or by folders of the classes' names).
         remap: index: {value: class}. ignore_values: index, binary: more values to ignore.
         colors, ignore_colors: color: for each class [r, g, b] or a list of such; colours to ignore.
         threshold: binary, channels, files: values above it are the class; None: masks hold two values only.
         channels: of the images; 3 makes colour of grey, 1 grey of colour.
         image_range: the values that become black and white; None: 0 to 255, and 0 to 65535 for 16 bits.
-        exif: apply turns image and mask as their own EXIF orientation says; ignore takes the pixels as stored (but
+        exif: apply turns image and mask by their own EXIF orientation; ignore takes the pixels as stored (but
             those of TIFF files, which are always turned).
         palette: [r, g, b] of each class in pictures; None: the first of `colors`, or the PASCAL VOC colours.
-        annotators: folders that stand in for `masks` (or names for {annotator}): an image has a mask of each. Its
-            mask is what most of them chose, and `labels=annotators` trains on their mean.
-        on_error: what to do with a file that cannot be read: raise stops; skip leaves the image out, and stops
-            when these are more than one in a hundred.
-        prepare: command that brings the dataset, as it is downloaded, into this layout; told where that is not there.
-        strict: raise what is wrong with the names; False: leave it in `findings`, as `segtrain check` asks.
+        annotators: folders instead of `masks` (or names for {annotator}): an image has a mask of each. Its mask is
+            the majority of them, and `labels=annotators` trains on their mean.
+        on_error: raise stops at a file that cannot be read; skip reads every file once, when the dataset is built,
+            leaves out images with errors, and stops when these are more than 1 %.
+        prepare: command that brings the dataset, as it is downloaded, into this layout; named where that is not there.
+        strict: raise what is wrong with the names; False: leave it in `findings`, for `segtrain check`.
 
     Raises ConfigError when the layout is not there, DataError when a split is empty or files have no partner.
     """
@@ -87,46 +97,33 @@ class Folder:
         prepare: str | None = None,
         strict: bool = True,
     ):
-        self.root, self.split = Path(root).expanduser(), split
         self.num_classes, self.ignore_index, self.background = num_classes, ignore_index, background
         self.class_names = check_classes(f"dataset at {root}", num_classes, class_names, background)
-        self.channels, self.image_range, self.exif, self.on_error = channels, image_range, exif == "apply", on_error
-        self.format = self._format(mask_format, remap, ignore_values, colors, ignore_colors, threshold)
-        self.multilabel = self.format.multilabel
+        self.channels, self.image_range, self.exif = channels, image_range, exif == "apply"
+        reading = {"remap": remap, "ignore_values": list(ignore_values), "threshold": threshold}
+        reading |= {"colors": colors, "ignore_colors": list(ignore_colors)}
+        self.format = self._format(mask_format, **reading)
+        self.multilabel, self.num_annotators = self.format.multilabel, len(annotators or [""])
         self.palette = self._palette(palette)
-        if self.multilabel and ignore_index < 2:
-            raise ConfigError(
-                f"ignore_index={ignore_index}: several labels a pixel are 0 and 1", "dataset.ignore_index", "use 255"
-            )
-        self.num_annotators = len(annotators or [""])
         if annotators and self.multilabel:
-            raise ConfigError("annotators are for one label a pixel", "dataset.annotators", "leave it null")
+            raise ConfigError("annotators of multi-label masks", "dataset.annotators", "leave it null")
         if fold >= folds:
             raise ConfigError(f"fold={fold} of folds={folds}", "dataset.fold", "count the folds from 0")
-        try:
-            files = list_files(
-                self.root,
-                split,
-                splits=splits,
-                images=images,
-                masks=masks,
-                kinds=self.class_names if mask_format == "files" else annotators,
-                kind="class" if mask_format == "files" else "annotator",
-                stem_suffix=stem_suffix,
-                split_file=split_file,
-                split_folder=(split_names or {}).get(split),
-                val_ratio=val_ratio,
-                folds=folds,
-                fold=fold,
-            )
-        except LayoutError as error:
-            if prepare is None:
-                raise
-            fix = f"if this is the download, run `{prepare}` and set dataset.root=PREPARED; otherwise {error.fix}"
-            raise ConfigError(error.what, error.where, fix) from None
+        by_class, folder = mask_format == "files", (split_names or {}).get(split, split)
+        kinds, kind = (self.class_names, "class") if by_class else (annotators, "annotator")
+        layout = Layout(
+            *(Path(root).expanduser(), split, splits, images, masks, kinds, kind),
+            *(stem_suffix, split_file, folder, val_ratio, folds, fold),
+        )
+        files = _prepared(layout, prepare)
         if strict:
             files.raise_errors()
         self.names, self.images, self.masks, self.findings = files.names, files.images, files.masks, files.findings
+        if strict and on_error == "skip":
+            kept = without_damaged(self)
+            self.names, self.images, self.masks = (
+                [files[i] for i in kept] for files in (self.names, self.images, self.masks)
+            )
 
     def image(self, index: int) -> np.ndarray:
         return read_image(self.images[index], self.channels, self.image_range, self.exif)
@@ -136,24 +133,26 @@ class Folder:
             return majority(self.annotated_mask(index), self.ignore_index)
         if not any(self.masks[index]):  # a file per class, and none of them
             return np.zeros((*self.size(index), self.num_classes), dtype=np.uint8)
-        return self.format.read(self._place(index))
+        return self.format.read(self.masks[index] if isinstance(self.format, ClassFiles) else self.masks[index][0])
 
     def annotated_mask(self, index: int) -> np.ndarray:
-        """uint8 [H, W, A]: the mask of each annotator."""
         masks = [self.format.read(file) for file in self.masks[index]]
         check_same_size(list(zip(masks, self.masks[index], strict=True)))
         return np.stack(masks, axis=2)
 
     def mask_histogram(self, index: int) -> np.ndarray:
         if self.num_annotators == 1 and isinstance(self.format, IndexMask):
-            return self.format.histogram(self._place(index), self.num_classes)
-        return value_counts(self.mask(index), 2 if self.multilabel else self.num_classes)
+            return self.format.histogram(self.masks[index][0], self.num_classes)
+        return super().mask_histogram(index)
+
+    def size(self, index: int) -> tuple[int, int]:
+        return image_size(self.images[index], self.exif)
 
     def check_pair(self, index: int) -> None:
         """Raise DataError when image and mask differ in size; reads headers only."""
         image = image_size(self.images[index], self.exif)
-        for file in self.masks[index]:
-            if file is None or image == (mask := image_size(file, self.exif)):
+        for file in self._mask_files(index):
+            if image == (mask := image_size(file, self.exif)):
                 continue
             turned = self.exif and image_size(self.images[index], exif=False) == mask
             raise DataError(
@@ -163,13 +162,18 @@ class Folder:
                 "dataset.exif=ignore takes both as they are stored" if turned else "make both the same size",
             )
 
+    def has_mask(self, index: int) -> bool:
+        return self.multilabel or all(self.masks[index])
+
     def turned_apart(self, index: int) -> bool:
-        """Whether the EXIF orientation turns the image, but not its mask in the same way."""
         turn = orientation(self.images[index]) if self.exif else 1
-        return turn != 1 and any(orientation(file) != turn for file in self.masks[index] if file is not None)
+        return turn != 1 and any(orientation(file) != turn for file in self._mask_files(index))
+
+    def image_file(self, index: int) -> str:
+        return str(self.images[index])
 
     def mask_file(self, index: int) -> str:
-        return str(next((file for file in self.masks[index] if file is not None), self.images[index]))
+        return str(next(iter(self._mask_files(index)), self.images[index]))
 
     def mask_key(self, index: int) -> str:
         """The masks' content, and the size of the image file: a replaced image is checked against its mask again."""
@@ -180,87 +184,48 @@ class Folder:
         return f"{content} {self.images[index].stat().st_size}"
 
     def files(self) -> list[str]:
-        """Every file that counts and checks depend on."""
-        masks = (file for files in self.masks for file in files if file is not None)
+        masks = (file for index in range(len(self.names)) for file in self._mask_files(index))
         return [str(file) for file in (*self.images, *masks)]
 
     def mask_rule(self) -> str:
-        """How files become classes: counts made by another rule are not these."""
         rule = {k: v.tobytes().hex() if isinstance(v, np.ndarray) else v for k, v in vars(self.format).items()}
         return f"{type(self.format).__name__} {rule} {self.num_annotators}"
 
-    def size(self, index: int) -> tuple[int, int]:
-        return image_size(self.images[index], self.exif)
+    def _mask_files(self, index: int) -> list[Path]:
+        return [file for file in self.masks[index] if file is not None]
 
-    def _place(self, index: int):
-        files = self.masks[index]
-        return files if isinstance(self.format, ClassFiles) else files[0]
+    def _format(self, name: str, **settings):
+        """The mask format of a name. Raises ConfigError for settings that it does not read: they would do nothing."""
+        kind, used = FORMATS[name]
+        idle = [key for key, value in settings.items() if value not in (None, [], ()) and key not in used]
+        if idle:
+            what = f"mask_format={name} does not read {', '.join(idle)}"
+            raise ConfigError(what, "dataset.mask_format", f"it reads {', '.join(used)}")
+        return kind(self.class_names, self.ignore_index, self.exif, **{key: settings[key] for key in used})
 
     def _palette(self, palette: list | None) -> np.ndarray | None:
         """uint8 [num_classes, 3]. Raises ConfigError for another number of colours, and for what is none."""
         if palette is None:
             return self.format.palette() if isinstance(self.format, ColorMask) else None
         if len(palette) != self.num_classes:
-            raise ConfigError(
-                f"{len(palette)} colours for {self.num_classes} classes",
-                "dataset.palette",
-                "give one [r,g,b] per class",
-            )
+            what = f"{len(palette)} colours for {self.num_classes} classes"
+            raise ConfigError(what, "dataset.palette", "give one [r,g,b] per class")
         return np.array([rgb(color, "dataset.palette") for color in palette], dtype=np.uint8)
 
-    def _format(self, name, remap, ignore_values, colors, ignore_colors, threshold):
-        """The mask format. Raises ConfigError for arguments it has no use for: they would do nothing."""
-        used = {
-            "index": ("remap", "ignore_values"),
-            "color": ("colors", "ignore_colors"),
-            "binary": ("threshold", "ignore_values"),
-            "channels": ("threshold",),
-            "files": ("threshold",),
-        }[name]
-        given = {
-            "remap": remap,
-            "ignore_values": ignore_values,
-            "colors": colors,
-            "ignore_colors": ignore_colors,
-            "threshold": threshold,
-        }
-        idle = [key for key, value in given.items() if value not in (None, [], ()) and key not in used]
-        if idle:
-            raise ConfigError(
-                f"mask_format={name} does not read {', '.join(idle)}", "dataset.mask_format", f"it reads {used}"
-            )
-        if name == "index":
-            for value, label in (remap or {}).items():
-                known = range(self.num_classes) if type(label) is int else ()
-                if type(value) is not int or value < 0 or (label not in known and label != self.ignore_index):
-                    raise ConfigError(
-                        f"{value!r}: {label!r} does not say which class a mask value is",
-                        "dataset.remap",
-                        f"give {{VALUE: CLASS}}, whole numbers, classes from 0 to {self.num_classes - 1} or "
-                        f"ignore_index={self.ignore_index}, for example {{255: 1}}",
-                    )
-            return IndexMask(self.ignore_index, remap, list(ignore_values), self.exif)
-        if name == "color":
-            if colors is None or len(colors) != self.num_classes:
-                raise ConfigError(
-                    f"{len(colors or [])} colours for {self.num_classes} classes",
-                    "dataset.colors",
-                    "give one [r,g,b] per class, or a list of such",
-                )
-            return ColorMask(colors, ignore_colors, self.ignore_index, self.class_names, self.exif)
-        if name == "binary":
-            if self.num_classes != 2:
-                raise ConfigError(
-                    f"a binary mask has 2 classes, num_classes={self.num_classes}",
-                    "dataset.mask_format=binary",
-                    "set dataset.num_classes=2: background and the class",
-                )
-            return BinaryMask(self.ignore_index, threshold, list(ignore_values), self.exif)
-        return (ChannelMask if name == "channels" else ClassFiles)(self.num_classes, threshold, self.exif)
+
+def _prepared(layout: Layout, prepare: str | None) -> FileLists:
+    """The files of a layout; where that is not there, the error names the command `prepare`."""
+    try:
+        return list_files(layout)
+    except LayoutError as error:
+        if prepare is None:
+            raise
+        fix = f"if this is the download, run `{prepare}` and set dataset.root=PREPARED; otherwise {error.fix}"
+        raise ConfigError(error.what, error.where, fix) from None
 
 
 def majority(masks: np.ndarray, ignore_index: int) -> np.ndarray:
-    """uint8 [H, W]: the value most annotators [H, W, A] chose; of as many votes, that of the first annotator.
+    """uint8 [H, W]: the majority of the annotators [H, W, A]; of as many votes, that of the first annotator.
 
     Votes of ignore_index do not count, unless there are no others.
     """

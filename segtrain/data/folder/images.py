@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import math
 import warnings
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from segtrain.data.folder.png import check_png, has_exif, read_png
+from segtrain.data.folder.values import as_bytes, with_channels
 from segtrain.errors import DataError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".npy")
@@ -51,7 +51,7 @@ def read_image(
     values = values_of(file)
     if channels in (1, 3) and values.ndim == 3 and values.shape[2] == 4:
         values = values[..., :3]  # without alpha
-    return _fitted(_as_bytes(values, value_range, path), channels, path)
+    return with_channels(as_bytes(values, value_range, path), channels, path)
 
 
 def read_values(path: Path, exif: bool = True, lossless: bool = False) -> np.ndarray:
@@ -108,10 +108,13 @@ def _check_lossless(file: Image.Image, path: Path) -> None:
 
 
 def _is_plain(file: Image.Image, path: Path) -> bool:
-    """Whether Pillow reads all of a file: False for a TIFF of several pages, of planes, of more bands or bits than the
-    mode that Pillow chose has, or with associated alpha, by which Pillow divides. Raises DataError for several pictures in another format, but for MPO, which is JPEG
-    with previews."""
-    several = getattr(file, "n_frames", 1) > 1
+    """Whether Pillow reads all of a file.
+
+    False for a TIFF of several pages, of planes, of more bands or bits than the mode that Pillow chose has, or with
+    associated alpha, by which Pillow divides. Raises DataError for several pictures in another format, but for MPO,
+    which is JPEG with previews.
+    """
+    several = _pictures(file) > 1
     if file.format != "TIFF":
         if several and file.format != "MPO":
             raise DataError("several pictures in one file", str(path), "save one picture a file")
@@ -120,6 +123,13 @@ def _is_plain(file: Image.Image, path: Path) -> bool:
     planes, divided = file.tag_v2.get(_PLANES, 1) == 2, 1 in np.atleast_1d(file.tag_v2.get(_EXTRA, 0))
     whole = len(file.getbands()) == bands and (bands == 1 or (not planes and bits <= 8))
     return whole and not several and not divided
+
+
+def _pictures(file: Image.Image) -> int:
+    try:
+        return file.n_frames
+    except AttributeError:  # of a format for one picture
+        return 1
 
 
 def image_size(path: Path, exif: bool = True) -> tuple[int, int]:
@@ -178,8 +188,7 @@ def load(file: Image.Image) -> Image.Image:
 
 @contextlib.contextmanager
 def _naming(path: Path):
-    """Whatever a library says of a damaged file becomes a DataError that names it; but not that Pillow knows no such
-    kind of file."""
+    """Errors of any library about a damaged file become a DataError that names it, but for UnidentifiedImageError."""
     try:
         yield
     except (DataError, UnidentifiedImageError):
@@ -213,7 +222,7 @@ def _read_npy(path: Path, header_only: bool = False) -> np.ndarray:
     except Exception as error:  # NumPy parses the header as Python
         raise DataError(f"not a NumPy array: {error}", str(path), "save a plain array with np.save") from error
     if not isinstance(values, np.ndarray) or values.ndim not in (2, 3) or not values.size:
-        form = list(getattr(values, "shape", ()))
+        form = list(values.shape) if isinstance(values, np.ndarray) else []
         raise DataError(f"an array of shape {form}", str(path), "save [H, W], or [H, W, channels]")
     return values.view(np.uint8) if values.dtype == bool else values
 
@@ -251,48 +260,3 @@ def _deep_colours(file: Image.Image, data: bytes, path: Path, exif: bool) -> np.
     if values is None:
         raise DataError("cannot be decoded", str(path), "replace or remove the file")
     return _turned(values[..., [2, 1, 0, *range(3, values.shape[2])]], _exif_turn(file) if exif else 1)
-
-
-def _as_bytes(values: np.ndarray, value_range, path: Path) -> np.ndarray:
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
-        count = int((~np.isfinite(values)).sum())
-        raise DataError(f"{count} values are NaN or infinite", str(path), "repair or remove the file")
-    if value_range is not None:
-        low, high = value_range
-        scaled = (values.astype(np.float32) - low) * (255 / (high - low))
-        return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
-    if values.dtype == np.uint8:
-        return values
-    low, high = (_plain(v) for v in (values.min(), values.max()))
-    deep = values.dtype.kind == "u" and values.dtype.itemsize == 2
-    if deep and (high > 255 or high == 0):
-        return (values >> 8).astype(np.uint8)
-    raise DataError(
-        f"{values.dtype} values from {low} to {high}" + (": nothing but black, as 16 bits" if deep else ""),
-        str(path),
-        "say which values of all images are black and white, for example dataset.image_range="
-        + (f"[{low},{high}]" if low < 0 or high > 255 else "[0,1]" if high <= 1 else "[0,255]"),
-    )
-
-
-def _plain(value) -> float | int:
-    number = float(value)
-    return int(number) if number == math.floor(number) else round(number, 4)
-
-
-def _fitted(values: np.ndarray, channels: int, path: Path) -> np.ndarray:
-    values = values[..., None] if values.ndim == 2 else values
-    bands = values.shape[2]
-    if bands == channels:
-        return np.ascontiguousarray(values)
-    if channels == 3 and bands in (1, 2):
-        return np.repeat(values[..., :1], 3, axis=2)
-    if channels == 3 and bands == 4:
-        return np.ascontiguousarray(values[..., :3])
-    if channels == 1 and bands == 2:
-        return np.ascontiguousarray(values[..., :1])
-    if channels == 1 and bands in (3, 4):
-        return np.rint(values[..., :3] @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)[..., None]
-    raise DataError(
-        f"the image has {bands} channels, dataset.channels={channels}", str(path), f"set dataset.channels={bands}"
-    )

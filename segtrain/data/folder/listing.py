@@ -32,14 +32,16 @@ def list_folder(folder: Path, suffixes: tuple[str, ...]) -> Listing:
     """
     listing = Listing()
 
-    def walk(place: str, above: list[str]) -> None:
-        """`above`: the folders that led here, as they are without links."""
-        real = os.path.realpath(place)
+    def walk(parent: str, above: list[str]) -> None:
+        """`above`: the folders that led here, with links resolved."""
+        real = os.path.realpath(parent)
         try:
-            with os.scandir(place) as entries:
+            with os.scandir(parent) as entries:
                 there = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda e: e.name)
         except OSError as error:
-            raise DataError(f"the folder cannot be read: {error.strerror}", place, "correct its permissions") from error
+            raise DataError(
+                f"the folder cannot be read: {error.strerror}", parent, "correct its permissions"
+            ) from error
         for entry in there:
             path, link = Path(entry.path), entry.is_symlink()
             suffix = path.suffix.lower()
@@ -49,7 +51,7 @@ def list_folder(folder: Path, suffixes: tuple[str, ...]) -> Listing:
                     listing.lost.append(path)
                 else:
                     walk(entry.path, [*above, real])
-            elif suffix in suffixes and (link or entry.is_file()):  # a link that is lost is told with its image
+            elif suffix in suffixes and (link or entry.is_file()):  # a lost link is reported with its image
                 name = unicodedata.normalize("NFC", path.relative_to(folder).with_suffix("").as_posix())
                 listing.by_name.setdefault(name, []).append(path)
             elif link and not os.path.exists(path):

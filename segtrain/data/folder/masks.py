@@ -1,10 +1,9 @@
-"""From the numbers of a mask file to classes: uint8 [H, W] of indices, or [H, W, C] of 0 and 1 for several a pixel.
+"""Mask formats: from the numbers of a mask file to uint8 [H, W] of class indices, or multi-label [H, W, C] of 0 and 1.
 
-One class a format; `dataset.mask_format` chooses. Each has `multilabel` and `read(place)`, where a place is a file,
-or for ClassFiles a list of one file per class (None where an image has none).
+One class per format; `dataset.mask_format` chooses. ColorMask is in colors.py. Each is built from the class names, ignore_index, whether EXIF turns
+masks, and its settings; has `multilabel`; and `read(file)`, of ClassFiles one file per class (None: there is none).
 """
 
-import functools
 from array import array
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +13,7 @@ from PIL import Image
 
 from segtrain.data.folder.images import decoded, read_values, values_of
 from segtrain.data.value_counts import value_counts
-from segtrain.errors import ConfigError, DataError, counted
+from segtrain.errors import ConfigError, DataError
 
 
 class IndexMask:
@@ -27,14 +26,23 @@ class IndexMask:
 
     multilabel = False
 
-    def __init__(self, ignore_index: int, remap: Mapping[int, int] | None, ignore_values: list[int], exif: bool):
+    def __init__(
+        self, class_names: list[str], ignore_index: int, exif: bool, remap: Mapping | None = None, ignore_values=()
+    ):
         self.exif = exif
-        both = [value for value in ignore_values if value in {int(k) for k in remap or {}}]
-        if both:
-            raise ConfigError(
-                f"value {both[0]} is in remap and in ignore_values", "dataset.remap", "leave it in one of them"
-            )
-        self.changes = {int(k): int(v) for k, v in (remap or {}).items()} | dict.fromkeys(ignore_values, ignore_index)
+        for value, label in (remap or {}).items():
+            known = type(label) is int and (0 <= label < len(class_names) or label == ignore_index)
+            if type(value) is not int or value < 0 or not known:
+                raise ConfigError(
+                    f"{value!r}: {label!r} does not map a mask value to a class",
+                    "dataset.remap",
+                    f"give {{VALUE: CLASS}}, whole numbers, classes from 0 to {len(class_names) - 1} or "
+                    f"ignore_index={ignore_index}, for example {{255: 1}}",
+                )
+            if value in ignore_values:
+                what = f"value {value} is in remap and in ignore_values"
+                raise ConfigError(what, "dataset.remap", "leave it in one of them")
+        self.changes = {**(remap or {}), **dict.fromkeys(ignore_values, ignore_index)}
         self.table = np.arange(256, dtype=np.uint8)
         for value, label in self.changes.items():
             if 0 <= value < 256:
@@ -44,7 +52,7 @@ class IndexMask:
         return self._labels(read_values(path, self.exif, lossless=True), path)
 
     def histogram(self, path: Path, classes: int = 256) -> np.ndarray:
-        """int64 [256]: pixels per class, counted as of `value_counts`, and by Pillow where that saves a copy."""
+        """int64 [256]: pixels per class, by `value_counts`, or by Pillow where that saves a copy."""
         file = decoded(path, self.exif, lossless=True)
         if isinstance(file, Image.Image) and file.mode in ("L", "P"):
             found = np.frombuffer(array("q", file.histogram()), dtype=np.int64)
@@ -64,7 +72,7 @@ class IndexMask:
     def _narrowed(self, values: np.ndarray, path: Path) -> np.ndarray:
         if values.dtype.kind not in "iu":
             raise DataError(f"a mask of {values.dtype} values", str(path), "save whole numbers, the class indices")
-        found, places = np.unique(values, return_inverse=True)
+        found, inverse = np.unique(values, return_inverse=True)
         labels = np.array([self.changes.get(int(v), int(v)) for v in found])
         wrong = (labels < 0) | (labels > 255)
         if wrong.any():
@@ -72,68 +80,10 @@ class IndexMask:
             raise DataError(
                 f"mask value {worst} ({int((values == worst).sum())} pixels) is not from 0 to 255",
                 str(path),
-                f"what is to be ignored: dataset.ignore_values=[{worst}]"
-                + ("" if worst < 0 else f"; what is a class: 'dataset.remap={{{worst}: CLASS}}'"),
+                f"to ignore it: dataset.ignore_values=[{worst}]"
+                + ("" if worst < 0 else f"; to map it to a class: 'dataset.remap={{{worst}: CLASS}}'"),
             )
-        return labels.astype(np.uint8)[places.reshape(values.shape)]
-
-
-class ColorMask:
-    """Each class is a colour, or several; a colour that is no class's is an error that names the nearest.
-
-    Args:
-        colors: for each class [r, g, b], or a list of such.
-        ignore_colors: colours of ignored pixels.
-    """
-
-    multilabel = False
-
-    def __init__(self, colors, ignore_colors, ignore_index: int, class_names: list[str], exif: bool):
-        self.class_names, self.exif = class_names, exif
-        self.codes: list[tuple[int, int]] = []
-        for label, given in [*enumerate(colors), *((ignore_index, [c]) for c in ignore_colors)]:
-            several = given if isinstance(given, list) and given and isinstance(given[0], list) else [given]
-            self.codes += [(_code(color), label) for color in several]
-        repeated = {code for code, _ in self.codes if [c for c, _ in self.codes].count(code) > 1}
-        if repeated:
-            raise ConfigError(f"the colour {_color(repeated.pop())} is given twice", "dataset.colors", "correct it")
-
-    def read(self, path: Path) -> np.ndarray:
-        values = _colours(path, self.exif)
-        if values.dtype != np.uint8 or values.ndim != 3 or values.shape[2] not in (3, 4):
-            raise DataError(
-                f"a colour-coded mask has 3 channels of 8 bits, this has {values.dtype} {list(values.shape)}",
-                str(path),
-                "masks whose value is the class are dataset.mask_format=index",
-            )
-        r, g, b = (values[..., i].astype(np.int32) for i in range(3))
-        codes = (r << 16) | (g << 8) | b
-        labels = _color_table(tuple(self.codes))[codes]
-        unknown = labels < 0
-        if unknown.any():
-            grey = "" if ((r != g) | (g != b)).any() else "; masks whose value is the class: dataset.mask_format=index"
-            raise DataError(
-                self._unknown(codes[unknown]),
-                str(path),
-                f"correct the mask, or dataset.colors; what is no class: dataset.ignore_colors{grey}",
-            )
-        return labels.astype(np.uint8)
-
-    def palette(self) -> np.ndarray:
-        """uint8 [C, 3]: the first colour of each class."""
-        first = {label: code for code, label in reversed(self.codes)}
-        return np.array([_color(first[label]) for label in range(len(self.class_names))], dtype=np.uint8)
-
-    def _unknown(self, codes: np.ndarray) -> str:
-        found, counts = np.unique(codes, return_counts=True)
-        most = int(found[counts.argmax()])
-        known = np.array([_color(code) for code, _ in self.codes])
-        nearest, label = self.codes[int(((known - _color(most)) ** 2).sum(axis=1).argmin())]
-        name = self.class_names[label] if label < len(self.class_names) else "ignored pixels"
-        return (
-            f"{counted(len(found), 'colour')} of no class ({counted(int(counts.sum()), 'pixel')}), most often {_color(most)}, which is nearest to "
-            f"{_color(nearest)}, {name}"
-        )
+        return labels.astype(np.uint8)[inverse.reshape(values.shape)]
 
 
 class BinaryMask:
@@ -141,25 +91,37 @@ class BinaryMask:
 
     multilabel = False
 
-    def __init__(self, ignore_index: int, threshold: int | None, ignore_values: list[int], exif: bool):
-        self.ignore_index, self.threshold, self.ignore_values, self.exif = ignore_index, threshold, ignore_values, exif
+    def __init__(
+        self, class_names: list[str], ignore_index: int, exif: bool, threshold: int | None = None, ignore_values=()
+    ):
+        if len(class_names) != 2:
+            raise ConfigError(
+                f"a binary mask has 2 classes, num_classes={len(class_names)}",
+                "dataset.mask_format=binary",
+                "set dataset.num_classes=2: background and the class",
+            )
+        self.ignore_index, self.exif, self.threshold, self.ignore_values = ignore_index, exif, threshold, ignore_values
 
     def read(self, path: Path) -> np.ndarray:
         values = _one_channel(read_values(path, self.exif, lossless=True), path)
-        ignored = np.isin(values, self.ignore_values) if self.ignore_values else None
-        mask = two_values(values if ignored is None else np.where(ignored, 0, values), self.threshold, path)
-        if ignored is not None:
-            mask[ignored] = self.ignore_index
+        if not self.ignore_values:
+            return two_values(values, self.threshold, path)
+        ignored = np.isin(values, self.ignore_values)
+        mask = two_values(np.where(ignored, 0, values), self.threshold, path)
+        mask[ignored] = self.ignore_index
         return mask
 
 
 class ChannelMask:
-    """Several labels a pixel: channel c is not 0, or above `threshold`, where class c is."""
+    """Multi-label: channel c is not 0, or above `threshold`, where class c is."""
 
     multilabel = True
 
-    def __init__(self, num_classes: int, threshold: int | None, exif: bool):
-        self.num_classes, self.threshold, self.exif = num_classes, threshold, exif
+    def __init__(self, class_names: list[str], ignore_index: int, exif: bool, threshold: int | None = None):
+        if ignore_index < 2:
+            what = f"ignore_index={ignore_index}: multi-label masks hold 0 and 1"
+            raise ConfigError(what, "dataset.ignore_index", "use 255")
+        self.num_classes, self.exif, self.threshold = len(class_names), exif, threshold
 
     def read(self, path: Path) -> np.ndarray:
         values = read_values(path, self.exif, lossless=True)
@@ -175,23 +137,20 @@ class ChannelMask:
         return np.stack([two_values(values[..., c], self.threshold, path) for c in range(self.num_classes)], axis=2)
 
 
-class ClassFiles:
-    """Several labels a pixel: one binary file per class; a class without a file is nowhere in the image."""
-
-    multilabel = True
-
-    def __init__(self, num_classes: int, threshold: int | None, exif: bool):
-        self.num_classes, self.threshold, self.exif = num_classes, threshold, exif
+class ClassFiles(ChannelMask):
+    """Multi-label: one binary file per class; a class without a file is nowhere in the image."""
 
     def read(self, paths: list[Path | None]) -> np.ndarray:
-        planes = [
-            path and two_values(_one_channel(read_values(path, self.exif, lossless=True), path), self.threshold, path)
-            for path in paths
-        ]
-        there = [(plane, path) for plane, path in zip(planes, paths, strict=True) if path]
-        check_same_size(there)
-        first, _ = there[0]
-        return np.stack([np.zeros_like(first) if plane is None else plane for plane in planes], axis=2)
+        planes = {
+            number: two_values(_one_channel(read_values(path, self.exif, lossless=True), path), self.threshold, path)
+            for number, path in enumerate(paths)
+            if path
+        }
+        check_same_size([(plane, paths[number]) for number, plane in planes.items()])
+        mask = np.zeros((*next(iter(planes.values())).shape, len(paths)), dtype=np.uint8)
+        for number, plane in planes.items():
+            mask[..., number] = plane
+        return mask
 
 
 def check_same_size(masks: list[tuple[np.ndarray, Path]]) -> None:
@@ -208,7 +167,7 @@ def check_same_size(masks: list[tuple[np.ndarray, Path]]) -> None:
 
 
 def two_values(values: np.ndarray, threshold: int | None, path: Path) -> np.ndarray:
-    """uint8, 1 where a value is above `threshold`; without one, where it is not 0, and only one other value is allowed."""
+    """uint8, 1 above `threshold`; without one, 1 where a value is not 0, and only one other value is allowed."""
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise DataError(f"a mask of {values.dtype} values, some NaN or infinite", str(path), "save whole numbers")
     if threshold is not None:
@@ -217,9 +176,9 @@ def two_values(values: np.ndarray, threshold: int | None, path: Path) -> np.ndar
     grey = (values != 0) & (values != highest)
     if grey.any():
         between = np.unique(values[grey])
-        hint = f"say where the class begins: dataset.threshold={int(highest) // 2} takes what is above"
+        hint = f"set where the class begins: dataset.threshold={int(highest) // 2} takes what is above"
         if len(between) == 1:
-            hint += f"; when {highest} is to be ignored: dataset.ignore_values=[{highest}]"
+            hint += f"; to ignore {highest}: dataset.ignore_values=[{highest}]"
         what = f"value {between[0]}" if len(between) == 1 else f"{len(between)} values"
         raise DataError(
             f"a binary mask with {int(grey.sum())} pixels between 0 and {highest} ({what})", str(path), hint
@@ -231,7 +190,7 @@ def _one_channel(values: np.ndarray, path: Path) -> np.ndarray:
     if values.ndim == 2:
         return values
     colour = values[..., :3]
-    if colour.shape[2] == 2:  # grey with alpha, when the second says nothing
+    if colour.shape[2] == 2:  # grey with alpha, when the second is full everywhere
         colour = colour[..., : 1 if (colour[..., 1] == colour.max()).all() else 2]
     if (colour == colour[..., :1]).all():
         return colour[..., 0]  # grey, or saved as colour
@@ -240,38 +199,3 @@ def _one_channel(values: np.ndarray, path: Path) -> np.ndarray:
         str(path),
         "colour-coded masks: dataset.mask_format=color with dataset.colors; a channel per class: mask_format=channels",
     )
-
-
-def _colours(path: Path, exif: bool) -> np.ndarray:
-    """The colours of a file: of a palette, too, and of grey, as programs save an image without colours."""
-    file = decoded(path, exif, lossless=True)
-    if isinstance(file, Image.Image) and file.mode in ("P", "PA", "1", "L", "LA"):
-        file = file.convert("RGB")
-    values = values_of(file)
-    return np.repeat(values[..., None], 3, axis=2) if values.ndim == 2 else values
-
-
-def rgb(color, key: str) -> list[int]:
-    """Three numbers of 0 to 255. Raises ConfigError that names the key."""
-    numbers = color if isinstance(color, list | tuple) else []
-    if len(numbers) != 3 or not all(isinstance(v, int) and 0 <= v <= 255 for v in numbers):
-        raise ConfigError(f"{color!r} is no colour", key, "give [r,g,b], each 0 to 255, per class")
-    return list(numbers)
-
-
-def _code(color) -> int:
-    red, green, blue = rgb(color, "dataset.colors")
-    return red << 16 | green << 8 | blue
-
-
-def _color(code: int) -> tuple[int, int, int]:
-    return code >> 16, code >> 8 & 255, code & 255
-
-
-@functools.lru_cache(maxsize=4)
-def _color_table(codes: tuple) -> np.ndarray:
-    """int16 [2^24]: the label of every colour, -1 for none. Looking up is ten times as fast as searching."""
-    table = np.full(1 << 24, -1, dtype=np.int16)
-    for code, label in codes:
-        table[code] = label
-    return table

@@ -1,12 +1,13 @@
-"""PNG files: the damage that Pillow does not see, and a faster way to read what most masks are, 8-bit grey."""
+"""PNG files: damage that Pillow reads over, and a faster way to read what most masks are, 8-bit grey."""
 
+import io
 import os
 import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import ChunkStream
 
 from segtrain.errors import DataError
 
@@ -18,8 +19,8 @@ _PLAIN = {b"IHDR", b"IDAT", b"IEND", b"pHYs", b"tEXt"}  # chunks that change no 
 def read_png(path: Path) -> tuple[bytes, np.ndarray | None]:
     """The bytes of a file, and its pixels, uint8 [H, W], when it is a plain 8-bit grey PNG.
 
-    Raises DataError for a PNG that is cut off or has a wrong checksum. Pillow does not look at those of the pixels: of
-    a mask with one wrong bit it may read other classes.
+    Raises DataError for a PNG that is cut off or has a wrong checksum. Pillow does not check those of the pixels when it
+    decodes: of a mask with one wrong bit it may read other classes.
     """
     try:
         data = path.read_bytes()
@@ -42,27 +43,25 @@ def read_png(path: Path) -> tuple[bytes, np.ndarray | None]:
 
 def has_exif(stream) -> bool:
     """Whether a PNG has an eXIf chunk; of one after the pixels Pillow knows when it has decoded them."""
-    place = stream.tell()
+    start = stream.tell()
     stream.seek(len(_SIGNATURE))
     while len(head := stream.read(8)) == 8 and head[4:] not in (b"eXIf", b"IEND"):
         stream.seek(int.from_bytes(head[:4], "big") + 4, os.SEEK_CUR)
-    stream.seek(place)
+    stream.seek(start)
     return head[4:] == b"eXIf"
 
 
 def check_png(data: bytes, path: Path) -> set[bytes]:
     """The kinds of chunks there are. Raises DataError where a checksum is wrong or the end is missing."""
-    view, start, kind, kinds = memoryview(data), len(_SIGNATURE), b"", set()
-    while kind != b"IEND":
-        if start + 8 > len(data):
-            raise _damaged("cannot be decoded: the file is cut off", path)
-        length, kind = struct.unpack_from(">I4s", data, start)
-        end = start + 8 + length
-        if data[end : end + 4] != zlib.crc32(view[start + 4 : end]).to_bytes(4, "big"):
-            what = "a checksum is wrong" if end + 4 <= len(data) else "the file is cut off"
-            raise _damaged(f"cannot be decoded: {what}", path)
-        kinds.add(kind)
-        start = end + 4
+    stream = io.BytesIO(data)
+    stream.seek(len(_SIGNATURE))
+    try:
+        chunks = ChunkStream(stream)
+        kinds = {b"IEND", *chunks.verify()}
+        chunks.crc(b"IEND", b"")
+    except (OSError, SyntaxError) as error:
+        cut = stream.tell() == len(data)
+        raise _damaged(f"cannot be decoded: {'the file is cut off' if cut else 'a checksum is wrong'}", path) from error
     if data[8:16] != b"\0\0\0\x0dIHDR":
         raise _damaged("cannot be decoded: it does not begin with a header", path)
     return kinds

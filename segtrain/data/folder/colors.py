@@ -1,0 +1,109 @@
+"""Colour-coded masks: from colours to uint8 [H, W] of class indices."""
+
+import functools
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from segtrain.data.folder.images import decoded, values_of
+from segtrain.errors import ConfigError, DataError, counted
+
+
+class ColorMask:
+    """Each class is a colour, or several; a colour that is no class's is an error that names the nearest.
+
+    Args:
+        colors: for each class [r, g, b], or a list of such.
+        ignore_colors: colours of ignored pixels.
+    """
+
+    multilabel = False
+
+    def __init__(self, class_names: list[str], ignore_index: int, exif: bool, colors: list | None, ignore_colors=()):
+        self.class_names, self.exif = class_names, exif
+        if colors is None or len(colors) != len(class_names):
+            raise ConfigError(
+                f"{len(colors or [])} colours for {len(class_names)} classes",
+                "dataset.colors",
+                "give one [r,g,b] per class, or a list of such",
+            )
+        self.codes: list[tuple[int, int]] = []
+        for label, given in [*enumerate(colors), *((ignore_index, [c]) for c in ignore_colors)]:
+            several = given if isinstance(given, list) and given and isinstance(given[0], list) else [given]
+            self.codes += [(_code(color), label) for color in several]
+        repeated = {code for code, _ in self.codes if [c for c, _ in self.codes].count(code) > 1}
+        if repeated:
+            raise ConfigError(f"the colour {_color(repeated.pop())} is given twice", "dataset.colors", "correct it")
+
+    def read(self, path: Path) -> np.ndarray:
+        values = _colours(path, self.exif)
+        if values.dtype != np.uint8 or values.ndim != 3 or values.shape[2] not in (3, 4):
+            raise DataError(
+                f"a colour-coded mask has 3 channels of 8 bits, this has {values.dtype} {list(values.shape)}",
+                str(path),
+                "masks whose value is the class are dataset.mask_format=index",
+            )
+        r, g, b = (values[..., i].astype(np.int32) for i in range(3))
+        codes = (r << 16) | (g << 8) | b
+        labels = _color_table(tuple(self.codes))[codes]
+        unknown = labels < 0
+        if unknown.any():
+            grey = "" if ((r != g) | (g != b)).any() else "; masks whose value is the class: dataset.mask_format=index"
+            raise DataError(
+                self._unknown(codes[unknown]),
+                str(path),
+                f"correct the mask, or dataset.colors; colours to ignore: dataset.ignore_colors{grey}",
+            )
+        return labels.astype(np.uint8)
+
+    def palette(self) -> np.ndarray:
+        """uint8 [C, 3]: the first colour of each class."""
+        first = {label: code for code, label in reversed(self.codes)}
+        return np.array([_color(first[label]) for label in range(len(self.class_names))], dtype=np.uint8)
+
+    def _unknown(self, codes: np.ndarray) -> str:
+        found, counts = np.unique(codes, return_counts=True)
+        most = int(found[counts.argmax()])
+        known = np.array([_color(code) for code, _ in self.codes])
+        nearest, label = self.codes[int(((known - _color(most)) ** 2).sum(axis=1).argmin())]
+        name = self.class_names[label] if label < len(self.class_names) else "ignored pixels"
+        return (
+            f"{counted(len(found), 'colour')} of no class ({counted(int(counts.sum()), 'pixel')}), most often "
+            f"{_color(most)}, which is nearest to {_color(nearest)}, {name}"
+        )
+
+
+def _colours(path: Path, exif: bool) -> np.ndarray:
+    """The colours of a file, also of a palette, and of grey, as programs save an image without colours."""
+    file = decoded(path, exif, lossless=True)
+    if isinstance(file, Image.Image) and file.mode in ("P", "PA", "1", "L", "LA"):
+        file = file.convert("RGB")
+    values = values_of(file)
+    return np.repeat(values[..., None], 3, axis=2) if values.ndim == 2 else values
+
+
+def rgb(color, key: str) -> list[int]:
+    """Three numbers of 0 to 255. Raises ConfigError that names the key."""
+    numbers = color if isinstance(color, list | tuple) else []
+    if len(numbers) != 3 or not all(isinstance(v, int) and 0 <= v <= 255 for v in numbers):
+        raise ConfigError(f"{color!r} is no colour", key, "give [r,g,b], each 0 to 255, per class")
+    return list(numbers)
+
+
+def _code(color) -> int:
+    red, green, blue = rgb(color, "dataset.colors")
+    return red << 16 | green << 8 | blue
+
+
+def _color(code: int) -> tuple[int, int, int]:
+    return code >> 16, code >> 8 & 255, code & 255
+
+
+@functools.lru_cache(maxsize=4)
+def _color_table(codes: tuple) -> np.ndarray:
+    """int16 [2^24]: the label of every colour, -1 for none. Looking up is ten times as fast as searching."""
+    table = np.full(1 << 24, -1, dtype=np.int16)
+    for code, label in codes:
+        table[code] = label
+    return table

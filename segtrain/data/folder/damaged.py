@@ -1,0 +1,38 @@
+"""dataset.on_error=skip: images that cannot be used are left out once, when the dataset is built."""
+
+import logging
+
+from segtrain.data.dataset import SegmentationDataset
+from segtrain.data.threads import in_threads, tried
+from segtrain.data.views import EveryAnnotator, read_checked
+from segtrain.errors import DataError, counted
+
+MOST_SKIPPED = 0.01  # share of the images of a split
+
+log = logging.getLogger("segtrain")
+
+
+def without_damaged(dataset: SegmentationDataset) -> list[int]:
+    """Indices of the images that can be read, fit their masks and hold right values; the others are logged.
+
+    Raises DataError when more than 1 % are left out.
+    """
+    masks = EveryAnnotator(dataset) if dataset.num_annotators > 1 else dataset
+
+    def read(index: int) -> None:
+        dataset.check_pair(index)
+        read_checked(masks, index)
+
+    indices = range(len(dataset.names))
+    found = list(in_threads(lambda part: [tried(read, i) for i in part], indices, "reading images and masks"))
+    errors = {index: error for index, error in enumerate(found) if error is not None}
+    for index, error in errors.items():
+        log.warning(f"skipped {dataset.names[index]}: {error.what}: {error.where}")
+    if len(errors) > MOST_SKIPPED * len(indices):
+        first = next(iter(errors.values()))
+        raise DataError(
+            f"{first.what} ({counted(len(errors), 'image')} of the split cannot be read, more than 1 %)",
+            first.where,
+            "`segtrain check` lists them all; dataset.on_error=skip is for a few",
+        )
+    return [index for index in indices if index not in errors]

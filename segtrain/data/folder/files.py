@@ -1,0 +1,59 @@
+"""The files of a split: images, their masks, and what is wrong with them. Reads names only, no pixels."""
+
+from pathlib import Path
+
+from segtrain.data.folder.findings import FORMATS, FileLists, check_listings, check_names
+from segtrain.data.folder.images import IMAGE_SUFFIXES
+from segtrain.data.folder.layout import Layout
+from segtrain.data.folder.listing import list_folder
+from segtrain.data.folder.pairing import MaskFiles
+from segtrain.data.folder.splits import names_of_split
+
+
+def list_files(layout: Layout) -> FileLists:
+    """The files of a split. What is wrong with them is in `findings`.
+
+    Raises ConfigError when folder or split file are not there.
+    """
+    found = FileLists()
+    folders = layout.folders()
+    masks = MaskFiles(layout, folders)
+    candidates = _candidates(folders[0], layout.stem_suffix, masks, found)
+    for name in names_of_split(layout, candidates, found):
+        found.names.append(name)
+        found.images.append(candidates[name])
+        found.masks.append(masks.of(name, candidates[name]))
+    check_names(found, masks, candidates)
+    if not found.names and not any(f.level == "error" for f in found.findings):
+        fix = {
+            "folders": f"add images ({FORMATS}), or correct dataset.root",
+            "files": f"name images in {layout.split_file}",
+            "ratio": f"change dataset.val_ratio={layout.val_ratio}, or add images ({FORMATS})",
+            "kfold": f"change dataset.folds={layout.folds}, or add images ({FORMATS})",
+        }[layout.splits]
+        found.add("error", f"the {layout.split} split is empty", [folders[0]], fix)
+    return found
+
+
+def _candidates(folder: Path, stem_suffix: str, masks: MaskFiles, found: FileLists) -> dict[str, Path]:
+    """Images by name; masks that lie beside them are left out."""
+    listing = list_folder(folder, IMAGE_SUFFIXES)
+    check_listings(found, [listing, *masks.listings])
+    listed = listing.by_name
+    if masks.pattern is not None:
+        used = {
+            mask for name, paths in listed.items() for path in paths for mask in masks.of(name, path) if mask != path
+        }
+        listed = {name: kept for name, paths in listed.items() if (kept := [p for p in paths if p not in used])}
+    images: dict[str, Path] = {}
+    for name, paths in listed.items():
+        if len(paths) > 1:
+            found.add("error", f"two files with the stem {name!r}", paths, "rename or remove one")
+        short = name.removesuffix(stem_suffix)
+        if short in images:
+            found.add("error", f"two images with the stem {short!r}", [images[short], paths[0]], "rename one")
+        images[short] = paths[0]
+    for name, paths in (item for masks_of_a_kind in masks.listings for item in masks_of_a_kind.by_name.items()):
+        if len(paths) > 1:
+            found.add("error", f"two masks with the stem {name!r}", paths, "remove one")
+    return images

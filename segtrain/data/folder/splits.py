@@ -1,0 +1,66 @@
+"""Which images belong to a split: all of a folder, those that a split file names, or a share by hash."""
+
+import hashlib
+import unicodedata
+from pathlib import Path
+
+from segtrain.data.folder.findings import FileLists
+from segtrain.data.folder.images import IMAGE_SUFFIXES
+from segtrain.data.folder.layout import Layout, filled
+from segtrain.errors import ConfigError, counted, few
+
+
+def names_of_split(layout: Layout, images: dict[str, Path], found: FileLists) -> list[str]:
+    """The names of the images of a split, out of `images` by name; what is wrong with a split file is a finding."""
+    splits = layout.splits
+    if splits == "folders":
+        return sorted(images)
+    if splits == "files":
+        file = filled(layout.split_file, "dataset.split_file", split=layout.split_folder)
+        return _names_in_file(layout.root / file, images, found)
+    if layout.split not in ("train", "val"):
+        raise ConfigError(f"splits={splits} has no {layout.split!r} split", "dataset.splits", "use train or val")
+    if splits == "ratio":
+        in_val = {name for name in images if hash_share(name) < layout.val_ratio}
+    else:
+        in_val = {name for name in images if int(hash_share(name) * layout.folds) == layout.fold}
+    return sorted(in_val if layout.split == "val" else images.keys() - in_val)
+
+
+def hash_share(name: str) -> float:
+    """A number in [0, 1) that depends on the name alone, so that a file stays in its split when others are added."""
+    code = name.encode(errors="surrogateescape")  # a name that is no UTF-8 is a name
+    return int.from_bytes(hashlib.blake2b(code, digest_size=8).digest(), "big") / 2**64
+
+
+def _names_in_file(file: Path, images: dict[str, Path], found: FileLists) -> list[str]:
+    if not file.is_file():
+        raise ConfigError(f"no split file {file}", "dataset.splits=files", "write one, with one file stem per line")
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError("the split file is not UTF-8 text", str(file), "save it as UTF-8") from error
+    names: dict[str, int] = {}
+    lost, outside = [], []
+    for line in filter(None, map(str.strip, text.splitlines())):
+        path = Path(line)
+        name = path.with_suffix("").as_posix() if path.suffix.lower() in IMAGE_SUFFIXES else path.as_posix()
+        name = unicodedata.normalize("NFC", name)  # as in a listing
+        if ".." in path.parts:
+            outside.append(line)
+            continue
+        if name not in images:  # a path with folders of which the images' folder is one
+            name = Path(name).name
+        if name in images:
+            names[name] = names.get(name, 0) + 1
+        else:
+            lost.append(line)
+    repeated = [name for name, times in names.items() if times > 1]
+    for what, some in (
+        (f"{counted(len(outside), 'line')} of {file.name} out of the folder: {few(outside)}", outside),
+        (f"{counted(len(lost), 'name')} in the split file without an image: {few(lost)}", lost),
+        (f"{file.name} repeats {few(repeated)}", repeated),
+    ):
+        if some:
+            found.add("error", what, [file], "correct the file: one file stem per line, each once")
+    return list(names)

@@ -1,0 +1,58 @@
+"""From the numbers of an image file to uint8 with the channels that are wanted."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+
+from segtrain.errors import DataError
+
+
+def as_bytes(values: np.ndarray, value_range: tuple[float, float] | None, path: Path) -> np.ndarray:
+    """uint8: values of `value_range` scaled; None: 8 bits as they are, 16 bits by their high byte.
+
+    Raises DataError for values that are not finite, and for those that need a range.
+    """
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        count = int((~np.isfinite(values)).sum())
+        raise DataError(f"{count} values are NaN or infinite", str(path), "repair or remove the file")
+    if value_range is not None:
+        low, high = value_range
+        scaled = (values.astype(np.float32) - low) * (255 / (high - low))
+        return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+    if values.dtype == np.uint8:
+        return values
+    low, high = (_plain(v) for v in (values.min(), values.max()))
+    deep = values.dtype.kind == "u" and values.dtype.itemsize == 2
+    if deep and (high > 255 or high == 0):
+        return (values >> 8).astype(np.uint8)
+    raise DataError(
+        f"{values.dtype} values from {low} to {high}" + (": nothing but black, as 16 bits" if deep else ""),
+        str(path),
+        "set which values of all images are black and white, for example dataset.image_range="
+        + (f"[{low},{high}]" if low < 0 or high > 255 else "[0,1]" if high <= 1 else "[0,255]"),
+    )
+
+
+def _plain(value) -> float | int:
+    number = float(value)
+    return int(number) if number == math.floor(number) else round(number, 4)
+
+
+def with_channels(values: np.ndarray, channels: int, path: Path) -> np.ndarray:
+    """uint8 [H, W, channels] of [H, W] or [H, W, bands]: grey repeated, alpha dropped. Raises DataError."""
+    values = values[..., None] if values.ndim == 2 else values
+    bands = values.shape[2]
+    if bands == channels:
+        return np.ascontiguousarray(values)
+    if channels == 3 and bands in (1, 2):
+        return np.repeat(values[..., :1], 3, axis=2)
+    if channels == 3 and bands == 4:
+        return np.ascontiguousarray(values[..., :3])
+    if channels == 1 and bands == 2:
+        return np.ascontiguousarray(values[..., :1])
+    if channels == 1 and bands in (3, 4):
+        return np.rint(values[..., :3] @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)[..., None]
+    raise DataError(
+        f"the image has {bands} channels, dataset.channels={channels}", str(path), f"set dataset.channels={bands}"
+    )

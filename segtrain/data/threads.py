@@ -1,0 +1,31 @@
+"""Reading many images or masks with threads: results in order, with a progress bar."""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from segtrain.cpu import cores, in_chunks
+from segtrain.errors import DataError
+
+
+def in_threads(
+    work: Callable[[Sequence[int]], list], indices: Sequence[int], title: str, progress: bool = True, threads=None
+) -> Iterator:
+    """The results of `work`, which takes a part of `indices` and returns a list of as many results.
+
+    Args:
+        title: of the progress bar, which is drawn on a terminal only.
+        threads: None uses every core this process may run on.
+    """
+    from tqdm import tqdm
+
+    with ThreadPoolExecutor(threads or cores()) as pool:
+        results = (result for part in pool.map(work, in_chunks(indices)) for result in part)
+        yield from tqdm(results, title, len(indices), leave=False, unit="image", disable=None if progress else True)
+
+
+def tried(read: Callable, *arguments):
+    """What `read(*arguments)` returns, or the DataError it raises, as a value."""
+    try:
+        return read(*arguments)
+    except DataError as error:
+        return error
