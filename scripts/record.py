@@ -38,7 +38,7 @@ RUNS = {
     "multi-label bce_dice": ["dataset=shapes_multilabel", *SHAPES, "loss=bce_dice"],
     "camvid ce": [*STREETS, "loss=ce", "weighting=inverse_sqrt"],
     "camvid ce_jaccard": [*STREETS, "loss=ce_jaccard", "weighting=log_ratio", "metric=fine_grained"],
-    "camvid generalized_dice": [*STREETS, "loss=generalized_dice", "model=fpn"],
+    "camvid generalized_dice": [*STREETS, "loss=generalized_dice", "model=unetplusplus"],
 }
 SEVERAL = ("bce", "bce_dice", "bce_jaccard")
 

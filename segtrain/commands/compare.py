@@ -1,15 +1,15 @@
 """`segtrain compare RUN_OR_SWEEP …`: the settings that differ against the scores, best first."""
 
 import argparse
-import csv
-import json
 import math
 from pathlib import Path
 
 from segtrain.config.saved import settings_of
 from segtrain.errors import ConfigError
 from segtrain.report.text import number, percent, table
-from segtrain.runs.folder import UNSIGNED, make_folder
+from segtrain.runs.environment import UNSIGNED
+from segtrain.runs.files import write_rows
+from segtrain.runs.result import Result
 
 LOSS = "val loss"  # the column of the score `loss`, since `loss` is the name of a setting
 
@@ -23,49 +23,38 @@ def main(words: list[str]) -> int:
     texts = [[_text(row[c]) for c in settings] + [_score(row[c], unit) for c, unit in scores.items()] for row in rows]
     print(table([*settings, *scores], texts, f"best first by {next(iter(scores))}; scores in %"))
     if arguments.out:
-        make_folder(arguments.out)
-        with (arguments.out / "comparison.csv").open("w", newline="", encoding="utf-8") as stream:
-            writer = csv.DictWriter(stream, [*settings, *scores])
-            writer.writeheader()
-            writer.writerows(rows)
+        write_rows(arguments.out / "comparison.csv", rows)
         print(f"\nwritten to {arguments.out / 'comparison.csv'}")
     return 0
 
 
 def find_runs(folder: Path) -> list[Path]:
     """The runs in `folder`, which may be one itself. Raises ConfigError when there is none."""
-    runs = sorted(file.parent for file in folder.glob("**/result.json") if "status" in read_result(file.parent))
+    runs = sorted(file.parent for file in folder.glob("**/result.json") if Result.read(file.parent).status)
     if not runs:
         raise ConfigError("no run in this folder", str(folder), "name folders that hold a result.json")
     return runs
 
 
-def read_result(run: Path) -> dict:
-    try:
-        return json.loads((run / "result.json").read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ConfigError("not a result of segtrain", str(run / "result.json"), "leave this folder out") from error
-
-
 def comparison(runs: list[Path]) -> tuple[list[str], dict[str, str], list[dict]]:
     """Columns of settings, columns of scores with their units, a row a run, best first by the score they monitored."""
     configs = [settings_of(run) for run in runs]
-    results = [read_result(run) for run in runs]
-    monitors = {r["best"]["monitor"] for r in results if r.get("best")}
-    one = [r for r in results if r.get("best")] if len(monitors) == 1 else []
-    lower, unit = any(r.get("lower_is_better") for r in one), next((r.get("unit", "%") for r in one), "%")
+    results = [Result.read(run) for run in runs]
+    monitors = {r.best["monitor"] for r in results if r.best}
+    one = [r for r in results if r.best] if len(monitors) == 1 else []
+    lower, unit = any(r.lower_is_better for r in one), next((r.unit for r in one), "%")
     monitor = monitors.pop() if one else "iou/mean"
     monitor = LOSS if monitor == "loss" else monitor
     settings = ["run", *varied(configs)]
-    if any(r["status"] != "finished" for r in results):
+    if any(r.status != "finished" for r in results):
         settings.append("status")
-    names = dict.fromkeys(c["name"] for r in results for c in r.get("per_class", []))
+    names = dict.fromkeys(c["name"] for r in results for c in r.per_class)
     others = ["iou/mean", "iou/foreground", "accuracy", *(f"iou/{n}" for n in names)]
     scores = {monitor: unit} | {name: "%" for name in others if name != monitor}
     rows = [
-        {"run": run.name, "status": result["status"]}
+        {"run": run.name, "status": result.status}
         | config
-        | {LOSS if name == "loss" else name: value for name, value in result.get("scores", {}).items()}
+        | {LOSS if name == "loss" else name: value for name, value in result.scores.items()}
         for run, config, result in zip(runs, configs, results, strict=True)
     ]
 

@@ -5,7 +5,7 @@ from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from segtrain.config import internals
 from segtrain.config.compose import compose, folder_of, register_resolvers, without_hydra
@@ -48,7 +48,7 @@ def _run(arguments: Namespace, task: Task, make_folder: Callable[[Path], Path]) 
     cfg = compose(arguments.overrides, arguments.config_dir, arguments.config_name)
     check_config(without_hydra(cfg))
     folder = make_folder(folder_of(cfg, "hydra.run.dir"))
-    with open_dict(cfg):
+    with read_write(cfg.hydra), open_dict(cfg.hydra):
         cfg.hydra.run.dir, cfg.hydra.mode = str(folder), RunMode.RUN
     failures: list[Exception] = []
 
@@ -72,7 +72,7 @@ def _sweep(arguments: Namespace, task: Task, make_folder: Callable[[Path], Path]
     swept = _check_jobs(cfg, arguments)
     folder = make_folder(folder_of(cfg, "hydra.sweep.dir"))
     fixed = sorted({o.split("=", 1)[0].lstrip("+~") for o in cfg.hydra.overrides.task} - swept)
-    with open_dict(cfg):
+    with read_write(cfg.hydra), open_dict(cfg.hydra):
         cfg.hydra.sweep.dir, cfg.hydra.mode = str(folder), RunMode.MULTIRUN
         cfg.hydra.overrides.hydra += [  # from which each job is composed
             f"hydra.sweep.dir={_quoted(folder)}",

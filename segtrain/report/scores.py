@@ -123,7 +123,7 @@ def final_report(result: Result, counts: ClassCounts, folder: Path, records: dic
     shares = dict(zip(counts.class_names, counts.share, strict=True))
     missed = [row["name"] for row in result.per_class if row["support"] and not row["recall"]]
     means = means_line(result.scores, records, intervals, best["monitor"])
-    lines = [f"best epoch {best['epoch'] + 1} by {best['monitor']}:  {means}", ""]
+    lines = [f"best epoch {best['epoch']} by {best['monitor']}:  {means}", ""]
     lines.append(scores_table(result.per_class, shares, intervals))
     if class_sections(records):  # of the standard scores the page and result.json tell
         lines += ["", "\n\n".join(more_tables(result, records)), ""]
