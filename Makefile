@@ -3,7 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-fast lint format benchmark clean
+# Two processes of one thread each: two threads in each of two processes are slower than one.
+TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+
+.PHONY: help install run test test-fast test-long lint format benchmark clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -20,17 +23,20 @@ install: .venv/installed  ## make .venv with segtrain and all it needs
 run: install  ## train on the generated dataset, under a minute on two CPU cores
 	$(BIN)/segtrain $(ARGS)
 
-test: install lint  ## lint and run every test
-	$(BIN)/python -m pytest
+test: install lint  ## lint and run the tests, but the long ones
+	$(TEST) -m 'not long'
 
 test-fast: install  ## the tests that take no training through the console script
-	$(BIN)/python -m pytest -m 'not slow'
+	$(TEST) -m 'not slow and not long'
+
+test-long: install  ## the tests that take minutes
+	$(TEST) -m long
 
 lint: install  ## check style and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-format: install  ## mend style and format
+format: install  ## fix style and format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 

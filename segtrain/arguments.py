@@ -9,8 +9,9 @@ import inspect
 import math
 import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Annotated, Any, Literal, Union
 
 from segtrain.errors import did_you_mean
@@ -63,7 +64,7 @@ def mistake(value, annotation) -> str | None:
             return None
         return f"must be one of {' | '.join(map(str, inner))}{did_you_mean(value, inner)}"
     if origin in (list, Sequence, tuple):
-        if isinstance(value, str | bytes | dict) or not hasattr(value, "__len__"):
+        if isinstance(value, str | bytes | dict) or not isinstance(value, Sized):
             return "must be a list"
         of = inner[0] if inner else Any
         return next(
@@ -75,9 +76,9 @@ def mistake(value, annotation) -> str | None:
     if annotation is None or annotation is type(None):
         return None if value is None else "must be null"
     if annotation is float:
-        fits = not isinstance(value, bool | str) and hasattr(value, "__float__") and math.isfinite(value)
+        fits = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
     elif annotation is int:
-        fits = not isinstance(value, bool | str) and hasattr(value, "__index__")
+        fits = isinstance(value, Integral) and not isinstance(value, bool)
     elif annotation in (bool, str):
         fits = isinstance(value, annotation)
     else:

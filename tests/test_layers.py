@@ -23,12 +23,12 @@ ALLOWED = {
     "inference": f"{GROUND} metrics",
     "dataset_check": f"{GROUND} data",
     "training": f"{GROUND} data losses labels metrics inference",
-    "runs": f"{GROUND} class_counts config",
-    "report": f"{GROUND} data class_counts weighting losses metrics inference dataset_check runs",
-    "config": f"{GROUND}",
+    "runs": f"{GROUND} config",
+    "report": f"{GROUND} data class_counts weighting losses metrics dataset_check runs",
+    "config": f"{GROUND} data losses metrics",
     "commands": "errors arguments cpu data class_counts weighting losses labels metrics inference dataset_check training"
     " runs report config",
-    "cli": "errors cpu config commands",
+    "cli": "errors cpu config runs commands",
     "__main__": "cli",
 }
 MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")

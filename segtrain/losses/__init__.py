@@ -9,7 +9,7 @@ from segtrain.losses.generalized_dice import GeneralizedDice
 from segtrain.losses.loss import Loss, as_loss
 from segtrain.losses.lovasz import Lovasz
 from segtrain.losses.phased import Phased
-from segtrain.losses.tversky import Dice, Jaccard, Tversky
+from segtrain.losses.tversky import Dice, Jaccard, RegionLoss, Tversky
 
 __all__ = [
     "BinaryCrossEntropy",
@@ -23,6 +23,7 @@ __all__ = [
     "Lovasz",
     "Phased",
     "PixelRegion",
+    "RegionLoss",
     "Tversky",
     "as_loss",
 ]

@@ -20,8 +20,8 @@ def say(loss, monitor="iou/mean", from_scratch=True):
 @pytest.mark.parametrize(
     ("loss", "text"),
     [
-        (Jaccard(classes=[1]), "nothing teaches the background"),
-        (PixelRegion(CrossEntropy(), Jaccard(classes=[1]), pixel_weight=0.0), "nothing teaches the background"),
+        (Jaccard(classes=[1]), "the background is never learned"),
+        (PixelRegion(CrossEntropy(), Jaccard(classes=[1]), pixel_weight=0.0), "the background is never learned"),
         (Lovasz(), "Lovász alone starts slowly"),
         (Jaccard(aggregate="class"), "aggregate=class is noisy for crack"),
         (PixelRegion(CrossEntropy([1.0, 9.0]), Dice(class_weights=[1.0, 9.0])), "rare classes count twice"),
