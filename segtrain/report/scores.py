@@ -65,10 +65,11 @@ def scores_table(per_class: list[dict], counts_share: dict[str, float] | None = 
     return table(columns, rows)
 
 
-def means_line(scores: dict[str, float], records: dict[str, Score], intervals=None, monitor: str = "iou/mean") -> str:
+def means_line(scores: dict[str, float], records: dict[str, Score], intervals=None, monitor: str | None = None) -> str:
     """The monitored score and the first means, each with its interval."""
     records = {**records, LOSS.name: LOSS}
-    names = dict.fromkeys([monitor, *[name for name, score in records.items() if score.summary][:4]])
+    first = [name for name, score in records.items() if score.summary][:4]
+    names = dict.fromkeys(first if monitor is None else [monitor, *first])
     parts = [f"{n} {value_text(scores[n], records[n].unit)} {interval_text((intervals or {}).get(n))}" for n in names]
     return "  ".join(part.rstrip() for part in parts)
 
@@ -115,7 +116,9 @@ def more_tables(result: dict, records: dict[str, Score]) -> list[str]:
 def not_defined(per_class: list[dict]) -> list[str]:
     """A line on classes without a score, when there are any."""
     names = [row["name"] for row in per_class if row["iou"] is None or row["iou"] != row["iou"]]
-    return [f"n/a: {', '.join(names)} absent from ground truth and prediction; left out of the means"] if names else []
+    return (
+        [f"n/a: {', '.join(names)} (absent from ground truth and prediction; left out of the means)"] if names else []
+    )
 
 
 def final_report(result: dict, counts: ClassCounts, folder: Path, records: dict[str, Score]) -> str:

@@ -80,13 +80,12 @@ def _kept(percent: int, images: np.ndarray) -> np.ndarray:
 
 
 def _how_many(percent: int, images: np.ndarray) -> str:
-    """Of the images that `_kept` keeps, for a record."""
+    """How many images `_kept` keeps, for a record."""
     if not images.any():
         return ", at least one"
-    kept = _kept(percent, images)
-    least, most = f"{kept.min()}", f"{kept.max()}"
-    each = " of each class" if len(images) > 1 else f" of {images[0]}"
-    return f": {least if least == most else f'{least} to {most}'}{each}" + (", so no interval" if most == "1" else "")
+    low, high = _kept(percent, images).min(), _kept(percent, images).max()
+    each = "of each class" if len(images) > 1 else f"of {images[0]}"
+    return f": {low if low == high else f'{low} to {high}'} {each}{', so no interval' if high == 1 else ''}"
 
 
 def _worst(columns: np.ndarray, percents: list[int]) -> list[float]:

@@ -31,7 +31,7 @@ class Presence(Group):
 
     def records(self, table: Table) -> list[Score]:
         meaning = "of the images without foreground, those in which none is predicted; the rest are false alarms"
-        parts = [record for kind in KINDS for record in kind.means() + kind.of_classes(self.classes.names)]
+        parts = [record for kind in KINDS for record in kind.everywhere(self.classes.names)]
         return [*parts, Score("specificity", meaning)]
 
 
