@@ -11,7 +11,8 @@ REQUIRED = ("reset", "update", "compute")
 class Metric:
     """A metric: counts batches, then gives scores. `reset`, `update` and `compute` are required; the rest is optional.
 
-    A class of your own derives from this one, or has the required methods alone (see `as_metric`).
+    A class of your own derives from this one, or has the required methods alone (see `as_metric`). A config passes
+    class_names= and multilabel= to its constructor.
 
     Attributes:
         needs_logits: whether `update` is given `logits=`, [N,C,H,W], too.

@@ -54,5 +54,9 @@ class Score:
         """kind/<class> for each class."""
         return [self.of(name, class_name=name) for name in names]
 
+    def everywhere(self, names: list[str]) -> list["Score"]:
+        """As mean, foreground and of each class."""
+        return self.means() + self.of_classes(names)
+
 
 LOSS = Score("loss", "validation loss, with the terms and weights of training", False, unit="", tensorboard="loss/val")

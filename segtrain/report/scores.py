@@ -22,9 +22,7 @@ def counts_table(counts: ClassCounts, weights: list[float] | None, val_counts: C
     columns = ["class", "pixels", "share", "images", "weight"]
     weights = weights or [1] * len(counts.class_names)
     cells = zip(counts.class_names, counts.pixels, counts.share, counts.images, weights, strict=True)
-    rows = [
-        [name, f"{pixels:,}", share(part), str(images), number(weight)] for name, pixels, part, images, weight in cells
-    ]
+    rows = [[name, f"{n:,}", share(part), str(images), number(weight)] for name, n, part, images, weight in cells]
     if val_counts is not None:
         columns.append("val pixels")
         for row, pixels in zip(rows, val_counts.pixels, strict=True):
@@ -40,34 +38,22 @@ def scores_table(per_class: list[dict], counts_share: dict[str, float] | None = 
     """IoU (with its interval), Dice, precision and recall in percent, the rarest class first."""
     if not per_class:
         return ""
-    columns = [
-        "class",
-        "IoU %",
-        "95 %",
-        "Dice %",
-        "precision %",
-        "recall %",
-        *(c for c in COUNTED if c in per_class[0]),
-    ]
+    kept = [name for name in COUNTED if name in per_class[0]]
+    columns = ["class", "IoU %", "95 %", "Dice %", "precision %", "recall %", *(COUNTED[name] for name in kept)]
     rows = []
     for row in sorted(per_class, key=lambda row: row["support"]):
         interval = interval_text((intervals or {}).get(f"iou/{row['name']}"))
-        cells = [
-            row["name"],
-            percent(row["iou"]),
-            interval,
-            *(percent(row[k]) for k in ("dice", "precision", "recall")),
-        ]
-        cells += [f"{row[c]:,}" for c in COUNTED if c in row]
-        rows.append(cells + ([share(counts_share[row["name"]])] if counts_share else []))
-    columns = [COUNTED.get(column, column) for column in columns] + (["share in train"] if counts_share else [])
-    return table(columns, rows)
+        scores = [percent(row[kind]) for kind in ("dice", "precision", "recall")]
+        rows.append([row["name"], percent(row["iou"]), interval, *scores, *(f"{row[name]:,}" for name in kept)])
+        rows[-1] += [share(counts_share[row["name"]])] if counts_share else []
+    return table(columns + (["share in train"] if counts_share else []), rows)
 
 
-def means_line(scores: dict[str, float], records: dict[str, Score], intervals=None, monitor: str = "iou/mean") -> str:
+def means_line(scores: dict[str, float], records: dict[str, Score], intervals=None, monitor: str | None = None) -> str:
     """The monitored score and the first means, each with its interval."""
     records = {**records, LOSS.name: LOSS}
-    names = dict.fromkeys([monitor, *[name for name, score in records.items() if score.summary][:4]])
+    first = [name for name, score in records.items() if score.summary][:4]
+    names = dict.fromkeys(first if monitor is None else [monitor, *first])
     parts = [f"{n} {value_text(scores[n], records[n].unit)} {interval_text((intervals or {}).get(n))}" for n in names]
     return "  ".join(part.rstrip() for part in parts)
 
@@ -84,9 +70,9 @@ def class_sections(records: dict[str, Score]) -> dict[str, dict[str, Score]]:
 def other_scores(scores: dict[str, float], records: dict[str, Score]) -> list[Score]:
     """The scores that no table of classes shows, without the first means."""
     first = [score.name for score in records.values() if score.summary][:4]
-    own = [score for score in records.values() if score.class_name is None and score.name not in first]
     # without a background the two means are one, but for the order they were added up in
     one = math.isclose(scores.get("iou/foreground", 0), scores.get("iou/mean", 1))
+    own = [score for score in records.values() if score.class_name is None and score.name not in first]
     return [score for score in own if not (one and score.part == "foreground")]
 
 
@@ -104,17 +90,15 @@ def more_tables(result: Result, records: dict[str, Score]) -> list[str]:
     for section, kinds in class_sections(records).items():
         rows = [[row["name"], *(percent(scores.get(f"{k}/{row['name']}")) for k in kinds)] for row in per_class]
         tables.append(table(["class", *(kind.replace("_", " ") for kind in kinds)], rows, f"{section} (%)"))
-    lines = [["score", "%", "95 %"]]
-    for score in other_scores(scores, records):
-        text = value_text(scores[score.name], score.unit).removesuffix(" %")
-        lines.append([score.name, text, interval_text(intervals.get(score.name))])
-    return [*tables, table(lines[0], lines[1:], "Other scores")] if len(lines) > 1 else tables
+    others = [(score.name, value_text(scores[score.name], score.unit)) for score in other_scores(scores, records)]
+    lines = [[name, text, interval_text(intervals.get(name))] for name, text in others]
+    return [*tables, table(["score", "value", "95 %"], lines, "Other scores")] if lines else tables
 
 
 def not_defined(per_class: list[dict]) -> list[str]:
     """A line on classes without a score, when there are any."""
-    names = [row["name"] for row in per_class if row["iou"] is None or row["iou"] != row["iou"]]
-    return [f"n/a: {', '.join(names)} absent from ground truth and prediction; left out of the means"] if names else []
+    names = ", ".join(row["name"] for row in per_class if row["iou"] is None or row["iou"] != row["iou"])
+    return [f"n/a: {names} (absent from ground truth and prediction; left out of the means)"] if names else []
 
 
 def final_report(result: Result, counts: ClassCounts, folder: Path, records: dict[str, Score]) -> str:

@@ -7,6 +7,7 @@ from segtrain.metrics.records import Score
 from segtrain.metrics.regions import IGNORED, Region, pixels_by_class
 from segtrain.metrics.table import Classes, Table, ratio
 
+SECTION = "At borders"
 BY_DISTANCE = "Wrong pixels by distance from the true border"
 
 
@@ -45,21 +46,12 @@ class Boundary(Group):
         bands, both = self._bands(region)
         lines, right = self._contours(region, count)
         near = [self._errors_within(region, count, distance, wrong) for distance in self.distances]
+        flags = ("band", "both", "line", "right", "wrong", "first", "second")
         p, t = (
-            pixels_by_class(
-                mask,
-                {
-                    "band": bands[side],
-                    "both": both,
-                    "line": lines[side],
-                    "right": right[side],
-                    "wrong": wrong,
-                    "first": near[0][side],
-                    "second": near[1][side],
-                },
-                len(region.classes),
+            pixels_by_class(mask, dict(zip(flags, values, strict=True)), len(region.classes))
+            for mask, *values in zip(
+                (region.predicted, region.truth), bands, (both, both), lines, right, (wrong, wrong), *near, strict=True
             )
-            for side, mask in enumerate((region.predicted, region.truth))
         )
         first, second, every = (p[flag] + t[flag] for flag in ("first", "second", "wrong"))
         return {
@@ -83,26 +75,18 @@ class Boundary(Group):
         return scores
 
     def records(self, table: Table) -> list[Score]:
-        title, names = "At borders", self.classes.names
-        thin = "equal to IoU for objects thinner than two bands"
+        names, widths = self.classes.names, (_length(self.width), _length(self.tolerance))
+        band = f"IoU of the bands inside the borders, {widths[0]} wide; equal to IoU for objects thinner than two bands"
         kinds = [
-            Score(
-                "boundary_iou",
-                f"IoU of the bands inside the borders, {_length(self.width)} wide; {thin}",
-                section=title,
-            ),
-            Score("boundary_f1", f"F1 of the contours, right within {_length(self.tolerance)}", section=title),
+            Score("boundary_iou", band, section=SECTION),
+            Score("boundary_f1", f"F1 of the contours, right within {widths[1]}", section=SECTION),
         ]
-        records = [record for kind in kinds for record in kind.means() + kind.of_classes(names)]
+        records = [record for kind in kinds for record in kind.everywhere(names)]
         for pixels in self.ranges:
-            meaning = (
-                f"share of the wrong pixels that are {pixels} pixels from the true border; of thin objects none is far"
-            )
-            high = (
-                pixels != self.ranges[-1]
-            )  # of the shares of errors, that far from the border is the worse one to have
-            label = f"{pixels} pixels"
-            kind = Score(_errors(pixels), meaning, high, section=title, chart=BY_DISTANCE, label=label)
+            meaning = f"share of the wrong pixels {pixels} pixels of the true border; in thin objects none is far"
+            near = pixels != self.ranges[-1]  # of these shares, that far from the border is the worse one to have
+            shown = {"section": SECTION, "chart": BY_DISTANCE, "label": f"{pixels} pixels"}
+            kind = Score(_errors(pixels), meaning, higher_is_better=near, **shown)
             records += [kind.of("all", "all classes"), *kind.of_classes(names)]
         return records
 

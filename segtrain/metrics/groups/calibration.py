@@ -3,14 +3,7 @@
 import numpy as np
 import torch
 
-from segtrain.metrics.curves import (
-    COARSE,
-    LEVELS,
-    Curves,
-    class_odds,
-    count_probabilities,
-    count_rows,
-)
+from segtrain.metrics.curves import COARSE, LEVELS, Curves, class_odds, count_probabilities, count_rows
 from segtrain.metrics.groups.group import Batch, Counts, Group
 from segtrain.metrics.records import Score
 from segtrain.metrics.table import Classes, Table, ratio
@@ -79,7 +72,7 @@ class Calibration(Thresholds):
         return [
             Score("ece", f"expected calibration error: {error}", higher_is_better=False),
             Score("confidence", "mean probability of the prediction"),
-            *(record for kind in kinds for record in kind.means() + kind.of_classes(self.classes.names)),
+            *(record for kind in kinds for record in kind.everywhere(self.classes.names)),
         ]
 
 

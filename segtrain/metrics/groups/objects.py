@@ -64,7 +64,7 @@ class Objects(Group):
         for size, pixels in zip(SIZES, bounds, strict=True):
             meaning = f"share of the objects of {pixels} pixels {found}"
             kinds.append(Score(f"object_recall_{size}", meaning, section="Detection", chart=BY_SIZE, label=size))
-        return [record for kind in kinds for record in kind.means() + kind.of_classes(self.classes.names)]
+        return [record for kind in kinds for record in kind.everywhere(self.classes.names)]
 
     def per_class(self, table: Table) -> dict[str, np.ndarray]:
         """objects: in the ground truth."""

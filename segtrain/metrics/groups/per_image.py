@@ -29,13 +29,8 @@ class PerImage(Group):
 
     def scores(self, table: Table) -> dict[str, float]:
         (tp, fp, fn), present, foreground = table.counts, table.present, self.classes.foreground
-        values = {
-            "iou": ratio(tp, tp + fp + fn),
-            "dice": ratio(2 * tp, 2 * tp + fp + fn),
-            "accuracy": ratio(tp, tp + fn),
-        }
-        scores = {}
-        for name, value in values.items():
+        scores, values = {}, (ratio(tp, tp + fp + fn), ratio(2 * tp, 2 * tp + fp + fn), ratio(tp, tp + fn))
+        for name, value in zip(KINDS, values, strict=True):
             value = np.where(present, value, np.nan)
             image = nanmean(value, axis=1)
             scores[f"{name}_image/mean"] = mean(image)
@@ -52,19 +47,17 @@ class PerImage(Group):
         records, images = [], self._images(table)
         for name, words in KINDS.items():
             kinds = {over: Score(f"{name}_{over}", f"{words}: {text}") for over, text in OVER.items()}
-            for score in kinds.values():
-                records += [score.of("mean"), score.of("foreground", "without the background")]
-            for over, score in kinds.items():
-                records += [
-                    score.of(f"worst_{q}", f"worst {q} % of the images{_how_many(q, images[over])}") for q in self.worst
-                ]
-                records.append(score.of("worst", "mean of the worst 10, 20, … 100 % of the images"))
+            for kind in kinds.values():
+                records += [kind.of("mean"), kind.of("foreground", "without the background")]
+            for over, kind in kinds.items():
+                worst = [(q, f"worst {q} % of the images{_how_many(q, images[over])}") for q in self.worst]
+                records += [kind.of(f"worst_{q}", text) for q, text in worst]
+                records.append(kind.of("worst", "mean of the worst 10, 20, … 100 % of the images"))
         return records
 
     def of_one_image(self, table: Table) -> list[str]:
-        alone = [
-            (over, q) for over, n in self._images(table).items() for q in self.worst if _kept(q, n).max(initial=0) == 1
-        ]
+        images = self._images(table)
+        alone = [(over, q) for over in OVER for q in self.worst if _kept(q, images[over]).max(initial=0) == 1]
         return [f"{name}_{over}/worst_{q}" for name in KINDS for over, q in alone]
 
     def _images(self, table: Table) -> dict[str, np.ndarray]:
@@ -80,13 +73,12 @@ def _kept(percent: int, images: np.ndarray) -> np.ndarray:
 
 
 def _how_many(percent: int, images: np.ndarray) -> str:
-    """Of the images that `_kept` keeps, for a record."""
+    """How many images `_kept` keeps, for a record."""
     if not images.any():
         return ", at least one"
-    kept = _kept(percent, images)
-    least, most = f"{kept.min()}", f"{kept.max()}"
-    each = " of each class" if len(images) > 1 else f" of {images[0]}"
-    return f": {least if least == most else f'{least} to {most}'}{each}" + (", so no interval" if most == "1" else "")
+    low, high = _kept(percent, images).min(), _kept(percent, images).max()
+    each = "of each class" if len(images) > 1 else f"of {images[0]}"
+    return f": {low if low == high else f'{low} to {high}'} {each}{', so no interval' if high == 1 else ''}"
 
 
 def _worst(columns: np.ndarray, percents: list[int]) -> list[float]:

@@ -6,12 +6,10 @@ from segtrain.metrics.groups.group import Group
 from segtrain.metrics.records import Score
 from segtrain.metrics.table import Classes, Table, ratio
 
-KINDS = [
-    Score("presence_recall", "of the images with the class, those in which it is predicted", section="Detection"),
-    Score(
-        "presence_precision", "of the images in which the class is predicted, those that have it", section="Detection"
-    ),
-]
+MEANINGS = {
+    "presence_recall": "of the images with the class, those in which it is predicted",
+    "presence_precision": "of the images in which the class is predicted, those that have it",
+}
 
 
 class Presence(Group):
@@ -31,8 +29,8 @@ class Presence(Group):
 
     def records(self, table: Table) -> list[Score]:
         meaning = "of the images without foreground, those in which none is predicted; the rest are false alarms"
-        parts = [record for kind in KINDS for record in kind.means() + kind.of_classes(self.classes.names)]
-        return [*parts, Score("specificity", meaning)]
+        kinds = [Score(name, text, section="Detection") for name, text in MEANINGS.items()]
+        return [*(r for kind in kinds for r in kind.everywhere(self.classes.names)), Score("specificity", meaning)]
 
 
 def _predicted(table: Table, min_area: int) -> np.ndarray:

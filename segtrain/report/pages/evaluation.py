@@ -39,17 +39,6 @@ def write_evaluation_page(file: Path, title: str, scores: Metric, result: Result
     def cell(name: str) -> tuple[str, str]:
         return percent(numbers.get(name)), interval_text(intervals.get(name))
 
-    colours = panels.html_colours(dataset)
-    classes = [
-        {
-            "name": row["name"],
-            "colour": colours[row["index"]],
-            "bar": 0 if row["iou"] is None or row["iou"] != row["iou"] else round(12 * row["iou"], 2),
-            "cells": [cell(f"{kind}/{row['name']}") for kind in CLASS_SCORES],
-            "counts": [f"{row[name]:,}" for name in COUNTED if name in row],
-        }
-        for row in rows
-    ]
     shown = rarest_classes(rows, dataset.background)
     write_page(
         file,
@@ -58,7 +47,7 @@ def write_evaluation_page(file: Path, title: str, scores: Metric, result: Result
         subtitle=counted(len(scores.names), "image"),
         means=[line(score) for score in records.values() if score.summary],
         columns=[*CLASS_SCORES.values(), *(text for name, text in COUNTED.items() if rows and name in rows[0])],
-        classes=classes,
+        classes=class_rows(rows, panels.html_colours(dataset), cell),
         names=dataset.class_names,
         fewer=len(shown) if len(shown) == SHOWN_CLASSES < len(rows) else None,
         groups=picture_groups(scores, dataset, draw),
@@ -75,6 +64,20 @@ def write_evaluation_page(file: Path, title: str, scores: Metric, result: Result
         others=[line(score) for score in other_scores(numbers, records) if not score.summary],
         **confusion_tables(scores.confusion(), dataset.class_names),
     )
+
+
+def class_rows(rows: list[dict], colours: list[str], cell) -> list[dict]:
+    """The table of classes: `cell` gives a score's value and interval by its name."""
+    return [
+        {
+            "name": row["name"],
+            "colour": colours[row["index"]],
+            "bar": 0 if row["iou"] is None or row["iou"] != row["iou"] else round(12 * row["iou"], 2),
+            "cells": [cell(f"{kind}/{row['name']}") for kind in CLASS_SCORES],
+            "counts": [f"{row[name]:,}" for name in COUNTED if name in row],
+        }
+        for row in rows
+    ]
 
 
 def rarest_classes(rows: list[dict], background: int | None) -> list[int]:

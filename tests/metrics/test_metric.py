@@ -1,0 +1,105 @@
+"""The protocol of a metric, and a metric of the user's own."""
+
+import json
+import os
+
+import pytest
+import torch
+
+from segtrain.metrics import SegmentationScores
+from segtrain.metrics.metric import Metric, as_metric
+from segtrain.metrics.records import Score
+
+OWN = """
+class Right:
+    def __init__(self, class_names, multilabel):
+        pass
+
+    def reset(self):
+        self.right = self.pixels = 0
+
+    def update(self, prediction, target, names=None):
+        self.right += int((prediction == target).sum())
+        self.pixels += target.numel()
+
+    def compute(self):
+        return {"right": self.right / self.pixels if self.pixels else float("nan")}
+"""
+
+
+def own():
+    namespace = {}
+    exec(OWN, namespace)
+    return namespace["Right"](["a", "b"], False)
+
+
+def test_the_required_methods_are_enough():
+    metric = as_metric(own(), ["a", "b"])
+    metric.update(torch.tensor([[[0, 1]], [[1, 1]]]), torch.tensor([[[0, 1]], [[0, 1]]]), ["x", "y"])
+    assert metric.compute() == {"right": 3 / 4}
+    assert metric.score_names() == ["right"]
+    assert metric.records()["right"].higher_is_better
+    assert (metric.names, metric.class_names) == (["x", "y"], ["a", "b"])
+    assert (metric.per_class(), metric.state(), metric.intervals(), metric.table()) == ({}, {}, {}, None)
+    metric.reset()
+    assert metric.names == []
+
+
+@pytest.mark.parametrize("base", [object, Metric])
+def test_what_is_missing_is_named(base):
+    kind = type("Half", (base,), {"reset": lambda self: None})
+    with pytest.raises(ValueError, match="the metric class Half has no update, compute; .*Metric says"):
+        as_metric(kind(), ["a"])
+
+
+def test_scores_before_the_first_image_are_asked_for_at_once():
+    part = own()
+    type(part).compute = lambda self: {"right": self.right / self.pixels}
+    with pytest.raises(ValueError, match=r"Right.compute\(\) fails before the first image \(ZeroDivisionError"):
+        as_metric(part, ["a", "b"])
+
+
+def test_a_class_that_derives_tells_the_direction():
+    class Distance(Metric):
+        def reset(self):
+            pass
+
+        def update(self, prediction, target, names=None):
+            pass
+
+        def compute(self):
+            return {"distance": float("nan")}
+
+        def records(self):
+            return {"distance": Score("distance", "mean distance of the contours", higher_is_better=False, unit="px")}
+
+    metric = as_metric(Distance(), ["a", "b"])
+    assert isinstance(metric, Distance)
+    assert not metric.records()["distance"].higher_is_better
+    assert metric.class_names == ["a", "b"]
+
+
+def test_segmentation_scores_are_taken_as_they_are():
+    scores = SegmentationScores(2)
+    assert as_metric(scores, ["a", "b"]) is scores
+    assert scores.class_names == ["class 0", "class 1"]
+
+
+def test_a_training_and_an_evaluation_with_an_own_metric(segtrain, tmp_path):
+    from conftest import TINY
+
+    (tmp_path / "own.py").write_text(OWN)
+    (tmp_path / "conf/metric").mkdir(parents=True)
+    (tmp_path / "conf/metric/own.yaml").write_text("_target_: own.Right\n")
+    env = {"PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"}
+    words = ["--config-dir", "conf", *TINY, "metric=own", "trainer.monitor=right", "hydra.run.dir=run"]
+    done = segtrain(*words, env=env)
+    assert done.code == 0, done
+    result = json.loads((tmp_path / "run/result.json").read_text())
+    assert result["best"]["monitor"] == "right"
+    assert (result["lower_is_better"], result["unit"], result["per_class"]) == (False, "%", [])
+    assert not (tmp_path / "run/per_image.npz").exists()
+    done = segtrain("evaluate", "run", "--trust", "own", env=env)
+    assert done.code == 0, done
+    assert "right" in done.out
+    assert "right" in next(tmp_path.glob("run/evaluation/*/page.html")).read_text()

@@ -1,0 +1,31 @@
+"""Sentences of the evaluation page that are built from numbers."""
+
+import numpy as np
+import pytest
+
+from segtrain.report.pages.evaluation import found_note
+from segtrain.report.scores import not_defined
+from segtrain.report.text import value_text
+
+
+@pytest.mark.parametrize(
+    ("tp", "note"),
+    [
+        ([3, 1], "In 2 images; found in each."),
+        ([3], "In 1 image; found in each."),
+        ([3, 0, 0], "In 3 images; no pixel found in 2."),
+    ],
+)
+def test_in_how_many_images_a_class_is_found(tp, note):
+    assert found_note(np.array(tp)) == note
+
+
+def test_a_score_with_its_unit():
+    nan = float("nan")
+    pairs = [(0.1234, "%"), (2.5, "px"), (0.53214, ""), (nan, "%"), (None, "")]
+    assert [value_text(*pair) for pair in pairs] == ["12.3 %", "2.5 px", "0.5321", "n/a", "n/a"]
+
+
+def test_classes_without_a_score_are_named():
+    rows = [{"name": "a", "iou": None}, {"name": "b", "iou": float("nan")}, {"name": "c", "iou": 0.5}]
+    assert not_defined(rows) == ["n/a: a, b (absent from ground truth and prediction; left out of the means)"]
