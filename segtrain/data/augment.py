@@ -106,7 +106,7 @@ class Augment(Augmentation):
         self._before = self._after = None
         if not any((rotate_90, scale, rotate, saturation, hue, noise, blur)):
             return  # without albumentations, whose import takes seconds
-        os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # at import it asks the network for a newer version
+        os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # at import it checks online for a newer version
         import albumentations as A
 
         before = [A.RandomRotate90(p=rotate_90)] if rotate_90 else []

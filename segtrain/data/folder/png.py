@@ -37,7 +37,7 @@ def read_png(path: Path) -> tuple[bytes, np.ndarray | None]:
 
     values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if values is None:
-        raise _damaged("cannot be decoded: not the pixels of the size it says", path)
+        raise _damaged("cannot be decoded: not the pixels of the size in its header", path)
     return data, values
 
 
