@@ -29,10 +29,7 @@ def without_damaged(dataset) -> tuple[list, list, list]:
         log.warning(f"skipped {dataset.names[index]}: {error.what}: {error.where}")
     if len(errors) > MOST_SKIPPED * len(indices):
         first = next(iter(errors.values()))
-        raise DataError(
-            f"{first.what} ({counted(len(errors), 'image')} of the split cannot be read, more than 1 %)",
-            first.where,
-            "`segtrain check` lists them all; dataset.on_error=skip is for a few",
-        )
+        what = f"{first.what} ({counted(len(errors), 'image')} of the split cannot be read, more than 1 %)"
+        raise DataError(what, first.where, "`segtrain check` lists them all; dataset.on_error=skip is for a few")
     kept = [index for index in indices if index not in errors]
     return tuple([entries[index] for index in kept] for entries in (dataset.names, dataset.images, dataset.masks))

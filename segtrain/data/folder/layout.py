@@ -6,11 +6,7 @@ from pathlib import Path
 from segtrain.errors import ConfigError
 
 
-class LayoutError(ConfigError):
-    """The folders of a dataset are not where they should be."""
-
-
-class NoMasks(LayoutError):
+class NoMasks(ConfigError):
     """There are images, but no folder of masks."""
 
 
@@ -54,7 +50,7 @@ class Layout:
     def folders(self) -> list[Path]:
         """The folder of the images, and without a pattern for masks the folders of the masks; a class may have none.
 
-        Raises LayoutError when they are not there.
+        Raises ConfigError when they are not there.
         """
         if not self.root.is_dir():
             raise self._error(f"no folder {self.root}", "dataset.root", "set dataset.root to the folder of the dataset")
@@ -73,10 +69,10 @@ class Layout:
             f"{self.root} holds {there}",
             "correct dataset.root, choose dataset.splits=folders|files|ratio|kfold, or name dataset.images and "
             "dataset.masks",
-            NoMasks if halves else LayoutError,
+            NoMasks if halves else ConfigError,
         )
 
-    def _error(self, what: str, where: str, fix: str, kind: type = LayoutError) -> LayoutError:
+    def _error(self, what: str, where: str, fix: str, kind: type = ConfigError) -> ConfigError:
         if self.prepare is not None:
             fix = f"if this is the download, run `{self.prepare}` and set dataset.root=PREPARED; otherwise {fix}"
         return kind(what, where, fix)
