@@ -26,7 +26,7 @@ class NoWeighting:
 
 
 class InverseFrequency:
-    """N / (C n_c): every class has the same say. Equals scikit-learn's "balanced"."""
+    """N / (C n_c): every class has the same total weight. Equals scikit-learn's "balanced"."""
 
     @checked
     def __init__(self, normalize: Normalize = "none", max_ratio: Ratio | None = None):
@@ -104,10 +104,7 @@ class EffectiveNumber:
 
     @checked
     def __init__(
-        self,
-        beta: FractionBelowOne = 0.9999999,
-        normalize: Normalize = "none",
-        max_ratio: Ratio | None = None,
+        self, beta: FractionBelowOne = 0.9999999, normalize: Normalize = "none", max_ratio: Ratio | None = None
     ):
         self.beta, self._finish = beta, _Finish(normalize, max_ratio)
 
@@ -121,7 +118,7 @@ class EffectiveNumber:
 
 
 class NegPosRatio:
-    """(N_c - n_c) / n_c, N_c the valid pixels of the channel: pixels without the class for each pixel with it, the `pos_weight` of a multi-label class."""
+    """(N_c - n_c) / n_c, N_c the valid pixels of the channel: the `pos_weight` of a multi-label class."""
 
     @checked
     def __init__(self, normalize: Normalize = "none", max_ratio: Ratio | None = None):

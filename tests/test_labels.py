@@ -310,7 +310,7 @@ def test_annotators_and_centred_crops(annotated_folder):
         dataset,
         Augment(size=[5, 5]),
         ForegroundCrops(share=1.0),
-        count_classes(dataset, places=True),
+        count_classes(dataset, locations=True),
         seed=0,
         annotated=True,
     )

@@ -77,11 +77,7 @@ class ClassCounts:
 
 
 def count_classes(
-    dataset,
-    cache: Path | None = None,
-    threads: int | None = None,
-    progress: bool = False,
-    locations: bool = False,
+    dataset, cache: Path | None = None, threads: int | None = None, progress: bool = False, locations: bool = False
 ) -> ClassCounts:
     """Count the masks of a dataset.
 
@@ -116,82 +112,51 @@ def _columns(dataset: SegmentationDataset, locations: bool) -> int:
 
 
 def _count(dataset, indices, threads: int | None, progress: bool, locations: bool) -> np.ndarray:
-    """int64 [images, columns]: locations, pixels of each class, valid pixels of each class's channel, all pixels."""
+    """int64 [images, columns], a `_row` of each image. Raises the first DataError, with the number of all."""
     table = np.zeros((len(indices), _columns(dataset, locations)), dtype=np.int64)
     errors: list[DataError] = []
-    rows = in_threads(
-        lambda part: _rows_of(dataset, part, locations), indices, "counting classes", progress, threads=threads
-    )
-    for number, row in enumerate(rows):
+
+    def work(part) -> list:
+        return [tried(_row, dataset, index, locations) for index in part]
+
+    for number, row in enumerate(in_threads(work, indices, "counting classes", progress, threads)):
         if isinstance(row, DataError):
             errors.append(row)
         else:
             table[number] = row
     if errors:
-        first = errors[0]
-        more = f" (and {len(errors) - 1} more masks have errors)" if errors[1:] else ""
-        raise DataError(first.what + more, first.where, first.fix + ("; `segtrain check` lists them all" * bool(more)))
+        first, more, fix = errors[0], "", ""
+        if errors[1:]:
+            more, fix = f" (and {len(errors) - 1} more masks have errors)", "; `segtrain check` lists them all"
+        raise DataError(first.what + more, first.where, first.fix + fix)
     return table
 
 
-def _rows_of(dataset, indices, locations: bool) -> list:
-    """A row of the table, or a DataError, for each image."""
-    if locations:
-        rows = [tried(_row_with_locations, dataset, index) for index in indices]
-    elif dataset.multilabel:
-        rows = [tried(_multilabel_row, dataset, index, None) for index in indices]
-    else:
-        # Rows from histograms all at once: one by one they would cost a tenth of the decoding.
-        rows = [tried(dataset.mask_histogram, index) for index in indices]
-        good = [number for number, row in enumerate(rows) if not isinstance(row, DataError)]
-        found = _rows(dataset, [indices[n] for n in good], [rows[n] for n in good])
-        for number, row in zip(good, found, strict=True):
-            rows[number] = row
-    unfit = [tried(dataset.check_pair, index) for index in indices]
-    return [
-        row if isinstance(row, DataError) or error is None else error for row, error in zip(rows, unfit, strict=True)
-    ]
-
-
-def _rows(dataset, indices: list[int], histograms: list[np.ndarray]) -> list:
-    """Rows of the table from histograms [256] of the masks; a DataError for values that are no class."""
-    if not histograms:
-        return []
-    values, classes, ignore = np.stack(histograms), dataset.num_classes, dataset.ignore_index
-    total = values.sum(axis=1, keepdims=True)
-    table = np.repeat(total - values[:, ignore : ignore + 1], 2 * classes + 1, axis=1)
-    table[:, :classes], table[:, -1:] = values[:, :classes], total
-    if ignore < classes:
-        table[:, ignore] = 0
-    rows = list(table)
-    for number in np.flatnonzero(table[:, :classes].sum(axis=1) != table[:, classes]):
-        rows[number] = tried(check_values, values[number], dataset, indices[number])
-    return rows
-
-
-def _row_with_locations(dataset, index: int):
-    mask = read_mask(dataset, index)
+def _row(dataset: SegmentationDataset, index: int, locations: bool) -> np.ndarray:
+    """int64 [columns]: locations, pixels of each class, valid pixels of each class's channel, all pixels."""
+    classes, ignore = dataset.num_classes, dataset.ignore_index
+    mask = read_mask(dataset, index) if locations or dataset.multilabel else None
     if dataset.multilabel:
-        row = _multilabel_row(dataset, index, mask)
+        check_values(value_counts(mask, 2), dataset, index)
+        pixels, valid = (mask == 1).sum(axis=(0, 1)), (mask != ignore).sum(axis=(0, 1))
+        total = mask.shape[0] * mask.shape[1]
     else:
-        row = _rows(dataset, [index], [value_counts(mask, dataset.num_classes)])[0]
-    if isinstance(row, DataError):
+        histogram = dataset.mask_histogram(index) if mask is None else value_counts(mask, classes)
+        pixels, total = histogram[:classes].copy(), histogram.sum()
+        pixels[ignore : ignore + 1] = 0
+        valid = np.full(classes, total - histogram[ignore])
+        if pixels.sum() != valid[0]:
+            check_values(histogram, dataset, index)
+    dataset.check_pair(index)
+    row = np.concatenate([pixels, valid, [total]])
+    if not locations:
         return row
-    present = [c for c in np.flatnonzero(row[: dataset.num_classes]).tolist() if c != dataset.background]
+    present = [c for c in np.flatnonzero(pixels).tolist() if c != dataset.background]
     return np.concatenate([find_locations(mask, present), row])
 
 
-def _multilabel_row(dataset, index: int, mask: np.ndarray | None) -> np.ndarray:
-    mask, ignore = read_mask(dataset, index) if mask is None else mask, dataset.ignore_index
-    check_values(value_counts(mask, 2), dataset, index)
-    pixels = ((mask == 1) & (mask != ignore)).sum(axis=(0, 1))
-    valid = (mask != ignore).sum(axis=(0, 1))
-    return np.concatenate([pixels, valid, [mask.shape[0] * mask.shape[1]]])
-
-
 def summed(table: np.ndarray, dataset: SegmentationDataset) -> ClassCounts:
-    """Counts from a row per image: locations if any, pixels of each class, valid pixels of each class's channel, all
-    pixels."""
+    """Counts from a row per image, as of `_row`."""
     classes = dataset.num_classes
     locations, pixels, valid, _ = np.split(table, [-2 * classes - 1, -classes - 1, -1], axis=1)
     present = pixels > 0

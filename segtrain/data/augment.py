@@ -94,11 +94,9 @@ class Augment(Augmentation):
     ):
         for name, value in {"scale": scale, "rotate_90": rotate_90}.items():
             if value and size is None:
-                raise ConfigError(
-                    f"{name}={value} of whole images: they would differ in size",
-                    f"augment.{name}, augment.size=null",
-                    f"set a crop, for example augment.size=[256,256], or augment.{name}=0",
-                )
+                what = f"{name}={value} of whole images: they would differ in size"
+                fix = f"set a crop, for example augment.size=[256,256], or augment.{name}=0"
+                raise ConfigError(what, f"augment.{name}, augment.size=null", fix)
         self.keeps_size, self.crops = size is None, size is not None
         self.size, self.ignore_index = size, ignore_index
         self._flips, self._light = (horizontal_flip, vertical_flip), (brightness, contrast)
@@ -106,7 +104,7 @@ class Augment(Augmentation):
         self._before = self._after = None
         if not any((rotate_90, scale, rotate, saturation, hue, noise, blur)):
             return  # without albumentations, whose import takes seconds
-        os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # at import it asks the network for a newer version
+        os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # at import it checks online for a newer version
         import albumentations as A
 
         before = [A.RandomRotate90(p=rotate_90)] if rotate_90 else []
@@ -130,11 +128,8 @@ class Augment(Augmentation):
         Raises ConfigError for a change of colours of an image that has none.
         """
         if self._colour and image.shape[2] not in (1, 3):
-            raise ConfigError(
-                f"images of {image.shape[2]} channels have no saturation or hue",
-                "augment",
-                "set augment.saturation=0 augment.hue=0",
-            )
+            what = f"images of {image.shape[2]} channels have no saturation or hue"
+            raise ConfigError(what, "augment", "set augment.saturation=0 augment.hue=0")
         rng = np.random.default_rng(seed)
         middle = divmod(centre, image.shape[1]) if centre >= 0 else None  # row and column
         if self._before is not None:

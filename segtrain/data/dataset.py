@@ -122,11 +122,9 @@ def as_dataset(part) -> SegmentationDataset:
 
 
 def _missing(part, names: list[str]) -> ConfigError:
-    return ConfigError(
-        f"the dataset class has no {', '.join(names)}",
-        f"{type(part).__module__}.{type(part).__qualname__}",
-        "see segtrain.data.dataset.SegmentationDataset for what is required",
-    )
+    what = f"the dataset class has no {', '.join(names)}"
+    fix = "see segtrain.data.dataset.SegmentationDataset for what is required"
+    return ConfigError(what, f"{type(part).__module__}.{type(part).__qualname__}", fix)
 
 
 def check_classes(owner: str, num_classes: int, class_names, background: int | None) -> list[str]:
@@ -135,11 +133,8 @@ def check_classes(owner: str, num_classes: int, class_names, background: int | N
         raise ConfigError(f"num_classes={num_classes} is not from 1 to 255", owner, "set dataset.num_classes")
     names = [f"class {i}" for i in range(num_classes)] if class_names is None else list(class_names)
     if len(names) != num_classes:
-        raise ConfigError(
-            f"{len(names)} class names for num_classes={num_classes}",
-            f"{owner}: {', '.join(names)}",
-            "give dataset.class_names one name per class, or null",
-        )
+        what = f"{len(names)} class names for num_classes={num_classes}"
+        raise ConfigError(what, f"{owner}: {', '.join(names)}", "give dataset.class_names one name per class, or null")
     if len(set(names)) < len(names):
         raise ConfigError(f"class names repeat: {', '.join(names)}", owner, "make dataset.class_names unique")
     # `iou/mean` and `iou/foreground` are the scores of all classes; with two classes the latter are the same.
@@ -147,17 +142,11 @@ def check_classes(owner: str, num_classes: int, class_names, background: int | N
         if reserved in names and not (
             reserved == "foreground" and num_classes == 2 and names[background or 0] != reserved
         ):
-            raise ConfigError(
-                f"the class name {reserved!r} is the name of scores of all classes, such as iou/mean",
-                owner,
-                "rename the class",
-            )
+            what = f"the class name {reserved!r} is the name of scores of all classes, such as iou/mean"
+            raise ConfigError(what, owner, "rename the class")
     if background is not None and not 0 <= background < num_classes:
-        raise ConfigError(
-            f"background={background} is no class of 0 to {num_classes - 1}",
-            owner,
-            "set dataset.background to a class index or null",
-        )
+        what = f"background={background} is no class of 0 to {num_classes - 1}"
+        raise ConfigError(what, owner, "set dataset.background to a class index or null")
     return names
 
 
@@ -205,11 +194,8 @@ def check_values(histogram: np.ndarray, dataset: SegmentationDataset, index: int
             f"correct the mask, set dataset.num_classes, map the values to classes, 'dataset.remap={{{wrong[0]}: CLASS}}', "
             f"or ignore them, dataset.ignore_values=[{first}]"
         )
-    raise DataError(
-        f"mask values outside the classes 0 to {limit - 1} and ignore_index={dataset.ignore_index}: {values}",
-        dataset.mask_file(index),
-        fix,
-    )
+    what = f"mask values outside the classes 0 to {limit - 1} and ignore_index={dataset.ignore_index}: {values}"
+    raise DataError(what, dataset.mask_file(index), fix)
 
 
 def _form(values) -> str:

@@ -151,11 +151,8 @@ class _TrainSamples:
         seed = (self._seed, epoch, index, *([repeat] if repeat else []))
         image, mask = self._augment(image, mask, seed=seed, centre=centre)
         if image.dtype != np.uint8 or mask.dtype != np.uint8:
-            raise ConfigError(
-                f"the augmentation gives an image of {image.dtype} and a mask of {mask.dtype}",
-                "augment",
-                "both must be uint8: the model normalises",
-            )
+            what = f"the augmentation gives an image of {image.dtype} and a mask of {mask.dtype}"
+            raise ConfigError(what, "augment", "both must be uint8: the model normalises")
         return image, mask, index
 
     def _one_size(self, batches: list[Batch]) -> None:
@@ -232,8 +229,5 @@ def _check_equal_sizes(dataset: SegmentationDataset) -> None:
         sizes.setdefault(dataset.size(index), name)
         if len(sizes) > 1:
             (first, one), (second, other) = sizes.items()
-            raise ConfigError(
-                f"training images differ in size: {one} is {first}, {other} is {second} (height, width)",
-                "augment.size=null, which keeps whole images",
-                CROP,
-            )
+            what = f"training images differ in size: {one} is {first}, {other} is {second} (height, width)"
+            raise ConfigError(what, "augment.size=null, which keeps whole images", CROP)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-_FEW = 6  # up to so many classes, a pass each takes less time than one that looks at each pixel
+_FEW = 6  # up to so many classes, a pass each takes less time than a histogram
 
 
 def value_counts(mask: np.ndarray, classes: int = 256) -> np.ndarray:

@@ -83,41 +83,37 @@ class SplitReport:
 def check_one(dataset: SegmentationDataset, index: int, objects: SmallestObjects) -> Sample:
     """Read image and mask `index`; what is wrong becomes an error of the sample."""
     errors: list[DataError] = []
-    image = mask = None
-    collected = _Collected(errors, str(dataset.names[index]))
-    with collected:
+    image = mask = histogram = None
+    name = str(dataset.names[index])
+    with _collected(errors, name):
         image = dataset.image(index)
     if not dataset.has_mask(index):
         return Sample(index, errors)
-    with collected:
+    with _collected(errors, name):
         mask = dataset.mask(index)
     if errors:
         return Sample(index, errors)
-    with collected:
+    with _collected(errors, name):
         check_mask(mask, dataset, index)
         if isinstance(image, np.ndarray) and image.shape[:2] != mask.shape[:2]:
             dataset.check_pair(index)
         check_sample(image, mask, dataset, index)
-    histogram = None
     if isinstance(mask, np.ndarray) and mask.dtype == np.uint8:
         histogram = value_counts(mask, 2 if dataset.multilabel else dataset.num_classes)
-        with collected:
+        with _collected(errors, name):
             check_values(histogram, dataset, index)
     return Sample(index, errors) if errors else _facts(dataset, index, image, mask, histogram, objects)
 
 
-class _Collected(contextlib.AbstractContextManager):
+@contextlib.contextmanager
+def _collected(errors: list[DataError], where: str):
     """Errors inside are added to a list; whatever a user's dataset raises is a finding here, not a crash."""
-
-    def __init__(self, errors: list[DataError], where: str):
-        self.errors, self.where = errors, where
-
-    def __exit__(self, kind, error, _traceback) -> bool:
-        if isinstance(error, DataError):
-            self.errors.append(error)
-        elif isinstance(error, Exception):
-            self.errors.append(DataError(f"{kind.__name__}: {error}", self.where, "see the dataset class"))
-        return isinstance(error, Exception)
+    try:
+        yield
+    except DataError as error:
+        errors.append(error)
+    except Exception as error:
+        errors.append(DataError(f"{type(error).__name__}: {error}", where, "see the dataset class"))
 
 
 def _facts(dataset, index: int, image, mask, histogram, objects: SmallestObjects) -> Sample:

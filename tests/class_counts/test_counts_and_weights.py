@@ -18,11 +18,11 @@ from segtrain import weighting
 from segtrain.class_counts import ClassCounts, count_classes
 from segtrain.class_counts import cache as count_cache
 from segtrain.class_counts import count as class_counts
-from segtrain.commands.weights import recommendation
 from segtrain.data.folder import Folder
 from segtrain.data.shapes import Shapes, ShapesMultilabel
 from segtrain.data.value_counts import value_counts
 from segtrain.errors import DataError
+from segtrain.report.weights import recommendation
 
 
 class Masks:
@@ -33,6 +33,9 @@ class Masks:
         self.ignore_index, self.multilabel = ignore_index, multilabel
         self.class_names = [f"class {i}" for i in range(num_classes)]
         self.names = [f"mask {i}" for i in range(len(masks))]
+
+    def image(self, index):
+        return np.zeros((*self.masks[index].shape[:2], 3), np.uint8)
 
     def mask(self, index):
         return self.masks[index]
@@ -115,8 +118,8 @@ def folder(root, **more):
 def test_the_cache_counts_once_and_recounts_what_was_touched(tmp_path, monkeypatch):
     root = write_folder_dataset(tmp_path / "data")
     counted = []
-    histogram = class_counts._histogram
-    monkeypatch.setattr(class_counts, "_histogram", lambda d, i: counted.append(i) or histogram(d, i))
+    histogram = Folder.mask_histogram
+    monkeypatch.setattr(Folder, "mask_histogram", lambda self, i: counted.append(i) or histogram(self, i))
     first = count_classes(folder(root), cache=tmp_path / "cache")
     assert sorted(counted) == [0, 1, 2, 3, 4, 5]
     again = count_classes(folder(root), cache=tmp_path / "cache")
@@ -280,13 +283,16 @@ def test_arguments_are_checked():
         ([[9700, 300]], "Try weighting=median_frequency first"),
         ([[99_990, 10]], "Try weighting=log_ratio first"),
         ([[9700, 300], [10_000, 0]], "50 % of the images have no foreground. Try weighting=log_ratio first"),
-        ([[100, 0]], "there is one class only"),
+        ([[100, 0]], "There is one class only"),
     ],
 )
 def test_the_recommendation_says_why(per_image, words):
     class Masks:
         num_classes, ignore_index, multilabel, background, class_names = 2, 255, False, 0, ("a", "b")
         names = range(len(per_image))
+
+        def image(self, index):
+            return np.zeros((1, sum(per_image[index]), 3), np.uint8)
 
         def mask(self, index):
             return np.repeat(np.arange(2), per_image[index]).astype(np.uint8)[None]
@@ -303,9 +309,9 @@ def test_weights_shows_the_weighting_as_it_is_set_and_names_absent_classes(segtr
     assert "class 4: it cannot be learned" in done.out
 
 
-def test_weights_says_what_the_sampling_shows(segtrain):
+def test_weights_shows_the_effect_of_the_sampling(segtrain):
     done = segtrain("weights", "sampling=rare_classes")
     assert done.code == 0, done
     assert "Try weighting=" in done.out
-    assert "sampling shows" in done.out
+    assert "sampling: disc in 73 → 81 %" in done.out
     assert "█" in done.out

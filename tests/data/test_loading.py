@@ -168,7 +168,7 @@ def test_augmentation_moves_image_and_mask_together():
 def streams(workers, epochs=2):
     loader = Loader(batch_size=4, workers=workers)
     data = Shapes("train", [32, 32], train_images=10)
-    batches = loader.train(data, Augment(**STRONG), Uniform(), count_classes(data), seed=3)
+    batches = loader.train(data, Augment(size=[32, 32], **STRONG), Uniform(), count_classes(data), seed=3)
     digests = []
     for epoch in range(epochs):
         for images, targets, indices in batches.epoch(epoch):
@@ -217,7 +217,7 @@ def test_evaluation_keeps_every_image_at_its_own_size(tmp_path):
     assert sorted(sizes) == [(18, 30), (20, 24), (20, 24)]
 
 
-def test_training_on_different_sizes_asks_for_a_crop(tmp_path):
+def test_training_on_different_sizes_needs_a_crop(tmp_path):
     root = write_folder_dataset(tmp_path, size=(20, 24))
     for part, mode in (("images", "RGB"), ("masks", "L")):
         Image.new(mode, (30, 18)).save(root / "train" / part / "odd.png")
@@ -230,9 +230,10 @@ def test_training_on_different_sizes_asks_for_a_crop(tmp_path):
 def test_a_file_damaged_after_the_count_is_named_from_a_worker_too(tmp_path, workers):
     root = write_folder_dataset(tmp_path)
     dataset = Folder(str(root), "train", num_classes=3)
+    counts = count_classes(dataset)
     (root / "train/images/train2.png").write_bytes(b"no image")
     with pytest.raises(DataError, match="not an image file") as error:
-        list(Loader(workers=workers).train(dataset, Augment(), Uniform(), count_classes(dataset), 0).epoch(0))
+        list(Loader(workers=workers).train(dataset, Augment([32, 32]), Uniform(), counts, 0).epoch(0))
     assert error.value.where.endswith("train2.png")
 
 

@@ -344,9 +344,9 @@ def test_what_an_own_dataset_gives_that_is_no_mask_is_named_by_check_and_count(d
     found = [finding for finding in report.findings if finding.level == "error"]
     assert "mask is" in found[0].what
     assert found[0].files[0].startswith("train_00000")
-    for places in (False, True):
+    for locations in (False, True):
         with pytest.raises(DataError, match="mask is"):
-            count_classes(data, places=places)
+            count_classes(data, locations=locations)
 
 
 @pytest.mark.parametrize("wrong", [lambda image: None, lambda image: image.tolist(), lambda image: image[..., :2]])
@@ -392,7 +392,7 @@ def test_smallest_objects_are_those_of_scipy(seed, size, values, grain):
         assert found[value] == (areas.min() if number and value < values and sought[value] else 1 << 62)
 
 
-def test_the_smallest_objects_of_several_labels_a_pixel():
+def test_the_smallest_objects_of_multi_label_masks():
     mask = np.zeros((8, 8, 2), np.uint8)
     mask[1:3, 1:4, 0], mask[5, 5, 0], mask[2:4, 3:7, 1], mask[0] = 1, 1, 1, 255
     objects = SmallestObjects(2, None)
@@ -412,7 +412,7 @@ def test_the_command_prints_and_writes_a_page_and_exits_with_3(segtrain, tmp_pat
     assert done.code == 3
     assert "error: train: the file is empty (0 bytes)" in done.out
     (root / "test/images").mkdir(parents=True)
-    assert "the test images are not looked at" in segtrain(*words).out
+    assert "the test images are not checked" in segtrain(*words).out
     page = (tmp_path / "page/check.html").read_text()
     assert "&lt;b&gt;" in page
     assert "<b>.png" not in page

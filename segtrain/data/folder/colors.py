@@ -23,11 +23,8 @@ class ColorMask:
     def __init__(self, class_names: list[str], ignore_index: int, exif: bool, colors: list | None, ignore_colors=()):
         self.class_names, self.exif = class_names, exif
         if colors is None or len(colors) != len(class_names):
-            raise ConfigError(
-                f"{len(colors or [])} colours for {len(class_names)} classes",
-                "dataset.colors",
-                "give one [r,g,b] per class, or a list of such",
-            )
+            what = f"{len(colors or [])} colours for {len(class_names)} classes"
+            raise ConfigError(what, "dataset.colors", "give one [r,g,b] per class, or a list of such")
         self.codes: list[tuple[int, int]] = []
         for label, given in [*enumerate(colors), *((ignore_index, [c]) for c in ignore_colors)]:
             several = given if isinstance(given, list) and given and isinstance(given[0], list) else [given]
@@ -39,22 +36,17 @@ class ColorMask:
     def read(self, path: Path) -> np.ndarray:
         values = _colours(path, self.exif)
         if values.dtype != np.uint8 or values.ndim != 3 or values.shape[2] not in (3, 4):
-            raise DataError(
-                f"a colour-coded mask has 3 channels of 8 bits, this has {values.dtype} {list(values.shape)}",
-                str(path),
-                "masks whose value is the class are dataset.mask_format=index",
-            )
+            what = f"a colour-coded mask has 3 channels of 8 bits, this has {values.dtype} {list(values.shape)}"
+            raise DataError(what, str(path), "masks whose value is the class are dataset.mask_format=index")
         r, g, b = (values[..., i].astype(np.int32) for i in range(3))
         codes = (r << 16) | (g << 8) | b
         labels = _color_table(tuple(self.codes))[codes]
         unknown = labels < 0
         if unknown.any():
             grey = "" if ((r != g) | (g != b)).any() else "; masks whose value is the class: dataset.mask_format=index"
-            raise DataError(
-                self._unknown(codes[unknown]),
-                str(path),
-                f"correct the mask, or dataset.colors; colours to ignore: dataset.ignore_colors{grey}",
-            )
+            what = self._unknown(codes[unknown])
+            fix = f"correct the mask, or dataset.colors; colours to ignore: dataset.ignore_colors{grey}"
+            raise DataError(what, str(path), fix)
         return labels.astype(np.uint8)
 
     def palette(self) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 import logging
 
-from segtrain.data.dataset import SegmentationDataset
 from segtrain.data.threads import in_threads, tried
 from segtrain.data.views import EveryAnnotator, read_checked
 from segtrain.errors import DataError, counted
@@ -12,10 +11,10 @@ MOST_SKIPPED = 0.01  # share of the images of a split
 log = logging.getLogger("segtrain")
 
 
-def without_damaged(dataset: SegmentationDataset) -> list[int]:
-    """Indices of the images that can be read, fit their masks and hold right values; the others are logged.
+def without_damaged(dataset) -> tuple[list, list, list]:
+    """Names, images and masks of a Folder but for those that cannot be read, do not fit or hold wrong values.
 
-    Raises DataError when more than 1 % are left out.
+    What is left out is logged with its reason. Raises DataError when more than 1 % are left out.
     """
     masks = EveryAnnotator(dataset) if dataset.num_annotators > 1 else dataset
 
@@ -30,9 +29,7 @@ def without_damaged(dataset: SegmentationDataset) -> list[int]:
         log.warning(f"skipped {dataset.names[index]}: {error.what}: {error.where}")
     if len(errors) > MOST_SKIPPED * len(indices):
         first = next(iter(errors.values()))
-        raise DataError(
-            f"{first.what} ({counted(len(errors), 'image')} of the split cannot be read, more than 1 %)",
-            first.where,
-            "`segtrain check` lists them all; dataset.on_error=skip is for a few",
-        )
-    return [index for index in indices if index not in errors]
+        what = f"{first.what} ({counted(len(errors), 'image')} of the split cannot be read, more than 1 %)"
+        raise DataError(what, first.where, "`segtrain check` lists them all; dataset.on_error=skip is for a few")
+    kept = [index for index in indices if index not in errors]
+    return tuple([entries[index] for index in kept] for entries in (dataset.names, dataset.images, dataset.masks))

@@ -10,10 +10,10 @@ from segtrain.data.folder.pairing import MaskFiles
 from segtrain.data.folder.splits import names_of_split
 
 
-def list_files(layout: Layout) -> FileLists:
+def list_files(layout: Layout, strict: bool) -> FileLists:
     """The files of a split. What is wrong with them is in `findings`.
 
-    Raises ConfigError when folder or split file are not there.
+    Raises ConfigError when folder or split file are not there, and with `strict` DataError for the first error.
     """
     found = FileLists()
     folders = layout.folders()
@@ -32,6 +32,8 @@ def list_files(layout: Layout) -> FileLists:
             "kfold": f"change dataset.folds={layout.folds}, or add images ({FORMATS})",
         }[layout.splits]
         found.add("error", f"the {layout.split} split is empty", [folders[0]], fix)
+    if strict:
+        found.raise_errors()
     return found
 
 

@@ -49,7 +49,7 @@ class FileLists:
         self.findings.append(Finding(level, what, [*map(str, files)], fix))
 
     def raise_errors(self) -> None:
-        """Raise DataError for the first error; tells how many kinds there are."""
+        """Raise DataError for the first error, with the number of kinds."""
         errors = [f for f in self.findings if f.level == "error"]
         if errors:
             first = errors[0]

@@ -11,9 +11,8 @@ from segtrain.data.dataset import SegmentationDataset, check_classes
 from segtrain.data.folder.colors import ColorMask, rgb
 from segtrain.data.folder.damaged import without_damaged
 from segtrain.data.folder.files import list_files
-from segtrain.data.folder.findings import FileLists
 from segtrain.data.folder.images import image_size, orientation, read_image
-from segtrain.data.folder.layout import Layout, LayoutError
+from segtrain.data.folder.layout import Layout
 from segtrain.data.folder.masks import BinaryMask, ChannelMask, ClassFiles, IndexMask, check_same_size
 from segtrain.errors import ConfigError, DataError
 
@@ -38,7 +37,7 @@ class Folder(SegmentationDataset):
             ratio: `root/images`, `root/masks`; the share `val_ratio` of the stems with the smallest hash is val, so
                 a file stays in its split when others are added.
             kfold: as ratio; of `folds` parts, by hash, part number `fold` (from 0) is val.
-        images: the folder of the images below `root`, `{split}` filled in; None: as `splits` says.
+        images: the folder of the images below `root`, `{split}` filled in; None: those of `splits`.
         masks: pattern of an image's mask, from the image's folder: `{stem}_mask.png`, `../masks/{stem}.png`.
             Also {split}, {folder} (the name of the image's folder), {class}, {annotator}; `.*` is any suffix.
         split_file: the split files below `root`. split_names: {train: training}, other words for splits.
@@ -107,23 +106,13 @@ class Folder(SegmentationDataset):
         self.palette = self._palette(palette)
         if annotators and self.multilabel:
             raise ConfigError("annotators of multi-label masks", "dataset.annotators", "leave it null")
-        if fold >= folds:
-            raise ConfigError(f"fold={fold} of folds={folds}", "dataset.fold", "count the folds from 0")
-        by_class, folder = mask_format == "files", (split_names or {}).get(split, split)
-        kinds, kind = (self.class_names, "class") if by_class else (annotators, "annotator")
-        layout = Layout(
-            *(Path(root).expanduser(), split, splits, images, masks, kinds, kind),
-            *(stem_suffix, split_file, folder, val_ratio, folds, fold),
-        )
-        files = _prepared(layout, prepare)
-        if strict:
-            files.raise_errors()
+        kinds, kind = (self.class_names, "class") if mask_format == "files" else (annotators, "annotator")
+        where = (Path(root).expanduser(), split, splits, images, masks, kinds, kind, stem_suffix, split_file)
+        folder = (split_names or {}).get(split, split)
+        files = list_files(Layout(*where, folder, val_ratio, folds, fold, prepare), strict)
         self.names, self.images, self.masks, self.findings = files.names, files.images, files.masks, files.findings
         if strict and on_error == "skip":
-            kept = without_damaged(self)
-            self.names, self.images, self.masks = (
-                [files[i] for i in kept] for files in (self.names, self.images, self.masks)
-            )
+            self.names, self.images, self.masks = without_damaged(self)
 
     def image(self, index: int) -> np.ndarray:
         return read_image(self.images[index], self.channels, self.image_range, self.exif)
@@ -211,17 +200,6 @@ class Folder(SegmentationDataset):
             what = f"{len(palette)} colours for {self.num_classes} classes"
             raise ConfigError(what, "dataset.palette", "give one [r,g,b] per class")
         return np.array([rgb(color, "dataset.palette") for color in palette], dtype=np.uint8)
-
-
-def _prepared(layout: Layout, prepare: str | None) -> FileLists:
-    """The files of a layout; where that is not there, the error names the command `prepare`."""
-    try:
-        return list_files(layout)
-    except LayoutError as error:
-        if prepare is None:
-            raise
-        fix = f"if this is the download, run `{prepare}` and set dataset.root=PREPARED; otherwise {error.fix}"
-        raise ConfigError(error.what, error.where, fix) from None
 
 
 def majority(masks: np.ndarray, ignore_index: int) -> np.ndarray:

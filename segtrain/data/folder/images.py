@@ -36,7 +36,7 @@ def read_image(
     Args:
         channels: 3 repeats grey and drops alpha; 1 turns colour to grey; other numbers must be the file's.
         value_range: the values that become 0 and 255. None: 8 bits as they are, 16 bits by their high byte.
-        exif: turn the image as its EXIF orientation says.
+        exif: turn the image by its EXIF orientation.
 
     Raises DataError for a damaged file, other channels, and values that need a `value_range`.
     """
@@ -133,7 +133,7 @@ def _pictures(file: Image.Image) -> int:
 
 
 def image_size(path: Path, exif: bool = True) -> tuple[int, int]:
-    """Height and width from the file's header, turned as its EXIF orientation says. Raises DataError."""
+    """Height and width from the file's header, turned by its EXIF orientation. Raises DataError."""
     if path.suffix.lower() == ".npy":
         return _read_npy(path, header_only=True).shape[:2]
     try:
@@ -145,7 +145,7 @@ def image_size(path: Path, exif: bool = True) -> tuple[int, int]:
 
 
 def orientation(path: Path) -> int:
-    """The orientation that EXIF, or a TIFF's own tag, says: 1 to 8; 1 is upright, what files without one are."""
+    """The orientation of EXIF, or of a TIFF's own tag: 1 to 8; 1, upright, without one."""
     if path.suffix.lower() == ".npy":
         return 1
     try:
@@ -199,7 +199,7 @@ def _naming(path: Path):
 
 
 def upright(file: Image.Image, exif: bool) -> Image.Image:
-    """Turned as the EXIF orientation says."""
+    """Turned by the EXIF orientation."""
     turn = _exif_turn(file) if exif else 1
     return file.transpose(_TURNS[turn]) if turn in _TURNS else file
 
@@ -242,7 +242,7 @@ def _read_tiff(path: Path, header_only: bool = False) -> np.ndarray:
 
 
 def _turned(values: np.ndarray, turn: int) -> np.ndarray:
-    """[H, W, …] upright, as an orientation of 1 to 8 says: mirrored, then turned clockwise."""
+    """[H, W, …] upright, by an orientation of 1 to 8: mirrored, then turned clockwise."""
     mirrored = values[:, ::-1] if turn in (2, 4, 5, 7) else values
     return np.rot90(mirrored, {3: 2, 4: 2, 5: 1, 8: 1, 6: -1, 7: -1}.get(turn, 0))
 

@@ -6,11 +6,7 @@ from pathlib import Path
 from segtrain.errors import ConfigError
 
 
-class LayoutError(ConfigError):
-    """The folders of a dataset are not where they should be."""
-
-
-class NoMasks(LayoutError):
+class NoMasks(ConfigError):
     """There are images, but no folder of masks."""
 
 
@@ -37,8 +33,11 @@ class Layout:
     val_ratio: float
     folds: int
     fold: int
+    prepare: str | None
 
     def __post_init__(self):
+        if self.fold >= self.folds:
+            raise ConfigError(f"fold={self.fold} of folds={self.folds}", "dataset.fold", "count the folds from 0")
         if self.masks is None:
             return
         for word in ("stem", *([self.kind] if self.kinds else [])):
@@ -51,11 +50,10 @@ class Layout:
     def folders(self) -> list[Path]:
         """The folder of the images, and without a pattern for masks the folders of the masks; a class may have none.
 
-        Raises LayoutError when they are not there.
+        Raises ConfigError when they are not there.
         """
         if not self.root.is_dir():
-            fix = "set dataset.root to the folder of the dataset"
-            raise LayoutError(f"no folder {self.root}", "dataset.root", fix)
+            raise self._error(f"no folder {self.root}", "dataset.root", "set dataset.root to the folder of the dataset")
         layouts = self._possible()
         for layout in layouts:
             there = [folder.is_dir() for folder in layout]
@@ -65,13 +63,19 @@ class Layout:
         lacking = f"there is no {', '.join(map(str, halves[0]))}; " if halves else ""
         expected = " or ".join(" with ".join(map(str, layout)) for layout in layouts)
         there = ", ".join(sorted(p.name for p in self.root.iterdir())[:10]) or "nothing"
-        raise (NoMasks if halves else LayoutError)(
+        raise self._error(
             f"no {self.split_folder} {'masks' if halves else 'images'} for dataset.splits={self.splits}: {lacking}"
             f"expected {expected}",
             f"{self.root} holds {there}",
             "correct dataset.root, choose dataset.splits=folders|files|ratio|kfold, or name dataset.images and "
             "dataset.masks",
+            NoMasks if halves else ConfigError,
         )
+
+    def _error(self, what: str, where: str, fix: str, kind: type = ConfigError) -> ConfigError:
+        if self.prepare is not None:
+            fix = f"if this is the download, run `{self.prepare}` and set dataset.root=PREPARED; otherwise {fix}"
+        return kind(what, where, fix)
 
     def _possible(self) -> list[list[Path]]:
         root, split = self.root, self.split_folder

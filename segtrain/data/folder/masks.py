@@ -95,11 +95,8 @@ class BinaryMask:
         self, class_names: list[str], ignore_index: int, exif: bool, threshold: int | None = None, ignore_values=()
     ):
         if len(class_names) != 2:
-            raise ConfigError(
-                f"a binary mask has 2 classes, num_classes={len(class_names)}",
-                "dataset.mask_format=binary",
-                "set dataset.num_classes=2: background and the class",
-            )
+            what = f"a binary mask has 2 classes, num_classes={len(class_names)}"
+            raise ConfigError(what, "dataset.mask_format=binary", "set dataset.num_classes=2: background and the class")
         self.ignore_index, self.exif, self.threshold, self.ignore_values = ignore_index, exif, threshold, ignore_values
 
     def read(self, path: Path) -> np.ndarray:
@@ -129,11 +126,8 @@ class ChannelMask:
         if values.shape[2] == 4 and self.num_classes == 3:
             values = values[..., :3]  # alpha
         if values.shape[2] != self.num_classes:
-            raise DataError(
-                f"the mask has {values.shape[2]} channels, dataset.num_classes={self.num_classes}",
-                str(path),
-                "give one channel per class",
-            )
+            what = f"the mask has {values.shape[2]} channels, dataset.num_classes={self.num_classes}"
+            raise DataError(what, str(path), "give one channel per class")
         return np.stack([two_values(values[..., c], self.threshold, path) for c in range(self.num_classes)], axis=2)
 
 
@@ -194,8 +188,6 @@ def _one_channel(values: np.ndarray, path: Path) -> np.ndarray:
         colour = colour[..., : 1 if (colour[..., 1] == colour.max()).all() else 2]
     if (colour == colour[..., :1]).all():
         return colour[..., 0]  # grey, or saved as colour
-    raise DataError(
-        f"a mask of {values.shape[2]} channels; one channel of class indices is needed",
-        str(path),
-        "colour-coded masks: dataset.mask_format=color with dataset.colors; a channel per class: mask_format=channels",
-    )
+    what = f"a mask of {values.shape[2]} channels; one channel of class indices is needed"
+    fix = "colour-coded masks: dataset.mask_format=color with dataset.colors; a channel per class: mask_format=channels"
+    raise DataError(what, str(path), fix)

@@ -1,4 +1,4 @@
-"""The masks of an image: in folders of the same names, or where a pattern says."""
+"""The masks of an image: in folders of the same names, or by a pattern."""
 
 import glob
 import os
@@ -47,7 +47,7 @@ class MaskFiles:
         return {"split": self.layout.split_folder, "folder": folder.name, self.layout.kind: kind}
 
     def _of_this_split(self, folder: Path) -> bool:
-        """Whether a folder's name says so; else it may hold the masks of other splits too."""
+        """Whether a folder's name names the split; else it may hold the masks of other splits too."""
         root = self.layout.root
         below = folder.relative_to(root).parts if folder.is_relative_to(root) else ()
         return set(Path(self.layout.split_folder).parts) <= set(below)

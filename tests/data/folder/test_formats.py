@@ -16,13 +16,15 @@ from segtrain.config import compose as config
 from segtrain.config import schema as config_check
 from segtrain.config.build import build, build_dataset
 from segtrain.data.folder import Folder
+from segtrain.data.folder.colors import ColorMask
 from segtrain.data.folder.images import image_size, orientation, read_image, read_values
-from segtrain.data.folder.masks import BinaryMask, ChannelMask, ClassFiles, ColorMask, IndexMask
+from segtrain.data.folder.masks import BinaryMask, ChannelMask, ClassFiles, IndexMask
 from segtrain.errors import ConfigError, DataError
 from segtrain.report.pictures import class_colours, colour_mask
 
 VALUES = np.array([[0, 1, 2, 2], [1, 1, 0, 255]], np.uint8)
-INDEX = IndexMask(255, None, [], True)
+NAMES = ["a", "b", "c"]
+INDEX = IndexMask(NAMES, 255, True)
 
 
 def saved(path, values, **kwargs):
@@ -64,19 +66,19 @@ def test_index_masks(tmp_path, suffix, write):
 
 def test_remap_merges_and_ignores(tmp_path):
     path = saved(tmp_path / "m.png", VALUES)
-    mask = IndexMask(255, {1: 5, 2: 5}, [0], True)
+    mask = IndexMask([*"abcdef"], 255, True, {1: 5, 2: 5}, [0])
     assert mask.read(path).tolist() == [[255, 5, 5, 5], [5, 5, 255, 255]]
     assert mask.histogram(path)[[0, 1, 2, 5, 255]].tolist() == [0, 0, 0, 5, 3]
     deep = saved(tmp_path / "d.png", np.array([[0, 1000, 2000]], np.uint16))
-    assert IndexMask(255, {1000: 1}, [2000], True).read(deep).tolist() == [[0, 1, 255]]
+    assert IndexMask(NAMES, 255, True, {1000: 1}, [2000]).read(deep).tolist() == [[0, 1, 255]]
     with pytest.raises(DataError, match=r"mask value 2000 \(1 pixels\) is not from 0 to 255") as error:
-        IndexMask(255, {1000: 1}, [], True).read(deep)
+        IndexMask(NAMES, 255, True, {1000: 1}).read(deep)
     assert "dataset.ignore_values=[2000]" in error.value.fix
 
 
 def test_colour_masks(tmp_path):
     colours = [[0, 0, 0], [[255, 0, 0], [200, 0, 0]], [0, 0, 255]]
-    mask = ColorMask(colours, [[255, 255, 255]], 255, ["a", "b", "c"], True)
+    mask = ColorMask(NAMES, 255, True, colours, [[255, 255, 255]])
     values = np.array([[[0, 0, 0], [255, 0, 0], [200, 0, 0], [0, 0, 255], [255, 255, 255]]], np.uint8)
     assert mask.read(saved(tmp_path / "m.png", values)).tolist() == [[0, 1, 1, 2, 255]]
     image = Image.fromarray(np.array([[0, 1]], np.uint8))
@@ -89,18 +91,21 @@ def test_colour_masks(tmp_path):
     ):
         mask.read(saved(tmp_path / "m.png", values))
     with pytest.raises(ConfigError, match="given twice"):
-        ColorMask([[0, 0, 0], [0, 0, 0]], [], 255, ["a", "b"], True)
+        ColorMask(["a", "b"], 255, True, [[0, 0, 0], [0, 0, 0]])
     with pytest.raises(ConfigError, match=r"\[0, 0\] is no colour"):
-        ColorMask([[0, 0], [0, 0, 0]], [], 255, ["a", "b"], True)
+        ColorMask(["a", "b"], 255, True, [[0, 0], [0, 0, 0]])
 
 
 def test_binary_masks(tmp_path):
-    assert BinaryMask(255, None, [], True).read(saved(tmp_path / "a.png", VALUES[:, :1] * 255)).tolist() == [[0], [1]]
+    assert BinaryMask(["a", "b"], 255, True, None).read(saved(tmp_path / "a.png", VALUES[:, :1] * 255)).tolist() == [
+        [0],
+        [1],
+    ]
     grey = saved(tmp_path / "g.png", np.array([[0, 100, 200, 255]], np.uint8))
-    assert BinaryMask(255, 127, [], True).read(grey).tolist() == [[0, 0, 1, 1]]
-    assert BinaryMask(254, 127, [100], True).read(grey).tolist() == [[0, 254, 1, 1]]
+    assert BinaryMask(["a", "b"], 255, True, 127).read(grey).tolist() == [[0, 0, 1, 1]]
+    assert BinaryMask(["a", "b"], 254, True, 127, [100]).read(grey).tolist() == [[0, 254, 1, 1]]
     with pytest.raises(DataError, match=r"2 pixels between 0 and 255 \(2 values\)") as error:
-        BinaryMask(255, None, [], True).read(grey)
+        BinaryMask(["a", "b"], 255, True, None).read(grey)
     assert "dataset.threshold=127" in error.value.fix
 
 
@@ -109,12 +114,12 @@ def test_channels_and_files_give_the_same(tmp_path):
     rgb = saved(tmp_path / "m.png", planes)
     files = [saved(tmp_path / f"{c}.png", planes[..., c]) for c in range(3)]
     expected = (planes > 0).astype(np.uint8)
-    assert np.array_equal(ChannelMask(3, None, True).read(rgb), expected)
-    assert np.array_equal(ClassFiles(3, None, True).read(files), expected)
+    assert np.array_equal(ChannelMask(NAMES, 255, True).read(rgb), expected)
+    assert np.array_equal(ClassFiles(NAMES, 255, True).read(files), expected)
     expected[..., 1] = 0
-    assert np.array_equal(ClassFiles(3, None, True).read([files[0], None, files[2]]), expected)
+    assert np.array_equal(ClassFiles(NAMES, 255, True).read([files[0], None, files[2]]), expected)
     np.save(tmp_path / "m.npy", planes[..., [0, 1, 2, 0, 1]])
-    assert ChannelMask(5, None, True).read(tmp_path / "m.npy").shape == (6, 7, 5)
+    assert ChannelMask([*"abcde"], 255, True).read(tmp_path / "m.npy").shape == (6, 7, 5)
 
 
 def test_images_of_every_depth_become_8_bits(tmp_path):
@@ -341,9 +346,9 @@ def test_camvid_as_colours_and_as_channels_counts_the_same(tmp_path):
 def test_a_void_value_in_a_binary_mask_is_not_taken_for_the_class(tmp_path):
     path = saved(tmp_path / "m.png", np.array([[0, 1, 255]], np.uint8))
     with pytest.raises(DataError, match=r"1 pixels between 0 and 255 \(value 1\)") as error:
-        BinaryMask(255, None, [], True).read(path)
+        BinaryMask(["a", "b"], 255, True, None).read(path)
     assert "dataset.ignore_values=[255]" in error.value.fix
-    assert BinaryMask(255, None, [255], True).read(path).tolist() == [[0, 1, 255]]
+    assert BinaryMask(["a", "b"], 255, True, None, [255]).read(path).tolist() == [[0, 1, 255]]
 
 
 def test_pictures_have_the_colours_of_the_palette_of_colour_coded_masks_or_of_voc(tmp_path):
@@ -418,9 +423,9 @@ def test_tiffs_that_are_not_compressed_are_turned_too(turn, mode, tmp_path):
 def test_mask_tiffs_that_pillow_does_not_know(tmp_path):
     values = np.array([[0, 1, 1], [2, 2, 2]])
     tifffile.imwrite(tmp_path / "m.tif", values)  # int64
-    assert IndexMask(255, None, [], True).histogram(tmp_path / "m.tif")[:4].tolist() == [1, 2, 3, 0]
+    assert INDEX.histogram(tmp_path / "m.tif")[:4].tolist() == [1, 2, 3, 0]
     with pytest.raises(DataError, match="this has int64"):
-        ColorMask([[0, 0, 0], [9, 9, 9]], [], 255, ["a", "b"], True).read(tmp_path / "m.tif")
+        ColorMask(["a", "b"], 255, True, [[0, 0, 0], [9, 9, 9]]).read(tmp_path / "m.tif")
 
 
 def test_alpha_does_not_hide_that_an_image_is_black(tmp_path):
@@ -443,7 +448,7 @@ def test_integers_that_would_become_black_are_refused(dtype, tmp_path):
 def test_jpeg_by_another_name_is_no_mask_and_with_previews_one_image(tmp_path):
     values = np.random.default_rng(0).integers(0, 5, (16, 16), dtype=np.uint8)
     Image.fromarray(values).save(tmp_path / "m.png", format="JPEG")
-    for read in (IndexMask(255, None, [], True).histogram, BinaryMask(255, 2, [], True).read):
+    for read in (INDEX.histogram, BinaryMask(["a", "b"], 255, True, 2).read):
         with pytest.raises(DataError, match="a mask in JPEG"):
             read(tmp_path / "m.png")
     Image.fromarray(values).save(
@@ -493,7 +498,7 @@ def test_a_second_plane_of_a_mask_is_not_dropped(tmp_path):
 
 
 def test_a_colour_coded_mask_without_colours_may_be_saved_as_grey(tmp_path):
-    mask = ColorMask([[0, 0, 0], [255, 255, 255], [255, 0, 0]], [], 255, ["a", "b", "c"], True)
+    mask = ColorMask(["a", "b", "c"], 255, True, [[0, 0, 0], [255, 255, 255], [255, 0, 0]])
     for mode in ("L", "1", "LA", "P", "RGB"):
         Image.fromarray(np.array([[0, 255, 0]], np.uint8)).convert(mode).save(tmp_path / "m.png")
         assert mask.read(tmp_path / "m.png").tolist() == [[0, 1, 0]], mode
@@ -514,14 +519,14 @@ def test_bands_as_pages_are_all_read(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
-        ({"remap": {1: 300}}, "1: 300 does not say which class"),
-        ({"remap": {1: "a"}}, "1: 'a' does not say which class"),
+        ({"remap": {1: 300}}, "1: 300 does not map a mask value"),
+        ({"remap": {1: "a"}}, "1: 'a' does not map a mask value"),
         ({"mask_format": "color", "colors": [1, 2, 3]}, "1 is no colour"),
         ({"mask_format": "color", "colors": [[0.5, 0, 0]] * 3}, r"\[0.5, 0, 0\] is no colour"),
         ({"remap": {1: 0}, "ignore_values": [1]}, "value 1 is in remap and in ignore_values"),
         ({"images": "{nope}"}, "the pattern '{nope}' cannot be filled in"),
         ({"mask_format": "binary"}, "a binary mask has 2 classes, num_classes=3"),
-        ({"mask_format": "channels", "ignore_index": 1}, "several labels a pixel are 0 and 1"),
+        ({"mask_format": "channels", "ignore_index": 1}, "multi-label masks hold 0 and 1"),
     ],
 )
 def test_settings_that_cannot_be_are_refused_in_words(tmp_path, settings, text):
@@ -567,9 +572,7 @@ def test_linked_folders_are_followed_once(tmp_path):
 def test_names_that_are_no_utf_8(tmp_path, segtrain):
     name = b"na\xefve.png".decode(errors="surrogateescape")
     for split in ("train", "val"):
-        image_and_mask(
-            tmp_path / "d" / split / "images" / name, tmp_path / "d" / split / "masks" / name, hash(split) % 99
-        )
+        image_and_mask(tmp_path / "d" / split / "images" / name, tmp_path / "d" / split / "masks" / name, len(split))
     words = ["dataset=folder", f"dataset.root={tmp_path}/d", "dataset.num_classes=3"]
     done = segtrain("weights", *words)
     assert done.code == 0, done

@@ -62,11 +62,11 @@ def test_a_file_that_is_cut_off_is_refused_wherever_it_ends(mode, tmp_path):
             read_values(path)
 
 
-def test_pixels_of_another_size_than_the_header_says_are_refused(tmp_path):
+def test_pixels_of_another_size_than_in_the_header_are_refused(tmp_path):
     whole = png(NOISE)
     pixels = b"".join(b"\0" + row.tobytes() for row in NOISE[:5])
     (tmp_path / "m.png").write_bytes(whole[:33] + chunk(b"IDAT", zlib.compress(pixels)) + whole[-12:])
-    with pytest.raises(DataError, match="not the pixels of the size it says"):
+    with pytest.raises(DataError, match="not the pixels of the size in its header"):
         read_values(tmp_path / "m.png")
     (tmp_path / "m.png").write_bytes(whole[:8] + whole[-12:])
     with pytest.raises(DataError, match="it does not begin with a header"):
