@@ -1,3 +1,3 @@
-"""segtrain trains segmentation models on badly imbalanced classes, and says which setting wins."""
+"""segtrain trains segmentation models on badly imbalanced classes, and shows which setting wins."""
 
 __version__ = "0.1.0"

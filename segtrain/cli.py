@@ -23,6 +23,7 @@ HELP = """segtrain trains segmentation models on badly imbalanced classes.
   segtrain key=value …                      train; -m sweeps over values with commas
 {commands}
   segtrain help, segtrain --help            this text, and the options of each group
+  segtrain help scores                      every score with its meaning
 
 """
 
@@ -57,6 +58,8 @@ def main() -> None:
 
 
 def _dispatch(words: list[str]) -> int:
+    if words[:1] == ["help"] and words[1:]:
+        return import_module("segtrain.commands.help").main(words[1:])
     if words[:1] in (["help"], ["--help"], ["-h"]):
         print(HELP.format(commands="\n".join(f"  segtrain {line}" for line in COMMANDS.values())))
         return _train(["--help"])

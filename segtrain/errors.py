@@ -1,4 +1,4 @@
-"""Failures a user can do something about: each says what, where and what to do, and has an exit code."""
+"""Expected failures: what happened, where, and how to fix it; each has an exit code."""
 
 
 class SegtrainError(Exception):

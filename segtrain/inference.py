@@ -57,8 +57,8 @@ class Predictor:
 
     @torch.no_grad()
     def logits(self, images: torch.Tensor) -> torch.Tensor:
-        """float [N,C,H,W] on the device. Averaged ones are the logarithms of the mean probabilities (their odds, for
-        several labels); with a single view they are what the network says, untouched."""
+        """float [N,C,H,W] on the device. Averaged ones are the logarithms of the mean probabilities (multi-label: of
+        their odds); those of a single view are the network's own."""
         images = images.to(self.device, non_blocking=True)
         axes = [_AXES[flip] for flip in self.inference.flips]
         flips = [flip for count in range(len(axes) + 1) for flip in itertools.combinations(axes, count)]

@@ -122,7 +122,7 @@ class Teacher(Labels):
     """Distillation: masks and the logits of a trained network, for segtrain.losses.Distillation.
 
     Args:
-        teacher: a trained network with the same classes; it is frozen, in eval mode.
+        teacher: a trained network with the same classes, or segtrain.runs.trained.Trained; frozen, in eval mode.
         ignore_index, temperature, label_share: as in Distillation.
     """
 
@@ -135,7 +135,9 @@ class Teacher(Labels):
         label_share: Fraction = 0.5,
     ):
         super().__init__()
-        self.teacher, self.class_names = teacher.network.eval().requires_grad_(False), teacher.class_names
+        network = teacher if isinstance(teacher, nn.Module) else teacher.network
+        self.teacher = network.eval().requires_grad_(False)
+        self.class_names = None if isinstance(teacher, nn.Module) else teacher.class_names
         self.settings = {"temperature": temperature, "label_share": label_share, "ignore_index": ignore_index}
 
     @torch.no_grad()

@@ -19,7 +19,7 @@ from segtrain.data.folder.folder import majority
 from segtrain.data.loader import Loader
 from segtrain.data.sampling import ForegroundCrops, Uniform
 from segtrain.labels import Annotators, BoundarySmooth, Hard, Smooth, Teacher
-from segtrain.losses import CrossEntropy, Dice, Focal, Lovasz, Phased, PixelRegion
+from segtrain.losses import CrossEntropy, Dice, Focal, Lovasz, Phased, PixelRegion, as_loss
 
 TARGET = torch.tensor([[[0, 0, 1], [0, 255, 1], [2, 2, 2]]], dtype=torch.uint8)
 
@@ -148,6 +148,12 @@ class Fixed(nn.Module):
         return self.logits
 
 
+def taught(labels, loss, logits, target, images):
+    """The loss and its terms, of a step with these training targets."""
+    training = labels.training_loss(as_loss(loss))
+    return training(logits, labels.target(target, images)), training.parts
+
+
 def test_the_teacher_s_loss_is_the_formula():
     torch.manual_seed(0)
     logits = torch.randn(2, 3, 6, 7, requires_grad=True)
@@ -157,7 +163,7 @@ def test_the_teacher_s_loss_is_the_formula():
     valid = target != 255
     loss = PixelRegion(CrossEntropy(), Dice(), alpha=0.7, pixel_weight=1.3)
     labels = Teacher(Fixed(answer), temperature=2.0, label_share=0.4)
-    value, parts = labels(loss, logits, target, torch.zeros(2, 3, 6, 7))
+    value, parts = taught(labels, loss, logits, target, torch.zeros(2, 3, 6, 7))
     p, q = (logits / 2).softmax(1), (answer / 2).softmax(1)
     kl = 4 * (q * (q.log() - p.log())).sum(1)[valid].mean()
     soft = answer.softmax(1).masked_fill(~valid[:, None], 255)
@@ -172,7 +178,7 @@ def test_the_teacher_s_loss_is_the_formula():
 def test_a_student_that_answers_like_its_teacher_pays_nothing_for_it():
     logits, target = torch.randn(1, 3, 4, 4), torch.zeros(1, 4, 4, dtype=torch.uint8)
     loss = PixelRegion(CrossEntropy(), Dice())
-    _, parts = Teacher(Fixed(logits))(loss, logits, target, torch.zeros(1, 3, 4, 4))
+    _, parts = taught(Teacher(Fixed(logits)), loss, logits, target, torch.zeros(1, 3, 4, 4))
     assert parts["kl"] == pytest.approx(0, abs=1e-6)
     assert parts["dice"] == pytest.approx(0, abs=1e-3)
 
@@ -180,8 +186,12 @@ def test_a_student_that_answers_like_its_teacher_pays_nothing_for_it():
 def test_a_teacher_with_all_pixels_ignored_is_finite():
     logits = torch.randn(1, 3, 4, 4, requires_grad=True)
     target = torch.full((1, 4, 4), 255)
-    value, _ = Teacher(Fixed(torch.randn(1, 3, 4, 4)))(
-        PixelRegion(CrossEntropy(), Dice()), logits, target, torch.zeros(1, 3, 4, 4)
+    value, _ = taught(
+        Teacher(Fixed(torch.randn(1, 3, 4, 4))),
+        PixelRegion(CrossEntropy(), Dice()),
+        logits,
+        target,
+        torch.zeros(1, 3, 4, 4),
     )
     value.backward()
     assert value == 0
@@ -190,8 +200,12 @@ def test_a_teacher_with_all_pixels_ignored_is_finite():
 
 def test_a_teacher_of_other_classes_is_refused():
     with pytest.raises(ValueError, match="same classes"):
-        Teacher(Fixed(torch.zeros(1, 5, 4, 4)))(
-            CrossEntropy(), torch.zeros(1, 3, 4, 4), torch.zeros(1, 4, 4, dtype=torch.uint8), torch.zeros(1, 3, 4, 4)
+        taught(
+            Teacher(Fixed(torch.zeros(1, 5, 4, 4))),
+            CrossEntropy(),
+            torch.zeros(1, 3, 4, 4),
+            torch.zeros(1, 4, 4, dtype=torch.uint8),
+            torch.zeros(1, 3, 4, 4),
         )
 
 
@@ -200,9 +214,9 @@ def test_a_teacher_follows_the_phase():
     loss = Phased([first, second], [0, 1])
     labels, logits = Teacher(Fixed(torch.randn(1, 3, 4, 4))), torch.randn(1, 3, 4, 4)
     target, images = torch.zeros(1, 4, 4, dtype=torch.uint8), torch.zeros(1, 3, 4, 4)
-    assert "dice" not in labels(loss, logits, target, images)[1]
+    assert "dice" not in taught(labels, loss, logits, target, images)[1]
     loss.start_epoch(1)
-    assert "dice" in labels(loss, logits, target, images)[1]
+    assert "dice" in taught(labels, loss, logits, target, images)[1]
 
 
 def test_hard_labels_change_nothing(tmp_path):
@@ -218,7 +232,7 @@ def test_hard_labels_change_nothing(tmp_path):
 )
 def test_accumulated_batches_train_on_soft_labels(tmp_path, labels):
     result, _ = fit(tmp_path / "run", labels=labels, batch_size=2, accumulate=2)
-    assert np.isfinite(result["scores"]["loss"])
+    assert np.isfinite(result.scores["loss"])
 
 
 def test_lovasz_refuses_soft_labels_by_name():
@@ -271,8 +285,8 @@ def test_ignored_pixels_are_those_of_the_mask_whatever_their_value(ignore_index)
     soft = Annotators(num_classes=3, ignore_index=ignore_index).target(annotated)
     for loss in (CrossEntropy(ignore_index=ignore_index), Dice(ignore_index=ignore_index)):
         torch.testing.assert_close(loss(logits, soft), loss(logits, target))
-    total = CrossEntropy(ignore_index=ignore_index).total_weight
-    assert total(soft) == total(target)
+    amounts = CrossEntropy(ignore_index=ignore_index).amounts
+    assert amounts(soft) == amounts(target)
 
 
 @pytest.mark.parametrize("value", [5.0, float("nan")])

@@ -75,7 +75,7 @@ def draws(text: str) -> int:
 
 
 def folder_name(split: str, checkpoint: str, settings: list[str]) -> str:
-    """Says what was asked; long ones end in a hash instead."""
+    """A name that has the request; long ones end in a hash instead."""
     words = [split, *(["last"] if checkpoint == "last" else []), *settings]
     name = "_".join(re.sub(r"[^\w.=,-]", "-", re.sub(r"[\[\]\s'\"]", "", word)) for word in words)
     return name if len(name) <= 120 else f"{name[:111]}_{hashlib.blake2b(name.encode(), digest_size=4).hexdigest()}"

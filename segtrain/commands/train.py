@@ -41,7 +41,7 @@ def job(cfg, folder: Path) -> float | None:
 
 
 def train(cfg, run: RunFolder, resume: bool = False) -> float | None:
-    """Train what a checked config says into `run`; returns the monitored score of the best epoch.
+    """Train by a checked config into `run`; returns the monitored score of the best epoch.
 
     What is cheap to check comes first: the files of the dataset, device, score and encoder by name.
     """

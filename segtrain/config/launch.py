@@ -24,7 +24,7 @@ def checked_config(arguments: Namespace) -> DictConfig:
 
 
 def launch(words: list[str], task: Task, make_folder: Callable[[Path], Path]) -> None:
-    """Call `task(config, folder)` once, or with -m for every combination, or print what was asked for.
+    """Call `task(config, folder)` once, or with -m for every combination, or print help or the config.
 
     Args:
         make_folder: makes the folder of the run or sweep; called when the config has no mistake.

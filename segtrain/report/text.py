@@ -4,15 +4,15 @@ import io
 import math
 
 
-def table(columns: list[str], rows: list[list[str]], title: str = "") -> str:
-    """Columns right-aligned but for the first."""
+def table(columns: list[str], rows: list[list[str]], title: str = "", left: tuple[str, ...] = ()) -> str:
+    """Columns right-aligned but for the first and those in `left`."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
     drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for i, column in enumerate(columns):
-        drawn.add_column(column, justify="left" if i == 0 else "right", no_wrap=True)
+        drawn.add_column(column, justify="left" if i == 0 or column in left else "right", no_wrap=True)
     for row in rows:
         drawn.add_row(*row)
     text = io.StringIO()

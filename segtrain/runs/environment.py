@@ -45,7 +45,7 @@ def signature(config: dict) -> str:
 
 
 def environment(config: dict, counts, names: list[str]) -> dict:
-    """What environment.json says: the command as it was typed, versions, hardware, dataset, setting.
+    """The content of environment.json: the command as it was typed, versions, hardware, dataset, setting.
 
     Args:
         config: the resolved settings.

@@ -1,4 +1,4 @@
-"""A run's folder: everything that says what was run, with what, and what came out."""
+"""A run's folder: settings, environment, counts, checkpoints, metrics and result."""
 
 import csv
 import logging
@@ -53,7 +53,7 @@ class RunFolder:
 
     Attributes:
         path, checkpoints, plots: folders.
-        result: what result.json says.
+        result: the content of result.json.
     """
 
     def __init__(self, path: Path | str):

@@ -1,4 +1,4 @@
-"""What result.json says of a run."""
+"""The content of result.json."""
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path

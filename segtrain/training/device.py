@@ -18,7 +18,7 @@ def choose_device(name: str) -> torch.device:
     found = torch.cuda.device_count()
     if device.type not in ("cpu", "cuda") or (device.type == "cuda" and (device.index or 0) >= found):
         raise ConfigError(
-            f"device {name!r} asked for, but {found or 'no'} CUDA device{'s' * (found != 1)} found",
+            f"device {name!r}, but {found or 'no'} CUDA device{'s' * (found != 1)} found",
             "trainer.device",
             "use trainer.device=cpu or auto, or install a CUDA build of PyTorch with its driver",
         )

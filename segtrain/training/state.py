@@ -79,7 +79,7 @@ class Epoch:
         number: from 1. step: optimizer steps so far. lr: learning rate of the last step.
         losses: `loss`, the mean training loss over the images, and its terms by name.
         scores: of the validation, with its `loss`.
-        monitor: name of the score that says which epoch is best, and value: that score, None when undefined.
+        monitor: name of the score that chooses the best epoch, and value: that score, None when undefined.
         best: when this epoch is the best so far.
         predictions: of the images of Parts.shown: classes uint8 [H,W], or multi-label bool [C,H,W].
         seconds: of training. images_per_second: in training.

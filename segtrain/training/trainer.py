@@ -33,7 +33,7 @@ class Trainer:
         val_batches: batches of a validation; None: all.
         device: auto (CUDA when there is one), cpu, cuda, cuda:N.
         precision: auto is bfloat16 on CUDA and float32 on the CPU. Losses are always computed in float32.
-        monitor: the score that says which epoch is best: any name in metrics.csv after val/, or loss.
+        monitor: the score that chooses the best epoch: any name in metrics.csv after val/, or loss.
         patience: stop when `monitor` has not improved for so many epochs; None: never.
         checkpoint_every: steps between checkpoints, of which there is one after each epoch, too.
         accumulate: micro-batches a step. Each term of the loss is weighed by its own amounts: pixel losses are those of
@@ -86,7 +86,7 @@ class Trainer:
             )
 
     def monitored(self, scores: Metric) -> Score:
-        """The record of the score that says which epoch is best."""
+        """The record of the score that chooses the best epoch."""
         return {**scores.records(), LOSS.name: LOSS}[self.monitor]
 
     def autocast(self):

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+import torch
 
 from segtrain.class_counts import ClassCounts
-from segtrain.losses import CrossEntropy, Dice, Jaccard, Lovasz, PixelRegion
+from segtrain.losses import CrossEntropy, Dice, Jaccard, Lovasz, PixelRegion, as_loss
 from segtrain.report.advice import advice
 
 PIXELS = np.array([99_950, 50])
@@ -41,7 +42,7 @@ def test_what_goes_wrong_is_said(loss, text):
         PixelRegion(CrossEntropy([1.0, 9.0]), Dice()),
         PixelRegion(CrossEntropy(), Jaccard(classes=[1])),
         PixelRegion(CrossEntropy(), Lovasz()),
-        object(),
+        as_loss(torch.nn.Identity()),
     ],
     ids=str,
 )
