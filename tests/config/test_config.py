@@ -21,6 +21,7 @@ NEEDED = {  # settings an option cannot have a default for, and companions it ne
     "dataset=magnetic_tile": ["dataset.root=x"],
     "experiment=camvid": ["dataset.root=x"],
     "labels=teacher": ["labels.teacher.run=RUN"],
+    "augment=strong": ["augment.size=[64,64]"],
     "weighting=manual": ["weighting.weights=[1,2,3,4]"],
 }
 OPTIONS = sorted(
