@@ -163,7 +163,7 @@ def test_a_network_that_is_not_finite_is_not_scored(segtrain, tmp_path):
     torch.save(content, file)
     done = segtrain("evaluate", "run")
     assert done.code == 6
-    assert "what the network says of 8 of 8 images is not finite" in done.err
+    assert "non-finite logits in 8 of 8 images" in done.err
 
 
 def test_a_run_from_before_there_was_this_section_is_scored_as_it_was(segtrain, tmp_path):

@@ -42,8 +42,8 @@ def main(words: list[str]) -> int:
     if counts := scores.state():
         write_arrays(out / "per_image.npz", counts)
         write_rows(out / "per_image.csv", image_rows(scores))
-        title = f"{arguments.run}, {arguments.split}, {arguments.checkpoint} checkpoint"
-        write_evaluation_page(out / "page.html", title, scores, result, dataset, draw)
+    title = f"{arguments.run}, {arguments.split}, {arguments.checkpoint} checkpoint"
+    write_evaluation_page(out / "page.html", title, scores, result, dataset, draw)
     print(f"\nwritten to {out}")
     return 0
 

@@ -31,6 +31,8 @@ def load_saved(file: Path, overrides: list[str], trust: list[str], config_dir: s
         raise ConfigError(
             "a saved config must be resolved, this one holds ${…}", str(file), "use the file the run wrote"
         )
+    if "inference" not in cfg:  # of a run before there was this section
+        cfg.inference = compose([]).inference
     for text in overrides:
         key, equals, value = text.partition("=")
         if not equals:

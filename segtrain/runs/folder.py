@@ -71,8 +71,11 @@ class RunFolder:
         if error is None:
             return
         stopped = isinstance(error, KeyboardInterrupt | Preempted)
-        if stopped and self.can_be_resumed:
-            log.info(f"`segtrain resume {self.path}` goes on where this stopped")
+        hint = f"`segtrain resume {self.path}` goes on where this stopped" if self.can_be_resumed else ""
+        if isinstance(error, Preempted):
+            error.where, error.fix = str(self.path), hint or "start it again"
+        elif stopped and hint:
+            log.info(hint)
         if not stopped:
             # A sweep prints its first error only: the folder of the failed job must have the rest.
             with (self.path / "segtrain.log").open("a", encoding="utf-8") as stream:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from segtrain.metrics import SegmentationScores, predict
 from segtrain.report.pictures import error_map
-from segtrain.runs.folder import RunFolder
+from segtrain.runs.files import read_arrays, write_arrays
 
 
 def scores_of(prediction, target, **kwargs) -> SegmentationScores:
@@ -157,9 +157,9 @@ def test_the_confusion_matrix_by_hand():
 
 def test_what_was_saved_is_restored(tmp_path):
     scores = scores_of(*random_case(1), num_classes=4)
-    RunFolder(tmp_path).write_per_image("p.npz", scores)
+    write_arrays(tmp_path / "p.npz", scores.state())
     other = SegmentationScores(4)
-    other.restore(**RunFolder(tmp_path).read_per_image("p.npz"))
+    other.restore(**read_arrays(tmp_path / "p.npz"))
     assert str(other.compute()) == str(scores.compute())
     assert np.array_equal(other.confusion(), scores.confusion())
     assert other.names == scores.names

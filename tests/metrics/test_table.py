@@ -252,11 +252,12 @@ def test_evaluate_prints_every_score_with_its_interval(segtrain, tmp_path):
 def test_a_preset_changes_the_groups_and_keeps_the_runs_own_settings(tmp_path):
     from omegaconf import OmegaConf
 
-    from segtrain.config.compose import compose, load_saved, without_hydra
+    from segtrain.config.compose import compose, without_hydra
+    from segtrain.config.saved import load_saved
 
     cfg = without_hydra(compose(["metric=all", "metric.min_area=40", "metric.object_sizes=[30,100]"]))
     OmegaConf.save(cfg, tmp_path / "config.yaml", resolve=True)
-    metric = load_saved(tmp_path / "config.yaml", [], [], "detection").metric
+    metric = load_saved(tmp_path / "config.yaml", ["metric=detection"], []).metric
     assert metric.groups == ["presence", "foreground", "objects"]
     assert (metric.min_area, metric.object_sizes) == (40, [30, 100])
 
