@@ -24,16 +24,14 @@ def test_counts_equal_a_plain_count(seed, classes, ignored):
     rng = np.random.default_rng(seed)
     target, prediction = rng.integers(0, classes, (2, 3, 7, 9))
     target[rng.random(target.shape) < 0.3] = ignored
-    few = [c for c in range(classes) if c in target or c in prediction]
+    expected, valid = np.zeros((3, classes, classes), int), target != ignored
+    np.add.at(expected, (np.nonzero(valid)[0], target[valid], prediction[valid]), 1)
     for dtype in (torch.uint8, torch.int64):
         pair = [torch.tensor(a).to(dtype) for a in (prediction, target)]
         found = confusion_per_image(*pair, classes, ignored)
         assert found.dtype == torch.int64
-        for i in range(3):
-            for t in few:
-                for p in few:
-                    expected = ((target[i] == t) & (prediction[i] == p) & (target[i] != ignored)).sum()
-                    assert found[i, t, p] == expected
+        known = np.arange(classes) != ignored  # ground truth of that value is ignored
+        assert np.array_equal(found.numpy()[:, known], expected[:, known])
 
 
 @pytest.mark.parametrize("classes", [2, 11, 150])
