@@ -1,6 +1,7 @@
 """Shared pieces of the tests: a console script that is run for real, and a small dataset on disk."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -55,6 +56,23 @@ def segtrain(tmp_path):
         return Result(done)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """The folder of a finished run, of `loss=ce_dice weighting=median_frequency` and TINY: to read, not to change."""
+    folder = tmp_path_factory.mktemp("trained")
+    words = [*TINY, "weighting=median_frequency", "dataset.val_images=12", "hydra.run.dir=run"]
+    script = Path(sys.executable).with_name("segtrain")
+    environment = {**os.environ, "SEGTRAIN_CACHE": str(folder / "cache")}
+    subprocess.run([script, *words], cwd=folder, env=environment, check=True, capture_output=True, timeout=500)
+    return folder / "run"
+
+
+@pytest.fixture
+def trained_copy(trained, tmp_path):
+    """A copy of it, `run` in the folder of the test."""
+    return Path(shutil.copytree(trained, tmp_path / "run"))
 
 
 def write_folder_dataset(root: Path, images: int = 6, classes: int = 3, size: tuple[int, int] = (40, 48)) -> Path:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import write_folder_dataset
+from conftest import TINY, write_folder_dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -256,13 +256,8 @@ def test_annotators_without_folders_are_refused(segtrain):
     assert "dataset.annotators" in done.err
 
 
-def test_learning_from_a_teacher_s_run(segtrain, tmp_path):
-    done = segtrain("trainer.max_steps=2", "trainer.val_batches=1", "hydra.run.dir=teacher")
-    assert done.code == 0, done.err
-    done = segtrain(
-        "labels=teacher", "labels.teacher.run=teacher", "trainer.max_steps=2", "trainer.val_batches=1",
-        "hydra.run.dir=student",
-    )  # fmt: skip
+def test_learning_from_a_teacher_s_run(segtrain, trained, tmp_path):
+    done = segtrain(*TINY, "labels=teacher", f"labels.teacher.run={trained}", "hydra.run.dir=student")
     assert done.code == 0, done.err
     header = (tmp_path / "student" / "metrics.csv").read_text().splitlines()[0]
     assert "train/loss/kl" in header

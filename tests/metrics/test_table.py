@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import TINY
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -212,8 +213,7 @@ def SegmentationScoresOfOne():
     return scores
 
 
-def test_evaluate_prints_every_score_with_its_interval(segtrain, tmp_path):
-    assert segtrain("trainer.max_steps=3", "hydra.run.dir=run", "dataset.val_images=12").code == 0
+def test_evaluate_prints_every_score_with_its_interval(segtrain, trained_copy, tmp_path):
     result = json.loads((tmp_path / "run/result.json").read_text())
     low, high = result["intervals"]["iou/mean"]
     assert low <= result["scores"]["iou/mean"] <= high
@@ -245,8 +245,8 @@ def test_evaluate_prints_every_score_with_its_interval(segtrain, tmp_path):
     done = segtrain("evaluate", "run", "metric=everything")
     assert done.code == 2
     assert "fine_grained" in done.err
-    assert segtrain("trainer.monitor=iou_image/worst_5", "trainer.max_steps=1", "trainer.val_batches=1").code == 2
-    assert segtrain("trainer.monitor=iou_image/worst_5", "metric=fine_grained", "trainer.max_steps=1").code == 0
+    assert segtrain(*TINY, "trainer.monitor=iou_image/worst_5").code == 2
+    assert segtrain(*TINY, "trainer.monitor=iou_image/worst_5", "metric=fine_grained").code == 0
 
 
 def test_a_preset_changes_the_groups_and_keeps_the_runs_own_settings(tmp_path):
