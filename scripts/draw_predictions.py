@@ -1,4 +1,4 @@
-"""Draw image | truth | the prediction of each run, for validation images with rare classes.
+"""Draw image | ground truth | the prediction of each run, for validation images with rare classes.
 
     python scripts/draw_predictions.py RUN [RUN …] --out FILE.png
 
@@ -12,28 +12,27 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from segtrain.commands.evaluate import load_model
 from segtrain.config.build import build_dataset
-from segtrain.config.compose import load_saved
 from segtrain.metrics import predict
-from segtrain.report import pictures as panels
+from segtrain.report import pictures
+from segtrain.runs.trained import load
 
 
 def draw(runs: list[Path], count: int, scale: int, trust: list[str]) -> Image.Image:
-    configs = [load_saved(run / "config.yaml", ["trainer.device=cpu"], trust) for run in runs]
-    dataset = build_dataset(configs[0], "val")
-    models = [load_model(cfg, run, "best", torch.device("cpu")).eval() for cfg, run in zip(configs, runs, strict=True)]
+    loaded = [load(str(run), trust=trust) for run in runs]
+    dataset = build_dataset(loaded[0].config, "val")
+    networks = [trained.network.eval() for trained in loaded]
     rows = []
-    for index in panels.images_with_rare_classes(dataset, count):
+    for index in pictures.images_with_rare_classes(dataset, count):
         image, mask = dataset.image(index), dataset.mask(index)
         pixels = torch.from_numpy(image.transpose(2, 0, 1).copy())[None]
         with torch.no_grad():
-            found = [predict(model(pixels), dataset.multilabel)[0].numpy() for model in models]
+            found = [predict(network(pixels), dataset.multilabel)[0].numpy() for network in networks]
         masks = [mask.transpose(2, 0, 1) if dataset.multilabel else mask, *found]
-        colours = [panels.colour_mask(m, dataset) for m in masks]
-        rows.append(panels.side_by_side([image, *colours]))
-    grid = np.repeat(np.repeat(panels.stacked(rows), scale, axis=0), scale, axis=1)
-    titles = ["image", "truth", *(run.name for run in runs)]
+        colours = [pictures.colour_mask(m, dataset) for m in masks]
+        rows.append(pictures.side_by_side([image, *colours]))
+    grid = np.repeat(np.repeat(pictures.stacked(rows), scale, axis=0), scale, axis=1)
+    titles = ["image", "ground truth", *(run.name for run in runs)]
     return with_titles(Image.fromarray(grid), titles, rows[0].shape[1] * scale // len(titles))
 
 

@@ -28,7 +28,7 @@ class Range:
 NonNegative = Annotated[float, Range("a number >= 0", lambda v: v >= 0)]
 Positive = Annotated[float, Range("a number > 0", lambda v: v > 0)]
 Fraction = Annotated[float, Range("a number from 0 to 1", lambda v: 0 <= v <= 1)]
-FractionBelowOne = Annotated[float, Range("a number from 0 up to, not with, 1", lambda v: 0 <= v < 1)]
+FractionBelowOne = Annotated[float, Range("a number >= 0 and < 1", lambda v: 0 <= v < 1)]
 PositiveInt = Annotated[int, Range("a whole number >= 1", lambda v: v >= 1)]
 NonNegativeInt = Annotated[int, Range("a whole number >= 0", lambda v: v >= 0)]
 OddInt = Annotated[int, Range("an odd number >= 1", lambda v: v >= 1 and v % 2 == 1)]
@@ -87,7 +87,7 @@ def mistake(value, annotation) -> str | None:
 
 
 def checked(function):
-    """Decorate an `__init__` or a factory: every argument is held against its annotation.
+    """Decorate an `__init__` or a factory: every argument is checked against its annotation.
 
     Raises ValueError that names the argument, its value and what is allowed.
     """

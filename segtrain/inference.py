@@ -48,7 +48,7 @@ class Predictor:
     Args:
         model: uint8 [N,B,H,W] -> logits [N,C,H,W], of any height and width.
         autocast: a function that returns the context of a forward pass.
-        multilabel: whether the classes are labels of their own, several per pixel.
+        multilabel: whether classes may overlap (multi-label).
     """
 
     def __init__(self, model: nn.Module, device: torch.device, autocast, multilabel: bool, inference: Inference):

@@ -7,9 +7,7 @@ from torch import nn
 
 from segtrain.arguments import FractionBelowOne, NonNegative, Positive, Range, checked
 
-Betas = Annotated[
-    list[float], Range("two numbers from 0 up to, not with, 1", lambda v: len(v) == 2 and min(v) >= 0 and max(v) < 1)
-]
+Betas = Annotated[list[float], Range("two numbers >= 0 and < 1", lambda v: len(v) == 2 and min(v) >= 0 and max(v) < 1)]
 
 
 @checked

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from segtrain.config.build import build
-from segtrain.config.internals import parser
+from segtrain.config.internals import parse, parser
 from segtrain.config.launch import checked_config
 from segtrain.config.signatures import signature_of
 from segtrain.data.dataset import SegmentationDataset, as_dataset
@@ -14,10 +14,10 @@ from segtrain.report.pages.dataset import dataset_text, write_dataset_page
 
 
 def main(words: list[str]) -> int:
-    own = parser()
-    own.prog = "segtrain check"
+    own = parser("segtrain check")
+    own.description = __doc__
     own.add_argument("--out", type=Path, metavar="DIR", help="write check.html there")
-    arguments = own.parse_args(words)
+    arguments = parse(own, words)
     cfg = checked_config(arguments)
     reports = check_dataset(datasets(cfg), cfg.augment.get("size"), progress=True)
     print(dataset_text(reports).encode(errors="backslashreplace").decode())  # names need not be UTF-8

@@ -75,7 +75,7 @@ def draws(text: str) -> int:
 
 
 def folder_name(split: str, checkpoint: str, settings: list[str]) -> str:
-    """A name that has the request; long ones end in a hash instead."""
+    """Name of the folder of an evaluation; long ones end in a hash."""
     words = [split, *(["last"] if checkpoint == "last" else []), *settings]
     name = "_".join(re.sub(r"[^\w.=,-]", "-", re.sub(r"[\[\]\s'\"]", "", word)) for word in words)
     return name if len(name) <= 120 else f"{name[:111]}_{hashlib.blake2b(name.encode(), digest_size=4).hexdigest()}"
@@ -114,6 +114,7 @@ def evaluate_split(trained: Trained, split: str):
     dataset = build_dataset(cfg, split)
     trainer, scores = build(cfg, "trainer"), build_scores(cfg, dataset)
     inference, loss = build_inference(cfg, dataset), build_loss(cfg, dataset).to(trainer.device)
+    loss.start_epoch(max(trained.epoch - 1, 0))  # of phases, the one that the checkpoint was validated with
     network = trained.network.to(trainer.device)
     predictor = Predictor(network, trainer.device, trainer.autocast, dataset.multilabel, inference)
     batches = build(cfg, "loader").evaluation(dataset)

@@ -1,4 +1,4 @@
-"""`segtrain resume RUN`: continue a run in its own folder, from checkpoints/last.pt."""
+"""`segtrain resume RUN`: continue a run in its own folder, from its last checkpoint; without one, from the start."""
 
 import argparse
 from pathlib import Path
@@ -21,11 +21,7 @@ def main(words: list[str]) -> int:
     run = RunFolder(arguments.run)
     if run.result.status == "finished":
         raise ConfigError("the run is finished", str(run.path), "start a new run, with more trainer.epochs")
-    if not run.can_be_resumed:
-        raise ConfigError(
-            "there is no checkpoint to go on from", str(run.checkpoints / "last.pt"), "start the run again"
-        )
     log_to_screen(run.path / "segtrain.log")
     with run:
-        train(cfg, run, resume=True)
+        train(cfg, run, resume=run.can_be_resumed)
     return 0

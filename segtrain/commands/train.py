@@ -53,6 +53,7 @@ def train(cfg, run: RunFolder, resume: bool = False) -> float | None:
     model = build(cfg, "model").to(trainer.device)
     optimizer, inference = build(cfg, "optimizer", model=model), build_inference(cfg, val_set)
     labels = build_labels(cfg, train_set)
+    build_loss(cfg, train_set, labels)  # answers mistakes before the masks are counted
     loader, augment, sampling = build(cfg, "loader"), build(cfg, "augment"), as_sampling(build(cfg, "sampling"))
 
     counts = count_classes(train_set, cache=default_cache(), progress=True, locations=sampling.foreground_share > 0)
@@ -96,8 +97,6 @@ def first_step(checkpoint: dict | None) -> int | None:
 def describe_best(run: RunFolder, parts: Parts, trainer) -> None:
     """Of the best epoch: intervals and best thresholds into the run's result, and the page of its images."""
     scores, val_set = parts.scores, parts.val.dataset
-    monitored = trainer.monitored(scores)
-    run.result.lower_is_better, run.result.unit = not monitored.higher_is_better, monitored.unit
     if not (counts := run.best_counts()):
         return  # a metric of the user's that keeps none
     scores.restore(**counts)

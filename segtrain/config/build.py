@@ -1,4 +1,4 @@
-"""From the nodes of a config to the parts of a training: the only place that builds what a config names."""
+"""Build the parts of a training from a config: the only place that instantiates classes by name."""
 
 import contextlib
 
@@ -90,12 +90,18 @@ def build_loss(cfg: DictConfig, dataset, labels=None):
         loss = as_loss(build(cfg, "loss"))
     wanted = "sigmoid" if dataset.multilabel else "softmax"
     if loss.activation not in (None, wanted):
-        kinds = {"softmax": "one label per pixel", "sigmoid": "multi-label"}
+        kinds = {"softmax": "one label per pixel", "sigmoid": "multi-label masks"}
         options = "bce, bce_dice, bce_jaccard" if dataset.multilabel else "ce, ce_dice, dice, …"
         raise ConfigError(
             f"the loss is for {kinds[loss.activation]}, the dataset has {kinds[wanted]}",
             f"{place}, dataset ({cfg.dataset._target_})",
             f"choose a loss for {kinds[wanted]}: {options}",
+        )
+    if len(loss.starts) > 1 and cfg.trainer.monitor == "loss":
+        raise ConfigError(
+            "the validation losses of phases are different losses and cannot be compared",
+            "trainer.monitor=loss",
+            "use another score, such as trainer.monitor=iou/mean",
         )
     logits, pixels = torch.zeros(2, dataset.num_classes, 64, 64), (2, 64, 64)
     target = torch.zeros(logits.shape if dataset.multilabel else pixels, dtype=torch.uint8)

@@ -1,4 +1,4 @@
-"""Composing a config from the command line, and naming every mistake in it."""
+"""Compose the config from the command line and report all mistakes."""
 
 import re
 import secrets
@@ -45,7 +45,7 @@ def compose(overrides: list[str], config_dir: str | None = None, config_name: st
         return loader.load_configuration(
             config_name or "config", overrides, run_mode=mode, validate_sweep_overrides=not sweep
         )
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
         mistakes = list(_override_mistakes(loader, overrides, config_name or "config")) or [str(error)]
         raise config_error(mistakes) from error
 
@@ -65,10 +65,10 @@ def _override_mistakes(loader, overrides: list[str], config_name: str) -> Iterat
     for text in overrides:
         try:
             override = parser.parse_override(text)
-        except HydraException:
+            options = loader.get_group_options(override.key_or_group)
+        except (HydraException, ValueError):
             yield f"{text!r} is not key=value (quote values with special characters: 'key=\"a b\"')"
             continue
-        options = loader.get_group_options(override.key_or_group)
         (groups if options else values).append((text, override, options))
     good = []
     for text, override, options in groups:

@@ -1,4 +1,4 @@
-"""What Hydra keeps internal and segtrain uses, in one file: it may move with a new version."""
+"""Wrappers around Hydra internals, which may change with a new version: the only file that imports them."""
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
@@ -8,11 +8,22 @@ from segtrain.errors import ConfigError
 SEARCH_PATH = "pkg://segtrain.configs"
 
 
-def parser() -> ArgumentParser:
+def parser(name: str = "segtrain") -> ArgumentParser:
     """Hydra's own: overrides, -m, --config-dir, --config-name, --cfg, --help and so on."""
     from hydra._internal.utils import get_args_parser
 
-    return get_args_parser()
+    found = get_args_parser()
+    found.prog = name
+    return found
+
+
+def parse(own: ArgumentParser, words: list[str]) -> Namespace:
+    """Arguments of a command that does not train; --help prints the usage."""
+    arguments = own.parse_args(words)
+    if arguments.help:
+        print(f"{own.description}\n\nusage: {own.prog} key=value … [--config-dir DIR] [--config-name NAME]")
+        raise SystemExit(0)
+    return arguments
 
 
 def config_loader(config_dir: str | None = None):

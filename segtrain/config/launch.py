@@ -1,4 +1,4 @@
-"""From a command line to one job, or to the jobs of a sweep, by Hydra."""
+"""Launch one job, or the jobs of a sweep, with Hydra."""
 
 import sys
 from argparse import Namespace

@@ -1,36 +1,37 @@
-"""Reading a run's config.yaml back: as data from a stranger."""
+"""Load a run's config.yaml as untrusted data."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from segtrain.config.compose import compose, key_mistakes
 from segtrain.config.internals import config_loader
 from segtrain.config.schema import config_error, flat
 from segtrain.errors import ConfigError, did_you_mean
 
-TRUSTED = ("segtrain", "segmentation_models_pytorch", "albumentations", "torch.optim", "torch.nn")
+# What a saved config may build besides the classes that segtrain's own YAML files name.
+KNOWN = {
+    *(f"torch.optim.{name}" for name in ("Adam", "AdamW", "NAdam", "RAdam", "RMSprop", "SGD")),
+    *(f"torch.nn.{name}" for name in ("CrossEntropyLoss", "BCEWithLogitsLoss")),
+    *(f"segmentation_models_pytorch.losses.{name}Loss" for name in ("Dice", "Focal", "Jaccard", "Lovasz", "Tversky")),
+}
 
 
 def load_saved(file: Path, overrides: list[str], trust: list[str], config_dir: str | None = None) -> DictConfig:
-    """A run's config.yaml with `key=value` overrides, as data from a stranger.
+    """A run's config.yaml with `key=value` overrides, as untrusted data.
 
     Args:
         overrides: of single keys; `metric=OPTION` takes another option of that group: settings that both have stay the
             run's, but for the groups of scores.
-        trust: packages whose classes may be built, besides segtrain's.
+        trust: packages whose classes may be built, besides segtrain's; what the file itself trusts does not count.
         config_dir: where the option may be, besides segtrain's.
 
-    Raises ConfigError for a missing file, an unknown key, or a class outside the trusted packages.
+    Raises ConfigError for a missing file, an unknown key, a damaged one, or a class that is not to be built.
     """
     if not file.is_file():
         raise ConfigError(f"{file.parent} holds no run: config.yaml is missing", fix="name the folder of a run")
-    cfg = OmegaConf.load(file)
-    if "${" in file.read_text(encoding="utf-8"):
-        raise ConfigError(
-            "a saved config must be resolved, this one holds ${…}", str(file), "use the file the run wrote"
-        )
+    cfg = OmegaConf.create(_plain(file))
     if "inference" not in cfg:  # of a run before there was this section
         cfg.inference = compose([]).inference
     for text in overrides:
@@ -51,15 +52,71 @@ def load_saved(file: Path, overrides: list[str], trust: list[str], config_dir: s
     return cfg
 
 
+def _plain(file: Path) -> dict:
+    """The content of a YAML file, without tags and interpolations, however they are spelled."""
+    import yaml
+
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(
+            f"not a config: {str(error).splitlines()[0]}", str(file), "use the file the run wrote"
+        ) from error
+    if not isinstance(content, dict):
+        raise ConfigError("not a config: no mapping", str(file), "use the file the run wrote")
+    content.pop("hydra", None)
+    if any("${" in text for text in _texts(content)):
+        raise ConfigError(
+            "a saved config must be resolved, this one holds ${…}", str(file), "use the file the run wrote"
+        )
+    return content
+
+
+def _texts(value) -> Iterator[str]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield str(key)
+            yield from _texts(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _texts(item)
+    else:
+        yield str(value)
+
+
 def _check_targets(cfg: DictConfig, trust: list[str], file: Path) -> None:
-    allowed = (*TRUSTED, *trust)
-    for target in _targets(OmegaConf.to_container(cfg)):
-        if not any(target == package or target.startswith(f"{package}.") for package in allowed):
+    """Every class is one of a list, or lives in a trusted package itself: a name that leads through it does not count."""
+    known = KNOWN | _shipped_targets()
+    for node in _nodes(cfg):
+        target = str(node["_target_"])
+        package = target.split(".")[0]
+        if "trust" in node:
+            node["trust"] = trust
+        if target not in known and not (package in trust and _lives_in(target, package)):
             raise ConfigError(
-                f"the run's config builds {target}, which is not in a trusted package",
+                f"the run's config builds {target}, which is not a class of segtrain",
                 str(file),
-                f"when you trust its code: --trust {target.split('.')[0]}",
+                f"when you trust its code: --trust {package}",
             )
+
+
+def _shipped_targets() -> set[str]:
+    """The classes that segtrain's YAML files name."""
+    import re
+    from importlib.resources import files
+
+    folder = files("segtrain.configs")
+    texts = [f.read_text(encoding="utf-8") for f in Path(str(folder)).glob("**/*.yaml")]
+    return {target for text in texts for target in re.findall(r"_target_: (\S+)", text)}
+
+
+def _lives_in(target: str, package: str) -> bool:
+    """Whether the class or function behind a dotted name was defined in a package, and not only imported there."""
+    import pydoc
+    from types import FunctionType
+
+    found = pydoc.locate(target)
+    return isinstance(found, type | FunctionType) and found.__module__.split(".")[0] == package
 
 
 def _choose_metric(cfg: DictConfig, name: str, config_dir: str | None) -> None:
@@ -75,15 +132,16 @@ def _choose_metric(cfg: DictConfig, name: str, config_dir: str | None) -> None:
     cfg.metric = values | kept
 
 
-def _targets(value) -> Iterator[str]:
-    if isinstance(value, dict):
+def _nodes(value) -> Iterator[DictConfig]:
+    """Every node that names a class."""
+    if isinstance(value, DictConfig):
         if "_target_" in value:
-            yield str(value["_target_"])
+            yield value
         for item in value.values():
-            yield from _targets(item)
-    elif isinstance(value, list):
+            yield from _nodes(item)
+    elif isinstance(value, ListConfig):
         for item in value:
-            yield from _targets(item)
+            yield from _nodes(item)
 
 
 def settings_of(run: Path) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Checking a config against the signatures of what it names, before any of it is imported or built."""
+"""Check a config against the signatures of the classes it names, before any of them is imported."""
 
 from collections.abc import Iterator
 

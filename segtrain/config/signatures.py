@@ -1,4 +1,4 @@
-"""The signature behind a dotted name, read from the source without importing it: importing torch takes seconds."""
+"""Read the signature of a class from its source: importing torch to inspect it would take seconds."""
 
 import ast
 import builtins

@@ -1,4 +1,4 @@
-"""The protocol of a loss, and what all losses share."""
+"""Base class of the losses, and functions they share."""
 
 import torch
 from torch import nn
@@ -7,7 +7,7 @@ from segtrain.losses.sums import Needs, Sums, joined, sigmoid_sums, softmax_sums
 
 
 class Loss(nn.Module):
-    """A loss `loss(logits, target) -> scalar`: what segtrain uses of it, with defaults for all but one method.
+    """Base class of a loss, `loss(logits, target) -> scalar`, with defaults for all but one method.
 
     A loss of your own derives from this class and has `forward`, or `from_sums` with `needs`. A plain nn.Module
     with `forward` works too (see `as_loss`): the defaults then hold.
@@ -48,15 +48,17 @@ class Loss(nn.Module):
 
     def piece(self, logits: torch.Tensor, target: torch.Tensor):
         """What `of_pieces` needs of a batch."""
-        if self.needs is None:
-            return torch.stack(self.terms(logits, target)), torch.as_tensor(self.amounts(target), dtype=torch.float64)
-        return self._sums(logits, target)
+        if self.needs is not None:
+            return self._sums(logits, target)
+        images = [(logits[i : i + 1], target[i : i + 1]) for i in range(len(logits))]
+        terms = torch.stack([torch.stack(self.terms(z, y)) for z, y in images])
+        return terms, torch.as_tensor([self.amounts(y) for _, y in images], dtype=torch.float64, device=terms.device)
 
     def of_pieces(self, pieces: list) -> torch.Tensor:
-        """The loss of several batches as one: of their sums, or else each term weighed by its amounts."""
+        """The loss of several batches as one: of their sums, or else the mean over images, weighed by the amounts."""
         if self.needs is not None:
             return self.from_sums(joined(pieces))
-        terms, amounts = (torch.stack(column).double() for column in zip(*pieces, strict=True))
+        terms, amounts = (torch.cat(column).double() for column in zip(*pieces, strict=True))
         return (terms * amounts).sum(dim=0).div(amounts.sum(dim=0).clamp_min(1e-30)).sum()
 
     def amounts(self, target: torch.Tensor) -> list:

@@ -1,4 +1,4 @@
-"""The forms a target comes in, and the refusal of labels that are no class."""
+"""Target formats and label validation."""
 
 import torch
 

@@ -92,7 +92,7 @@ class RegionLoss(Loss):
 
 
 class Tversky(RegionLoss):
-    """Tversky loss: `fp_weight` is the price of a false positive pixel, `fn_weight` of a false negative one.
+    """Tversky loss: `fp_weight` is the weight of false positives, `fn_weight` of false negatives.
 
     Salehi et al., 2017, https://arxiv.org/abs/1706.05721; aggregates as in https://arxiv.org/abs/2310.19252.
 

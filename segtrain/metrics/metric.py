@@ -26,19 +26,19 @@ class Metric:
 
     def reset(self) -> None:
         """Forget all images."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} lacks a required method")
 
     def update(self, prediction: torch.Tensor, target: torch.Tensor, names: list[str] | None = None) -> None:
         """Add a batch: class indices [N,H,W], or multi-label [N,C,H,W]; the names of its images."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} lacks a required method")
 
     def compute(self) -> dict[str, float]:
         """All scores by name; NaN where undefined, as before the first image."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} lacks a required method")
 
     def records(self) -> dict[str, Score]:
-        """A record for each score of `compute`. Default: each is a share of which more is better."""
-        return {name: Score(name, "") for name in self.compute()}
+        """A record for each score of `compute`. Default: numbers of which more is better."""
+        return {name: Score(name, "", unit="") for name in self.compute()}
 
     def score_names(self) -> list[str]:
         """The names `compute` gives, known before the first image."""

@@ -1,4 +1,4 @@
-"""What is known to go wrong with a choice of loss, in one line each, with the way out."""
+"""Warnings about choices of loss that are known to fail, each with a way out."""
 
 from segtrain.class_counts import ClassCounts
 from segtrain.losses import (

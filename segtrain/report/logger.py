@@ -1,4 +1,4 @@
-"""What a training shows while it runs: a line per epoch, TensorBoard scalars, pictures and settings."""
+"""Log a training: a line per epoch, TensorBoard scalars, pictures and settings."""
 
 import logging
 from pathlib import Path
@@ -49,7 +49,7 @@ class Logger:
         row = epoch.row()
         log.info(
             f"epoch {epoch.number:>3}/{self._epochs}  train loss {row['train/loss']:.4f}  val loss {row['val/loss']:.4f}"
-            f"  {epoch.monitor} {row[f'val/{epoch.monitor}']:.4f}  {epoch.images_per_second:.1f} images/s"
+            f"  {epoch.monitor.name} {row[f'val/{epoch.monitor.name}']:.4f}  {epoch.images_per_second:.1f} images/s"
         )
         tags = {f"val/{name}": score.tag for name, score in self._records.items()}
         tags |= {f"train/loss/{name}": f"loss/train_{name}" for name in epoch.losses} | {"train/loss": "loss/train"}

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all: beside the file, flushed to the disk, then put in its place."""
+"""Atomic file writes: to a temporary file, flushed to the disk, then renamed."""
 
 import contextlib
 import csv

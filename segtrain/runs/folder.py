@@ -23,18 +23,18 @@ from segtrain.runs.result import Result, per_class_rows
 
 log = logging.getLogger("segtrain")
 
-# What a folder has that holds a run or a sweep.
-MARKS = ("config.yaml", "result.json", ".hydra", "multirun.yaml")
-
 
 def make_run_folder(folder: Path) -> Path:
-    """Make the folder of a new run. Raises ConfigError when it holds a run, DiskError when it cannot be made."""
+    """Make the folder of a new run. Raises ConfigError when it holds a run, DiskError when it cannot be made.
+
+    A run that ended before its first checkpoint may be started again in its folder.
+    """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         try:
             folder.mkdir()
         except FileExistsError:
-            if any((folder / name).exists() for name in MARKS):
+            if any((folder / name).exists() for name in ("checkpoints", "multirun.yaml")):
                 fix = f"name another folder, or `segtrain resume {folder}`"
                 raise ConfigError("the run folder holds a run already", str(folder), fix) from None
         (folder / ".writable").touch()
@@ -131,7 +131,8 @@ class RunFolder:
         write_checkpoint(self.checkpoints / "best.pt", weights)
         if epoch.best.counts:
             write_arrays(self.path / "per_image.npz", epoch.best.counts)
-        self.result.best = {"epoch": epoch.number, "monitor": epoch.monitor, "value": epoch.value}
+        self.result.best = {"epoch": epoch.number, "monitor": epoch.monitor.name, "value": epoch.value}
+        self.result.lower_is_better, self.result.unit = not epoch.monitor.higher_is_better, epoch.monitor.unit
         self.result.scores = epoch.scores
         self.result.per_class = per_class_rows(epoch.best.per_class, class_names)
         self._write_result("running")

@@ -1,4 +1,4 @@
-"""A run's trained network, with what belongs to it: for `evaluate`, as a teacher, and whatever else uses a model."""
+"""Load a run's trained network with its classes and settings."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from segtrain.runs.result import Result
 
 @dataclass
 class Trained:
-    """What a run left.
+    """A trained network and what belongs to it.
 
     Attributes:
         run: its folder.
@@ -22,6 +22,7 @@ class Trained:
         network: uint8 images [N,B,H,W] -> logits [N,C,H,W].
         class_names: of the dataset it was trained on.
         result: its scores and thresholds.
+        epoch: after which the checkpoint was written, from 1.
     """
 
     run: Path
@@ -29,6 +30,7 @@ class Trained:
     network: Any
     class_names: list[str]
     result: Result
+    epoch: int
 
 
 def load(
@@ -63,4 +65,4 @@ def load(
             "leave model.* as the run had it",
         ) from error
     names = [row["name"] for row in read_json(folder / "class_counts.json").get("classes", [])]
-    return Trained(folder, cfg, network, names, Result.read(folder))
+    return Trained(folder, cfg, network, names, Result.read(folder), content.get("epoch") or content["state"]["epoch"])

@@ -21,12 +21,12 @@ def evaluate(
     limit: int | None = None,
     advance=None,
 ) -> float:
-    """Fill `scores` from the first `limit` batches (None: all); returns the loss of all images as one batch.
+    """Fill `scores` from the first `limit` batches (None: all); returns the loss of all images.
 
     Args:
         batches: of (uint8 images, targets, indices), each image at its own size.
         scores: is reset first.
-        loss: None: the loss is NaN.
+        loss: a function of the sums is computed from those of all images; any other is the mean over images. None: NaN.
         names: the dataset's names, by index.
         advance: called with the number of images of each batch.
 
@@ -54,7 +54,7 @@ def evaluate(
         raise NotFinite(
             f"non-finite logits in {int((~good).sum())} of {len(seen)} images",
             f"the first is {names[first] if names else first}",
-            "use trainer.precision=float32, or an earlier checkpoint",
+            "use trainer.precision=float32, a lower optimizer.lr, trainer.clip_norm=1, or an earlier checkpoint",
         )
     return float(loss.of_pieces(pieces)) if loss is not None else float("nan")
 

@@ -1,4 +1,4 @@
-"""Where a training is, what it is made of, and what an epoch of it gave."""
+"""Dataclasses for the parts, the state and the epoch results of a training."""
 
 from dataclasses import dataclass, field
 
@@ -9,12 +9,12 @@ from torch import nn
 from segtrain.inference import Inference
 from segtrain.labels import Hard, Labels
 from segtrain.losses import Loss
-from segtrain.metrics.metric import Metric
+from segtrain.metrics import Metric, Score
 
 
 @dataclass
 class Parts:
-    """What a training is made of; modules on the trainer's device.
+    """The parts of a training; modules are on the trainer's device.
 
     Attributes:
         model: uint8 images [N,B,H,W] -> logits [N,C,H,W].
@@ -41,7 +41,7 @@ class Parts:
 
 @dataclass
 class State:
-    """Where a training is: what a checkpoint has besides weights, optimizer and random numbers."""
+    """Progress of a training: what a checkpoint holds besides weights, optimizer and random numbers."""
 
     epoch: int = 0  # epochs that are done
     batch: int = 0  # batches of the current epoch that are done
@@ -58,7 +58,7 @@ class State:
 
 @dataclass(frozen=True)
 class Best:
-    """What the best epoch so far leaves.
+    """What is kept of the best epoch so far.
 
     Attributes:
         weights: state dict of the network that was validated.
@@ -73,13 +73,13 @@ class Best:
 
 @dataclass(frozen=True)
 class Epoch:
-    """What an epoch gave.
+    """The results of an epoch.
 
     Attributes:
         number: from 1. step: optimizer steps so far. lr: learning rate of the last step.
         losses: `loss`, the mean training loss over the images, and its terms by name.
         scores: of the validation, with its `loss`.
-        monitor: name of the score that chooses the best epoch, and value: that score, None when undefined.
+        monitor: record of the score that chooses the best epoch, and value: that score, None when undefined.
         best: when this epoch is the best so far.
         predictions: of the images of Parts.shown: classes uint8 [H,W], or multi-label bool [C,H,W].
         seconds: of training. images_per_second: in training.
@@ -90,7 +90,7 @@ class Epoch:
     lr: float
     losses: dict[str, float]
     scores: dict[str, float]
-    monitor: str
+    monitor: Score
     value: float | None
     best: Best | None
     predictions: dict[int, np.ndarray]

@@ -1,4 +1,4 @@
-"""The training loop. To change the loop, change the loop."""
+"""The training loop."""
 
 import contextlib
 import logging
@@ -82,7 +82,7 @@ class Trainer:
             raise ConfigError(
                 f"no score {self.monitor!r}{did_you_mean(self.monitor, names)}",
                 "trainer.monitor",
-                f"use one of {', '.join(names)}; metric=all has more",
+                f"use one of {', '.join(names)}; another metric may have more",
             )
 
     def monitored(self, scores: Metric) -> Score:
@@ -124,7 +124,7 @@ class Trainer:
         if resume_from is not None:
             self.step.load_state_dict(resume_from)
             self.state = State(**resume_from["state"])
-            log.info(f"resuming at epoch {self.state.epoch + 1}, step {self.state.step}")
+            log.info(f"resuming after {self.state.epoch} epochs and {self.state.step} steps")
 
     def _finished(self) -> bool:
         """Whether no epoch is left; one that was begun, though the steps are done, is still to be validated."""
@@ -185,7 +185,7 @@ class Trainer:
             lr=state.lr,
             losses=losses,
             scores=scores,
-            monitor=self.monitor,
+            monitor=self.monitored(parts.scores),
             value=value,
             best=best,
             predictions={i: predict_one(predictor, dataset.image(i)) for i in parts.shown},
@@ -216,7 +216,7 @@ class Trainer:
             raise KeyboardInterrupt
         self.stopping = number
         hint = ", Ctrl-C again stops at once" if number == signal.SIGINT else ""
-        log.info(f"stopping after this step, or after the validation{hint}")
+        log.info(f"stopping after the current step or validation{hint}")
 
     def _leave_if_stopped(self) -> None:
         if self.stopping:

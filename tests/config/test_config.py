@@ -202,13 +202,52 @@ def saved(tmp_path, text):
     return tmp_path / "config.yaml"
 
 
-def test_saved_configs_are_data_not_code(tmp_path):
-    file = saved(tmp_path, "loss:\n  _target_: os.system\n  command: ls\n")
-    with pytest.raises(ConfigError, match=r"builds os\.system, which is not in a trusted package"):
-        load_saved(file, [], [])
-    assert load_saved(file, [], ["os"]).loss.command == "ls"
+HOSTILE = {
+    "a package": "loss:\n  _target_: os.system\n  command: ls\n",
+    "a name that leads out of torch.nn": "augment:\n  _target_: torch.nn.modules.module.torch.load\n",
+    "torch.hub": "model:\n  _target_: torch.nn.modules.module.torch.hub.load\n  source: local\n",
+    "a name that leads out of segtrain": "loss:\n  _target_: segtrain.losses.loss.torch.load\n",
+    "a function that writes files": "augment:\n  _target_: albumentations.save\n",
+    "a command": "augment:\n  _target_: segtrain.commands.compare.main\n",
+    "in a list": "loss:\n  _target_: segtrain.losses.Phased\n  losses:\n  - _target_: os.system\n",
+    "below a class that is known": "loss:\n  _target_: segtrain.losses.PixelRegion\n  pixel:\n    _target_: os.system\n",
+    "trust in the file": "labels:\n  teacher:\n    _target_: os.system\n    trust: [os]\n",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_saved_configs_are_data_not_code(tmp_path, name):
+    with pytest.raises(ConfigError, match="which is not a class of segtrain"):
+        load_saved(saved(tmp_path, HOSTILE[name]), [], [])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "seed: ${oc.env:HOME}\n",
+        'seed: "\\x24{oc.env:HOME}"\n',
+        'model: "\\x24{oc.create:{_target_: torch.hub.load}}"\n',
+    ],
+)
+def test_saved_configs_have_no_interpolations_however_they_are_spelled(tmp_path, text):
     with pytest.raises(ConfigError, match="must be resolved"):
-        load_saved(saved(tmp_path, "seed: ${oc.env:HOME}\n"), [], [])
+        load_saved(saved(tmp_path, text), [], [])
+
+
+@pytest.mark.parametrize("text", ["a: !!python/object/apply:os.system [ls]\n", "[1", "- 1\n", "a: \x00\n"])
+def test_damaged_configs_are_named(tmp_path, text):
+    with pytest.raises(ConfigError, match="not a config"):
+        load_saved(saved(tmp_path, text), [], [])
+
+
+def test_trust_is_of_the_command_line_and_of_classes_that_live_there(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text("import os\n\n\nclass Loss:\n    pass\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert load_saved(saved(tmp_path, "loss:\n  _target_: mine.Loss\n"), [], ["mine"]).loss._target_ == "mine.Loss"
+    with pytest.raises(ConfigError, match=r"builds mine\.os\.system"):
+        load_saved(saved(tmp_path, "loss:\n  _target_: mine.os.system\n"), [], ["mine"])
+    text = "labels:\n  teacher:\n    _target_: segtrain.runs.trained.load\n    trust: [torch]\n"
+    assert load_saved(saved(tmp_path, text), [], []).labels.teacher.trust == []
 
 
 def test_saved_configs_take_overrides_of_known_keys(tmp_path):

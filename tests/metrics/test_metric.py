@@ -97,7 +97,7 @@ def test_a_training_and_an_evaluation_with_an_own_metric(segtrain, tmp_path):
     assert done.code == 0, done
     result = json.loads((tmp_path / "run/result.json").read_text())
     assert result["best"]["monitor"] == "right"
-    assert (result["lower_is_better"], result["unit"], result["per_class"]) == (False, "%", [])
+    assert (result["lower_is_better"], result["unit"], result["per_class"]) == (False, "", [])
     assert not (tmp_path / "run/per_image.npz").exists()
     done = segtrain("evaluate", "run", "--trust", "own", env=env)
     assert done.code == 0, done

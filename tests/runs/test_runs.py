@@ -39,6 +39,8 @@ def test_checkpoints_cannot_run_code(tmp_path):
 def test_run_folders_are_made_once(tmp_path):
     make_run_folder(tmp_path / "a")
     (tmp_path / "a/result.json").write_text("{}")
+    make_run_folder(tmp_path / "a")  # ended before its first checkpoint
+    (tmp_path / "a/checkpoints").mkdir()
     with pytest.raises(ConfigError, match="holds a run already"):
         make_run_folder(tmp_path / "a")
 

@@ -83,7 +83,7 @@ class Boundary(Group):
         ]
         records = [record for kind in kinds for record in kind.everywhere(names)]
         for pixels in self.ranges:
-            meaning = f"share of the wrong pixels {pixels} pixels of the true border; in thin objects none is far"
+            meaning = f"share of the wrong pixels whose distance from the true border is {pixels} pixels"
             near = pixels != self.ranges[-1]  # of these shares, that far from the border is the worse one to have
             shown = {"section": SECTION, "chart": BY_DISTANCE, "label": f"{pixels} pixels"}
             kind = Score(_errors(pixels), meaning, higher_is_better=near, **shown)
