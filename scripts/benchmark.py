@@ -387,11 +387,9 @@ def benchmark_trainer() -> list[dict]:
     from segtrain.data.sampling import Uniform
     from segtrain.data.shapes import Shapes
     from segtrain.metrics import SegmentationScores
-    from segtrain.runs.folder import RunFolder
-    from segtrain.training.trainer import Trainer
+    from segtrain.training import Parts, Trainer
 
-    trainer = Trainer(panel_images=0)
-    train_set, val_set = Shapes("train", [64, 64]), Shapes("val", [64, 64])
+    trainer, train_set = Trainer(epochs=10**6), Shapes("train", [64, 64])
     loader = Loader(batch_size=8, workers=0)
     batches = loader.train(train_set, Augment(), Uniform(), count_classes(train_set), 0)
     kept = list(batches.epoch(0))
@@ -406,31 +404,29 @@ def benchmark_trainer() -> list[dict]:
             return iter(kept)
 
     torch.manual_seed(0)
-    model = models.unet(num_classes=4).to(trainer.device)
+    model = models.unet(num_classes=4).to(trainer.device, memory_format=torch.channels_last)
     loss = losses.PixelRegion(losses.CrossEntropy(), losses.Dice()).to(trainer.device)
     optimizer = optimizers.adamw(model)
-    with tempfile.TemporaryDirectory() as scratch:
-        scores, schedule = SegmentationScores(4), schedules.constant(optimizer, 10**6)
-        trainer.setup(model, loss, optimizer, schedule, Kept(), loader.evaluation(val_set), scores, RunFolder(scratch))
-        trainer.steps = 10**6
+    val = loader.evaluation(Shapes("val", [64, 64], val_images=1))
+    schedule = schedules.constant(optimizer, 10**6)
+    epochs = trainer.fit(Parts(model, loss, optimizer, schedule, Kept(), val, SegmentationScores(4)))
+    (val_image, _, _), *_ = val
 
-        def bare() -> None:
-            model.train()
-            for images, target, _ in kept:
-                images, target = images.to(trainer.device), target.to(trainer.device)
-                with trainer.autocast():
-                    logits = model(images)
-                loss(logits, target).backward()
-                optimizer.step()
-                optimizer.zero_grad()
-            if trainer.device.type == "cuda":
-                torch.cuda.synchronize()
+    def bare() -> None:
+        model.train()
+        for images, target, _ in kept:
+            images, target = images.to(trainer.device), target.to(trainer.device)
+            with trainer.autocast():
+                logits = model(images)
+            loss(logits, target).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        with torch.no_grad(), trainer.autocast():
+            model.eval()(val_image.to(trainer.device))
+        if trainer.device.type == "cuda":
+            torch.cuda.synchronize()
 
-        def ours() -> None:
-            trainer.train_epoch()
-            trainer.state.next_epoch()
-
-        seconds = interleaved({"bare loop": bare, "segtrain": ours}, repeats=15, seconds=60)
+    seconds = interleaved({"bare loop": bare, "segtrain": lambda: next(epochs)}, repeats=15, seconds=60)
     return [{"part": name, "seconds an epoch": s, "ratio": s / seconds["bare loop"]} for name, s in seconds.items()]
 
 

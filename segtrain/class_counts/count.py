@@ -120,10 +120,12 @@ def _count(dataset, indices, threads: int | None, progress: bool, locations: boo
         return [tried(_row, dataset, index, locations) for index in part]
 
     for number, row in enumerate(in_threads(work, indices, "counting classes", progress, threads)):
-        if isinstance(row, DataError):
-            errors.append(row)
-        else:
+        # Sizes are compared here, while the threads decode: reading headers is Python, which threads would wait for.
+        error = row if isinstance(row, DataError) else tried(dataset.check_pair, indices[number])
+        if error is None:
             table[number] = row
+        else:
+            errors.append(error)
     if errors:
         first, more, fix = errors[0], "", ""
         if errors[1:]:
@@ -147,7 +149,6 @@ def _row(dataset: SegmentationDataset, index: int, locations: bool) -> np.ndarra
         valid = np.full(classes, total - histogram[ignore])
         if pixels.sum() != valid[0]:
             check_values(histogram, dataset, index)
-    dataset.check_pair(index)
     row = np.concatenate([pixels, valid, [total]])
     if not locations:
         return row
