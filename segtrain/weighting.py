@@ -1,10 +1,7 @@
 """Class weights from class counts: `InverseFrequency()(counts)` is a float64 array [C].
 
 n_c: pixels of class c, m_c: pixels of the images that contain it, N: the sum of n_c, C: classes that have pixels.
-A class without pixels has weight 0 and is left out of C and of the median. Every scheme takes
-
-    normalize: `mean` scales the weights of the classes that have pixels to mean 1, `max` to maximum 1.
-    max_ratio: caps the largest weight at this multiple of the smallest.
+A class without pixels has weight 0 and is left out of C and of the median.
 """
 
 from typing import Annotated, Literal
@@ -14,9 +11,6 @@ import numpy as np
 from segtrain.arguments import FractionBelowOne, NonNegative, Positive, Range, Weights, checked
 from segtrain.class_counts import ClassCounts
 
-Normalize = Literal["none", "mean", "max"]
-Ratio = Annotated[float, Range("a number >= 1", lambda v: v >= 1)]
-
 
 class NoWeighting:
     """1 for every class."""
@@ -25,136 +19,26 @@ class NoWeighting:
         return np.ones(len(counts.pixels))
 
 
-class InverseFrequency:
-    """N / (C n_c): every class has the same total weight. Equals scikit-learn's "balanced"."""
+class Scheme:
+    """Base class of the weightings that follow from counts; a scheme has `weights`.
 
-    @checked
-    def __init__(self, normalize: Normalize = "none", max_ratio: Ratio | None = None):
-        self._finish = _Finish(normalize, max_ratio)
-
-    def __call__(self, counts: ClassCounts) -> np.ndarray:
-        return self._finish(counts, _balanced(counts))
-
-
-class InverseSqrt:
-    """sqrt(N / (C n_c)): halfway, in orders of magnitude, between no weights and inverse frequency."""
-
-    @checked
-    def __init__(self, normalize: Normalize = "none", max_ratio: Ratio | None = None):
-        self._finish = _Finish(normalize, max_ratio)
-
-    def __call__(self, counts: ClassCounts) -> np.ndarray:
-        return self._finish(counts, np.sqrt(_balanced(counts)))
-
-
-class LogRatio:
-    """max(floor, ln(mu N / n_c)): grows by a constant for each order of magnitude, so rare classes never explode."""
-
-    @checked
-    def __init__(
-        self,
-        mu: Positive = 1.0,
-        floor: NonNegative = 1.0,
-        normalize: Normalize = "none",
-        max_ratio: Ratio | None = None,
-    ):
-        self.mu, self.floor, self._finish = mu, floor, _Finish(normalize, max_ratio)
-
-    def __call__(self, counts: ClassCounts) -> np.ndarray:
-        ratio = self.mu * _total(counts) / np.maximum(counts.pixels, 1)
-        return self._finish(counts, np.maximum(self.floor, np.log(ratio)))
-
-
-class MedianFrequency:
-    """median(f) / f_c with f_c = n_c / m_c, the frequency within the images that contain the class.
-
-    Eigen and Fergus, 2015, https://arxiv.org/abs/1411.4734
+    Args:
+        normalize: mean scales the weights of the classes that have pixels to mean 1, max to maximum 1.
+        max_ratio: caps the largest weight at this multiple of the smallest.
     """
 
     @checked
-    def __init__(self, normalize: Normalize = "none", max_ratio: Ratio | None = None):
-        self._finish = _Finish(normalize, max_ratio)
-
-    def __call__(self, counts: ClassCounts) -> np.ndarray:
-        there = counts.pixels > 0
-        frequency = counts.pixels[there] / counts.pixels_of_images[there]
-        weights = np.zeros(len(counts.pixels))
-        weights[there] = np.median(frequency) / frequency if there.any() else 0
-        return self._finish(counts, weights)
-
-
-class Enet:
-    """1 / ln(k + n_c / N). Paszke et al., 2016, https://arxiv.org/abs/1606.02147"""
-
-    @checked
     def __init__(
         self,
-        k: Annotated[float, Range("a number > 1", lambda v: v > 1)] = 1.02,
-        normalize: Normalize = "none",
-        max_ratio: Ratio | None = None,
+        normalize: Literal["none", "mean", "max"] = "none",
+        max_ratio: Annotated[float, Range("a number >= 1", lambda v: v >= 1)] | None = None,
     ):
-        self.k, self._finish = k, _Finish(normalize, max_ratio)
-
-    def __call__(self, counts: ClassCounts) -> np.ndarray:
-        return self._finish(counts, 1 / np.log(self.k + counts.pixels / max(_total(counts), 1)))
-
-
-class EffectiveNumber:
-    """(1 - beta) / (1 - beta^n_c), scaled to the sum C. Cui et al., 2019, https://arxiv.org/abs/1901.05555"""
-
-    @checked
-    def __init__(
-        self, beta: FractionBelowOne = 0.9999999, normalize: Normalize = "none", max_ratio: Ratio | None = None
-    ):
-        self.beta, self._finish = beta, _Finish(normalize, max_ratio)
-
-    def __call__(self, counts: ClassCounts) -> np.ndarray:
-        there = counts.pixels > 0
-        weights = np.zeros(len(counts.pixels))
-        # expm1 and log1p: 1 - beta^n in float64 loses every digit for a beta this close to 1
-        log_beta = np.log1p(self.beta - 1) if self.beta > 0 else -np.inf
-        weights[there] = (1 - self.beta) / -np.expm1(counts.pixels[there] * log_beta)
-        return self._finish(counts, weights * there.sum() / max(weights.sum(), 1e-300))
-
-
-class NegPosRatio:
-    """(N_c - n_c) / n_c, N_c the valid pixels of the channel: the `pos_weight` of a multi-label class."""
-
-    @checked
-    def __init__(self, normalize: Normalize = "none", max_ratio: Ratio | None = None):
-        self._finish = _Finish(normalize, max_ratio)
-
-    def __call__(self, counts: ClassCounts) -> np.ndarray:
-        return self._finish(counts, (counts.valid_pixels - counts.pixels) / np.maximum(counts.pixels, 1))
-
-
-class Manual:
-    """The weights as given: a list in the order of the classes, or a mapping from class name to weight."""
-
-    @checked
-    def __init__(self, weights: Weights | dict, normalize: Normalize = "none", max_ratio: Ratio | None = None):
-        self.weights, self._finish = weights, _Finish(normalize, max_ratio)
-
-    def __call__(self, counts: ClassCounts) -> np.ndarray:
-        weights = self.weights
-        if isinstance(weights, dict):
-            if set(weights) != set(counts.class_names):
-                raise ValueError(f"Manual: weights for {sorted(weights)}, but the classes are {counts.class_names}")
-            weights = [weights[name] for name in counts.class_names]
-        if len(weights) != len(counts.pixels):
-            raise ValueError(f"Manual: {len(weights)} weights for {len(counts.pixels)} classes")
-        return self._finish(counts, np.asarray(weights, dtype=np.float64))
-
-
-class _Finish:
-    """Weight 0 for classes without pixels, then the cap, then the scale."""
-
-    def __init__(self, normalize: str, max_ratio: float | None):
         self.normalize, self.max_ratio = normalize, max_ratio
 
-    def __call__(self, counts: ClassCounts, weights: np.ndarray) -> np.ndarray:
+    def __call__(self, counts: ClassCounts) -> np.ndarray:
+        """float64 [C]: the weights, capped, then scaled; 0 for classes without pixels."""
         there = counts.pixels > 0
-        weights = np.where(there, weights, 0.0).astype(np.float64)
+        weights = np.where(there, self.weights(counts), 0.0).astype(np.float64)
         positive = weights[weights > 0]
         if len(positive) == 0:
             return weights
@@ -165,6 +49,101 @@ class _Finish:
         elif self.normalize == "max":
             weights = weights / weights.max()
         return weights
+
+
+class InverseFrequency(Scheme):
+    """N / (C n_c): every class has the same total weight. Equals scikit-learn's "balanced"."""
+
+    def weights(self, counts: ClassCounts) -> np.ndarray:
+        return _balanced(counts)
+
+
+class InverseSqrt(Scheme):
+    """sqrt(N / (C n_c)): halfway, in orders of magnitude, between no weights and inverse frequency."""
+
+    def weights(self, counts: ClassCounts) -> np.ndarray:
+        return np.sqrt(_balanced(counts))
+
+
+class LogRatio(Scheme):
+    """max(floor, ln(mu N / n_c)): grows by a constant for each order of magnitude, so rare classes never explode."""
+
+    @checked
+    def __init__(self, mu: Positive = 1.0, floor: NonNegative = 1.0, **same):
+        super().__init__(**same)
+        self.mu, self.floor = mu, floor
+
+    def weights(self, counts: ClassCounts) -> np.ndarray:
+        return np.maximum(self.floor, np.log(self.mu * _total(counts) / np.maximum(counts.pixels, 1)))
+
+
+class MedianFrequency(Scheme):
+    """median(f) / f_c with f_c = n_c / m_c, the frequency within the images that contain the class.
+
+    Eigen and Fergus, 2015, https://arxiv.org/abs/1411.4734
+    """
+
+    def weights(self, counts: ClassCounts) -> np.ndarray:
+        there = counts.pixels > 0
+        frequency = counts.pixels[there] / counts.pixels_of_images[there]
+        weights = np.zeros(len(counts.pixels))
+        weights[there] = np.median(frequency) / frequency if there.any() else 0
+        return weights
+
+
+class Enet(Scheme):
+    """1 / ln(k + n_c / N). Paszke et al., 2016, https://arxiv.org/abs/1606.02147"""
+
+    @checked
+    def __init__(self, k: Annotated[float, Range("a number > 1", lambda v: v > 1)] = 1.02, **same):
+        super().__init__(**same)
+        self.k = k
+
+    def weights(self, counts: ClassCounts) -> np.ndarray:
+        return 1 / np.log(self.k + counts.pixels / max(_total(counts), 1))
+
+
+class EffectiveNumber(Scheme):
+    """(1 - beta) / (1 - beta^n_c), scaled to the sum C. Cui et al., 2019, https://arxiv.org/abs/1901.05555"""
+
+    @checked
+    def __init__(self, beta: FractionBelowOne = 0.9999999, **same):
+        super().__init__(**same)
+        self.beta = beta
+
+    def weights(self, counts: ClassCounts) -> np.ndarray:
+        there = counts.pixels > 0
+        weights = np.zeros(len(counts.pixels))
+        # expm1 and log1p: 1 - beta^n in float64 loses every digit for a beta this close to 1
+        log_beta = np.log1p(self.beta - 1) if self.beta > 0 else -np.inf
+        weights[there] = (1 - self.beta) / -np.expm1(counts.pixels[there] * log_beta)
+        return weights * there.sum() / max(weights.sum(), 1e-300)
+
+
+class NegPosRatio(Scheme):
+    """(N_c - n_c) / n_c, N_c the valid pixels of the channel: the `pos_weight` of a multi-label class."""
+
+    def weights(self, counts: ClassCounts) -> np.ndarray:
+        return (counts.valid_pixels - counts.pixels) / np.maximum(counts.pixels, 1)
+
+
+class Manual(Scheme):
+    """The weights as given: a list in the order of the classes, or a mapping from class name to weight."""
+
+    @checked
+    def __init__(self, weights: Weights | dict, **same):
+        super().__init__(**same)
+        self.given = weights
+
+    def weights(self, counts: ClassCounts) -> np.ndarray:
+        weights = self.given
+        if isinstance(weights, dict):
+            if set(weights) != set(counts.class_names):
+                raise ValueError(f"Manual: weights for {sorted(weights)}, but the classes are {counts.class_names}")
+            weights = [weights[name] for name in counts.class_names]
+        if len(weights) != len(counts.pixels):
+            raise ValueError(f"Manual: {len(weights)} weights for {len(counts.pixels)} classes")
+        return np.asarray(weights, dtype=np.float64)
 
 
 def _total(counts: ClassCounts) -> int:
