@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -380,3 +381,43 @@ def test_sigterm_ends_a_whole_sweep(tmp_path):
     assert process.returncode == 75, err
     assert result_of(tmp_path / "sweep/00_seed=0")["status"] == "preempted"
     assert not (tmp_path / "sweep/01_seed=1").exists()
+
+
+def test_a_run_without_a_checkpoint_is_resumed_from_the_start(segtrain, trained, trained_copy):
+    shutil.rmtree(trained_copy / "checkpoints")
+    result = json.loads((trained_copy / "result.json").read_text())
+    (trained_copy / "result.json").write_text(json.dumps({**result, "status": "preempted"}))
+    resumed = segtrain("resume", trained_copy)
+    assert resumed.code == 0, resumed
+    assert result_of(trained_copy)["scores"] == result_of(trained)["scores"]
+
+
+def test_a_phased_run_is_evaluated_with_the_loss_of_its_best_epoch(segtrain, tmp_path):
+    words = [*TINY, "trainer.epochs=2", "loss=phased", "loss.starts=[0,1]", "hydra.run.dir=run"]
+    assert "cannot be compared" in segtrain(*words, "trainer.monitor=loss").err
+    assert segtrain(*words).code == 0
+    run = tmp_path / "run"
+    assert segtrain("evaluate", run, "--bootstrap", "0").code == 0
+    found = json.loads((run / "evaluation/val/scores.json").read_text())["scores"]["loss"]
+    assert found == pytest.approx(result_of(run)["scores"]["loss"], rel=1e-5)
+
+
+def test_the_script_that_draws_predictions(trained, tmp_path):
+    script = ROOT / "scripts/draw_predictions.py"
+    subprocess.run([sys.executable, script, trained, trained, "--out", tmp_path / "x.png"], check=True)
+    assert (tmp_path / "x.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("command", ["check", "weights", "evaluate", "resume", "compare"])
+def test_help_of_a_command_prints_its_usage(segtrain, command):
+    shown = segtrain(command, "--help")
+    assert shown.code == 0, shown
+    assert f"segtrain {command}" in shown.out
+
+
+def test_help_scores(segtrain):
+    shown = segtrain("help", "scores")
+    assert shown.code == 0, shown
+    for name in ("iou/<class>", "ece", "boundary_iou/mean", "loss"):
+        assert name in shown.out
+    assert "did you mean 'scores'" in segtrain("help", "score").err

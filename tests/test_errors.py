@@ -39,6 +39,7 @@ CONFIG_ERRORS = {
         ["loss=dice", "weighting=log_ratio"],
         "has no effect: the loss does not use ${class_weights}",
     ),
+    "no key": (["=3"], "'=3' is not key=value"),
     "command": (["wieghts"], "no command 'wieghts', did you mean 'weights'?"),
     "target": (
         ["loss._target_=segtrain.losses.PixelRegoin"],
@@ -177,10 +178,10 @@ MODEL_ERRORS = {
     "encoder": (["model.encoder=resnet19"], "no encoder 'resnet19', did you mean 'resnet18'?"),
     "cuda": (["trainer.device=cuda:7"], "device 'cuda:7', but"),
     "monitor": (["trainer.monitor=iou/crss"], "no score 'iou/crss', did you mean 'iou/cross'?"),
-    "label kind": (["loss=bce"], "the loss is for multi-label, the dataset has one label per pixel"),
+    "label kind": (["loss=bce"], "the loss is for multi-label masks, the dataset has one label per pixel"),
     "manual weights": (["weighting=manual", "weighting.weights=[1,2]"], "Manual: 2 weights for 4 classes"),
     "region classes": (["loss.region.classes=[7]"], "classes=[7], but there are 4 classes, counted from 0"),
-    "betas": (["optimizer.betas=[0.9]"], "must be two numbers from 0 up to, not with, 1"),
+    "betas": (["optimizer.betas=[0.9]"], "must be two numbers >= 0 and < 1"),
     "encoder weights": (["model.encoder_weights=nowhere.pt"], "no file nowhere.pt"),
     "precision": (["trainer.precision=float12"], "no precision 'float12', did you mean 'float32'?"),
 }
@@ -205,11 +206,11 @@ def test_unwritable_output_folder(segtrain, tmp_path):
 
 def test_a_folder_that_holds_a_run_is_refused(segtrain, tmp_path):
     (tmp_path / "run").mkdir()
-    (tmp_path / "run/result.json").write_text("{}")
+    (tmp_path / "run/metrics.csv").touch()
     result = segtrain("hydra.run.dir=run")
     assert result.code == 2
     assert "the run folder holds a run already" in result.err
-    assert [p.name for p in (tmp_path / "run").iterdir()] == ["result.json"]
+    assert [p.name for p in (tmp_path / "run").iterdir()] == ["metrics.csv"]
 
 
 def test_a_mistake_elsewhere_does_not_make_keys_without_a_value_wrong(segtrain):

@@ -64,7 +64,7 @@ def _override_mistakes(loader, overrides: list[str], config_name: str) -> Iterat
     parser, groups, values = OverridesParser.create(), [], []
     for text in overrides:
         try:
-            override = parser.parse_override(text)
+            override = parser.parse_override("" if text.startswith("=") else text)
             options = loader.get_group_options(override.key_or_group)
         except (HydraException, ValueError):
             yield f"{text!r} is not key=value (quote values with special characters: 'key=\"a b\"')"

@@ -34,7 +34,7 @@ def make_run_folder(folder: Path) -> Path:
         try:
             folder.mkdir()
         except FileExistsError:
-            if any((folder / name).exists() for name in ("checkpoints", "multirun.yaml")):
+            if any((folder / name).exists() for name in ("checkpoints", "metrics.csv", "multirun.yaml")):
                 fix = f"name another folder, or `segtrain resume {folder}`"
                 raise ConfigError("the run folder holds a run already", str(folder), fix) from None
         (folder / ".writable").touch()

@@ -51,6 +51,7 @@ def test_a_run_leaves_what_the_contract_says(tmp_path):
     } <= set(found[0])
     assert float(found[1]["train/loss"]) < float(found[0]["train/loss"])
     assert result.best["epoch"] in (1, 2)
+    assert (result.lower_is_better, result.unit) == (False, "%")
     assert result.scores["iou/mean"] == result.best["value"]
     assert [row["name"] for row in result.per_class] == ["background", "disc", "square", "cross"]
     for name in ("checkpoints/best.pt", "checkpoints/last.pt", "per_image.npz", "plots/examples.png"):
@@ -133,7 +134,8 @@ def test_max_steps_val_batches_and_patience(tmp_path):
         def forward(self, logits, target):
             return logits.sum() * 0
 
-    fit(tmp_path / "patience", epochs=9, patience=2, loss=Flat(), monitor="loss")
+    result, _ = fit(tmp_path / "patience", epochs=9, patience=2, loss=Flat(), monitor="loss")
+    assert (result.lower_is_better, result.unit) == (True, ""), "known before the run has ended"
     assert len(rows(tmp_path / "patience")) == 3
 
 
@@ -204,7 +206,12 @@ def test_the_loop_ends_with_break():
 
 
 @pytest.mark.parametrize(
-    "loss", [PixelRegion(CrossEntropy([0.1, 1, 5, 9]), Dice()), PixelRegion(CrossEntropy(), Lovasz(aggregate="image"))]
+    "loss",
+    [
+        PixelRegion(CrossEntropy([0.1, 1, 5, 9]), Dice()),
+        PixelRegion(CrossEntropy(), Lovasz(aggregate="image")),
+        PixelRegion(CrossEntropy(), Lovasz()),
+    ],
 )
 def test_the_validation_loss_does_not_depend_on_the_batch_size(loss):
     """The sums of the split, not a mean over batches."""
@@ -226,7 +233,7 @@ def test_micro_batches_weigh_the_region_term_by_images(tmp_path):
 
         def terms(self, logits, target):
             found = super().terms(logits, target)
-            Recorded.seen.append((self.amounts(target)[0], *(float(term) for term in found)))
+            Recorded.seen.append((self.amounts(target)[0], *(float(term.detach()) for term in found)))
             return found
 
     loss = Recorded(CrossEntropy([0.001, 1, 50, 100]), Dice(), alpha=2)
