@@ -9,8 +9,8 @@ from functools import cache
 
 
 def cores() -> int:
-    """Those it may run on, where the system can say; else all."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Number of processors this process may run on; on systems other than Linux, of all."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def in_chunks(items: Sequence) -> list[Sequence]:

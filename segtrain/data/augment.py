@@ -33,7 +33,7 @@ class Augmentation:
             image, mask: uint8 [H, W, channels]; [H, W] or [H, W, C].
             centre: pixel of the mask, row · width + column, that the crop is centred on; -1: it is anywhere.
         """
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} has no __call__")
 
 
 class _Plain(Augmentation):

@@ -46,7 +46,7 @@ class Sampling:
 
     def __call__(self, counts, seed: int, epoch: int) -> Epoch:
         """The samples of epoch `epoch`."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} has no __call__")
 
     def summary(self, counts) -> str:
         """Its effect on the classes, for the log; empty: none."""

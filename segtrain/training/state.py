@@ -61,7 +61,7 @@ class Best:
     """What is kept of the best epoch so far.
 
     Attributes:
-        weights: state dict of the network that was validated.
+        weights: state dict of the network that was validated, not a copy: it changes with the next epoch.
         counts: arrays of which every score is a function, as of SegmentationScores.state.
         per_class: columns by name, one value per class.
     """
