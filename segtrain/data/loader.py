@@ -73,6 +73,8 @@ class Loader:
             collate_fn=_as_it_is,
             persistent_workers=self.workers > 0,
             pin_memory=torch.cuda.is_available(),
+            # Its own generator: a draw from the global one, which dropout draws from, would not be repeated by a resume.
+            generator=torch.Generator(),
             worker_init_fn=_ignore_interrupt,
             **how,
         )

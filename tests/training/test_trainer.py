@@ -85,8 +85,19 @@ def test_accumulated_cross_entropy_equals_the_whole_batch(tmp_path):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
 
 
-def test_a_resumed_run_equals_one_that_was_not_stopped(tmp_path):
-    _, whole = fit(tmp_path / "whole", epochs=3)
+class WithDropout(Tiny):
+    def __init__(self):
+        super().__init__()
+        self.layers.insert(3, nn.Dropout(0.3))
+
+
+@pytest.mark.parametrize("network", [Tiny, WithDropout])
+def test_a_resumed_run_equals_one_that_was_not_stopped(tmp_path, network):
+    def made():
+        torch.manual_seed(0)
+        return network()
+
+    _, whole = fit(tmp_path / "whole", epochs=3, model=made())
 
     class Stop(Exception):
         pass
@@ -101,8 +112,8 @@ def test_a_resumed_run_equals_one_that_was_not_stopped(tmp_path):
             return super().forward(logits, target)
 
     with pytest.raises(Stop):
-        fit(tmp_path / "stopped", epochs=3, checkpoint_every=1, loss=StopAt(CrossEntropy(), Dice()))
-    _, resumed = fit(tmp_path / "stopped", epochs=3, resume=True)
+        fit(tmp_path / "stopped", epochs=3, checkpoint_every=1, loss=StopAt(CrossEntropy(), Dice()), model=made())
+    _, resumed = fit(tmp_path / "stopped", epochs=3, resume=True, model=made())
     assert same(whole, resumed)
     columns = [c for c in rows(tmp_path / "whole")[0] if c not in ("seconds", "images_per_second")]
     for a, b in zip(rows(tmp_path / "whole"), rows(tmp_path / "stopped"), strict=True):
