@@ -110,6 +110,7 @@ def test_train_evaluate_and_the_run_folder(segtrain, tmp_path):
     assert segtrain("evaluate", tmp_path / "nowhere").code == 2
 
 
+@pytest.mark.long
 def test_alpha_0_is_cross_entropy_bit_for_bit(segtrain, tmp_path):
     """The same losses, scores and weights in a whole run."""
     rows = {}
@@ -287,6 +288,7 @@ def test_multilabel_from_the_command_line(segtrain, tmp_path):
     assert [row["name"] for row in result_of(only_run(tmp_path))["per_class"]] == ["disc", "square", "cross"]
 
 
+@pytest.mark.long
 def test_folder_dataset_of_different_sizes(segtrain, tmp_path):
     from PIL import Image
 
@@ -408,7 +410,7 @@ def test_the_script_that_draws_predictions(trained, tmp_path):
     assert (tmp_path / "x.png").stat().st_size > 1000
 
 
-@pytest.mark.parametrize("command", ["check", "weights", "evaluate", "resume", "compare"])
+@pytest.mark.parametrize("command", ["check", "weights", "compare"])
 def test_help_of_a_command_prints_its_usage(segtrain, command):
     shown = segtrain(command, "--help")
     assert shown.code == 0, shown

@@ -241,11 +241,18 @@ def stream(workers, method, persistent):
     return found
 
 
-def test_the_stream_of_samples_does_not_depend_on_the_workers():
+EVERY = [(workers, method, kept) for workers in (1, 4) for method in ("fork", "spawn") for kept in (True, False)]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [[(1, "fork", True), (4, "fork", False), (2, "spawn", True)], pytest.param(EVERY, marks=pytest.mark.long)],
+)
+def test_the_stream_of_samples_does_not_depend_on_the_workers(settings):
     """1,000 samples, 5 epochs, 0 to 4 workers, forked or spawned, kept or not: 5,000 distinct draws, all equal."""
     alone = stream(0, None, False)
     assert len(alone) == len(set(alone)) == SAMPLES * EPOCHS
-    for workers, method, persistent in ((1, "fork", True), (4, "fork", False), (2, "spawn", True)):
+    for workers, method, persistent in settings:
         assert stream(workers, method, persistent) == alone, (workers, method, persistent)
 
 

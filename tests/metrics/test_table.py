@@ -174,6 +174,7 @@ def test_counts_beyond_2_to_31_are_right():
     assert found["kappa"] == pytest.approx(((2**33 + 2**31) / total - chance) / (1 - chance))
 
 
+@pytest.mark.long
 def test_the_bootstrap_covers_the_truth_95_times_of_100():
     """500 samples of 60 images of a known population: the interval holds the true mean 95 % ± 2 of the times."""
     rng = np.random.default_rng(1)

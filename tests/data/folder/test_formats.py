@@ -298,6 +298,7 @@ def multichannel(root, bands=5, size=(40, 40)):
     return root
 
 
+@pytest.mark.long
 def test_a_run_on_five_bands(tmp_path, segtrain):
     root = multichannel(tmp_path / "data")
     words = ["dataset=folder", f"dataset.root={root}", "dataset.num_classes=3", "trainer.epochs=1", "loader.workers=0"]
