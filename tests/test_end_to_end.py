@@ -281,6 +281,7 @@ def test_a_users_dataset_is_checked_before_training(segtrain, tmp_path):
         assert "Traceback" not in result.err
 
 
+@pytest.mark.long
 def test_multilabel_from_the_command_line(segtrain, tmp_path):
     words = ["dataset=shapes_multilabel", "loss=bce_dice", "weighting=neg_pos_ratio", *TINY]
     trained = segtrain(*words)
@@ -370,6 +371,7 @@ def test_the_wheel_works_outside_the_checkout(tmp_path):
     assert result_of(only_run(tmp_path))["status"] == "finished"
 
 
+@pytest.mark.long
 def test_sigterm_ends_a_whole_sweep(tmp_path):
     script = Path(sys.executable).with_name("segtrain")
     words = ["-m", "seed=0,1", *TINY, "trainer.epochs=200", "hydra.sweep.dir=sweep"]

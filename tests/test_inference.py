@@ -165,6 +165,7 @@ def test_a_network_that_is_not_finite_is_not_scored(segtrain, trained_copy, tmp_
     assert "non-finite logits in 12 of 12 images" in done.err
 
 
+@pytest.mark.long
 def test_a_run_from_before_there_was_this_section_is_scored_as_it_was(segtrain, trained_copy, tmp_path):
     from omegaconf import OmegaConf
 
