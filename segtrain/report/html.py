@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from segtrain.errors import DiskError
+from segtrain.runs.files import write_text
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -17,12 +17,7 @@ def write_page(file: Path, template: str, **values) -> None:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
-    text = environment.get_template(template).render(**values)
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text, encoding="utf-8", errors="backslashreplace")
-    except OSError as error:
-        raise DiskError(f"cannot be written: {error.strerror}", str(file), "give another folder with --out") from error
+    write_text(file, environment.get_template(template).render(**values))
 
 
 def inline(picture: np.ndarray, width: int = 480) -> str:
