@@ -1,21 +1,23 @@
 """The console script: the first word without '=' is a command, anything else trains."""
 
 import errno
+import logging
 import os
 import signal
 import sys
-import threading
 from importlib import import_module
 from pathlib import Path
 
 from segtrain.cpu import keep_memory
 from segtrain.errors import ConfigError, DiskError, Preempted, SegtrainError, did_you_mean
+from segtrain.signals import watched
 
 COMMANDS = {
     "check": "check key=value … [--out DIR]     read every file of a dataset and list what is wrong with it",
     "weights": "weights key=value …              count the masks; counts and every weighting side by side",
     "evaluate": "evaluate RUN [key=value …]       score a finished run on its validation images again",
     "resume": "resume RUN                       continue a run in its own folder",
+    "repeat": "repeat RUN                       train again from a run's settings, and say whether the result is equal",
     "compare": "compare RUN_OR_SWEEP … [--out DIR] settings that differ against scores, best first",
 }
 HELP = """segtrain trains segmentation models on badly imbalanced classes.
@@ -34,6 +36,7 @@ def main() -> None:
     verbose = os.environ.get("HYDRA_FULL_ERROR") == "1" or "debug=true" in map(str.lower, sys.argv)
     os.environ["HYDRA_FULL_ERROR"] = "1"
     keep_memory()
+    logging.raiseExceptions = False  # a log that cannot be written, as on a full disk, is no error
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # a user's own package beside the config, as with `python -m`
     try:
@@ -50,7 +53,7 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
     except OSError as error:
-        if verbose or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+        if verbose or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES):
             raise
         failure = DiskError(error.strerror, str(error.filename or ""), "free space, or write elsewhere")
         print(f"\n{failure}", file=sys.stderr)
@@ -76,24 +79,24 @@ def _dispatch(words: list[str]) -> int:
 
 def _train(words: list[str]) -> int:
     from segtrain.config.launch import launch
-    from segtrain.runs.folder import make_run_folder
+    from segtrain.runs.claim import make_run_folder
 
     launch(words, _job, make_run_folder)
     return 0
 
 
 def _job(cfg, folder: Path) -> float | None:
-    """One training. What it needs is imported here, after a config has been found right."""
-
-    def stop(*_) -> None:
-        raise Preempted("stopped by SIGTERM before the first step")
-
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, stop)
-    from segtrain.commands.train import job
+    """One training. What it needs is imported when its folder says what it is, for a signal or kill may come any time."""
+    from segtrain.config.schema import as_text
+    from segtrain.runs.folder import RunFolder
 
     try:
-        return job(cfg, folder)
+        with watched(), RunFolder(folder) as run:
+            if not run.can_be_resumed:
+                run.write_config(as_text(cfg))
+            from segtrain.commands.train import job
+
+            return job(cfg, run)
     except Preempted as error:  # as an ordinary error, Hydra would go on with the next job of the sweep
         print(f"\n{error}", file=sys.stderr)
         sys.exit(error.exit_code)

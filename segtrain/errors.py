@@ -15,7 +15,7 @@ class SegtrainError(Exception):
         lines = [f"{self.label}: {self.what}"]
         lines += [f"  where: {self.where}"] if self.where else []
         lines += [f"  fix: {self.fix}"] if self.fix else []
-        return "\n".join(lines)
+        return printable("\n".join(lines))
 
 
 class ConfigError(SegtrainError):
@@ -35,7 +35,13 @@ class DiskError(SegtrainError):
 
 
 class NotFinite(SegtrainError):
+    """A loss, gradient or prediction that is not finite. `seen`: what is known of the step, for the run's folder."""
+
     exit_code, label = 6, "not finite"
+
+    def __init__(self, what: str, where: str = "", fix: str = "", seen: dict | None = None):
+        super().__init__(what, where, fix)
+        self.seen = seen
 
 
 class Preempted(SegtrainError):
@@ -48,6 +54,11 @@ def did_you_mean(word: str, known) -> str:
 
     close = get_close_matches(str(word), [str(k) for k in known], n=1, cutoff=0.6)
     return f", did you mean {close[0]!r}?" if close else ""
+
+
+def printable(text: str) -> str:
+    """Text without what a terminal would obey: names in files are a stranger's. Escapes such as \\x1b stand for it."""
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
 
 
 def counted(number: int, noun: str) -> str:

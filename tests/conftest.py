@@ -95,3 +95,12 @@ def write_folder_dataset(root: Path, images: int = 6, classes: int = 3, size: tu
 @pytest.fixture
 def folder_dataset(tmp_path) -> Path:
     return write_folder_dataset(tmp_path / "data")
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """The figures of the long tests."""
+    reports = terminalreporter.getreports("passed") + terminalreporter.getreports("failed")
+    if lines := [text for report in reports for name, text in report.user_properties if name == "figure"]:
+        terminalreporter.section("figures")
+        for line in lines:
+            terminalreporter.line(line)

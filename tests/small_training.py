@@ -58,12 +58,12 @@ def fit(folder, resume=False, **settings):
     made = parts(**own, trainer=trainer)
     folder.mkdir(exist_ok=True)
     run, dataset = RunFolder(folder), made.val.dataset
-    checkpoint = run.load_last("cpu") if resume else None
+    checkpoint = run.load_last() if resume else None
     first = first_step(checkpoint)
     with Logger(folder, dataset, made.scores, trainer.epochs, first) as logger:
         for epoch in trainer.fit(made, checkpoint, run.save_last):
             run.record(epoch, dataset.class_names)
-            logger.show(epoch)
+            logger.show(epoch, run.result.best["value"])
     return run.result, made.model
 
 

@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "segtrain"
-GROUND = "errors arguments cpu"
+GROUND = "errors arguments cpu signals"
 ALLOWED = {
     "errors": "",
     "arguments": "errors",
     "cpu": "",
+    "signals": "errors",
     "data": GROUND,
     "class_counts": f"{GROUND} data",
     "weighting": f"{GROUND} class_counts",
@@ -26,9 +27,9 @@ ALLOWED = {
     "runs": f"{GROUND} config",
     "report": f"{GROUND} data class_counts weighting losses metrics dataset_check runs",
     "config": f"{GROUND} data losses metrics",
-    "commands": "errors arguments cpu data class_counts weighting losses labels metrics inference dataset_check training"
+    "commands": "errors arguments cpu signals data class_counts weighting losses labels metrics inference dataset_check training"
     " runs report config",
-    "cli": "errors cpu config runs commands",
+    "cli": "errors cpu signals config runs commands",
     "__main__": "cli",
 }
 MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")

@@ -9,7 +9,7 @@ from segtrain.config.signatures import signature_of
 from segtrain.data.dataset import SegmentationDataset, as_dataset
 from segtrain.data.folder.layout import NoMasks
 from segtrain.dataset_check.findings import check_dataset
-from segtrain.errors import ConfigError
+from segtrain.errors import ConfigError, printable
 from segtrain.report.pages.dataset import dataset_text, write_dataset_page
 
 
@@ -20,7 +20,7 @@ def main(words: list[str]) -> int:
     arguments = parse(own, words)
     cfg = checked_config(arguments)
     reports = check_dataset(datasets(cfg), cfg.augment.get("size"), progress=True)
-    print(dataset_text(reports).encode(errors="backslashreplace").decode())  # names need not be UTF-8
+    print(printable(dataset_text(reports)))
     if arguments.out is not None:
         title = f"Dataset check: {cfg.dataset.get('root') or cfg.dataset._target_}"
         write_dataset_page(reports, arguments.out / "check.html", title)

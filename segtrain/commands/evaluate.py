@@ -10,6 +10,7 @@ from pathlib import Path
 
 from segtrain.config.build import build, build_dataset, build_inference, build_loss, build_scores
 from segtrain.config.schema import flat
+from segtrain.errors import printable
 from segtrain.inference import Predictor
 from segtrain.report.logger import log_to_screen
 from segtrain.report.pages.evaluation import write_evaluation_page
@@ -33,7 +34,7 @@ def main(words: list[str]) -> int:
     scores, result, dataset, draw = evaluate_split(trained, arguments.split)
     if arguments.bootstrap:
         result.intervals = scores.intervals(arguments.bootstrap)
-    print(text(scores, result, arguments.split))
+    print(printable(text(scores, result, arguments.split)))
     request = {"split": arguments.split, "checkpoint": arguments.checkpoint, "settings": arguments.overrides}
     out = arguments.run / "evaluation" / folder_name(**request)
     threshold = flat(trained.config).get("inference.threshold")

@@ -1,27 +1,45 @@
-"""`segtrain resume RUN`: continue a run in its own folder, from its last checkpoint; without one, from the start."""
+"""`segtrain resume RUN`: continue a run in its own folder, from its last checkpoint; without one, from the start.
+
+A setting may be changed when it is named: --allow trainer.epochs RUN trainer.epochs=40. Workers, device and how often
+checkpoints are written are free.
+"""
 
 import argparse
 from pathlib import Path
 
-from segtrain.commands.train import train
 from segtrain.config.saved import load_saved
 from segtrain.config.schema import check_config
 from segtrain.errors import ConfigError
 from segtrain.report.logger import log_to_screen
+from segtrain.runs.environment import changes
 from segtrain.runs.folder import RunFolder
+from segtrain.signals import watched
 
 
 def main(words: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="segtrain resume", description=__doc__)
-    parser.add_argument("run", type=Path, help="folder of a run")
+    usage = "segtrain resume RUN [key=value …] [--allow KEY] [--trust PACKAGE]"
+    parser = argparse.ArgumentParser(prog="segtrain resume", usage=usage, description=__doc__)
+    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that are to differ")
+    parser.add_argument(
+        "--allow", action="append", default=[], metavar="KEY", help="a setting that may; dataset: its files"
+    )
     parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help="allow classes of this package")
-    arguments = parser.parse_args(words)
-    cfg = load_saved(arguments.run / "config.yaml", [], arguments.trust)
-    check_config(cfg)
-    run = RunFolder(arguments.run)
-    if run.result.status == "finished":
-        raise ConfigError("the run is finished", str(run.path), "start a new run, with more trainer.epochs")
-    log_to_screen(run.path / "segtrain.log")
-    with run:
-        train(cfg, run, resume=run.can_be_resumed)
+    arguments = parser.parse_intermixed_args(words)
+    with watched():
+        run = RunFolder(arguments.run, arguments.allow)
+        checkpoint = run.load_last()
+        file = run.path / "config.yaml"
+        cfg = load_saved(file, arguments.overrides, arguments.trust, changed=run.changed)
+        check_config(cfg)
+        changed = changes(run.settings(), cfg, arguments.allow)
+        if run.result.status == "finished" and not changed:
+            fix = "start a new run, or train on: --allow trainer.epochs RUN trainer.epochs=…"
+            raise ConfigError("the run is finished", str(run.path), fix)
+        log_to_screen(run.path / "segtrain.log")
+        from segtrain.commands.train import train
+
+        with run:
+            run.add_start(changed)
+            train(cfg, run, checkpoint)
     return 0

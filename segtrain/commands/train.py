@@ -3,7 +3,6 @@
 import logging
 import os
 import random
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -27,21 +26,31 @@ from segtrain.report.logger import Logger
 from segtrain.report.pages.evaluation import write_evaluation_page
 from segtrain.report.pictures import example, images_with_rare_classes
 from segtrain.report.scores import counts_table, final_report
-from segtrain.runs.environment import environment
+from segtrain.runs.environment import changes, environment, fingerprint
 from segtrain.runs.folder import RunFolder
+from segtrain.signals import leave_if_stopped
 from segtrain.training import Parts, predict_one
 
 log = logging.getLogger("segtrain")
 
 
-def job(cfg, folder: Path) -> float | None:
-    """A training in a new folder; returns the monitored score of the best epoch."""
-    with RunFolder(folder) as run:
-        return train(cfg, run)
+def job(cfg, run: RunFolder) -> float | None:
+    """A training in a new folder; returns the monitored score of the best epoch.
+
+    A job that Slurm has queued again goes on from its last checkpoint.
+    """
+    checkpoint = run.load_last()
+    if checkpoint is None:
+        run.write_environment(environment(flat(cfg)))
+    else:
+        settings = run.settings()
+        cfg.class_weights = settings["class_weights"]
+        run.add_start(changes(settings, cfg, []))
+    return train(cfg, run, checkpoint)
 
 
-def train(cfg, run: RunFolder, resume: bool = False) -> float | None:
-    """Train by a checked config into `run`; returns the monitored score of the best epoch.
+def train(cfg, run: RunFolder, checkpoint: dict | None = None) -> float | None:
+    """Train by a checked config into `run`, from a checkpoint or from the start; returns the best epoch's monitored score.
 
     What is cheap to check comes first: the files of the dataset, device, score and encoder by name.
     """
@@ -59,7 +68,9 @@ def train(cfg, run: RunFolder, resume: bool = False) -> float | None:
     counts = count_classes(train_set, cache=default_cache(), progress=True, locations=sampling.foreground_share > 0)
     val_counts = count_classes(val_set, cache=default_cache(), progress=True)
     check_counts(counts)
+    run.write_counts(counts, fingerprint(counts, train_set.names + val_set.names))
     cfg.class_weights = class_weights(cfg, counts)
+    run.write_class_weights(cfg.weighting._target_, counts.class_names, cfg.class_weights)
     log.info(counts_table(counts, cfg.class_weights, val_counts))
     loss = build_loss(cfg, train_set, labels).to(trainer.device)
     give_advice(cfg, loss, counts)
@@ -73,15 +84,15 @@ def train(cfg, run: RunFolder, resume: bool = False) -> float | None:
     shown = images_with_rare_classes(val_set, trainer.panel_images)
     parts = Parts(model, loss, optimizer, schedule, train_batches, val_batches, scores, labels, inference, shown)
 
-    checkpoint = run.load_last(trainer.device) if resume else None
     if checkpoint is None:
-        run.write_inputs(as_text(cfg), environment(flat(cfg), counts, train_set.names + val_set.names), counts)
-        run.write_class_weights(cfg.weighting._target_, counts.class_names, cfg.class_weights)
+        run.write_config(as_text(cfg))
+        run.check_space(checkpoint_bytes(model))
+    run.keep = trainer.keep
     with Logger(run.path, val_set, scores, trainer.epochs, first_step(checkpoint)) as logger:
+        logger.settings(flat(cfg))
         for epoch in trainer.fit(parts, checkpoint, run.save_last):
             run.record(epoch, val_set.class_names)
-            logger.show(epoch)
-        logger.settings(flat(cfg), run.result.best["value"])
+            logger.show(epoch, run.result.best["value"])
 
     describe_best(run, parts, trainer)
     run.finish()
@@ -102,16 +113,27 @@ def describe_best(run: RunFolder, parts: Parts, trainer) -> None:
     scores.restore(**counts)
     run.result.intervals = scores.intervals()
     run.result.thresholds = scores.best_thresholds() if val_set.multilabel else None
-    parts.model.load_state_dict(run.best_weights(trainer.device))
+    parts.model.load_state_dict(run.best_weights())
     predictor = Predictor(parts.model, trainer.device, trainer.autocast, val_set.multilabel, parts.inference)
+
+    def draw(index: int, label: int | None):
+        leave_if_stopped()  # what is missing of the page is made by `resume`
+        return example(val_set, index, predict_one(predictor, val_set.image(index)), True, label)
+
     write_evaluation_page(
         run.path / "page.html",
         f"{run.path.name}, best epoch {run.result.best['epoch']}",
         scores,
         run.result,
         val_set,
-        lambda index, label: example(val_set, index, predict_one(predictor, val_set.image(index)), True, label),
+        draw,
     )
+
+
+def checkpoint_bytes(model) -> int:
+    """At most so much disk is needed: last.pt (weights, moments, average) and best.pt, and while one is replaced, two."""
+    weights = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
+    return 2 * 4 * weights + 2 * 2 * weights
 
 
 def check_counts(counts: ClassCounts) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from segtrain.config.compose import compose, key_mistakes
 from segtrain.config.internals import config_loader
@@ -18,7 +19,16 @@ KNOWN = {
 }
 
 
-def load_saved(file: Path, overrides: list[str], trust: list[str], config_dir: str | None = None) -> DictConfig:
+MAX_BYTES = 2**20  # of a config
+
+
+def load_saved(
+    file: Path,
+    overrides: list[str],
+    trust: list[str],
+    config_dir: str | None = None,
+    changed: dict[str, object] | None = None,
+) -> DictConfig:
     """A run's config.yaml with `key=value` overrides, as untrusted data.
 
     Args:
@@ -26,14 +36,21 @@ def load_saved(file: Path, overrides: list[str], trust: list[str], config_dir: s
             run's, but for the groups of scores.
         trust: packages whose classes may be built, besides segtrain's; what the file itself trusts does not count.
         config_dir: where the option may be, besides segtrain's.
+        changed: other settings by dotted key, from the run's folder, which come before the overrides.
 
     Raises ConfigError for a missing file, an unknown key, a damaged one, or a class that is not to be built.
     """
     if not file.is_file():
         raise ConfigError(f"{file.parent} holds no run: config.yaml is missing", fix="name the folder of a run")
-    cfg = OmegaConf.create(_plain(file))
+    try:
+        cfg = OmegaConf.create(_plain(_text(file), str(file)))
+    except OmegaConfBaseException as error:  # such as a date
+        raise ConfigError(f"not a config: {error}", str(file), "use the file the run wrote") from error
     if "inference" not in cfg:  # of a run before there was this section
         cfg.inference = compose([]).inference
+    _refuse_interpolations(changed or {}, str(file))
+    for key, value in (changed or {}).items():
+        _update(cfg, key, value)
     for text in overrides:
         key, equals, value = text.partition("=")
         if not equals:
@@ -41,35 +58,58 @@ def load_saved(file: Path, overrides: list[str], trust: list[str], config_dir: s
         if key == "metric":
             _choose_metric(cfg, value, config_dir)
             continue
-        if wrong := list(key_mistakes(cfg, key)):
-            raise config_error(wrong)
-        if isinstance(OmegaConf.select(cfg, key), DictConfig):
-            raise ConfigError(
-                f"{text}: a saved run has no groups to choose from", fix=f"set single keys, {key}.NAME=VALUE"
-            )
-        OmegaConf.update(cfg, key, OmegaConf.from_dotlist([f"v={value}"]).v)
+        _update(cfg, key, OmegaConf.from_dotlist([f"v={value}"]).v)
     _check_targets(cfg, trust, file)
     return cfg
 
 
-def _plain(file: Path) -> dict:
-    """The content of a YAML file, without tags and interpolations, however they are spelled."""
+def _update(cfg: DictConfig, key: str, value) -> None:
+    if wrong := list(key_mistakes(cfg, key)):
+        raise config_error(wrong)
+    if isinstance(OmegaConf.select(cfg, key), DictConfig):
+        raise ConfigError(f"{key}: a saved run has no groups to choose from", fix=f"set single keys, {key}.NAME=VALUE")
+    OmegaConf.update(cfg, key, value)
+
+
+def settings_in(text: str, where: str = "") -> dict[str, object]:
+    """The settings in the text of a config by dotted key, as data. Raises ConfigError for a damaged one."""
+    return flat(_plain(text, where))
+
+
+def _text(file: Path) -> str:
+    if file.stat().st_size > MAX_BYTES:
+        raise ConfigError(f"not a config: {file.stat().st_size:,} bytes", str(file), "use the file the run wrote")
+    return file.read_text(encoding="utf-8", errors="replace")
+
+
+def _plain(text: str, where: str, resolved: bool = True) -> dict:
+    """The content of a YAML text, without tags, aliases and interpolations, however they are spelled.
+
+    With `resolved=False` interpolations may stand in it, and stay text.
+    """
     import yaml
 
+    class Loader(yaml.SafeLoader):
+        def compose_node(self, parent, index):
+            if self.check_event(yaml.AliasEvent):  # a few lines of which stand for gigabytes
+                raise ValueError("it holds an alias")
+            return super().compose_node(parent, index)
+
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = yaml.load(text, Loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(
-            f"not a config: {str(error).splitlines()[0]}", str(file), "use the file the run wrote"
-        ) from error
+        raise ConfigError(f"not a config: {str(error).splitlines()[0]}", where, "use the file the run wrote") from error
     if not isinstance(content, dict):
-        raise ConfigError("not a config: no mapping", str(file), "use the file the run wrote")
+        raise ConfigError("not a config: no mapping", where, "use the file the run wrote")
     content.pop("hydra", None)
-    if any("${" in text for text in _texts(content)):
-        raise ConfigError(
-            "a saved config must be resolved, this one holds ${…}", str(file), "use the file the run wrote"
-        )
+    if resolved:
+        _refuse_interpolations(content, where)
     return content
+
+
+def _refuse_interpolations(content: dict, where: str) -> None:
+    if any("${" in text for text in _texts(content)):
+        raise ConfigError("a saved config must be resolved, this one holds ${…}", where, "use the file the run wrote")
 
 
 def _texts(value) -> Iterator[str]:
@@ -145,11 +185,21 @@ def _nodes(value) -> Iterator[DictConfig]:
 
 
 def settings_of(run: Path) -> dict[str, object]:
-    """A run's settings by dotted name, and for each group the name of the option that was chosen."""
+    """A run's settings by dotted name, and for each group the name of the option that was chosen; all as data."""
     saved, composed = run / "config.yaml", run / ".hydra"
     file = saved if saved.is_file() else composed / "config.yaml"  # a run may fail before it saves its config
-    settings = flat(OmegaConf.load(file)) if file.is_file() else {}
-    if (composed / "hydra.yaml").is_file():
-        choices = OmegaConf.load(composed / "hydra.yaml").hydra.runtime.choices
+    settings = flat(_plain(_text(file), str(file), resolved=False)) if file.is_file() else {}
+    if (file := composed / "hydra.yaml").is_file():
+        choices = _choices(file)
         settings |= {group: choice for group, choice in choices.items() if "/" not in group and group != "hydra"}
     return settings
+
+
+def _choices(file: Path) -> dict[str, str]:
+    import yaml
+
+    try:
+        choices = yaml.safe_load(_text(file))["hydra"]["runtime"]["choices"]
+        return {str(group): choice if choice is None else str(choice) for group, choice in choices.items()}
+    except (yaml.YAMLError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
+        return {}  # only names a setting better

@@ -5,6 +5,8 @@ augmentation do not depend on the number of workers and a run can go on in the m
 the model normalises on the device.
 """
 
+import contextlib
+import os
 import signal
 from collections.abc import Iterable, Iterator
 from typing import Literal
@@ -18,7 +20,8 @@ from segtrain.data.augment import Augmentation, as_augment
 from segtrain.data.dataset import SegmentationDataset, as_dataset
 from segtrain.data.sampling import Sampling, as_sampling
 from segtrain.data.views import EveryAnnotator, InMemory, read_checked
-from segtrain.errors import ConfigError, SegtrainError
+from segtrain.errors import ConfigError, OutOfMemory, SegtrainError
+from segtrain.signals import leave_if_stopped
 
 Batch = tuple[torch.Tensor, torch.Tensor, list[int]]  # images [N,3,H,W] uint8, targets, indices into the dataset
 CROP = "set a crop, for example augment.size=[256,256]"
@@ -75,7 +78,7 @@ class Loader:
             pin_memory=torch.cuda.is_available(),
             # Its own generator: a draw from the global one, which dropout draws from, would not be repeated by a resume.
             generator=torch.Generator(),
-            worker_init_fn=_ignore_interrupt,
+            worker_init_fn=_leave_process_group,
             **how,
         )
 
@@ -118,6 +121,11 @@ class TrainBatches:
         """Images an epoch."""
         return self._order.length
 
+    @property
+    def names(self) -> list[str]:
+        """Of all images, by index."""
+        return self._loader.dataset.names
+
     def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:
         self._order.epoch, self._order.first_batch = epoch, first_batch
         yield from _raised(self._loader)
@@ -143,6 +151,10 @@ class _TrainSamples:
 
     def __init__(self, dataset: SegmentationDataset, augment: Augmentation, seed: int):
         self._dataset, self._augment, self._seed = dataset, augment, seed
+
+    @property
+    def names(self) -> list[str]:
+        return self._dataset.names
 
     def __getitems__(self, keys: list[tuple[int, int, int, int]]) -> list[Batch] | SegtrainError:
         return _batched(map(self._sample, keys), len(keys), self._one_size)
@@ -209,6 +221,23 @@ def _raised(loader: DataLoader) -> Iterator[Batch]:
         yield from batches
 
 
+@contextlib.contextmanager
+def killed_workers_explained():
+    """Within this, a worker process that was killed ends a training that was told to stop, or raises OutOfMemory."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        leave_if_stopped()
+        raise OutOfMemory(
+            f"a process that loads images was killed: {str(error).splitlines()[0]}",
+            "loader.workers",
+            "most often memory ran out: lower loader.workers, loader.batch_size or loader.cache; with "
+            "loader.workers=0 an error of its own is shown",
+        ) from error
+
+
 def _tensor(arrays: np.ndarray) -> torch.Tensor:
     """[N,H,W], or [N,C,H,W] as a view of [N,H,W,C]: that is channels_last, the order a network on images works in."""
     tensor = torch.from_numpy(arrays)
@@ -219,8 +248,10 @@ def _as_it_is(batches):
     return batches
 
 
-def _ignore_interrupt(_worker: int) -> None:
-    """Ctrl-C reaches every process of a terminal; the main process decides when the workers end."""
+def _leave_process_group(_worker: int) -> None:
+    """Signals to a whole process group, as of a terminal or a scheduler, are for the main process, which ends the workers."""
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 

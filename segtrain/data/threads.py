@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from segtrain.cpu import cores, in_chunks
 from segtrain.errors import DataError
+from segtrain.signals import leave_if_stopped
 
 
 def in_threads(
@@ -15,12 +16,21 @@ def in_threads(
     Args:
         title: of the progress bar, which is drawn on a terminal only.
         threads: None uses every core this process may run on.
+
+    Raises Preempted and such after a stop signal.
     """
     from tqdm import tqdm
 
     with ThreadPoolExecutor(threads or cores()) as pool:
         results = (result for part in pool.map(work, in_chunks(indices)) for result in part)
-        yield from tqdm(results, title, len(indices), leave=False, unit="image", disable=None if progress else True)
+        try:
+            for result in tqdm(
+                results, title, len(indices), leave=False, unit="image", disable=None if progress else True
+            ):
+                leave_if_stopped()
+                yield result
+        finally:  # after an error, or a stop signal, what has not begun is left out
+            pool.shutdown(cancel_futures=True)
 
 
 def tried(read: Callable, *arguments):

@@ -8,6 +8,7 @@ import numpy as np
 from segtrain.metrics.metric import Metric
 from segtrain.metrics.records import LOSS
 from segtrain.report import charts, pictures
+from segtrain.report.text import Printable
 
 log = logging.getLogger("segtrain")
 
@@ -17,7 +18,9 @@ _COMPARED = ("loss", "weighting", "model", "optimizer", "schedule", "augment.siz
 def log_to_screen(file: Path | None = None) -> None:
     """Show log lines, and append them to `file`; Hydra does this for the jobs it starts."""
     handlers = [logging.StreamHandler()] + ([logging.FileHandler(file)] if file is not None else [])
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=handlers)
+    for handler in handlers:
+        handler.setFormatter(Printable("%(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=handlers)
 
 
 class Logger:
@@ -44,18 +47,29 @@ class Logger:
     def __exit__(self, *_) -> None:
         self._board.close()
 
-    def show(self, epoch) -> None:
-        """A line to the log; scalars and pictures to TensorBoard; of the best epoch, plots/examples.png."""
+    def show(self, epoch, best: float | None) -> None:
+        """A line to the log; scalars and pictures to TensorBoard; of the best epoch, plots/examples.png.
+
+        Args:
+            best: the monitored score of the best epoch so far.
+        """
         row = epoch.row()
         log.info(
             f"epoch {epoch.number:>3}/{self._epochs}  train loss {row['train/loss']:.4f}  val loss {row['val/loss']:.4f}"
             f"  {epoch.monitor.name} {row[f'val/{epoch.monitor.name}']:.4f}  {epoch.images_per_second:.1f} images/s"
         )
+        try:
+            self._draw(epoch, {**row, "best": best})
+            self._board.flush()
+        except OSError as error:  # such as a full disk, with which the training goes on
+            log.warning(f"TensorBoard and plots/ lack epoch {epoch.number}: {error.strerror}")
+
+    def _draw(self, epoch, row: dict) -> None:
         tags = {f"val/{name}": score.tag for name, score in self._records.items()}
         tags |= {f"train/loss/{name}": f"loss/train_{name}" for name in epoch.losses} | {"train/loss": "loss/train"}
-        tags |= {name: f"run/{name}" for name in ("lr", "seconds", "images_per_second")}
+        tags |= {name: f"run/{name}" for name in ("lr", "seconds", "images_per_second", "best")}
         for key, value in row.items():
-            if key in tags and value == value:
+            if key in tags and value is not None and value == value:
                 self._board.add_scalar(tags[key], value, epoch.step)
         if epoch.best is not None and "confusion" in epoch.best.counts and not self._dataset.multilabel:
             picture = charts.confusion_matrix(epoch.best.counts["confusion"], self._dataset.class_names)
@@ -66,15 +80,9 @@ class Logger:
             self._picture("image | ground truth | prediction", picture, epoch.step)
             if epoch.best is not None:
                 pictures.write_png(picture, self._folder / "plots" / "examples.png")
-        self._board.flush()
 
-    def settings(self, config: dict, best: float | None) -> None:
-        """The settings one compares, for TensorBoard's HPARAMS page, in this run's own event file.
-
-        Args:
-            config: by dotted key.
-            best: the monitored score of the best epoch.
-        """
+    def settings(self, config: dict) -> None:
+        """The settings one compares, by dotted key, for TensorBoard's HPARAMS page, in this run's own event file."""
         from torch.utils.tensorboard.summary import hparams
 
         plain = {}
@@ -83,10 +91,8 @@ class Logger:
                 name = key.removesuffix("._target_")
                 value = str(value).rpartition(".")[2] if name != key else value
                 plain[name] = value if isinstance(value, int | float | str | bool) else str(value)
-        best = float("nan") if best is None else best
-        for summary in hparams(plain, {"run/best": best}):
+        for summary in hparams(plain, {"run/best": float("nan")}):  # the scalar of that name is each epoch's
             self._board.file_writer.add_summary(summary)
-        self._board.add_scalar("run/best", best, 0)
 
     def _picture(self, name: str, picture: np.ndarray, step: int) -> None:
         """uint8 [H, W, 3] to TensorBoard."""

@@ -1,7 +1,10 @@
 """Tables and numbers as text, for the screen and the log alike."""
 
 import io
+import logging
 import math
+
+from segtrain.errors import printable
 
 
 def table(columns: list[str], rows: list[list[str]], title: str = "", left: tuple[str, ...] = ()) -> str:
@@ -12,13 +15,24 @@ def table(columns: list[str], rows: list[list[str]], title: str = "", left: tupl
 
     drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for i, column in enumerate(columns):
-        drawn.add_column(column, justify="left" if i == 0 or column in left else "right", no_wrap=True)
+        drawn.add_column(
+            printable(column).replace("\n", r"\n"),
+            justify="left" if i == 0 or column in left else "right",
+            no_wrap=True,
+        )
     for row in rows:
-        drawn.add_row(*row)
+        drawn.add_row(*(printable(cell).replace("\n", r"\n") for cell in row))
     text = io.StringIO()
     Console(file=text, width=10_000, color_system=None, markup=False).print(drawn)
     lines = [line.rstrip() for line in text.getvalue().splitlines()]
     return "\n".join(([title, ""] if title else []) + [line for line in lines if line])
+
+
+class Printable(logging.Formatter):
+    """Log lines without what a terminal would obey."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
 
 def percent(value: float | None, digits: int = 1) -> str:

@@ -8,9 +8,12 @@ import subprocess
 import sys
 from datetime import datetime
 from importlib import metadata
+from pathlib import Path
 
+import segtrain
 from segtrain.config.schema import flat
 from segtrain.cpu import cores
+from segtrain.errors import ConfigError
 
 # What may differ between two runs of one setting.
 UNSIGNED = (
@@ -23,8 +26,11 @@ UNSIGNED = (
     "loader.cache",
     "trainer.device",
     "trainer.checkpoint_every",
+    "trainer.checkpoint_minutes",
+    "trainer.keep",
     "trainer.panel_images",
 )
+SOURCES = ("*.py", "*.yaml", "*.yml", "*.toml")  # files whose content may change a run
 PACKAGES = (
     "torch",
     "torchvision",
@@ -38,26 +44,67 @@ PACKAGES = (
 )
 
 
+# What may differ from the run that is resumed.
+FREE = set(UNSIGNED) - {"seed", "class_weights"}
+
+
+def changes(before: dict, now, allowed: list[str]) -> dict[str, object]:
+    """The settings by dotted key in which a config differs from that of the run it continues.
+
+    Args:
+        before: by dotted key. now: a config.
+        allowed: the keys that may differ.
+
+    Raises ConfigError with every other difference.
+    """
+    now = flat(now)
+    found = {key: now.get(key) for key in before | now if before.get(key) != now.get(key)}
+    if before.get("class_weights") is None:  # killed before they were computed
+        found.pop("class_weights", None)
+    if refused := [key for key in found if key not in FREE and key not in allowed]:
+        lines = "".join(f"\n  - {key}: {before.get(key)} then, {now.get(key)} now" for key in refused)
+        flags = " ".join(f"--allow {key}" for key in refused)
+        raise ConfigError(
+            f"not the settings that the run was started with{lines}",
+            fix=f"leave them as they were, or start a new run; to go on nevertheless: `segtrain resume {flags} RUN …`",
+        )
+    return found
+
+
+def changed_settings(content: dict) -> dict[str, object]:
+    """By dotted key the settings that were changed when a run was resumed, from the content of its environment.json."""
+    try:
+        return {key: value for entry in content.get("resumes", []) for key, value in entry.get("changed", {}).items()}
+    except (AttributeError, TypeError) as error:
+        fix = "restore the file; without it, the run is resumed with the settings of config.yaml"
+        raise ConfigError("`resumes` is no list of starts", "environment.json", fix) from error
+
+
 def signature(config: dict) -> str:
     """Equal for repeats of one setting, whatever the seed, the paths and the machine."""
     config = {k: v for k, v in flat(config).items() if k not in UNSIGNED}
     return hashlib.blake2b(json.dumps(config, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
-def environment(config: dict, counts, names: list[str]) -> dict:
-    """The content of environment.json: the command as it was typed, versions, hardware, dataset, setting.
+def fingerprint(counts, names: list[str]) -> str:
+    """Equal for equal datasets: a hash of the ClassCounts of the training split and the names of all images."""
+    content = json.dumps([names, counts.to_dict()]).encode(errors="surrogateescape")
+    return hashlib.blake2b(content, digest_size=8).hexdigest()
+
+
+def environment(config: dict) -> dict:
+    """The content of environment.json: the command as it was typed, versions, hardware, setting.
+
+    `dataset_fingerprint` is filled in when the masks are counted.
 
     Args:
         config: the resolved settings.
-        counts: ClassCounts of the training split.
-        names: of the training and validation images.
     """
-    fingerprint = hashlib.blake2b(json.dumps([names, counts.to_dict()]).encode(), digest_size=8).hexdigest()
     return {
         **start(),
         "world_size": 1,
         "seed": config["seed"],
-        "dataset_fingerprint": fingerprint,
+        "dataset_fingerprint": None,
         "signature": signature(config),
         "resumes": [],
     }
@@ -71,7 +118,8 @@ def start() -> dict:
     return {
         "command": shlex.join(["segtrain", *sys.argv[1:]]),
         "time": f"{datetime.now():%Y-%m-%d %H:%M:%S}",
-        **_git(),
+        **git_state(Path(segtrain.__file__).parent),
+        "working_directory": git_state(Path.cwd()),
         "versions": {"python": platform.python_version(), "segtrain": _version("segtrain")}
         | {package: _version(package) for package in PACKAGES},
         "hardware": {
@@ -91,17 +139,23 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _git() -> dict:
-    """Commit and a hash of what is not committed, of the folder the command was given in."""
+def git_state(folder: Path) -> dict:
+    """The commit a folder's files come from, and a hash of what is not committed; None for files of no repository."""
 
     def git(*words: str) -> str | None:
         try:
-            done = subprocess.run(["git", *words], capture_output=True, text=True, timeout=20)
+            done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, timeout=20)
         except (OSError, subprocess.TimeoutExpired):
             return None
-        return done.stdout if done.returncode == 0 else None
+        return done.stdout.decode(errors="replace") if done.returncode == 0 else None
 
-    commit, diff = git("rev-parse", "HEAD"), git("diff", "HEAD")
+    if not git("ls-files", "--", "."):  # installed into a folder that a repository ignores, or none at all
+        return {"git_commit": None, "git_diff": None}
+    commit, diff = git("rev-parse", "HEAD"), git("diff", "HEAD") or ""
+    for name in (git("ls-files", "--others", "--exclude-standard", "-z", "--", *SOURCES) or "").split("\0"):
+        file = folder / name
+        if name and file.is_file():
+            diff += f"{name}\n{hashlib.blake2b(file.read_bytes()).hexdigest()}\n"
     return {
         "git_commit": commit and commit.strip(),
         "git_diff": hashlib.blake2b(diff.encode(), digest_size=8).hexdigest() if diff else None,

@@ -1,21 +1,31 @@
-"""Atomic file writes: to a temporary file, flushed to the disk, then renamed."""
+"""Files that are written whole or not at all, and read as data.
+
+Every write goes to a temporary file, is flushed to the disk and renamed. JSON carries a checksum, and NPZ files and
+checkpoints are ZIP archives, which have one for each record: damage is found when a file is read.
+"""
 
 import contextlib
 import csv
+import hashlib
 import io
 import json
 import math
 import os
+import zipfile
 from pathlib import Path
 
 import numpy as np
 
 from segtrain.errors import ConfigError, DiskError
 
+MAX_TEXT = 64 * 2**20  # bytes of a JSON file that is read
+MAX_ARRAYS = 512 * 2**20  # bytes of the arrays of an NPZ file
+CHECKSUM = "checksum"
+
 
 def write_bytes(file: Path, content: bytes) -> None:
     """Raises DiskError."""
-    with _whole(file) as stream:
+    with whole(file) as stream:
         stream.write(content)
 
 
@@ -25,8 +35,10 @@ def write_text(file: Path, text: str) -> None:
 
 
 def write_json(file: Path, content: dict) -> None:
-    """NaN and infinity become null. Raises DiskError."""
-    write_text(file, json.dumps(_plain(content), indent=2, allow_nan=False) + "\n")
+    """With a checksum; NaN and infinity become null. Raises DiskError."""
+    content = _plain(content)
+    content[CHECKSUM] = _checksum(content)
+    write_text(file, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def write_rows(file: Path, rows: list[dict]) -> None:
@@ -39,27 +51,38 @@ def write_rows(file: Path, rows: list[dict]) -> None:
 
 
 def write_arrays(file: Path, arrays: dict[str, np.ndarray]) -> None:
-    """A compressed npz file. Raises DiskError."""
-    with _whole(file) as stream:
+    """A compressed NPZ file. Raises DiskError."""
+    with whole(file) as stream:
         np.savez_compressed(stream, **arrays)
 
 
 def read_arrays(file: Path) -> dict[str, np.ndarray]:
-    """What write_arrays wrote."""
-    with np.load(file, allow_pickle=False) as saved:
-        return dict(saved)
+    """What write_arrays wrote. Raises ConfigError for a damaged file, before memory is taken for what it claims."""
+    with _explained(file, "an NPZ file"), zipfile.ZipFile(file) as archive:
+        claimed = 0
+        for record in archive.infolist():
+            with archive.open(record) as stream:
+                version = np.lib.format.read_magic(stream)
+                read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+                shape, _, dtype = read[version](stream)
+            claimed += max(math.prod(shape) * dtype.itemsize, record.file_size)
+        if claimed > MAX_ARRAYS:
+            raise ValueError(f"its arrays claim {claimed / 2**20:,.0f} MiB")
+        with np.load(file, allow_pickle=False) as saved:
+            return dict(saved)
 
 
 def read_json(file: Path) -> dict:
-    """A JSON object; empty when there is no such file. Raises ConfigError for a damaged one."""
+    """A JSON object without its checksum; empty when there is no such file. Raises ConfigError for a damaged one."""
     if not file.is_file():
         return {}
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ConfigError(f"not JSON: {error}", str(file), "leave this folder out, or restore the file") from error
+    with _explained(file, "JSON"):
+        content = json.loads(_text(file))
     if not isinstance(content, dict):
-        raise ConfigError("not a JSON object", str(file), "leave this folder out, or restore the file")
+        raise _damaged(file, "not a JSON object")
+    checksum = content.pop(CHECKSUM, None)
+    if checksum is not None and checksum != _checksum(content):
+        raise _damaged(file, "it was changed after it was written: its checksum does not fit")
     return content
 
 
@@ -67,41 +90,104 @@ def write_checkpoint(file: Path, content: dict) -> None:
     """Plain containers and tensors. Raises DiskError."""
     import torch
 
-    with _whole(file) as stream:
+    with whole(file) as stream:
         torch.save(content, stream)
 
 
-def read_checkpoint(file: Path, device="cpu") -> dict:
-    """What write_checkpoint wrote, without running code. Raises ConfigError for a missing or damaged file."""
+def read_checkpoint(file: Path) -> dict:
+    """What write_checkpoint wrote, on the CPU, without running code.
+
+    Raises ConfigError for a missing file, and for a damaged one: the checksum of every record is compared.
+    """
     import torch
 
     if not file.is_file():
         raise ConfigError("no such checkpoint", str(file), "name a run that wrote one: checkpoints/best.pt or last.pt")
-    try:
-        return torch.load(file, map_location=device, weights_only=True)
-    except Exception as error:
-        raise ConfigError(f"not a checkpoint of segtrain: {str(error).splitlines()[0]}", str(file)) from error
+    with _explained(file, "a checkpoint of segtrain"):
+        with zipfile.ZipFile(file) as archive:
+            if any(record.compress_type != zipfile.ZIP_STORED for record in archive.infolist()):
+                raise ValueError("its records are compressed")
+            if (record := archive.testzip()) is not None:
+                raise ValueError(f"the checksum of {record} does not fit")
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    if not isinstance(content, dict):
+        raise _damaged(file, "not a checkpoint of segtrain")
+    return content
+
+
+def write_weights(file: Path, weights: dict, about: dict[str, str]) -> None:
+    """A state dict as safetensors. Raises DiskError."""
+    from safetensors.torch import save
+
+    write_bytes(file, save({name: tensor.cpu().contiguous() for name, tensor in weights.items()}, about))
 
 
 @contextlib.contextmanager
-def _whole(file: Path):
+def whole(file: Path):
+    """A stream whose content becomes `file` when the block ends without an error. Raises DiskError."""
     part = file.with_name(f"{file.name}.part")
+    stream = None
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as stream:
+        with part.open("wb") as raw:
+            stream = _Stream(raw)
             yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
+            raw.flush()
+            os.fsync(raw.fileno())
         os.replace(part, file)
         folder = os.open(file.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
         finally:
             os.close(folder)
-    except (OSError, RuntimeError) as error:  # torch.save turns a full disk into a RuntimeError
-        part.unlink(missing_ok=True)
-        what = str(error).splitlines()[0] if isinstance(error, RuntimeError) else error.strerror
-        raise DiskError(f"cannot be written: {what}", str(file), "free space, or write elsewhere") from error
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+        cause = error if isinstance(error, OSError) else stream and stream.error
+        if cause is None:
+            raise
+        raise DiskError(f"cannot be written: {cause.strerror}", str(file), "free space, or write elsewhere") from error
+
+
+class _Stream:
+    """A binary stream that remembers why it failed: torch.save turns that into an error without the reason."""
+
+    def __init__(self, stream):
+        self._stream, self.error = stream, None
+
+    def write(self, data) -> int:
+        try:
+            return self._stream.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def __getattr__(self, name):
+        return getattr(self._stream, name)
+
+
+def _text(file: Path) -> str:
+    if file.stat().st_size > MAX_TEXT:
+        raise ValueError(f"{file.stat().st_size / 2**20:,.0f} MiB are too many")
+    return file.read_text(encoding="utf-8")
+
+
+@contextlib.contextmanager
+def _explained(file: Path, kind: str):
+    """Any error becomes one that names the file: what is wrong inside a damaged file is told in a hundred ways."""
+    try:
+        yield
+    except Exception as error:
+        reason = (str(error).splitlines() or [""])[0] or type(error).__name__
+        raise _damaged(file, f"not {kind}: {reason}") from error
+
+
+def _damaged(file: Path, what: str) -> ConfigError:
+    return ConfigError(what, str(file), "restore the file, or leave this folder out")
+
+
+def _checksum(content: dict) -> str:
+    return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
 def _plain(value):

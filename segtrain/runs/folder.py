@@ -1,14 +1,23 @@
-"""A run's folder: settings, environment, counts, checkpoints, metrics and result."""
+"""A run's folder: settings, environment, counts, checkpoints, metrics and result.
 
-import csv
+`checkpoints/last.pt` holds all that a run is resumed from, the rows of metrics.csv and the result included: those files
+are written anew from it, so that they say what it says wherever a run was killed.
+"""
+
+import contextlib
 import logging
+import os
 import re
+import shutil
 import time
 import traceback
+from dataclasses import asdict
 from pathlib import Path
 
-from segtrain.errors import ConfigError, DiskError, Preempted, SegtrainError
-from segtrain.runs.environment import start
+from segtrain.config.saved import settings_in
+from segtrain.errors import ConfigError, DiskError, NotFinite, Preempted, SegtrainError
+from segtrain.runs.claim import lock, refuse_links, unlock
+from segtrain.runs.environment import changed_settings, start
 from segtrain.runs.files import (
     read_arrays,
     read_checkpoint,
@@ -18,48 +27,47 @@ from segtrain.runs.files import (
     write_json,
     write_rows,
     write_text,
+    write_weights,
 )
 from segtrain.runs.result import Result, per_class_rows
 
 log = logging.getLogger("segtrain")
 
-
-def make_run_folder(folder: Path) -> Path:
-    """Make the folder of a new run. Raises ConfigError when it holds a run, DiskError when it cannot be made.
-
-    A run that ended before its first checkpoint may be started again in its folder.
-    """
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            folder.mkdir()
-        except FileExistsError:
-            if any((folder / name).exists() for name in ("checkpoints", "metrics.csv", "multirun.yaml")):
-                fix = f"name another folder, or `segtrain resume {folder}`"
-                raise ConfigError("the run folder holds a run already", str(folder), fix) from None
-        (folder / ".writable").touch()
-        (folder / ".writable").unlink()
-    except OSError as error:
-        raise DiskError(
-            f"the output folder cannot be written: {error.strerror}",
-            str(folder),
-            "set hydra.run.dir (with -m: hydra.sweep.dir)",
-        ) from error
-    return folder
+DISK_FAILURES = 3  # in a row end a run
 
 
 class RunFolder:
-    """Writes the files of one run. As a context it records how the run ended, in result.json and segtrain.log.
+    """Reads and writes the files of one run, which no other process may do meanwhile.
+
+    As a context it records how the run ended, in result.json and segtrain.log.
+
+    Args:
+        path: an existing folder.
+        allowed: settings that may differ when the run is resumed; `dataset` for its files.
 
     Attributes:
-        path, checkpoints, plots: folders.
+        checkpoints, plots: folders.
         result: the content of result.json.
+        changed: settings by dotted key that differ from config.yaml since the run was resumed.
+        keep: so many of the last epochs' checkpoints are kept as epoch_NNN.pt.
+
+    Raises ConfigError for a folder that is not there, that another process trains in, or that leads out of itself.
     """
 
-    def __init__(self, path: Path | str):
+    def __init__(self, path: Path | str, allowed: list[str] | None = None):
         self.path = Path(path)
         self.checkpoints, self.plots = self.path / "checkpoints", self.path / "plots"
-        self.result, self._rows = Result.read(self.path), []
+        if not self.path.is_dir():
+            raise ConfigError("no such folder", str(self.path), "name the folder of a run")
+        refuse_links(self.path)
+        lock(self.path)
+        for part in [*self.path.glob("*.part"), *self.path.glob("*/*.part")]:  # of a process that was killed
+            part.unlink()
+        self.result, self._rows, self.keep = Result.read(self.path), [], 0
+        self.changed: dict[str, object] = {}
+        self._allowed, self._disk_failures = allowed or [], 0
+        self._config = self._trained_config = ""  # the text of config.yaml; as it is in the checkpoint
+        self._unwritten, self._best = False, None  # rows of metrics.csv, and the best epoch
         self._started = time.time() - self.result.seconds  # of the sessions before, when a run is resumed
 
     def __enter__(self) -> "RunFolder":
@@ -68,32 +76,58 @@ class RunFolder:
         return self
 
     def __exit__(self, kind, error, trace) -> None:
-        if error is None:
-            return
+        if error is not None:
+            self._record_failure(error)
+        unlock(self.path)
+
+    def _record_failure(self, error: BaseException) -> None:
         stopped = isinstance(error, KeyboardInterrupt | Preempted)
-        hint = f"`segtrain resume {self.path}` goes on where this stopped" if self.can_be_resumed else ""
+        again = "goes on where this stopped" if self.can_be_resumed else "starts it again"
+        hint = f"`segtrain resume {self.path}` {again}"
         if isinstance(error, Preempted):
-            error.where, error.fix = str(self.path), hint or "start it again"
-        elif stopped and hint:
+            error.where, error.fix = str(self.path), hint
+        elif stopped:
             log.info(hint)
-        if not stopped:
-            # A sweep prints its first error only: the folder of the failed job must have the rest.
-            with (self.path / "segtrain.log").open("a", encoding="utf-8") as stream:
-                stream.write("".join(traceback.format_exception(kind, error, trace)))
         self.result.error = error.what if isinstance(error, SegtrainError) else repr(error)
         try:
+            if not stopped:
+                # A sweep prints its first error only: the folder of the failed job must have the rest.
+                with (self.path / "segtrain.log").open("a", encoding="utf-8") as stream:
+                    stream.write("".join(traceback.format_exception(error)))
+            if isinstance(error, NotFinite) and error.seen:
+                write_json(self.path / "failed" / f"step_{error.seen['step']:06d}.json", error.seen)
             self._write_result("preempted" if stopped else "failed")
-        except DiskError:
-            log.error("result.json could not be written")
+        except (DiskError, OSError):
+            log.error("how the run ended could not be written to its folder")
 
     @property
     def can_be_resumed(self) -> bool:
         return (self.checkpoints / "last.pt").is_file()
 
-    def write_inputs(self, config_text: str, environment: dict, counts) -> None:
-        """config.yaml, environment.json, class_counts.json (ClassCounts of the training split): written once."""
-        write_text(self.path / "config.yaml", config_text)
-        write_json(self.path / "environment.json", environment)
+    def write_config(self, text: str) -> None:
+        """config.yaml; first without class weights, and once more when they are known."""
+        self._config = text
+        write_text(self.path / "config.yaml", text)
+
+    def write_environment(self, content: dict) -> None:
+        """environment.json of the first start."""
+        write_json(self.path / "environment.json", content)
+
+    def write_counts(self, counts, fingerprint: str) -> None:
+        """class_counts.json (ClassCounts of the training split), and the fingerprint of the dataset.
+
+        Raises ConfigError when the run was started on other images or masks, unless `dataset` is allowed to differ.
+        """
+        content = read_json(self.path / "environment.json")
+        before = content.get("dataset_fingerprint")
+        if before not in (None, fingerprint) and "dataset" not in self._allowed:
+            raise ConfigError(
+                "the dataset has changed since the run was started: other images, or other pixels in the masks",
+                str(self.path),
+                "restore it, or start a new run; to go on nevertheless: `segtrain resume --allow dataset`",
+            )
+        if before is None:
+            write_json(self.path / "environment.json", {**content, "dataset_fingerprint": fingerprint})
         write_json(self.path / "class_counts.json", counts.to_dict())
 
     def write_class_weights(self, target: str, class_names: list[str], weights: list[float] | None) -> None:
@@ -105,49 +139,137 @@ class RunFolder:
         scheme = "none" if scheme == "no_weighting" else scheme
         write_json(self.path / "class_weights.json", {"scheme": scheme, "classes": classes})
 
+    def check_space(self, needed: int) -> None:
+        """Raise DiskError when the disk cannot hold the checkpoints, of `needed` bytes in all."""
+        free = shutil.disk_usage(self.path).free
+        if free < needed:
+            raise DiskError(
+                f"{free / 2**20:,.0f} MiB are free, the checkpoints take up to {needed / 2**20:,.0f} MiB",
+                str(self.path),
+                "free space, or set hydra.run.dir to another disk",
+            )
+
     def save_last(self, content: dict) -> None:
-        """What a run is resumed from. Raises DiskError."""
-        write_checkpoint(self.checkpoints / "last.pt", content)
+        """What a run is resumed from. A full disk leaves the checkpoint before it; the third time in a row: DiskError."""
+        with self._disk_failures_counted():
+            self._write_epoch()
+            run = {"config": self._config, "rows": self._rows, "result": asdict(self.result)}
+            write_checkpoint(self.checkpoints / "last.pt", {**content, "run": run})
+            if self.keep and content["state"]["batch"] == 0:
+                self._keep(content["state"]["epoch"])
 
-    def load_last(self, device) -> dict:
-        """What save_last wrote; rows of metrics.csv that come after it are dropped, and environment.json has an entry more.
+    def _keep(self, epoch: int) -> None:
+        kept = self.checkpoints / f"epoch_{epoch:03d}.pt"
+        kept.unlink(missing_ok=True)
+        try:
+            os.link(self.checkpoints / "last.pt", kept)
+        except OSError:  # a disk without links
+            shutil.copyfile(self.checkpoints / "last.pt", kept)
+        for old in sorted(self.checkpoints.glob("epoch_*.pt"))[: -self.keep]:
+            old.unlink()
 
-        Raises ConfigError when there is none, or it is damaged.
+    def load_last(self) -> dict | None:
+        """What save_last wrote, None before the first checkpoint. Rows and result are again those of that moment.
+
+        Raises ConfigError for a damaged checkpoint, and when best.pt or per_image.npz of the best epoch is.
         """
-        content = read_checkpoint(self.checkpoints / "last.pt", device)
-        environment = read_json(self.path / "environment.json")
-        environment["resumes"] = [*environment.get("resumes", []), start()]
-        write_json(self.path / "environment.json", environment)
-        self._rows = [r for r in _read_rows(self.path / "metrics.csv") if int(r["epoch"]) <= content["state"]["epoch"]]
-        return content
+        self._config = _config_of(self.path)
+        self.changed = changed_settings(read_json(self.path / "environment.json"))
+        if not self.can_be_resumed:
+            return None
+        file = self.checkpoints / "last.pt"
+        checkpoint = read_checkpoint(file)
+        try:
+            run = checkpoint["run"]
+            self._trained_config = str(run["config"])
+            self._rows, self.result = list(run["rows"]), Result.of(run["result"], file)
+        except (KeyError, TypeError) as error:
+            fix = "resume it with the version of segtrain that environment.json names"
+            raise ConfigError("not a checkpoint of this version of segtrain", str(file), fix) from error
+        self._started = time.time() - self.result.seconds
+        if self.result.best:
+            self.best_weights()
+            self.best_counts()
+        return checkpoint
+
+    def settings(self) -> dict[str, object]:
+        """By dotted key: those the checkpoint was trained with, before the first one those of config.yaml."""
+        text = self._trained_config or self._config
+        return {**settings_in(text, str(self.path / "config.yaml")), **self.changed}
+
+    def add_start(self, changed: dict[str, object]) -> None:
+        """An entry more in environment.json, with the settings that were changed; metrics.csv as the checkpoint has it."""
+        self.changed |= changed
+        content = read_json(self.path / "environment.json")
+        entry = {**start(), **({"changed": changed} if changed else {})}
+        content["resumes"] = [*content.get("resumes", []), entry]
+        write_json(self.path / "environment.json", content)
+        if self._rows:
+            write_rows(self.path / "metrics.csv", self._rows)
 
     def record(self, epoch, class_names: list[str]) -> None:
-        """Write what a segtrain.training Epoch gave: metrics.csv; when it is the best, best.pt, per_image.npz, result.json."""
+        """Write what a segtrain.training Epoch gave: metrics.csv; when it is the best, its weights, per_image.npz, result.json.
+
+        On a full disk it is written with the next checkpoint.
+        """
         self._rows.append(epoch.row())
-        write_rows(self.path / "metrics.csv", self._rows)
-        if epoch.best is None:
+        self._unwritten = True
+        if epoch.best is not None:
+            self._best = epoch
+            self.result.best = {"epoch": epoch.number, "monitor": epoch.monitor.name, "value": epoch.value}
+            self.result.lower_is_better, self.result.unit = not epoch.monitor.higher_is_better, epoch.monitor.unit
+            self.result.scores = epoch.scores
+            self.result.per_class = per_class_rows(epoch.best.per_class, class_names)
+        with self._disk_failures_counted():
+            self._write_epoch()
+
+    def _write_epoch(self) -> None:
+        """What has not been written yet."""
+        if self._unwritten:
+            write_rows(self.path / "metrics.csv", self._rows)
+            self._unwritten = False
+        if self._best is None:
             return
-        weights = {"model": epoch.best.weights, "epoch": epoch.number, "step": epoch.step}
-        write_checkpoint(self.checkpoints / "best.pt", weights)
-        if epoch.best.counts:
-            write_arrays(self.path / "per_image.npz", epoch.best.counts)
-        self.result.best = {"epoch": epoch.number, "monitor": epoch.monitor.name, "value": epoch.value}
-        self.result.lower_is_better, self.result.unit = not epoch.monitor.higher_is_better, epoch.monitor.unit
-        self.result.scores = epoch.scores
-        self.result.per_class = per_class_rows(epoch.best.per_class, class_names)
-        self._write_result("running")
+        epoch, best = self._best, self._best.best
+        try:
+            weights = {"model": best.weights, "epoch": epoch.number, "step": epoch.step, "config": self._config}
+            write_checkpoint(self.checkpoints / "best.pt", weights)
+            write_weights(self.checkpoints / "best.safetensors", best.weights, {"epoch": str(epoch.number)})
+            if best.counts:
+                write_arrays(self.path / "per_image.npz", best.counts)
+            self._write_result("running")
+        except DiskError:
+            best.keep()
+            raise
+        self._best = None
+
+    @contextlib.contextmanager
+    def _disk_failures_counted(self):
+        try:
+            yield
+        except DiskError as error:
+            self._disk_failures += 1
+            if self._disk_failures >= DISK_FAILURES:
+                raise
+            left = DISK_FAILURES - self._disk_failures
+            log.warning(
+                f"{error.where} {error.what}; the file before it is kept. {left} more such failures end the run"
+            )
+        else:
+            self._disk_failures = 0
 
     def best_counts(self) -> dict:
-        """The arrays of per_image.npz; {} when there is none."""
+        """The arrays of per_image.npz; {} when there is none. Raises ConfigError for a damaged file."""
         file = self.path / "per_image.npz"
         return read_arrays(file) if file.is_file() else {}
 
-    def best_weights(self, device) -> dict:
-        """The state dict in best.pt."""
-        return read_checkpoint(self.checkpoints / "best.pt", device)["model"]
+    def best_weights(self) -> dict:
+        """The state dict in best.pt. Raises ConfigError for a damaged file."""
+        return read_checkpoint(self.checkpoints / "best.pt")["model"]
 
     def finish(self) -> None:
-        """Write the result as that of a finished run."""
+        """Write the result as that of a finished run. Raises DiskError."""
+        self._write_epoch()
         self._write_result("finished")
 
     def _write_result(self, status: str) -> None:
@@ -155,8 +277,6 @@ class RunFolder:
         self.result.write(self.path)
 
 
-def _read_rows(file: Path) -> list[dict]:
-    if not file.is_file():
-        return []
-    with file.open(newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream))
+def _config_of(path: Path) -> str:
+    file = path / "config.yaml"
+    return file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""

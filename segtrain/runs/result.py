@@ -2,9 +2,12 @@
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import get_type_hints
 
 import numpy as np
 
+from segtrain.arguments import mistake
+from segtrain.errors import ConfigError
 from segtrain.runs.files import read_json, write_json
 
 
@@ -38,8 +41,22 @@ class Result:
     @classmethod
     def read(cls, run: Path) -> "Result":
         """That of a run's folder; without status when there is none. Raises ConfigError for a damaged file."""
-        found = read_json(Path(run) / "result.json")
-        return cls(**{name: value for name, value in found.items() if name in cls.__dataclass_fields__})
+        file = Path(run) / "result.json"
+        return cls.of(read_json(file), file)
+
+    @classmethod
+    def of(cls, content: dict, file: Path) -> "Result":
+        """From the content of `file`. Raises ConfigError when a value is of another kind than ours."""
+        kinds = get_type_hints(cls)
+        known = {name: value for name, value in content.items() if name in kinds}
+        wrong = [f"{name} {text}" for name, value in known.items() if (text := mistake(value, kinds[name]))]
+        if not wrong and (best := known.get("best")) is not None and not {"epoch", "monitor", "value"} <= best.keys():
+            wrong.append("best must have epoch, monitor and value")
+        if not wrong and not all("name" in row and "index" in row for row in known.get("per_class", [])):
+            wrong.append("per_class must be rows with index and name")
+        if wrong:
+            raise ConfigError(f"not a result of segtrain: {', '.join(wrong)}", str(file), "restore or remove the file")
+        return cls(**known)
 
     def write(self, run: Path) -> None:
         """Leave out what is not known. Raises DiskError."""

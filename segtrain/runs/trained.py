@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from segtrain.config.build import build
-from segtrain.config.saved import load_saved
+from segtrain.config.saved import load_saved, settings_in
 from segtrain.config.schema import check_config
 from segtrain.errors import ConfigError
+from segtrain.runs.claim import refuse_links
+from segtrain.runs.environment import FREE
 from segtrain.runs.files import read_checkpoint, read_json
 from segtrain.runs.result import Result
 
@@ -50,19 +52,38 @@ def load(
     Raises ConfigError for a folder without a run, for classes that are not trusted, and for weights that do not fit.
     """
     folder = Path(run)
+    refuse_links(folder)
     cfg = load_saved(folder / "config.yaml", overrides or [], trust or [], config_dir)
     check_config(cfg)
-    content = read_checkpoint(folder / "checkpoints" / f"{checkpoint}.pt")
-    if cfg.model.get("encoder_weights") is not None:
-        cfg.model.encoder_weights = None  # every weight comes from the checkpoint
-    network = build(cfg, "model")
+    file = folder / "checkpoints" / f"{checkpoint}.pt"
+    content = read_checkpoint(file)
+    check_unchanged(folder, content)
+    own = {"encoder_weights": None} if "encoder_weights" in cfg.model else {}  # every weight comes from the checkpoint
+    network = build(cfg, "model", **own)
     try:
         network.load_state_dict(content["model"])
-    except RuntimeError as error:
+        epoch = content["epoch"] if "epoch" in content else content["state"]["epoch"]
+    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise ConfigError(
             f"the checkpoint does not fit the model of config.yaml: {str(error).splitlines()[0]}",
-            run,
+            str(file),
             "leave model.* as the run had it",
         ) from error
     names = [row["name"] for row in read_json(folder / "class_counts.json").get("classes", [])]
-    return Trained(folder, cfg, network, names, Result.read(folder), content.get("epoch") or content["state"]["epoch"])
+    return Trained(folder, cfg, network, names, Result.read(folder), epoch)
+
+
+def check_unchanged(folder: Path, content: dict) -> None:
+    """Raise ConfigError when config.yaml is not the one that the checkpoint was trained with."""
+    text = content["config"] if "config" in content else content.get("run", {}).get("config")
+    if text is None:  # of an earlier version
+        return
+    file = folder / "config.yaml"
+    before, now = (
+        settings_in(str(text), str(file)),
+        settings_in(file.read_text(encoding="utf-8", errors="replace"), str(file)),
+    )
+    changed = [key for key in before | now if before.get(key) != now.get(key) and key not in FREE]
+    if changed:
+        fix = "restore the file; settings of the evaluation are given as key=value"
+        raise ConfigError(f"changed since the checkpoint was written: {', '.join(changed)}", str(file), fix)

@@ -9,6 +9,7 @@ from segtrain.errors import DataError, NotFinite
 from segtrain.inference import Predictor
 from segtrain.losses import Loss
 from segtrain.metrics.metric import Metric
+from segtrain.signals import leave_if_stopped
 
 
 @torch.no_grad()
@@ -30,13 +31,14 @@ def evaluate(
         names: the dataset's names, by index.
         advance: called with the number of images of each batch.
 
-    Raises DataError for no image, NotFinite for logits that are not.
+    Raises DataError for no image, NotFinite for logits that are not; Preempted and such after a stop signal.
     """
     scores.reset()
     pieces, seen, finite = [], [], []
     for number, (batch, target, indices) in enumerate(batches):
         if limit is not None and number >= limit:
             break
+        leave_if_stopped()
         target = target.to(predictor.device, non_blocking=True)
         logits = predictor.logits(batch)
         finite.append(logits.flatten(1).sum(dim=1, dtype=torch.float32).isfinite())

@@ -47,16 +47,18 @@ class State:
     batch: int = 0  # batches of the current epoch that are done
     step: int = 0  # optimizer steps that are done
     images: int = 0  # images of the current epoch that are done
+    counted: int = 0  # those of them whose loss is in `sums`: all, but for skipped steps
     seconds: float = 0.0  # of the current epoch
     lr: float = 0.0  # of the last step
+    skipped: int = 0  # steps left out since a loss or gradient was not finite
     sums: dict = field(default_factory=dict)  # train losses of the current epoch, times images; on the device
     best: dict | None = None  # epoch (from 1), monitor, value
 
     def next_epoch(self) -> None:
-        self.epoch, self.batch, self.images, self.seconds, self.sums = self.epoch + 1, 0, 0, 0.0, {}
+        self.epoch, self.batch, self.images, self.counted, self.seconds, self.sums = self.epoch + 1, 0, 0, 0, 0.0, {}
 
 
-@dataclass(frozen=True)
+@dataclass
 class Best:
     """What is kept of the best epoch so far.
 
@@ -69,6 +71,10 @@ class Best:
     weights: dict[str, torch.Tensor]
     counts: dict[str, np.ndarray]
     per_class: dict[str, np.ndarray]
+
+    def keep(self) -> None:
+        """Copy the weights, before the training goes on."""
+        self.weights = {name: tensor.detach().clone() for name, tensor in self.weights.items()}
 
 
 @dataclass(frozen=True)

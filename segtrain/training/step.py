@@ -1,11 +1,12 @@
 """One optimizer step: forward, loss, backward, clipping, the check for finite numbers, the moving average."""
 
 import contextlib
+import math
 
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from segtrain.errors import ConfigError, NotFinite
+from segtrain.errors import ConfigError, NotFinite, few
 from segtrain.training.device import autocast
 from segtrain.training.state import Parts
 
@@ -18,9 +19,10 @@ class Step:
         clip_norm: largest norm of the gradient, or None.
         ema_decay: decay of the moving average of the weights, or None.
         compiled: torch.compile the network.
+        skip: leave out a step whose loss or gradient is not finite, instead of raising.
     """
 
-    def __init__(self, parts: Parts, device, precision, clip_norm, ema_decay, compiled):
+    def __init__(self, parts: Parts, device, precision, clip_norm, ema_decay, compiled, skip=False):
         self.device, self.precision, self.clip_norm = device, precision, clip_norm
         self.model = parts.model.to(memory_format=torch.channels_last)
         self.forward = torch.compile(self.model) if compiled else self.model
@@ -30,11 +32,14 @@ class Step:
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
         average = get_ema_multi_avg_fn(ema_decay) if ema_decay is not None else None
         self.average = AveragedModel(self.model, multi_avg_fn=average, use_buffers=True) if average else None
-        self.bad = torch.zeros((), device=device)  # becomes 1 at the first loss that is not finite
+        self.names, self.skip = parts.train.names, skip
+        self.bad = torch.zeros((), device=device)  # becomes 1 at the first step that is not finite
+        self.unchecked: list[dict] = []  # what is known of the steps since the flag was read
         # On CUDA, asking for the flag in each step would let the device wait for the host. Fused optimizers
         # skip a step whose flag is set, so asking now and then is enough to keep the weights unspoilt.
         self.guarded = (
             device.type == "cuda"
+            and not skip
             and not self.scaler.is_enabled()
             and isinstance(self.optimizer, torch.optim.AdamW | torch.optim.SGD)
         )
@@ -45,8 +50,13 @@ class Step:
         return self.average.module if self.average is not None else self.forward
 
     def __call__(self, batches: list, number: int) -> dict[str, torch.Tensor]:
-        """The detached loss and its terms, for the log. Raises NotFinite before the weights are changed."""
+        """The detached loss and its terms, for the log; nothing when the step was skipped.
+
+        Raises NotFinite before the weights are changed.
+        """
         found: dict[str, torch.Tensor] = {}
+        indices = [index for batch in batches for index in batch[2]]
+        buffers = [buffer.clone() for buffer in self.model.buffers()] if self.skip else []
         batches = [[part.to(self.device, non_blocking=True) for part in batch[:2]] for batch in batches]
         with autocast(self.device, self.precision):
             batches = [(images, self.labels.target(target, images)) for images, target in batches]
@@ -63,8 +73,35 @@ class Step:
             found["loss"] = found.get("loss", 0) + loss.detach()
             for name, value in self.loss.parts.items():
                 found[name] = found.get(name, 0) + value * part
-        self._update(found["loss"], number)
+        norm = self._gradient_norm()
+        bad = ~(torch.isfinite(found["loss"]) & torch.isfinite(norm))
+        self.bad = torch.maximum(self.bad, bad.float())
+        images = [images for images, _ in batches]
+        self.unchecked.append({"step": number + 1, "bad": bad, "indices": indices, "images": images, "terms": found})
+        if self.skip and self.bad:
+            self._leave_out(buffers)
+            return {}
+        self._update(number)
         return found
+
+    def _gradient_norm(self) -> torch.Tensor:
+        """Before it is clipped; 0 with a gradient scaler, which skips steps whose gradient overflows itself."""
+        if self.clip_norm is not None:
+            self.scaler.unscale_(self.optimizer)
+            norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
+        elif not self.scaler.is_enabled():
+            gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+            norm = torch.nn.utils.get_total_norm(gradients)
+        return torch.zeros((), device=self.device) if self.scaler.is_enabled() else norm
+
+    def _leave_out(self, buffers: list[torch.Tensor]) -> None:
+        """Batch statistics of a bad batch are forgotten, too."""
+        for buffer, before in zip(self.model.buffers(), buffers, strict=True):
+            buffer.copy_(before)
+        self.bad.zero_()
+        self.unchecked = []
+        self.optimizer.zero_grad(set_to_none=True)
+        self.schedule.step()
 
     def _shares(self, targets: list) -> list:
         """For each micro-batch the part of each term of the loss; [None] for a single one.
@@ -78,19 +115,11 @@ class Step:
         totals = [sum(column) for column in zip(*amounts, strict=True)]
         return [[_share(a, total, len(targets)) for a, total in zip(own, totals, strict=True)] for own in amounts]
 
-    def _update(self, loss: torch.Tensor, number: int) -> None:
-        """Step, unless the loss or the gradient is not finite."""
-        bad = ~torch.isfinite(loss)
-        if self.clip_norm is not None:
-            self.scaler.unscale_(self.optimizer)
-            norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
-            if not self.scaler.is_enabled():  # which skips such steps itself, and lowers its scale
-                bad |= ~torch.isfinite(norm)
-        self.bad = torch.maximum(self.bad, bad.float())
+    def _update(self, number: int) -> None:
         if self.guarded:
             self.optimizer.found_inf, self.optimizer.grad_scale = self.bad, None
         if not self.guarded or number % 20 == 0:
-            self.check_finite(number)
+            self.check_finite()
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
@@ -98,14 +127,45 @@ class Step:
         if self.average is not None:
             self.average.update_parameters(self.model)
 
-    def check_finite(self, number: int) -> None:
-        """Raise NotFinite when a step before `number` was not."""
+    def check_finite(self) -> None:
+        """Raise NotFinite when the loss or gradient of a step since the last call was not."""
         if self.bad:
+            seen = self._seen()
             raise NotFinite(
                 "the loss or the gradient is not finite; the weights are those before that step",
-                f"about step {number}",
+                f"step {seen['step']}",
                 "lower optimizer.lr, set trainer.clip_norm=1, use trainer.precision=float32, or cap the class "
-                "weights (weighting.max_ratio)",
+                "weights (weighting.max_ratio); trainer.nonfinite=skip leaves out single steps",
+                seen,
+            )
+        self.unchecked = []
+
+    def _seen(self) -> dict:
+        """Of the first bad step: its images and loss; and the gradients, which are those of the last step."""
+        first = next(step for step in self.unchecked if step["bad"])
+        norms = {n: float(p.grad.norm()) for n, p in self.model.named_parameters() if p.grad is not None}
+        return {
+            "step": first["step"],
+            "images": [self.names[index] for index in first["indices"]],
+            "pixels": [
+                {"min": int(i.min()), "max": int(i.max()), "mean": float(i.float().mean())} for i in first["images"]
+            ],
+            "loss": {name: str(float(value)) for name, value in first["terms"].items()},
+            "not_finite_gradients": [name for name, norm in norms.items() if not math.isfinite(norm)],
+            "gradient_norms": {name: str(norm) for name, norm in norms.items()},
+        }
+
+    def check_weights(self) -> None:
+        """Raise NotFinite when a weight or buffer is not: such weights are not written."""
+        every = {**self.model.state_dict(), **(self.average.module.state_dict() if self.average is not None else {})}
+        tensors = {name: tensor for name, tensor in every.items() if tensor.is_floating_point()}
+        finite = torch.stack([torch.isfinite(tensor).all() for tensor in tensors.values()])
+        if not finite.all():
+            bad = [name for name, good in zip(tensors, finite.tolist(), strict=True) if not good]
+            raise NotFinite(
+                "the loss is finite, but weights or batch statistics are not",
+                few(bad),
+                "lower optimizer.lr, set trainer.clip_norm=1, or use trainer.precision=float32",
             )
 
     def _resumed(self) -> dict:

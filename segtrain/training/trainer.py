@@ -3,21 +3,22 @@
 import contextlib
 import logging
 import math
-import signal
 import time
 from collections.abc import Callable, Iterator
+from typing import Literal
 
 import torch
 
 from segtrain.arguments import FractionBelowOne, NonNegativeInt, Positive, PositiveInt, checked
-from segtrain.errors import ConfigError, OutOfMemory, Preempted, did_you_mean
+from segtrain.data.loader import killed_workers_explained
+from segtrain.errors import ConfigError, NotFinite, OutOfMemory, did_you_mean
 from segtrain.inference import Predictor
 from segtrain.metrics.metric import Metric
 from segtrain.metrics.records import LOSS, Score
+from segtrain.signals import leave_if_stopped, stopping
 from segtrain.training.device import autocast, choose_device, choose_precision
 from segtrain.training.evaluation import evaluate, predict_one
 from segtrain.training.progress import Progress
-from segtrain.training.signals import stopped_by_signals
 from segtrain.training.state import Best, Epoch, Parts, State
 from segtrain.training.step import Step
 
@@ -35,10 +36,15 @@ class Trainer:
         precision: auto is bfloat16 on CUDA and float32 on the CPU. Losses are always computed in float32.
         monitor: the score that chooses the best epoch: any name in metrics.csv after val/, or loss.
         patience: stop when `monitor` has not improved for so many epochs; None: never.
-        checkpoint_every: steps between checkpoints, of which there is one after each epoch, too.
+        checkpoint_every: steps between checkpoints, of which there is one before and after each validation, too.
+        checkpoint_minutes: most minutes between them.
+        keep: of how many epochs before, checkpoints are kept as epoch_NNN.pt.
         accumulate: micro-batches a step. Each term of the loss is weighed by its own amounts: pixel losses are those of
             the whole batch; region losses the mean of the micro-batches'.
         clip_norm: largest norm of the gradient.
+        nonfinite: when a loss or gradient is not finite, `stop` before the step, or `skip` the step (on CUDA the host
+            then waits for the device in each step).
+        max_skipped: so many steps are skipped, then the training stops.
         deterministic: the same numbers on every run, also on CUDA, where it costs time.
         compile: torch.compile the network.
         ema_decay: validate and keep an exponential moving average of the weights, with this decay a step.
@@ -56,8 +62,12 @@ class Trainer:
         monitor: str = "iou/mean",
         patience: PositiveInt | None = None,
         checkpoint_every: PositiveInt | None = None,
+        checkpoint_minutes: Positive | None = None,
+        keep: NonNegativeInt = 0,
         accumulate: PositiveInt = 1,
         clip_norm: Positive | None = None,
+        nonfinite: Literal["stop", "skip"] = "stop",
+        max_skipped: PositiveInt = 20,
         deterministic: bool = False,
         compile: bool = False,
         ema_decay: FractionBelowOne | None = None,
@@ -66,7 +76,9 @@ class Trainer:
         self.epochs, self.max_steps, self.val_batches = epochs, max_steps, val_batches
         self.device = choose_device(device)
         self.precision = choose_precision(precision, self.device)
-        self.monitor, self.patience, self.checkpoint_every = monitor, patience, checkpoint_every
+        self.monitor, self.patience = monitor, patience
+        self.checkpoint_every, self.checkpoint_minutes, self.keep = checkpoint_every, checkpoint_minutes, keep
+        self.nonfinite, self.max_skipped = nonfinite, max_skipped
         self.accumulate, self.clip_norm, self.deterministic = accumulate, clip_norm, deterministic
         self.compile, self.ema_decay, self.panel_images = compile, ema_decay, panel_images
 
@@ -101,30 +113,37 @@ class Trainer:
         Args:
             resume_from: the content of a checkpoint.
             checkpoint: called with what a training is resumed from: every `checkpoint_every` steps, before each
-                validation, after each epoch, and before a signal ends the training.
+                validation, after each epoch, and before a stop signal ends the training.
 
-        Raises NotFinite before a step would spoil the weights, OutOfMemory, Preempted on SIGTERM, KeyboardInterrupt.
+        Raises NotFinite before a step would spoil the weights, OutOfMemory, ConfigError for a checkpoint that does not
+        fit, and after a stop signal (segtrain.signals) Preempted or KeyboardInterrupt.
         """
         self.check_monitor(parts.scores)
         self._setup(parts, resume_from, checkpoint)
-        with stopped_by_signals(self._stop), self._out_of_memory_explained():
+        with killed_workers_explained(), self._out_of_memory_explained():
             while not self._finished():
                 losses = self._train_epoch()
                 self._save()
                 yield self._validate(losses)
                 self.state.next_epoch()
                 self._save()
-                self._leave_if_stopped()
+                leave_if_stopped()
 
     def _setup(self, parts: Parts, resume_from: dict | None, checkpoint: Callable[[dict], None]) -> None:
-        self.parts, self.checkpoint = parts, checkpoint
-        self.step = Step(parts, self.device, self.precision, self.clip_norm, self.ema_decay, self.compile)
-        self.steps, self.stopping = self.total_steps(len(parts.train)), 0
+        self.parts, self.checkpoint, self.saved_at = parts, checkpoint, time.monotonic()
+        skip = self.nonfinite == "skip"
+        self.step = Step(parts, self.device, self.precision, self.clip_norm, self.ema_decay, self.compile, skip)
+        self.steps = self.total_steps(len(parts.train))
         self.state = State(lr=parts.optimizer.param_groups[0]["lr"])
-        if resume_from is not None:
+        if resume_from is None:
+            return
+        try:
             self.step.load_state_dict(resume_from)
             self.state = State(**resume_from["state"])
-            log.info(f"resuming after {self.state.epoch} epochs and {self.state.step} steps")
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            what = f"the checkpoint does not fit the training: {str(error).splitlines()[0]}"
+            raise ConfigError(what, "checkpoints/last.pt", "resume it with the settings and version it has") from error
+        log.info(f"resuming after {self.state.epoch} epochs and {self.state.step} steps")
 
     def _finished(self) -> bool:
         """Whether no epoch is left; one that was begun, though the steps are done, is still to be validated."""
@@ -150,16 +169,34 @@ class Trainer:
             for name, value in terms.items():
                 state.sums[name] = state.sums.get(name, 0) + value.double() * count
             state.step, state.batch, state.images = state.step + 1, state.batch + len(group), state.images + count
+            state.counted += count if terms else 0
             state.seconds, group = time.perf_counter() - started, []
-            progress.advance(count, float(terms["loss"]) if progress.due() else None)
-            if self.checkpoint_every and state.step % self.checkpoint_every == 0:
+            progress.advance(count, float(terms["loss"]) if terms and progress.due() else None)
+            if not terms:
+                self._count_skipped()
+            if stopping() or self._checkpoint_due():
                 self._save()
-            self._leave_if_stopped()
+            leave_if_stopped()
             if state.step >= self.steps:
                 break
         progress.close()
-        self.step.check_finite(state.step)
-        return {name: float(total) / state.images for name, total in state.sums.items()}
+        self.step.check_finite()
+        return {name: float(total) / state.counted for name, total in state.sums.items()} or {"loss": math.nan}
+
+    def _checkpoint_due(self) -> bool:
+        minutes = (time.monotonic() - self.saved_at) / 60
+        by_steps = self.checkpoint_every is not None and self.state.step % self.checkpoint_every == 0
+        return by_steps or (self.checkpoint_minutes is not None and minutes >= self.checkpoint_minutes)
+
+    def _count_skipped(self) -> None:
+        self.state.skipped += 1
+        log.warning(f"step {self.state.step} skipped: its loss or gradient is not finite ({self.state.skipped} so far)")
+        if self.state.skipped > self.max_skipped:
+            raise NotFinite(
+                f"{self.state.skipped} steps had a loss or gradient that is not finite",
+                f"step {self.state.step}",
+                "lower optimizer.lr, set trainer.clip_norm=1, or raise trainer.max_skipped",
+            )
 
     def _validate(self, losses: dict[str, float]) -> Epoch:
         """Score the validation images."""
@@ -210,25 +247,13 @@ class Trainer:
             log.info(f"{self.monitor} has not improved for {waited} epochs: stopping early")
         return waited >= self.patience
 
-    def _stop(self, number: int, _frame=None) -> None:
-        """Signal handler: end after the step the loop is in; a second Ctrl-C ends at once."""
-        if number == signal.SIGINT and self.stopping:
-            raise KeyboardInterrupt
-        self.stopping = number
-        hint = ", Ctrl-C again stops at once" if number == signal.SIGINT else ""
-        log.info(f"stopping after the current step or validation{hint}")
-
-    def _leave_if_stopped(self) -> None:
-        if self.stopping:
-            self._save()
-        if self.stopping == signal.SIGINT:
-            raise KeyboardInterrupt
-        if self.stopping:
-            raise Preempted("stopped by SIGTERM")
-
     def _save(self) -> None:
+        """A checkpoint; weights that are not finite are not written."""
+        self.step.check_finite()
+        self.step.check_weights()
         state = vars(self.state) | {"sums": {name: float(v) for name, v in self.state.sums.items()}}
         self.checkpoint({**self.step.state_dict(), "state": state})
+        self.saved_at = time.monotonic()
 
     @contextlib.contextmanager
     def _out_of_memory_explained(self):

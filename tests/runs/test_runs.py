@@ -1,26 +1,42 @@
 """Run folders: made once, written whole, read as data."""
 
+import errno
+import io
 import json
+from pathlib import Path
 
 import pytest
 import torch
 
 from segtrain.errors import ConfigError, DiskError
+from segtrain.runs.claim import make_run_folder
 from segtrain.runs.environment import signature
 from segtrain.runs.files import read_checkpoint, write_checkpoint, write_json
-from segtrain.runs.folder import RunFolder, make_run_folder
+from segtrain.runs.folder import RunFolder
 from segtrain.runs.result import Result
+
+
+def full_disk(monkeypatch, after: int):
+    """Every file takes so many bytes."""
+
+    class Full(io.FileIO):
+        def write(self, data):
+            if self.tell() + len(data) > after:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return super().write(data)
+
+    def opened(path, mode="r", *args, **kwargs):
+        return Full(path, "w") if mode == "wb" else open(path, mode, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", opened)
 
 
 def test_checkpoints_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
     file = tmp_path / "c.pt"
     write_checkpoint(file, {"step": 1})
 
-    def full_disk(*args):
-        raise RuntimeError("basic_ios::clear: iostream error")
-
-    monkeypatch.setattr(torch, "save", full_disk)
-    with pytest.raises(DiskError, match="cannot be written"):
+    full_disk(monkeypatch, after=100)
+    with pytest.raises(DiskError, match="cannot be written: No space left on device"):
         write_checkpoint(file, {"step": 2})
     assert read_checkpoint(file) == {"step": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["c.pt"]
@@ -36,13 +52,15 @@ def test_checkpoints_cannot_run_code(tmp_path):
         read_checkpoint(tmp_path / "c.pt")
 
 
-def test_run_folders_are_made_once(tmp_path):
+def test_run_folders_are_made_once(tmp_path, monkeypatch):
     make_run_folder(tmp_path / "a")
     (tmp_path / "a/result.json").write_text("{}")
     make_run_folder(tmp_path / "a")  # ended before its first checkpoint
     (tmp_path / "a/checkpoints").mkdir()
     with pytest.raises(ConfigError, match="holds a run already"):
         make_run_folder(tmp_path / "a")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    make_run_folder(tmp_path / "a")
 
 
 def test_a_run_that_fails_says_so_in_its_folder(tmp_path):
@@ -54,7 +72,9 @@ def test_a_run_that_fails_says_so_in_its_folder(tmp_path):
 
 def test_nan_is_null_in_json(tmp_path):
     write_json(tmp_path / "x.json", {"a": float("nan"), "b": [1.5, float("inf")]})
-    assert json.loads((tmp_path / "x.json").read_text()) == {"a": None, "b": [1.5, None]}
+    found = json.loads((tmp_path / "x.json").read_text())
+    assert found.pop("checksum")
+    assert found == {"a": None, "b": [1.5, None]}
 
 
 def test_signature_is_equal_for_repeats_of_a_setting():

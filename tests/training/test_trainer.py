@@ -310,7 +310,7 @@ def test_a_run_resumed_at_the_end_of_an_epoch_keeps_its_events_and_its_learning_
         fitted = trainer.fit(made, None, run.save_last)
         for epoch in fitted:
             run.record(epoch, made.val.dataset.class_names)
-            logger.show(epoch)
+            logger.show(epoch, run.result.best["value"])
             if epoch.number == 2:
                 with contextlib.suppress(Stop):
                     fitted.throw(Stop)  # killed before the checkpoint after the epoch

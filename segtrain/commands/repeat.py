@@ -1,0 +1,75 @@
+"""`segtrain repeat RUN`: train again from a run's config.yaml, in a new folder, and say whether the result is equal."""
+
+import argparse
+from itertools import count
+from pathlib import Path
+
+from segtrain.config.saved import load_saved
+from segtrain.config.schema import as_text, check_config, flat
+from segtrain.errors import ConfigError
+from segtrain.report.logger import log_to_screen
+from segtrain.runs import equality
+from segtrain.runs.claim import make_run_folder
+from segtrain.runs.environment import changed_settings, environment
+from segtrain.runs.files import read_checkpoint, read_json
+from segtrain.runs.folder import RunFolder
+from segtrain.runs.result import Result
+from segtrain.runs.trained import check_unchanged
+from segtrain.signals import watched
+
+
+def main(words: list[str]) -> int:
+    """0 when weights and scores are equal, 1 when they are not."""
+    parser = argparse.ArgumentParser(prog="segtrain repeat", description=__doc__)
+    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a finished run")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="the new folder; without it RUN_repeat")
+    parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help="allow classes of this package")
+    arguments = parser.parse_args(words)
+    first = arguments.run
+    cfg = load_saved(first / "config.yaml", [], arguments.trust)
+    check_config(cfg)
+    check_repeatable(first)
+    second = make_run_folder(arguments.out or free_name(first))
+    log_to_screen(second / "segtrain.log")
+    with watched(), RunFolder(second) as run:
+        run.write_config(as_text(cfg))
+        from segtrain.commands.train import train
+
+        run.write_environment(environment(flat(cfg)))
+        train(cfg, run)
+    text, equal = verdict(first, second)
+    print(f"\n{text}")
+    return 0 if equal else 1
+
+
+def check_repeatable(run: Path) -> None:
+    """Raise ConfigError for a run that is not finished, or whose settings were changed, on the way or afterwards."""
+    if (status := Result.read(run).status) != "finished":
+        raise ConfigError(f"the run is {status or 'not there'}", str(run), f"finish it first: `segtrain resume {run}`")
+    if changed := changed_settings(read_json(run / "environment.json")):
+        what = f"the run was resumed with other settings ({', '.join(changed)}): no run from its start equals it"
+        raise ConfigError(what, str(run), "start a new run with the settings you want")
+    check_unchanged(run, read_checkpoint(run / "checkpoints" / "best.pt"))
+
+
+def free_name(run: Path) -> Path:
+    """RUN_repeat, RUN_repeat2 and so on: the first that is not there."""
+    names = (run.parent / f"{run.name}_repeat{number if number > 1 else ''}" for number in count(1))
+    return next(folder for folder in names if not folder.exists())
+
+
+def verdict(first: Path, second: Path) -> tuple[str, bool]:
+    """What is equal and what is not, in words; whether all is."""
+    found = {
+        "weights of the best epoch": equality.equal_weights(first, second, "best"),
+        "weights of the last epoch": equality.equal_weights(first, second, "last"),
+        "scores": equality.equal_scores(first, second),
+    }
+    parted = equality.first_difference(first, second)
+    if all(found.values()) and parted is None:
+        return f"equal, bit for bit: {', '.join(found)} and metrics.csv of {first} and {second}", True
+    lines = [f"{name}: {'equal' if equal else 'not equal'}" for name, equal in found.items()]
+    lines.append(f"metrics.csv: {parted or 'equal'}")
+    lines += [f"environment: {text}" for text in equality.environment_differences(first, second)]
+    hint = "on CUDA only trainer.deterministic=true gives the same numbers again"
+    return f"{first} and {second} are not equal\n" + "".join(f"  {line}\n" for line in lines) + f"  {hint}", False

@@ -1,0 +1,80 @@
+"""A run's folder belongs to one process: it is made once, locked, and leads nowhere else."""
+
+import contextlib
+import os
+from pathlib import Path
+
+from segtrain.errors import ConfigError, DiskError
+
+_held: dict[Path, int] = {}
+
+
+def lock(folder: Path) -> None:
+    """Hold a folder until `unlock` or the end of this process. Raises ConfigError while another process holds it.
+
+    Record locks, since worker processes do not inherit them: one that outlives a killed run for some seconds does not
+    keep it from being resumed. Where the system or the disk has none, nothing is held.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return
+    folder = folder.resolve()
+    if folder in _held:
+        return
+    file = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o644)
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError) as error:
+        os.close(file)
+        raise ConfigError(
+            "another process is training in this folder", str(folder), "wait for its end, or name another folder"
+        ) from error
+    except OSError:
+        os.close(file)
+        return
+    _held[folder] = file
+
+
+def unlock(folder: Path) -> None:
+    """Let go of a folder that this process holds."""
+    with contextlib.suppress(KeyError):
+        os.close(_held.pop(folder.resolve()))
+
+
+def make_run_folder(folder: Path) -> Path:
+    """Make and lock the folder of a new run. Raises ConfigError when it holds a run, DiskError when it cannot be made.
+
+    A run that ended before its first checkpoint may be started again in its folder, and a job that Slurm has queued
+    again goes on in it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock(folder)
+        held = any((folder / name).exists() for name in ("checkpoints", "metrics.csv", "multirun.yaml"))
+        if held and not queued_again():
+            fix = f"name another folder, or `segtrain resume {folder}`"
+            raise ConfigError("the run folder holds a run already", str(folder), fix)
+        (folder / ".writable").touch()
+        (folder / ".writable").unlink()
+    except OSError as error:
+        raise DiskError(
+            f"the output folder cannot be written: {error.strerror}",
+            str(folder),
+            "set hydra.run.dir (with -m: hydra.sweep.dir)",
+        ) from error
+    return folder
+
+
+def queued_again() -> bool:
+    """Whether Slurm has started this job before."""
+    return os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
+
+
+def refuse_links(path: Path) -> None:
+    """Raise ConfigError when something in a run's folder is a link: what is written there would be written elsewhere."""
+    for folder, folders, files in os.walk(path):
+        for name in (*folders, *files):
+            if os.path.islink(entry := os.path.join(folder, name)):
+                what = f"the run folder holds a link to {os.readlink(entry)}"
+                raise ConfigError(what, entry, "replace it by what it leads to")

@@ -1,0 +1,54 @@
+"""Whether two runs gave the same numbers, and from which epoch on they do not."""
+
+import csv
+from pathlib import Path
+
+from segtrain.runs.files import read_checkpoint, read_json
+from segtrain.runs.result import Result
+
+TIMES = ("seconds", "images_per_second")
+
+
+def first_difference(one: Path, other: Path) -> str | None:
+    """The first epoch and column of metrics.csv that differ, as a sentence; None when all are equal."""
+    rows, others = _rows(one), _rows(other)
+    for row, its in zip(rows, others, strict=False):
+        for name in row | its:
+            if name not in TIMES and row.get(name) != its.get(name):
+                return f"from epoch {row['epoch']} on: {name} {row.get(name)} and {its.get(name)}"
+    return None if len(rows) == len(others) else f"{len(rows)} epochs and {len(others)}"
+
+
+def equal_weights(one: Path, other: Path, checkpoint: str) -> bool:
+    """Whether a checkpoint (`best` or `last`) of two runs holds the same weights, bit for bit."""
+    import torch
+
+    a, b = (read_checkpoint(run / "checkpoints" / f"{checkpoint}.pt")["model"] for run in (one, other))
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def equal_scores(one: Path, other: Path) -> bool:
+    """Whether result.json has the same scores."""
+    return str(Result.read(one).scores) == str(Result.read(other).scores)
+
+
+def environment_differences(one: Path, other: Path) -> list[str]:
+    """What differs in versions, hardware, commit and dataset, as words."""
+    a, b = (_leaves(read_json(run / "environment.json")) for run in (one, other))
+    compared = ("git_", "versions.", "hardware.", "world_size", "dataset_fingerprint")
+    return [f"{k} {a.get(k)} and {b.get(k)}" for k in a | b if k.startswith(compared) and a.get(k) != b.get(k)]
+
+
+def _leaves(content: dict, path: str = "") -> dict[str, object]:
+    found = {}
+    for name, value in content.items():
+        found |= _leaves(value, f"{path}{name}.") if isinstance(value, dict) else {f"{path}{name}": value}
+    return found
+
+
+def _rows(run: Path) -> list[dict]:
+    file = run / "metrics.csv"
+    if not file.is_file():
+        return []
+    with file.open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))

@@ -1,0 +1,67 @@
+"""Stop signals: a flag that long work asks for between two steps, so that what is done is not lost."""
+
+import contextlib
+import logging
+import signal
+import threading
+import time
+
+from segtrain.errors import Preempted
+
+log = logging.getLogger("segtrain")
+
+# Ctrl-C; a scheduler's end of time; what Slurm and submitit send before it.
+STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)]
+AT_ONCE_SECONDS = 5.0  # a second signal within this time does not wait for the step
+
+_received: signal.Signals | None = None
+_received_at = 0.0
+
+
+def leave_if_stopped() -> None:
+    """Raise KeyboardInterrupt after Ctrl-C, Preempted after another stop signal, nothing without one."""
+    if _received == signal.SIGINT:
+        raise KeyboardInterrupt
+    if _received is not None:
+        raise Preempted(f"stopped by {_received.name}")
+
+
+def stopping() -> bool:
+    """Whether a stop signal came."""
+    return _received is not None
+
+
+@contextlib.contextmanager
+def watched():
+    """Within this, a stop signal only sets the flag, and a second one within five seconds ends the work at once.
+
+    When the work has left for a signal that had a handler before, such as submitit's, that one is called last: it has
+    the job queued again. Outside of the main thread nothing changes.
+    """
+    global _received
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    _received = None
+    before = {number: signal.signal(number, _note) for number in STOPS}
+    left = None
+    try:
+        yield
+    except (KeyboardInterrupt, Preempted):
+        left = _received
+        raise
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        _received = None
+        if left is not None and callable(before[left]) and before[left] is not signal.default_int_handler:
+            before[left](left, None)
+
+
+def _note(number: int, _frame) -> None:
+    global _received, _received_at
+    again = _received is not None and time.monotonic() - _received_at < AT_ONCE_SECONDS
+    _received, _received_at = signal.Signals(number), time.monotonic()
+    if again:
+        leave_if_stopped()
+    log.info(f"{_received.name}: stopping after the current step; once more within 5 s stops at once")
