@@ -97,6 +97,26 @@ def folder_dataset(tmp_path) -> Path:
     return write_folder_dataset(tmp_path / "data")
 
 
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    """A server of segtrain processes, tests/robustness/processes.py."""
+    from processes import Server
+
+    found = Server(tmp_path_factory.mktemp("server"))
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def figure(request):
+    """`figure("kills", "200 of 200 equal")` adds a line to the table that is printed at the end."""
+
+    def add(title: str, text: str) -> None:
+        request.node.user_properties.append(("figure", f"{title}: {text}"))
+
+    return add
+
+
 def pytest_terminal_summary(terminalreporter) -> None:
     """The figures of the long tests."""
     reports = terminalreporter.getreports("passed") + terminalreporter.getreports("failed")

@@ -29,7 +29,7 @@ def main(words: list[str]) -> int:
     cfg = load_saved(first / "config.yaml", [], arguments.trust)
     check_config(cfg)
     check_repeatable(first)
-    second = make_run_folder(arguments.out or free_name(first))
+    second = make_run_folder(lambda: arguments.out or free_name(first))
     log_to_screen(second / "segtrain.log")
     with watched(), RunFolder(second) as run:
         run.write_config(as_text(cfg))

@@ -13,6 +13,7 @@ from segtrain.config.schema import check_config, config_error
 from segtrain.errors import ConfigError
 
 Task = Callable[[DictConfig, Path], float | None]
+MakeFolder = Callable[[Callable[[], Path]], Path]
 SHOWS = ("help", "hydra_help", "cfg", "info", "shell_completion")  # options that print and do not run
 
 
@@ -23,11 +24,11 @@ def checked_config(arguments: Namespace) -> DictConfig:
     return cfg
 
 
-def launch(words: list[str], task: Task, make_folder: Callable[[Path], Path]) -> None:
+def launch(words: list[str], task: Task, make_folder: MakeFolder) -> None:
     """Call `task(config, folder)` once, or with -m for every combination, or print help or the config.
 
     Args:
-        make_folder: makes the folder of the run or sweep; called when the config has no mistake.
+        make_folder: makes the folder of the run or sweep of the name it asks for; called when the config has no mistake.
 
     Raises what the task raises, and ConfigError with every mistake of the config.
     """
@@ -41,13 +42,13 @@ def launch(words: list[str], task: Task, make_folder: Callable[[Path], Path]) ->
         _run(arguments, task, make_folder)
 
 
-def _run(arguments: Namespace, task: Task, make_folder: Callable[[Path], Path]) -> None:
+def _run(arguments: Namespace, task: Task, make_folder: MakeFolder) -> None:
     from hydra.core.utils import run_job
     from hydra.types import RunMode
 
     cfg = compose(arguments.overrides, arguments.config_dir, arguments.config_name)
     check_config(without_hydra(cfg))
-    folder = make_folder(folder_of(cfg, "hydra.run.dir"))
+    folder = make_folder(lambda: folder_of(cfg, "hydra.run.dir"))
     with read_write(cfg.hydra), open_dict(cfg.hydra):
         cfg.hydra.run.dir, cfg.hydra.mode = str(folder), RunMode.RUN
     failures: list[Exception] = []
@@ -64,13 +65,13 @@ def _run(arguments: Namespace, task: Task, make_folder: Callable[[Path], Path]) 
         raise failures[0]
 
 
-def _sweep(arguments: Namespace, task: Task, make_folder: Callable[[Path], Path]) -> None:
+def _sweep(arguments: Namespace, task: Task, make_folder: MakeFolder) -> None:
     from hydra.core.plugins import Plugins
     from hydra.types import RunMode
 
     cfg = compose(arguments.overrides, arguments.config_dir, arguments.config_name, sweep=True)
     swept = _check_jobs(cfg, arguments)
-    folder = make_folder(folder_of(cfg, "hydra.sweep.dir"))
+    folder = make_folder(lambda: folder_of(cfg, "hydra.sweep.dir"))
     fixed = sorted({o.split("=", 1)[0].lstrip("+~") for o in cfg.hydra.overrides.task} - swept)
     with read_write(cfg.hydra), open_dict(cfg.hydra):
         cfg.hydra.sweep.dir, cfg.hydra.mode = str(folder), RunMode.MULTIRUN

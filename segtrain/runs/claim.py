@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from segtrain.errors import ConfigError, DiskError
@@ -42,14 +43,16 @@ def unlock(folder: Path) -> None:
         os.close(_held.pop(folder.resolve()))
 
 
-def make_run_folder(folder: Path) -> Path:
-    """Make and lock the folder of a new run. Raises ConfigError when it holds a run, DiskError when it cannot be made.
+def make_run_folder(name: Callable[[], Path]) -> Path:
+    """Make and lock the folder of a new run; `name` is asked again when another run has just taken the name it made up.
 
-    A run that ended before its first checkpoint may be started again in its folder, and a job that Slurm has queued
+    Raises ConfigError when the folder holds a run, DiskError when it cannot be made. A run that ended before its first checkpoint may be started again in its folder, and a job that Slurm has queued
     again goes on in it.
     """
+    folder = name()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        while not _made(folder) and (other := name()) != folder:
+            folder = other
         lock(folder)
         held = any((folder / name).exists() for name in ("checkpoints", "metrics.csv", "multirun.yaml"))
         if held and not queued_again():
@@ -64,6 +67,16 @@ def make_run_folder(folder: Path) -> Path:
             "set hydra.run.dir (with -m: hydra.sweep.dir)",
         ) from error
     return folder
+
+
+def _made(folder: Path) -> bool:
+    """Make a folder; False when it is there."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        return False
+    return True
 
 
 def queued_again() -> bool:

@@ -53,14 +53,20 @@ def test_checkpoints_cannot_run_code(tmp_path):
 
 
 def test_run_folders_are_made_once(tmp_path, monkeypatch):
-    make_run_folder(tmp_path / "a")
+    make_run_folder(lambda: tmp_path / "a")
     (tmp_path / "a/result.json").write_text("{}")
-    make_run_folder(tmp_path / "a")  # ended before its first checkpoint
+    make_run_folder(lambda: tmp_path / "a")  # ended before its first checkpoint
     (tmp_path / "a/checkpoints").mkdir()
     with pytest.raises(ConfigError, match="holds a run already"):
-        make_run_folder(tmp_path / "a")
+        make_run_folder(lambda: tmp_path / "a")
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
-    make_run_folder(tmp_path / "a")
+    make_run_folder(lambda: tmp_path / "a")
+
+
+def test_a_name_that_another_run_has_just_made_up_is_not_shared(tmp_path):
+    names = iter(["a", "a", "b"])
+    make_run_folder(lambda: tmp_path / next(names))
+    assert make_run_folder(lambda: tmp_path / next(names)).name == "b"
 
 
 def test_a_run_that_fails_says_so_in_its_folder(tmp_path):
