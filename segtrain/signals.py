@@ -12,6 +12,8 @@ log = logging.getLogger("segtrain")
 
 # Ctrl-C; a scheduler's end of time; what Slurm and submitit send before it.
 STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)]
+CHAINED = STOPS[2:]
+DEFAULTS = (signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler)
 AT_ONCE_SECONDS = 5.0  # a second signal within this time does not wait for the step
 
 _received: signal.Signals | None = None
@@ -35,15 +37,17 @@ def stopping() -> bool:
 def watched():
     """Within this, a stop signal only sets the flag, and a second one within five seconds ends the work at once.
 
-    When the work has left for a signal that had a handler before, such as submitit's, that one is called last: it has
-    the job queued again. Outside of the main thread nothing changes.
+    When the work has left for a SIGUSR1 or SIGUSR2 that had a handler before, such as submitit's, that one is called
+    last: it has the job queued again. A SIGTERM that has one is left to it, for submitit sends SIGUSR2, too. Outside of
+    the main thread nothing changes.
     """
     global _received
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     _received = None
-    before = {number: signal.signal(number, _note) for number in STOPS}
+    own = [number for number in STOPS if number in CHAINED or signal.getsignal(number) in DEFAULTS]
+    before = {number: signal.signal(number, _note) for number in own}
     left = None
     try:
         yield
@@ -54,7 +58,7 @@ def watched():
         for number, handler in before.items():
             signal.signal(number, handler)
         _received = None
-        if left is not None and callable(before[left]) and before[left] is not signal.default_int_handler:
+        if left in CHAINED and before[left] not in DEFAULTS:
             before[left](left, None)
 
 
