@@ -18,6 +18,8 @@ import pytest
 import yaml
 from conftest import TINY, write_folder_dataset
 
+from segtrain.runs.files import read_json, write_json
+
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -50,6 +52,7 @@ def test_train_evaluate_and_the_run_folder(segtrain, tmp_path):
     assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_[0-9a-f]{4}", run.name)
     assert {p.name for p in run.iterdir()} == {
         ".hydra",
+        ".lock",
         "config.yaml",
         "environment.json",
         "class_counts.json",
@@ -179,15 +182,15 @@ def test_sigterm_saves_and_resume_goes_on(segtrain, tmp_path):
     run = tmp_path / "run"
     assert result_of(run)["status"] == "preempted"
     config = run / "config.yaml"
-    config.write_text(config.read_text().replace("epochs: 40", "epochs: 4"))
-    before, started = config.read_text(), json.loads((run / "environment.json").read_text())
-    resumed = segtrain("resume", run)
+    before, started = config.read_text(), read_json(run / "environment.json")
+    resumed = segtrain("resume", run, "trainer.epochs=4", "--allow", "trainer.epochs")
     assert resumed.code == 0, resumed
     assert "WARNING" not in resumed.err
     assert config.read_text() == before, "written once"
-    environment = json.loads((run / "environment.json").read_text())
+    environment = read_json(run / "environment.json")
     assert environment | {"resumes": []} == started
-    assert [resume["command"] for resume in environment["resumes"]] == [f"segtrain resume {run}"]
+    command = f"segtrain resume {run} trainer.epochs=4 --allow trainer.epochs"
+    assert [resume["command"] for resume in environment["resumes"]] == [command]
     assert result_of(run)["status"] == "finished"
     with (run / "metrics.csv").open() as stream:
         epochs = [int(row["epoch"]) for row in csv.DictReader(stream)]
@@ -389,8 +392,8 @@ def test_sigterm_ends_a_whole_sweep(tmp_path):
 
 def test_a_run_without_a_checkpoint_is_resumed_from_the_start(segtrain, trained, trained_copy):
     shutil.rmtree(trained_copy / "checkpoints")
-    result = json.loads((trained_copy / "result.json").read_text())
-    (trained_copy / "result.json").write_text(json.dumps({**result, "status": "preempted"}))
+    result = read_json(trained_copy / "result.json")
+    write_json(trained_copy / "result.json", {**result, "status": "preempted"})
     resumed = segtrain("resume", trained_copy)
     assert resumed.code == 0, resumed
     assert result_of(trained_copy)["scores"] == result_of(trained)["scores"]

@@ -210,7 +210,7 @@ def test_a_folder_that_holds_a_run_is_refused(segtrain, tmp_path):
     result = segtrain("hydra.run.dir=run")
     assert result.code == 2
     assert "the run folder holds a run already" in result.err
-    assert [p.name for p in (tmp_path / "run").iterdir()] == ["metrics.csv"]
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == [".lock", "metrics.csv"]
 
 
 def test_a_mistake_elsewhere_does_not_make_keys_without_a_value_wrong(segtrain):

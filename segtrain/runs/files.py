@@ -143,9 +143,9 @@ def whole(file: Path):
     except BaseException as error:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
-        cause = error if isinstance(error, OSError) else stream and stream.error
-        if cause is None:
-            raise
+        cause = (stream and stream.error) or error
+        if not isinstance(cause, OSError):
+            raise cause from None
         raise DiskError(f"cannot be written: {cause.strerror}", str(file), "free space, or write elsewhere") from error
 
 
@@ -158,7 +158,7 @@ class _Stream:
     def write(self, data) -> int:
         try:
             return self._stream.write(data)
-        except OSError as error:
+        except BaseException as error:
             self.error = error
             raise
 

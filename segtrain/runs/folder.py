@@ -178,7 +178,7 @@ class RunFolder:
         if not self.can_be_resumed:
             return None
         file = self.checkpoints / "last.pt"
-        checkpoint = read_checkpoint(file)
+        checkpoint, status = read_checkpoint(file), self.result.status
         try:
             run = checkpoint["run"]
             self._trained_config = str(run["config"])
@@ -186,7 +186,7 @@ class RunFolder:
         except (KeyError, TypeError) as error:
             fix = "resume it with the version of segtrain that environment.json names"
             raise ConfigError("not a checkpoint of this version of segtrain", str(file), fix) from error
-        self._started = time.time() - self.result.seconds
+        self.result.status, self._started = status, time.time() - self.result.seconds
         if self.result.best:
             self.best_weights()
             self.best_counts()
