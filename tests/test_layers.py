@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "segtrain"
-GROUND = "errors arguments cpu"
+GROUND = "errors arguments cpu protocols"
 ALLOWED = {
     "errors": "",
     "arguments": "errors",
     "cpu": "",
+    "protocols": "errors",
     "data": GROUND,
     "class_counts": f"{GROUND} data",
     "weighting": f"{GROUND} class_counts",
@@ -26,7 +27,7 @@ ALLOWED = {
     "runs": f"{GROUND} config",
     "report": f"{GROUND} data class_counts weighting losses metrics dataset_check runs",
     "config": f"{GROUND} data losses metrics",
-    "commands": "errors arguments cpu data class_counts weighting losses labels metrics inference dataset_check training"
+    "commands": f"{GROUND} data class_counts weighting losses labels metrics inference dataset_check training"
     " runs report config",
     "cli": "errors cpu config runs commands",
     "__main__": "cli",

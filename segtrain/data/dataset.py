@@ -4,9 +4,7 @@ import numpy as np
 
 from segtrain.data.value_counts import value_counts
 from segtrain.errors import ConfigError, DataError
-
-ATTRIBUTES = ("num_classes", "class_names", "ignore_index", "background", "multilabel", "names")
-METHODS = ("image", "mask")
+from segtrain.protocols import PROTOCOLS, adopted
 
 
 class SegmentationDataset:
@@ -42,11 +40,11 @@ class SegmentationDataset:
 
     def image(self, index: int) -> np.ndarray:
         """uint8 [H, W, channels]; 3 channels are RGB."""
-        raise _missing(self, ["image"])
+        raise NotImplementedError
 
     def mask(self, index: int) -> np.ndarray:
         """uint8 [H, W] of class indices; multi-label [H, W, C] of 0 and 1. Or ignore_index in either."""
-        raise _missing(self, ["mask"])
+        raise NotImplementedError
 
     def annotated_mask(self, index: int) -> np.ndarray:
         """uint8 [H, W, A]: the mask of each annotator."""
@@ -97,34 +95,17 @@ class SegmentationDataset:
         return self.num_classes if self.multilabel else None
 
 
-class _Plain(SegmentationDataset):
-    """A dataset of a class that does not derive from SegmentationDataset: only what is required is used."""
-
-    def __init__(self, part):
-        self.part = part
-        for name in ATTRIBUTES:
-            setattr(self, name, getattr(part, name))
-
-    def image(self, index: int) -> np.ndarray:
-        return self.part.image(index)
-
-    def mask(self, index: int) -> np.ndarray:
-        return self.part.mask(index)
-
-
 def as_dataset(part) -> SegmentationDataset:
-    """`part` when it derives from SegmentationDataset, else wrapped. Raises ConfigError that names what it lacks."""
-    known = dir(part)
-    lacking = [name for name in (*ATTRIBUTES, *METHODS) if name not in known]
-    if lacking:
-        raise _missing(part, lacking)
-    return part if isinstance(part, SegmentationDataset) else _Plain(part)
+    """`part` when it derives from SegmentationDataset, else what is required of it. Raises ConfigError that names what it
+    lacks."""
+    return adopted(part, "dataset", SegmentationDataset, _with_required)
 
 
-def _missing(part, names: list[str]) -> ConfigError:
-    what = f"the dataset class has no {', '.join(names)}"
-    fix = "see segtrain.data.dataset.SegmentationDataset for what is required"
-    return ConfigError(what, f"{type(part).__module__}.{type(part).__qualname__}", fix)
+def _with_required(part) -> SegmentationDataset:
+    dataset = SegmentationDataset()
+    for name in PROTOCOLS["dataset"].required:
+        setattr(dataset, name, getattr(part, name))
+    return dataset
 
 
 def check_classes(owner: str, num_classes: int, class_names, background: int | None) -> list[str]:
