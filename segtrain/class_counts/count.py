@@ -137,13 +137,13 @@ def _count(dataset, indices, threads: int | None, progress: bool, locations: boo
 def _row(dataset: SegmentationDataset, index: int, locations: bool) -> np.ndarray:
     """int64 [columns]: locations, pixels of each class, valid pixels of each class's channel, all pixels."""
     classes, ignore = dataset.num_classes, dataset.ignore_index
-    mask = read_mask(dataset, index) if locations or dataset.multilabel else None
+    mask = read_mask(dataset, index)
     if dataset.multilabel:
         check_values(value_counts(mask, 2), dataset, index)
         pixels, valid = (mask == 1).sum(axis=(0, 1)), (mask != ignore).sum(axis=(0, 1))
         total = mask.shape[0] * mask.shape[1]
     else:
-        histogram = dataset.mask_histogram(index) if mask is None else value_counts(mask, classes)
+        histogram = value_counts(mask, classes)
         pixels, total = histogram[:classes].copy(), histogram.sum()
         pixels[ignore : ignore + 1] = 0
         valid = np.full(classes, total - histogram[ignore])

@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from segtrain.data.value_counts import value_counts
 from segtrain.errors import ConfigError, DataError
 from segtrain.protocols import PROTOCOLS, adopted
 
@@ -49,10 +48,6 @@ class SegmentationDataset:
     def annotated_mask(self, index: int) -> np.ndarray:
         """uint8 [H, W, A]: the mask of each annotator."""
         return self.mask(index)[..., None]
-
-    def mask_histogram(self, index: int) -> np.ndarray:
-        """int64 [256]: pixels of each mask value. Worth writing where it can be faster than by `mask`."""
-        return value_counts(read_mask(self, index), 2 if self.multilabel else self.num_classes)
 
     def size(self, index: int) -> tuple[int, int] | None:
         """Height and width without decoding the image; None: not known."""

@@ -337,8 +337,8 @@ def test_skip_stops_at_more_than_one_in_a_hundred(big_folder):
 def count_in_process(root, cache):
     reads = []
     data = Folder(root, "train", 2)
-    plain = data.mask_histogram
-    data.mask_histogram = lambda index: reads.append(index) or plain(index)
+    plain = data.mask
+    data.mask = lambda index: reads.append(index) or plain(index)
     return count_classes(data, cache=cache, threads=1).pixels.tolist(), len(reads)
 
 
