@@ -146,7 +146,13 @@ def _of_arguments(args: ast.arguments, skip: int, module: _Module) -> Signature:
     every = [*zip(positional, defaults, strict=True)][skip:]
     every += zip(args.kwonlyargs, args.kw_defaults, strict=True)
     annotations = {arg.arg: _annotation(arg.annotation, module) for arg, _ in every}
-    return Signature(annotations, tuple(a.arg for a, default in every if default is None), args.kwarg is not None)
+    required = tuple(arg.arg for arg, default in every if default is None)
+    more = args.kwarg and args.kwarg.annotation
+    if not isinstance(more, ast.Subscript):
+        return Signature(annotations, required, args.kwarg is not None)
+    fields = module.nodes[more.slice.id].body  # **more: Unpack[a TypedDict of this file]
+    annotations |= {f.target.id: _annotation(f.annotation, module) for f in fields if isinstance(f, ast.AnnAssign)}
+    return Signature(annotations, required)
 
 
 def _annotation(node: ast.expr | None, module: _Module):
