@@ -8,6 +8,7 @@ the softmax is computed again in backward, which costs less than writing it out 
 the whole batch is one computation without a wait for the device (`dense`).
 """
 
+import math
 from dataclasses import dataclass, fields
 
 import torch
@@ -16,7 +17,7 @@ from segtrain.losses.sums import dense
 from segtrain.losses.sums.hard import HardSums
 from segtrain.losses.sums.sigmoid import SigmoidSums
 from segtrain.losses.sums.soft import SoftSums
-from segtrain.losses.targets import check_labels, check_probabilities, check_shares, is_hard
+from segtrain.losses.targets import check_labels, check_shares, is_hard
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def softmax_sums(logits: torch.Tensor, target: torch.Tensor, ignore_index: int, 
             pixel, uniform, P, TP, Y, valid = dense.hard_sums(logits, target, ignore_index, *exponents)
         return Sums(P, TP, Y, Y > 0, valid, pixel=pixel, uniform=uniform)
     if tiled:
-        check_shares(target, ignore_index)
+        check_shares(target, ignore_index, "soft label", lowest=-math.inf)  # below 0: ignored
     soft = SoftSums.apply if tiled else dense.soft_sums
     pixel, uniform, P, TP, Y, present, valid = soft(logits, target, ignore_index, *exponents)
     return Sums(P, TP, Y, present, valid, pixel=pixel, uniform=uniform)
@@ -102,7 +103,7 @@ def sigmoid_sums(logits: torch.Tensor, target: torch.Tensor, ignore_index: int) 
         raise ValueError(f"a sigmoid loss needs a target [N,C,H,W] like the logits, it is {list(target.shape)}")
     tiled = logits.device.type == "cpu"
     if tiled:
-        check_probabilities(target, ignore_index)
+        check_shares(target, ignore_index, "label")
     sums = SigmoidSums.apply if tiled else dense.sigmoid_sums
     positive, negative, P, TP, Y, present, valid = sums(logits, target, ignore_index)
     return Sums(P, TP, Y, present, valid, positive=positive, negative=negative)
