@@ -50,24 +50,21 @@ def error_map(
     White is right background, green right foreground, red foreground predicted on background, blue missed foreground,
     violet one foreground class predicted as another, grey ignored pixels. With a `label`, that class against all others.
     """
-    if label is not None:
-        one = truth[label] if truth.ndim == 3 else np.where(truth == ignore_index, ignore_index, truth == label)
-        ignored, here, predicted = (
-            one == ignore_index,
-            one == 1,
-            found[label] == 1 if truth.ndim == 3 else found == label,
-        )
-        more, less, confused, right = predicted & ~here, here & ~predicted, np.zeros_like(here), predicted & here
-    elif truth.ndim == 3:
-        ignored = (truth == ignore_index).any(axis=0)
-        more, less = ((found == 1) & (truth == 0)).any(axis=0), ((found == 0) & (truth == 1)).any(axis=0)
-        right = (truth == 1).any(axis=0)
-        confused = more & less
-    else:
+    if truth.ndim == 2 and label is None:
         ignored, wrong = truth == ignore_index, truth != found
         here, predicted = truth != background, found != background
         more, less, confused = wrong & ~here, wrong & ~predicted, wrong & here & predicted
         right = ~wrong & here & (background is not None)
+    else:
+        if truth.ndim == 2:
+            planes = (truth == ignore_index)[None], (truth == label)[None], (found == label)[None]
+        else:
+            chosen = slice(None) if label is None else [label]
+            planes = (truth == ignore_index)[chosen], (truth == 1)[chosen], (found == 1)[chosen]
+        unknown, here, predicted = planes
+        every = (unknown, predicted & ~here & ~unknown, here & ~predicted, here)
+        ignored, more, less, right = (plane.any(axis=0) for plane in every)
+        confused = more & less
     picture = np.full((*ignored.shape, 3), 255, dtype=np.uint8)
     for where, colour in (
         (right, (158, 206, 154)),
