@@ -147,12 +147,12 @@ def _of_arguments(args: ast.arguments, skip: int, module: _Module) -> Signature:
     every += zip(args.kwonlyargs, args.kw_defaults, strict=True)
     annotations = {arg.arg: _annotation(arg.annotation, module) for arg, _ in every}
     required = tuple(arg.arg for arg, default in every if default is None)
-    more = args.kwarg and args.kwarg.annotation
-    if not isinstance(more, ast.Subscript):
+    more = args.kwarg and args.kwarg.annotation  # Unpack[a TypedDict of this file]
+    fields = module.nodes.get(ast.unparse(more.slice)) if isinstance(more, ast.Subscript) else None
+    if fields is None:
         return Signature(annotations, required, args.kwarg is not None)
-    fields = module.nodes[more.slice.id].body  # **more: Unpack[a TypedDict of this file]
-    annotations |= {f.target.id: _annotation(f.annotation, module) for f in fields if isinstance(f, ast.AnnAssign)}
-    return Signature(annotations, required)
+    annotated = [field for field in fields.body if isinstance(field, ast.AnnAssign)]
+    return Signature(annotations | {f.target.id: _annotation(f.annotation, module) for f in annotated}, required)
 
 
 def _annotation(node: ast.expr | None, module: _Module):
