@@ -114,7 +114,7 @@ def _node_mistakes(node: DictConfig, path: str, provided: set[str], part: str) -
 
 
 def _lacking(node: DictConfig, path: str, part: str) -> Iterator[str]:
-    """What a class lacks to be a `part`, as far as its source tells."""
+    """What a class lacks to be a `part`, as far as its source shows."""
     target = node["_target_"]
     names = members_of(target, BASES) if part in PROTOCOLS and "_partial_" not in node else None
     if names is not None and (lacking := PROTOCOLS[part].lacking(names)):

@@ -57,7 +57,7 @@ def signature_of(target: str) -> Signature:
 
 
 def members_of(target: str, without: Collection[str]) -> set[str] | None:
-    """The names that a class and its bases define, or set on self; None when the source does not tell all of them.
+    """The names that a class and its bases define, or set on self; None when the source leaves some open.
 
     Args:
         without: dotted names of bases that do not count.

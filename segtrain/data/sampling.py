@@ -166,7 +166,7 @@ def _has_foreground(counts) -> np.ndarray:
 
 def _in_words(share: float, with_foreground: float) -> str:
     """Foreground oversampling for the log; `with_foreground` is the share of the crops whose image has some."""
+    of_all = 100 * share * with_foreground
     return (
-        f"{100 * share:.0f} % of the crops of images with foreground are centred on it: "
-        f"{100 * share * with_foreground:.0f} % of all"
+        f"foreground oversampling in {100 * share:.0f} % of the crops of images with foreground, {of_all:.0f} % of all"
     )
