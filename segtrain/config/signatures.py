@@ -136,7 +136,8 @@ def _of_node(node: ast.ClassDef | ast.FunctionDef, module: _Module) -> Signature
         with contextlib.suppress(LookupError):
             base = signature_of(module.dotted(node.bases[0]))
             takes_any = base.open or bool(init and not base.annotations)
-            return Signature({**own.annotations, **base.annotations}, (*own.required, *base.required), takes_any)
+            required = tuple(dict.fromkeys((*own.required, *base.required)))
+            return Signature({**own.annotations, **base.annotations}, required, takes_any)
     return own if init else _imported(f"{module.name}.{node.name}")
 
 
