@@ -116,10 +116,8 @@ def _count(dataset, indices, threads: int | None, progress: bool, locations: boo
     table = np.zeros((len(indices), _columns(dataset, locations)), dtype=np.int64)
     errors: list[DataError] = []
 
-    def work(part) -> list:
-        return [tried(_row, dataset, index, locations) for index in part]
-
-    for number, row in enumerate(in_threads(work, indices, "counting classes", progress, threads)):
+    rows = in_threads(lambda i: tried(_row, dataset, i, locations), indices, "counting classes", progress, threads)
+    for number, row in enumerate(rows):
         # Sizes are compared here, while the threads decode: reading headers is Python, which threads would wait for.
         error = row if isinstance(row, DataError) else tried(dataset.check_pair, indices[number])
         if error is None:

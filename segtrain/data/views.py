@@ -36,8 +36,7 @@ class InMemory(View):
     def __init__(self, dataset: SegmentationDataset):
         super().__init__(dataset)
         indices = range(len(dataset.names))
-        read = in_threads(lambda part: [read_checked(dataset, i) for i in part], indices, "reading images into memory")
-        self._samples = list(read)
+        self._samples = list(in_threads(lambda i: read_checked(dataset, i), indices, "reading images into memory"))
 
     def image(self, index: int) -> np.ndarray:
         return self._samples[index][0]

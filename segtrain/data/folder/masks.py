@@ -119,15 +119,12 @@ class ClassFiles(ChannelMask):
     """Multi-label: one binary file per class; a class without a file is nowhere in the image."""
 
     def read(self, paths: list[Path | None]) -> np.ndarray:
-        planes = {
-            number: two_values(_one_channel(read_values(path, self.exif, lossless=True), path), self.threshold, path)
-            for number, path in enumerate(paths)
-            if path
-        }
-        check_same_size([(plane, paths[number]) for number, plane in planes.items()])
-        mask = np.zeros((*next(iter(planes.values())).shape, len(paths)), dtype=np.uint8)
-        for number, plane in planes.items():
-            mask[..., number] = plane
+        there = [(number, path) for number, path in enumerate(paths) if path]
+        values = [_one_channel(read_values(path, self.exif, lossless=True), path) for _, path in there]
+        check_same_size([(plane, path) for plane, (_, path) in zip(values, there, strict=True)])
+        mask = np.zeros((*values[0].shape, len(paths)), dtype=np.uint8)
+        for plane, (number, path) in zip(values, there, strict=True):
+            mask[..., number] = two_values(plane, self.threshold, path)
         return mask
 
 
