@@ -8,9 +8,8 @@ import numpy as np
 
 from segtrain.class_counts.cache import cached_rows
 from segtrain.class_counts.locations import LOCATIONS, VERSION, draw_locations, find_locations
-from segtrain.data.dataset import SegmentationDataset, as_dataset, check_values, read_mask
+from segtrain.data.dataset import SegmentationDataset, as_dataset, class_pixels, read_mask
 from segtrain.data.threads import in_threads, tried
-from segtrain.data.value_counts import value_counts
 from segtrain.errors import DataError
 
 
@@ -134,20 +133,10 @@ def _count(dataset, indices, threads: int | None, progress: bool, locations: boo
 
 def _row(dataset: SegmentationDataset, index: int, locations: bool) -> np.ndarray:
     """int64 [columns]: locations, pixels of each class, valid pixels of each class's channel, all pixels."""
-    classes, ignore = dataset.num_classes, dataset.ignore_index
     mask = read_mask(dataset, index)
-    if dataset.multilabel:
-        check_values(value_counts(mask, 2), dataset, index)
-        pixels, valid = (mask == 1).sum(axis=(0, 1)), (mask != ignore).sum(axis=(0, 1))
-        total = mask.shape[0] * mask.shape[1]
-    else:
-        histogram = value_counts(mask, classes)
-        pixels, total = histogram[:classes].copy(), histogram.sum()
-        pixels[ignore : ignore + 1] = 0
-        valid = np.full(classes, total - histogram[ignore])
-        if pixels.sum() != valid[0]:
-            check_values(histogram, dataset, index)
-    row = np.concatenate([pixels, valid, [total]])
+    pixels, every = class_pixels(mask, dataset, index), mask.shape[0] * mask.shape[1]
+    valid = (mask != dataset.ignore_index).sum(axis=(0, 1)) if dataset.multilabel else [pixels.sum()] * len(pixels)
+    row = np.concatenate([pixels, valid, [every]])
     if not locations:
         return row
     present = [c for c in np.flatnonzero(pixels).tolist() if c != dataset.background]

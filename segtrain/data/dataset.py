@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from segtrain.data.value_counts import value_counts
 from segtrain.errors import ConfigError, DataError
 from segtrain.protocols import PROTOCOLS, adopted
 
@@ -154,13 +155,24 @@ def check_mask(mask: np.ndarray, dataset: SegmentationDataset, index: int) -> No
     raise DataError(f"mask is {_form(mask)}", dataset.mask_file(index), f"give a uint8 array {form}")
 
 
-def check_values(histogram: np.ndarray, dataset: SegmentationDataset, index: int) -> None:
-    """Raise DataError when a mask's histogram [256] has pixels outside the classes and the ignore index."""
+def class_pixels(mask: np.ndarray, dataset: SegmentationDataset, index: int) -> np.ndarray:
+    """int64 [C]: pixels of each class in a mask. Raises DataError for values outside the classes."""
+    histogram = check_values(mask, dataset, index)
+    if dataset.multilabel:
+        return (mask == 1).sum(axis=(0, 1))
+    pixels = histogram[: dataset.num_classes].copy()
+    pixels[dataset.ignore_index : dataset.ignore_index + 1] = 0
+    return pixels
+
+
+def check_values(mask: np.ndarray, dataset: SegmentationDataset, index: int) -> np.ndarray:
+    """The histogram [256] of a mask. Raises DataError for values outside the classes and the ignore index."""
     limit = 2 if dataset.multilabel else dataset.num_classes
+    histogram = value_counts(mask, limit)
     wrong = np.flatnonzero(histogram)
     wrong = wrong[(wrong >= limit) & (wrong != dataset.ignore_index)]
     if not len(wrong):
-        return
+        return histogram
     values = ", ".join(f"{v} ({histogram[v]} pixels)" for v in wrong[:5]) + (" …" if len(wrong) > 5 else "")
     if wrong.tolist() == [255] and dataset.num_classes == 2:
         fix = "masks of 0 and 255: dataset.mask_format=binary, or 'dataset.remap={255: 1}'"

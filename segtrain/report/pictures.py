@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from segtrain.data.dataset import read_mask
+from segtrain.data.dataset import class_pixels, read_mask
 
 GAP = 4
 
@@ -109,11 +109,7 @@ def example(dataset, index: int, predicted: np.ndarray, errors: bool = False, la
 def images_with_rare_classes(dataset, count: int, sample: int = 60) -> list[int]:
     """Up to `count` of `sample` images spread over the dataset: for each class, rarest first, one with most of it."""
     spread = np.unique(np.linspace(0, len(dataset.names) - 1, sample).astype(int)).tolist()
-    masks = [read_mask(dataset, index) for index in spread]
-    if dataset.multilabel:
-        pixels = np.array([(mask == 1).sum(axis=(0, 1)) for mask in masks])
-    else:
-        pixels = np.array([np.bincount(m.ravel(), minlength=256)[: dataset.num_classes] for m in masks])
+    pixels = np.array([class_pixels(read_mask(dataset, index), dataset, index) for index in spread])
     chosen: list[int] = []
     for label in np.argsort(pixels.sum(axis=0)).tolist() * count:
         order = [i for i in np.argsort(-pixels[:, label]).tolist() if pixels[i, label] and i not in chosen]
