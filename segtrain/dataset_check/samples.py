@@ -97,7 +97,7 @@ def check_one(dataset: SegmentationDataset, index: int, objects: SmallestObjects
         if isinstance(image, np.ndarray) and image.shape[:2] != mask.shape[:2]:
             dataset.check_pair(index)
         check_sample(image, mask, dataset, index)
-    if isinstance(mask, np.ndarray) and mask.dtype == np.uint8:
+    if isinstance(mask, np.ndarray) and mask.dtype == np.uint8 and mask.ndim > 1:
         with _collected(errors, name):
             pixels = class_pixels(mask, dataset, index)
     return Sample(index, errors) if errors else _facts(dataset, index, image, mask, pixels, objects)
