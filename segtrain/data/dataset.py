@@ -92,8 +92,10 @@ class SegmentationDataset:
 
 
 def as_dataset(part) -> SegmentationDataset:
-    """`part` when it derives from SegmentationDataset, else what is required of it. Raises ConfigError that names what it
-    lacks."""
+    """`part` when it derives from SegmentationDataset, else the required attributes and methods of it alone.
+
+    Raises ConfigError that names what it lacks.
+    """
     return adopted(part, "dataset", SegmentationDataset, _with_required)
 
 
