@@ -298,21 +298,21 @@ def benchmark_metrics() -> list[dict]:
     for name in "bcd":
         n, c = SHAPES[name][:2]
         logits, target = blobs(SHAPES[name])
-        last, said = logits.contiguous(memory_format=torch.channels_last), predict(logits, False)
+        last, predicted = logits.contiguous(memory_format=torch.channels_last), predict(logits, False)
         truth = target.flatten(1).long().masked_fill(target.flatten(1) == 255, c)
-        cell = ((torch.arange(n)[:, None] * (c + 1) + truth) * c + said.flatten(1)).flatten()
+        cell = ((torch.arange(n)[:, None] * (c + 1) + truth) * c + predicted.flatten(1)).flatten()
         scores, theirs = SegmentationScores(c), MulticlassJaccardIndex(c, ignore_index=255)
-        wide = said.long(), target.long()
+        wide = predicted.long(), target.long()
 
         def ours() -> None:
             scores.reset()  # noqa: B023
-            scores.update(said, target)  # noqa: B023
+            scores.update(predicted, target)  # noqa: B023
 
         pairs = {
             "decision / logits.max(1)": (lambda: predict(logits, False), lambda: logits.max(1)),  # noqa: B023
             "decision, channels last / logits.max(1)": (lambda: predict(last, False), lambda: last.max(1)),  # noqa: B023
             "count / int64 torch.bincount": (
-                lambda: confusion_per_image(said, target, c, 255),  # noqa: B023
+                lambda: confusion_per_image(predicted, target, c, 255),  # noqa: B023
                 lambda: torch.bincount(cell, minlength=n * (c + 1) * c),  # noqa: B023
             ),
             "standard scores / torchmetrics Jaccard": (ours, lambda: theirs.update(*wide)),  # noqa: B023

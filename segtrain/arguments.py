@@ -92,13 +92,16 @@ def checked(function):
     Raises ValueError that names the argument, its value and what is allowed.
     """
     signature = inspect.signature(function)
+    annotations = {name: p.annotation for name, p in signature.parameters.items() if p.kind is not p.VAR_KEYWORD}
+    for more in (p.annotation for p in signature.parameters.values() if p.kind is p.VAR_KEYWORD):
+        annotations |= (
+            typing.get_type_hints(*typing.get_args(more), include_extras=True) if typing.get_args(more) else {}
+        )
 
     @functools.wraps(function)
     def with_check(*args, **kwargs):
-        given = signature.bind(*args, **kwargs).arguments
-        for name, value in given.items():
-            parameter = signature.parameters[name]
-            if parameter.kind is not parameter.VAR_KEYWORD and (found := mistake(value, parameter.annotation)):
+        for name, value in (signature.bind(*args, **kwargs).arguments | kwargs).items():
+            if name in annotations and (found := mistake(value, annotations[name])):
                 owner = type(args[0]).__name__ if function.__name__ == "__init__" else function.__name__
                 raise ValueError(f"{owner}: {name}={value!r} {found}")
         return function(*args, **kwargs)

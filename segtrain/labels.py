@@ -52,9 +52,12 @@ class Smooth(Labels):
 
     def target(self, target: torch.Tensor, images: torch.Tensor | None = None) -> torch.Tensor:
         soft, ignored = soft_labels(target, self.num_classes, self.ignore_index)
-        return smoothed(soft, self.epsilon, multilabel=target.ndim == 4).masked_fill_(
-            ignored, mark(target, self.ignore_index)
-        )
+        # Multi-label targets keep ignore_index, in the channel it stands in.
+        return self.smoothed(soft, target).masked_fill_(ignored, self.ignore_index if target.ndim == 4 else IGNORED)
+
+    def smoothed(self, soft: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """(1 - epsilon) y + epsilon / C; of independent classes each is one of two, so + epsilon / 2."""
+        return (1 - self.epsilon) * soft + self.epsilon / (2 if target.ndim == 4 else self.num_classes)
 
 
 class BoundarySmooth(Smooth):
@@ -73,12 +76,9 @@ class BoundarySmooth(Smooth):
         super().__init__(num_classes, ignore_index, epsilon)
         self.k = k
 
-    def target(self, target: torch.Tensor, images: torch.Tensor | None = None) -> torch.Tensor:
-        soft, ignored = soft_labels(target, self.num_classes, self.ignore_index)
+    def smoothed(self, soft: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         border = self.border(target)
-        border = border if target.ndim == 4 else border[:, None]
-        soft = torch.where(border, smoothed(soft, self.epsilon, multilabel=target.ndim == 4), soft)
-        return soft.masked_fill_(ignored, mark(target, self.ignore_index))
+        return torch.where(border if target.ndim == 4 else border[:, None], super().smoothed(soft, target), soft)
 
     def border(self, target: torch.Tensor) -> torch.Tensor:
         """bool like `target`: whether the window shows two values. Ignored neighbours are no border."""
@@ -148,11 +148,6 @@ class Teacher(Labels):
         return Distillation(loss, **self.settings)
 
 
-def mark(target: torch.Tensor, ignore_index: int) -> float:
-    """What ignored pixels become: multi-label targets keep ignore_index, in the channel it stands in."""
-    return ignore_index if target.ndim == 4 else IGNORED
-
-
 def soft_labels(target: torch.Tensor, num_classes: int, ignore_index: int) -> tuple[torch.Tensor, torch.Tensor]:
     """float [N,C,H,W] of 0 and 1, ignored pixels anything; and bool, broadcastable, where they are."""
     if target.ndim == 4:
@@ -161,8 +156,3 @@ def soft_labels(target: torch.Tensor, num_classes: int, ignore_index: int) -> tu
     labels = target.long()[:, None].masked_fill(ignored, 0)
     shape = (len(target), num_classes, *target.shape[1:])
     return torch.zeros(shape, device=target.device).scatter_(1, labels, 1.0), ignored
-
-
-def smoothed(soft: torch.Tensor, epsilon: float, multilabel: bool) -> torch.Tensor:
-    """(1 - epsilon) y + epsilon / C; of independent classes each is one of two, so + epsilon / 2."""
-    return (1 - epsilon) * soft + epsilon / (2 if multilabel else soft.shape[1])

@@ -6,6 +6,7 @@ ImageNet's for random weights; for others 0.5 and 0.25.
 """
 
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 import torch
 from torch import nn
@@ -44,105 +45,77 @@ class SegmentationModel(nn.Module):
         return logits[..., :height, :width]
 
 
+class Common(TypedDict, total=False):
+    """Arguments that all networks share.
+
+    encoder: a name from segmentation-models-pytorch, or tu-NAME of timm.
+    encoder_weights: None (random), imagenet, or the path of a state dict.
+    in_channels: of the images.
+    mean, std: of each channel.
+    """
+
+    encoder: str
+    encoder_weights: str | None
+    in_channels: PositiveInt
+    mean: list[float] | None
+    std: list[float] | None
+
+
 @checked
 def unet(
-    num_classes: PositiveInt,
-    encoder: str = "resnet18",
-    encoder_weights: str | None = None,
-    decoder_channels: list[int] = (128, 64, 32, 16, 8),
-    in_channels: PositiveInt = 3,
-    mean: list[float] | None = None,
-    std: list[float] | None = None,
+    num_classes: PositiveInt, *, decoder_channels: list[int] = (128, 64, 32, 16, 8), **common: Unpack[Common]
 ) -> SegmentationModel:
     """U-Net. Ronneberger et al., 2015, https://arxiv.org/abs/1505.04597"""
-    return _model(
-        "Unet", num_classes, encoder, encoder_weights, in_channels, mean, std, decoder_channels=tuple(decoder_channels)
-    )
+    return _model("Unet", num_classes, {"decoder_channels": tuple(decoder_channels)}, **common)
 
 
 @checked
 def unetplusplus(
-    num_classes: PositiveInt,
-    encoder: str = "resnet18",
-    encoder_weights: str | None = None,
-    decoder_channels: list[int] = (128, 64, 32, 16, 8),
-    in_channels: PositiveInt = 3,
-    mean: list[float] | None = None,
-    std: list[float] | None = None,
+    num_classes: PositiveInt, *, decoder_channels: list[int] = (128, 64, 32, 16, 8), **common: Unpack[Common]
 ) -> SegmentationModel:
     """UNet++. Zhou et al., 2018, https://arxiv.org/abs/1807.10165"""
-    return _model(
-        "UnetPlusPlus",
-        num_classes,
-        encoder,
-        encoder_weights,
-        in_channels,
-        mean,
-        std,
-        decoder_channels=tuple(decoder_channels),
-    )
+    return _model("UnetPlusPlus", num_classes, {"decoder_channels": tuple(decoder_channels)}, **common)
 
 
 @checked
-def fpn(
-    num_classes: PositiveInt,
-    encoder: str = "resnet18",
-    encoder_weights: str | None = None,
-    in_channels: PositiveInt = 3,
-    mean: list[float] | None = None,
-    std: list[float] | None = None,
-) -> SegmentationModel:
+def fpn(num_classes: PositiveInt, **common: Unpack[Common]) -> SegmentationModel:
     """Feature pyramid network. Kirillov et al., 2019, https://arxiv.org/abs/1901.02446"""
-    return _model("FPN", num_classes, encoder, encoder_weights, in_channels, mean, std)
+    return _model("FPN", num_classes, {}, **common)
 
 
 @checked
-def deeplabv3plus(
-    num_classes: PositiveInt,
-    encoder: str = "resnet18",
-    encoder_weights: str | None = None,
-    in_channels: PositiveInt = 3,
-    mean: list[float] | None = None,
-    std: list[float] | None = None,
-) -> SegmentationModel:
+def deeplabv3plus(num_classes: PositiveInt, **common: Unpack[Common]) -> SegmentationModel:
     """DeepLabV3+. Chen et al., 2018, https://arxiv.org/abs/1802.02611"""
-    return _model("DeepLabV3Plus", num_classes, encoder, encoder_weights, in_channels, mean, std)
+    return _model("DeepLabV3Plus", num_classes, {}, **common)
 
 
 @checked
-def segformer(
-    num_classes: PositiveInt,
-    encoder: str = "mit_b0",
-    encoder_weights: str | None = None,
-    in_channels: PositiveInt = 3,
-    mean: list[float] | None = None,
-    std: list[float] | None = None,
-) -> SegmentationModel:
+def segformer(num_classes: PositiveInt, **common: Unpack[Common]) -> SegmentationModel:
     """SegFormer. Xie et al., 2021, https://arxiv.org/abs/2105.15203"""
-    return _model("Segformer", num_classes, encoder, encoder_weights, in_channels, mean, std)
+    return _model("Segformer", num_classes, {}, **{"encoder": "mit_b0", **common})
 
 
 def _model(
-    name: str, num_classes: int, encoder: str, encoder_weights: str | None, in_channels: int, mean, std, **decoder
-):
+    name: str,
+    num_classes: int,
+    decoder: dict,
+    encoder: str = "resnet18",
+    encoder_weights: str | None = None,
+    in_channels: int = 3,
+    mean: list[float] | None = None,
+    std: list[float] | None = None,
+) -> SegmentationModel:
     import segmentation_models_pytorch as smp
 
     _check_encoder(encoder, smp.encoders.encoders)
     from_file = encoder_weights if encoder_weights not in (None, "imagenet") else None
     if from_file is not None and not Path(from_file).is_file():
-        raise ConfigError(
-            f"no file {from_file}",
-            "model.encoder_weights",
-            "use null (random), imagenet, or the path of a state dict",
-        )
+        fix = "use null (random), imagenet, or the path of a state dict"
+        raise ConfigError(f"no file {from_file}", "model.encoder_weights", fix)
+    weights = None if from_file else encoder_weights
+    shape = {"encoder_weights": weights, "in_channels": in_channels, "classes": num_classes}
     try:
-        network = getattr(smp, name)(
-            encoder,
-            encoder_weights=None if from_file else encoder_weights,
-            in_channels=in_channels,
-            classes=num_classes,
-            **decoder,
-        )
+        network = getattr(smp, name)(encoder, **shape, **decoder)
     except OSError as error:  # the hub's errors of a missing network are OSErrors
         raise ConfigError(
             f"the imagenet weights of {encoder} cannot be loaded: {str(error).splitlines()[0]}",
@@ -165,11 +138,8 @@ def _normalisation(channels: int, mean, std, encoder: str, weights: str | None) 
         usual = _trained_with(encoder, weights) or usual
     mean, std = mean or usual[0], std or usual[1]
     if not len(mean) == len(std) == channels:
-        raise ConfigError(
-            f"{len(mean)} means and {len(std)} standard deviations for {channels} channels",
-            "model.mean, model.std",
-            "give one per channel, or null",
-        )
+        what = f"{len(mean)} means and {len(std)} standard deviations for {channels} channels"
+        raise ConfigError(what, "model.mean, model.std", "give one per channel, or null")
     return mean, std
 
 

@@ -18,7 +18,7 @@ import pytest
 import yaml
 from conftest import TINY, write_folder_dataset
 
-from segtrain.runs.files import read_json, write_json
+from segtrain.files import read_json, write_json
 
 pytestmark = pytest.mark.slow
 

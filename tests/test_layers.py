@@ -6,12 +6,14 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "segtrain"
-GROUND = "errors arguments cpu signals"
+GROUND = "errors arguments cpu signals protocols files"
 ALLOWED = {
     "errors": "",
     "arguments": "errors",
     "cpu": "",
     "signals": "errors",
+    "protocols": "errors",
+    "files": "errors",
     "data": GROUND,
     "class_counts": f"{GROUND} data",
     "weighting": f"{GROUND} class_counts",
@@ -27,7 +29,7 @@ ALLOWED = {
     "runs": f"{GROUND} config",
     "report": f"{GROUND} data class_counts weighting losses metrics dataset_check runs",
     "config": f"{GROUND} data losses metrics",
-    "commands": "errors arguments cpu signals data class_counts weighting losses labels metrics inference dataset_check training"
+    "commands": f"{GROUND} data class_counts weighting losses labels metrics inference dataset_check training"
     " runs report config",
     "cli": "errors cpu signals config runs commands",
     "__main__": "cli",

@@ -87,8 +87,8 @@ def test_mean_and_std_are_those_the_encoder_was_trained_with(tmp_path):
     random_weights = network.shift / (network.scale * 255)
     assert random_weights.flatten().tolist() == pytest.approx([0.485, 0.456, 0.406]), "ImageNet's"
     path = str(tmp_path / "encoder.pt")
-    network = models.unet(3, "tu-tf_efficientnet_lite0", path, decoder_channels=[16, 8, 8, 8, 8])
+    network = models.unet(3, encoder="tu-tf_efficientnet_lite0", encoder_weights=path)
     assert (network.shift / (network.scale * 255)).flatten().tolist() == pytest.approx([0.5] * 3)
     assert (1 / (255 * network.scale)).flatten().tolist() == pytest.approx([0.5] * 3)
-    network = models.unet(3, "tu-tf_efficientnet_lite0", path, [16, 8, 8, 8, 8], mean=[0.1] * 3)
+    network = models.unet(3, encoder="tu-tf_efficientnet_lite0", encoder_weights=path, mean=[0.1] * 3)
     assert (network.shift / (network.scale * 255)).flatten().tolist() == pytest.approx([0.1] * 3)

@@ -15,6 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
+from segtrain.errors import DiskError
+from segtrain.files import whole
+
 log = logging.getLogger("segtrain")
 
 _STATE = attrgetter("st_size", "st_mtime_ns", "st_ctime_ns", "st_ino")
@@ -97,14 +100,8 @@ def _read(file: Path, columns: int) -> dict[str, np.ndarray]:
 
 
 def _write(file: Path, known: dict[str, np.ndarray]) -> None:
-    part = file.with_suffix(f".{os.getpid()}.part")
-    try:
-        with part.open("wb") as stream:
-            np.savez(stream, keys=np.array(list(known)), table=np.stack(list(known.values())))
-        part.replace(file)
-    except OSError:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
+    with contextlib.suppress(DiskError), whole(file) as stream:
+        np.savez(stream, keys=np.array(list(known)), table=np.stack(list(known.values())))
 
 
 def _digest(text: str, numbers: np.ndarray | bytes = b"") -> str:

@@ -8,9 +8,8 @@ import numpy as np
 
 from segtrain.class_counts.cache import cached_rows
 from segtrain.class_counts.locations import LOCATIONS, VERSION, draw_locations, find_locations
-from segtrain.data.dataset import SegmentationDataset, as_dataset, check_values, read_mask
+from segtrain.data.dataset import SegmentationDataset, as_dataset, class_pixels, read_mask
 from segtrain.data.threads import in_threads, tried
-from segtrain.data.value_counts import value_counts
 from segtrain.errors import DataError
 
 
@@ -116,10 +115,8 @@ def _count(dataset, indices, threads: int | None, progress: bool, locations: boo
     table = np.zeros((len(indices), _columns(dataset, locations)), dtype=np.int64)
     errors: list[DataError] = []
 
-    def work(part) -> list:
-        return [tried(_row, dataset, index, locations) for index in part]
-
-    for number, row in enumerate(in_threads(work, indices, "counting classes", progress, threads)):
+    rows = in_threads(lambda i: tried(_row, dataset, i, locations), indices, "counting classes", progress, threads)
+    for number, row in enumerate(rows):
         # Sizes are compared here, while the threads decode: reading headers is Python, which threads would wait for.
         error = row if isinstance(row, DataError) else tried(dataset.check_pair, indices[number])
         if error is None:
@@ -136,20 +133,10 @@ def _count(dataset, indices, threads: int | None, progress: bool, locations: boo
 
 def _row(dataset: SegmentationDataset, index: int, locations: bool) -> np.ndarray:
     """int64 [columns]: locations, pixels of each class, valid pixels of each class's channel, all pixels."""
-    classes, ignore = dataset.num_classes, dataset.ignore_index
-    mask = read_mask(dataset, index) if locations or dataset.multilabel else None
-    if dataset.multilabel:
-        check_values(value_counts(mask, 2), dataset, index)
-        pixels, valid = (mask == 1).sum(axis=(0, 1)), (mask != ignore).sum(axis=(0, 1))
-        total = mask.shape[0] * mask.shape[1]
-    else:
-        histogram = dataset.mask_histogram(index) if mask is None else value_counts(mask, classes)
-        pixels, total = histogram[:classes].copy(), histogram.sum()
-        pixels[ignore : ignore + 1] = 0
-        valid = np.full(classes, total - histogram[ignore])
-        if pixels.sum() != valid[0]:
-            check_values(histogram, dataset, index)
-    row = np.concatenate([pixels, valid, [total]])
+    mask = read_mask(dataset, index)
+    pixels, every = class_pixels(mask, dataset, index), mask.shape[0] * mask.shape[1]
+    valid = (mask != dataset.ignore_index).sum(axis=(0, 1)) if dataset.multilabel else [pixels.sum()] * len(pixels)
+    row = np.concatenate([pixels, valid, [every]])
     if not locations:
         return row
     present = [c for c in np.flatnonzero(pixels).tolist() if c != dataset.background]

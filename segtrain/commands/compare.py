@@ -6,9 +6,9 @@ from pathlib import Path
 
 from segtrain.config.saved import settings_of
 from segtrain.errors import ConfigError
+from segtrain.files import write_rows
 from segtrain.report.text import number, percent, table
 from segtrain.runs.environment import UNSIGNED
-from segtrain.runs.files import write_rows
 from segtrain.runs.result import Result
 
 LOSS = "val loss"  # the column of the score `loss`, since `loss` is the name of a setting
@@ -37,13 +37,18 @@ def find_runs(folder: Path) -> list[Path]:
 
 
 def comparison(runs: list[Path]) -> tuple[list[str], dict[str, str], list[dict]]:
-    """Columns of settings, columns of scores with their units, a row a run, best first by the score they monitored."""
+    """Columns of settings, columns of scores with their units, a row a run, best first.
+
+    That is by the score all runs monitored; where they monitored several, by the first one that all have.
+    """
     configs = [settings_of(run) for run in runs]
     results = [Result.read(run) for run in runs]
     monitors = {r.best["monitor"] for r in results if r.best}
     one = [r for r in results if r.best] if len(monitors) == 1 else []
     lower, unit = any(r.lower_is_better for r in one), next((r.unit for r in one), "%")
-    monitor = monitors.pop() if one else "iou/mean"
+    found = [r.scores for r in results if r.scores]
+    common = [name for name in found[0] if all(name in scores for scores in found)] if found else []
+    monitor = monitors.pop() if one else next(iter(common), "score")
     monitor = LOSS if monitor == "loss" else monitor
     settings = ["run", *varied(configs)]
     if any(r.status != "finished" for r in results):

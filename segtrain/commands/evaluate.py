@@ -11,12 +11,12 @@ from pathlib import Path
 from segtrain.config.build import build, build_dataset, build_inference, build_loss, build_scores
 from segtrain.config.schema import flat
 from segtrain.errors import printable
+from segtrain.files import write_arrays, write_json, write_rows
 from segtrain.inference import Predictor
 from segtrain.report.logger import log_to_screen
 from segtrain.report.pages.evaluation import write_evaluation_page
 from segtrain.report.pictures import example
 from segtrain.report.scores import means_line, more_tables, not_defined, scores_table
-from segtrain.runs.files import write_arrays, write_json, write_rows
 from segtrain.runs.result import Result, per_class_rows
 from segtrain.runs.trained import Trained, load
 from segtrain.training import evaluate, predict_one

@@ -7,11 +7,11 @@ from pathlib import Path
 from segtrain.config.saved import load_saved
 from segtrain.config.schema import as_text, check_config, flat
 from segtrain.errors import ConfigError
+from segtrain.files import read_checkpoint, read_json
 from segtrain.report.logger import log_to_screen
 from segtrain.runs import equality
 from segtrain.runs.claim import make_run_folder
 from segtrain.runs.environment import changed_settings, environment
-from segtrain.runs.files import read_checkpoint, read_json
 from segtrain.runs.folder import RunFolder
 from segtrain.runs.result import Result
 from segtrain.runs.trained import check_unchanged

@@ -73,7 +73,7 @@ def train(cfg, run: RunFolder, checkpoint: dict | None = None) -> float | None:
     run.write_class_weights(cfg.weighting._target_, counts.class_names, cfg.class_weights)
     log.info(counts_table(counts, cfg.class_weights, val_counts))
     loss = build_loss(cfg, train_set, labels).to(trainer.device)
-    give_advice(cfg, loss, counts)
+    give_advice(cfg, loss, counts, trainer.monitored(scores))
 
     if summary := sampling.summary(counts):
         log.info(summary)
@@ -171,10 +171,10 @@ def class_weights(cfg, counts: ClassCounts) -> list[float] | None:
         return np.asarray(weighting(counts), dtype=float).tolist()
 
 
-def give_advice(cfg, loss, counts: ClassCounts) -> None:
+def give_advice(cfg, loss, counts: ClassCounts, monitor) -> None:
     """Log what is known to go wrong with the loss."""
     from_scratch = cfg.model.get("encoder_weights") is None
-    found = advice(loss, counts, cfg.dataset.background, cfg.trainer.monitor, from_scratch) if cfg.advice else []
+    found = advice(loss, counts, cfg.dataset.background, monitor, from_scratch) if cfg.advice else []
     for line in found:
         log.warning(f"advice: {line} (advice=false silences this)")
 

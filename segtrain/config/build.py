@@ -60,7 +60,7 @@ def build_labels(cfg: DictConfig, dataset):
     labels = build(cfg, "labels")
     if labels.class_names and list(labels.class_names) != list(dataset.class_names):
         raise ConfigError(
-            f"the teacher knows {', '.join(labels.class_names)}, the dataset has {', '.join(dataset.class_names)}",
+            f"the teacher has the classes {', '.join(labels.class_names)}, the dataset has {', '.join(dataset.class_names)}",
             "labels.teacher.run",
             "name a run on the same classes, in the same order",
         )

@@ -1,13 +1,15 @@
 """Check a config against the signatures of the classes it names, before any of them is imported."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
 from segtrain.arguments import NonNegativeInt, Weights, mistake
-from segtrain.config.signatures import signature_of
+from segtrain.config.signatures import members_of, signature_of
 from segtrain.errors import ConfigError, did_you_mean
+from segtrain.protocols import PROTOCOLS
 
 ROOT_KEYS = {"seed": NonNegativeInt, "class_weights": Weights | None, "advice": bool, "debug": bool}
 PARTS = [
@@ -34,6 +36,11 @@ PROVIDED = {
 }
 
 
+# Bases whose attributes and methods do not count as those of a user's class.
+BASES = {*(protocol.base for protocol in PROTOCOLS.values()), "builtins.object"}
+BASES |= {"torch.nn.Module", "torch.nn.modules.module.Module"}
+
+
 def check_config(cfg: DictConfig) -> None:
     """Raise ConfigError that lists all mistakes of a config; see config_mistakes."""
     if mistakes := config_mistakes(cfg):
@@ -56,7 +63,7 @@ def config_mistakes(cfg: DictConfig) -> list[str]:
         elif "_target_" not in cfg[part]:
             mistakes.append(f"{part} has no _target_, the dotted name of its class")
         else:
-            mistakes += _node_mistakes(cfg[part], part, PROVIDED.get(part, set()))
+            mistakes += _node_mistakes(cfg[part], part, PROVIDED.get(part, set()), part)
     return mistakes or [*_contradictions(cfg), *_weighting_mistakes(cfg)]
 
 
@@ -68,13 +75,16 @@ def _contradictions(cfg: DictConfig) -> Iterator[str]:
             yield f"{key}={value}, but dataset.{name}={cfg.dataset[name]}: change dataset.{name}, the rest follows"
 
 
-def _node_mistakes(node: DictConfig, path: str, provided: set[str]) -> Iterator[str]:
+def _node_mistakes(node: DictConfig, path: str, provided: set[str], part: str) -> Iterator[str]:
+    """`part`: the kind of part the node must be; empty: not known."""
     target = node["_target_"]
     try:
         signature = signature_of(target)
     except LookupError as error:
         yield f"{path}._target_={target}: {error}"
         return
+    yield from _lacking(node, path, part)
+    below = part if target.startswith("segtrain.losses.") else ""  # the losses of a loss
     keys = [k for k in node if k not in ("_target_", "_convert_", "_recursive_", "_partial_")]
     for key in keys:
         if key not in signature.annotations and not signature.open:
@@ -92,15 +102,23 @@ def _node_mistakes(node: DictConfig, path: str, provided: set[str]) -> Iterator[
             yield f"{path}.{key}: {str(error).splitlines()[0]}"
             continue
         if isinstance(value, DictConfig) and "_target_" in value:
-            yield from _node_mistakes(value, f"{path}.{key}", set())
+            yield from _node_mistakes(value, f"{path}.{key}", set(), below)
         elif isinstance(value, ListConfig) and any(isinstance(v, DictConfig) and "_target_" in v for v in value):
             for i, item in enumerate(value):
-                yield from _node_mistakes(item, f"{path}.{key}[{i}]", set())
-        elif found := mistake(_plain(value), signature.annotations.get(key)):
+                yield from _node_mistakes(item, f"{path}.{key}[{i}]", set(), below)
+        elif found := mistake(_plain(value), signature.annotations.get(key, Any)):
             yield f"{path}.{key}={_plain(value)!r} {found}"
     for name in signature.required:
         if name not in keys and name not in provided:
             yield f"{path}: {target} needs {name!r}: give +{path}.{name}=VALUE"
+
+
+def _lacking(node: DictConfig, path: str, part: str) -> Iterator[str]:
+    """What a class lacks to be a `part`, as far as its source shows."""
+    target = node["_target_"]
+    names = members_of(target, BASES) if part in PROTOCOLS and "_partial_" not in node else None
+    if names is not None and (lacking := PROTOCOLS[part].lacking(names)):
+        yield f"{path}: {target} has no {', '.join(lacking)}: see {PROTOCOLS[part].base}"
 
 
 def _plain(value):

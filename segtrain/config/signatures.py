@@ -2,11 +2,13 @@
 
 import ast
 import builtins
+import contextlib
 import functools
 import importlib.util
 import inspect
 import typing
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,34 +31,81 @@ class Signature:
     open: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Module:
     """What a source file defines at its top level."""
 
     name: str
     file: Path
-    nodes: dict[str, ast.ClassDef | ast.FunctionDef]
-    imports: dict[str, str]  # by local name, the dotted name
-    aliases: dict[str, ast.expr]
-    complete: bool  # no star import, no definition under a condition
+    nodes: dict[str, ast.ClassDef | ast.FunctionDef] = field(default_factory=dict)
+    imports: dict[str, str] = field(default_factory=dict)  # by local name, the dotted name
+    aliases: dict[str, ast.expr] = field(default_factory=dict)
+    complete: bool = True  # no star import, no definition under a condition
 
-    @property
-    def is_package(self) -> bool:
-        return self.file.name == "__init__.py"
+    def dotted(self, node: ast.expr) -> str:
+        """The dotted name that an expression such as `nn.Module` stands for in this file."""
+        first, *rest = ast.unparse(node).split(".")
+        owner = f"{self.name}." if first in self.nodes else "builtins." if first in vars(builtins) else ""
+        return ".".join([self.imports.get(first, owner + first), *rest])
 
 
 @functools.cache
 def signature_of(target: str) -> Signature:
     """Signature of a class or function by its dotted name. Raises LookupError with a sentence for the user."""
+    found = _definition(target)
+    return _imported(target) if found is None else _of_node(*found)
+
+
+def members_of(target: str, without: Collection[str]) -> set[str] | None:
+    """The names that a class and its bases define, or set on self; None when the source leaves some open.
+
+    Args:
+        without: dotted names of bases that do not count.
+    """
+    if target in without:
+        return set()
+    try:
+        node, module = _definition(target) or (None, None)
+    except LookupError:
+        return None
+    if not isinstance(node, ast.ClassDef) or node.decorator_list or node.keywords:
+        return None
+    if f"{module.name}.{node.name}" in without:
+        return set()
+    below = [members_of(module.dotted(base), without) for base in node.bases]
+    every = [n for n in ast.walk(node) if isinstance(n, ast.Attribute | ast.Name)]
+    used = {n.attr if isinstance(n, ast.Attribute) else n.id for n in every}
+    names = {part.name for part in node.body if isinstance(part, ast.FunctionDef)}
+    if None in below or used & {"setattr", "vars", "__dict__"} or "__getattr__" in names:
+        return None
+    assigned = [target for part in node.body if isinstance(part, ast.Assign) for target in part.targets]
+    assigned += [part.target for part in node.body if isinstance(part, ast.AnnAssign) and part.value is not None]
+    names |= {n.id for target in assigned for n in ast.walk(target) if isinstance(n, ast.Name)}
+    names |= {n.attr for n in every if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Store)}
+    return names.union(*below)
+
+
+def _definition(target: str) -> tuple[ast.ClassDef | ast.FunctionDef, _Module] | None:
+    """The class or function of a dotted name, and where it is defined; None when only an import can tell.
+
+    Raises LookupError when it is not there.
+    """
     module, path = _found(target)
     if module is None:
-        return _imported(target)
+        return None
     if not path:
         raise LookupError(f"{target} is a module, not a class")
-    return _defined(module, path)
+    name = path[0]
+    if len(path) == 1 and name in module.imports:
+        return _definition(module.imports[name])
+    if len(path) == 1 and name in module.nodes:
+        return module.nodes[name], module
+    if name in module.nodes or name in module.imports or not module.complete:
+        return None
+    raise LookupError(f"{module.name} has no {name!r}{did_you_mean(name, [*module.nodes, *module.imports])}")
 
 
-def _found(target: str) -> tuple["_Module | None", list[str]]:
+def _found(target: str) -> tuple[_Module | None, list[str]]:
     """The module that a dotted name begins with, None when there is no source, and the rest of the name."""
     top, *path = target.split(".")
     try:
@@ -76,31 +125,20 @@ def _found(target: str) -> tuple["_Module | None", list[str]]:
     return (_module(top, file) if file.suffix == ".py" and file.is_file() else None), path
 
 
-def _defined(module: _Module, path: list[str]) -> Signature:
-    name = path[0]
-    if name in module.imports and len(path) == 1:
-        return signature_of(module.imports[name])
-    if name in module.nodes and len(path) == 1:
-        return _of_node(module.nodes[name], module)
-    if name in module.nodes or name in module.imports or not module.complete:
-        return _imported(".".join([module.name, *path]))
-    raise LookupError(f"{module.name} has no {name!r}{did_you_mean(name, [*module.nodes, *module.imports])}")
-
-
 def _of_node(node: ast.ClassDef | ast.FunctionDef, module: _Module) -> Signature:
     if isinstance(node, ast.FunctionDef):
         return _of_arguments(node.args, 0, module)
     init = next((n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
-    if not node.bases and not node.decorator_list:
-        return _of_arguments(init.args, 1, module) if init else Signature({}, ())
-    own = _of_arguments(init.args, 1, module) if init else None
-    if own is not None and not own.open:
+    own = _of_arguments(init.args, 1, module) if init else Signature({}, (), bool(node.bases or node.decorator_list))
+    if not own.open or not (node.bases or node.decorator_list):
         return own
-    if node.decorator_list or len(node.bases) != 1 or not isinstance(node.bases[0], ast.Name):
-        return own or _imported(f"{module.name}.{node.name}")
-    base = _defined(module, [node.bases[0].id])  # what it does not name goes to its base
-    own = own or Signature({}, ())
-    return Signature({**own.annotations, **base.annotations}, (*own.required, *base.required), base.open)
+    if len(node.bases) == 1 and not node.decorator_list:  # what it does not name goes to its base
+        with contextlib.suppress(LookupError):
+            base = signature_of(module.dotted(node.bases[0]))
+            takes_any = base.open or bool(init and not base.annotations)
+            required = tuple(dict.fromkeys((*own.required, *base.required)))
+            return Signature({**own.annotations, **base.annotations}, required, takes_any)
+    return own if init else _imported(f"{module.name}.{node.name}")
 
 
 def _of_arguments(args: ast.arguments, skip: int, module: _Module) -> Signature:
@@ -109,7 +147,13 @@ def _of_arguments(args: ast.arguments, skip: int, module: _Module) -> Signature:
     every = [*zip(positional, defaults, strict=True)][skip:]
     every += zip(args.kwonlyargs, args.kw_defaults, strict=True)
     annotations = {arg.arg: _annotation(arg.annotation, module) for arg, _ in every}
-    return Signature(annotations, tuple(a.arg for a, default in every if default is None), args.kwarg is not None)
+    required = tuple(arg.arg for arg, default in every if default is None)
+    more = args.kwarg and args.kwarg.annotation  # Unpack[a TypedDict of this file]
+    fields = module.nodes.get(ast.unparse(more.slice)) if isinstance(more, ast.Subscript) else None
+    if fields is None:
+        return Signature(annotations, required, args.kwarg is not None)
+    annotated = [field for field in fields.body if isinstance(field, ast.AnnAssign)]
+    return Signature(annotations | {f.target.id: _annotation(f.annotation, module) for f in annotated}, required)
 
 
 def _annotation(node: ast.expr | None, module: _Module):
@@ -132,11 +176,11 @@ class _Names(dict):
         self.module = module
 
     def __missing__(self, name: str):
-        module, node = self.module, self.module.aliases.get(name)
-        if name in module.imports and module.imports[name].startswith(module.name.split(".")[0]):
+        module = self.module
+        if module.imports.get(name, "").startswith(module.name.split(".")[0]):
             module, path = _found(module.imports[name])
-            node = module.aliases.get(path[0]) if module is not None and len(path) == 1 else None
-        found = _annotation(node, module)
+            name = path[0] if path else name
+        found = _annotation(module.aliases.get(name), module)
         if found is Any:
             raise NameError(name)
         return found
@@ -144,22 +188,23 @@ class _Names(dict):
 
 @functools.cache
 def _module(name: str, file: Path) -> _Module:
-    module = _Module(name, file, {}, {}, {}, True)
-    complete = True
+    module = _Module(name, file)
+    package = name.split(".") if file.name == "__init__.py" else name.split(".")[:-1]
     for node in ast.parse(file.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef):
             module.nodes[node.name] = node
         elif isinstance(node, ast.ImportFrom):
-            parts = name.split(".")
-            base = parts[: len(parts) - node.level + module.is_package] if node.level else []
-            for alias in node.names:
-                complete &= alias.name != "*"
-                module.imports[alias.asname or alias.name] = ".".join([*base, *filter(None, [node.module]), alias.name])
+            base = package[: len(package) + 1 - node.level] if node.level else []
+            origin = ".".join([*base, *filter(None, [node.module])])
+            module.imports |= {alias.asname or alias.name: f"{origin}.{alias.name}" for alias in node.names}
+            module.complete &= node.names[0].name != "*"
         elif isinstance(node, ast.Assign) and all(isinstance(t, ast.Name) for t in node.targets):
-            module.aliases.update({t.id: node.value for t in node.targets})
-        elif not isinstance(node, ast.Import | ast.Expr):
-            complete = False
-    return module if complete else _Module(name, file, module.nodes, module.imports, module.aliases, False)
+            module.aliases |= {t.id: node.value for t in node.targets}
+        elif isinstance(node, ast.Import):
+            module.imports |= {alias.asname: alias.name for alias in node.names if alias.asname}
+        elif not isinstance(node, ast.Expr):
+            module.complete = False
+    return module
 
 
 def _imported(target: str) -> Signature:

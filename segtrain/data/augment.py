@@ -11,6 +11,7 @@ import numpy as np
 
 from segtrain.arguments import Fraction, Label, NonNegative, Size, checked
 from segtrain.errors import ConfigError
+from segtrain.protocols import adopted
 
 
 class Augmentation:
@@ -33,7 +34,7 @@ class Augmentation:
             image, mask: uint8 [H, W, channels]; [H, W] or [H, W, C].
             centre: pixel of the mask, row · width + column, that the crop is centred on; -1: it is anywhere.
         """
-        raise TypeError(f"{type(self).__name__} has no __call__")
+        raise NotImplementedError
 
 
 class _Plain(Augmentation):
@@ -50,10 +51,7 @@ class _Plain(Augmentation):
 
 def as_augment(part) -> Augmentation:
     """`part` when it derives from Augmentation, else wrapped. Raises ConfigError for what cannot be called."""
-    if not callable(part):
-        where = f"{type(part).__module__}.{type(part).__qualname__}"
-        raise ConfigError("the augmentation class has no __call__", where, "see segtrain.data.augment.Augmentation")
-    return part if isinstance(part, Augmentation) else _Plain(part)
+    return adopted(part, "augment", Augmentation, _Plain)
 
 
 class Augment(Augmentation):

@@ -4,9 +4,7 @@ import numpy as np
 
 from segtrain.data.value_counts import value_counts
 from segtrain.errors import ConfigError, DataError
-
-ATTRIBUTES = ("num_classes", "class_names", "ignore_index", "background", "multilabel", "names")
-METHODS = ("image", "mask")
+from segtrain.protocols import PROTOCOLS, adopted
 
 
 class SegmentationDataset:
@@ -42,19 +40,15 @@ class SegmentationDataset:
 
     def image(self, index: int) -> np.ndarray:
         """uint8 [H, W, channels]; 3 channels are RGB."""
-        raise _missing(self, ["image"])
+        raise NotImplementedError
 
     def mask(self, index: int) -> np.ndarray:
         """uint8 [H, W] of class indices; multi-label [H, W, C] of 0 and 1. Or ignore_index in either."""
-        raise _missing(self, ["mask"])
+        raise NotImplementedError
 
     def annotated_mask(self, index: int) -> np.ndarray:
         """uint8 [H, W, A]: the mask of each annotator."""
         return self.mask(index)[..., None]
-
-    def mask_histogram(self, index: int) -> np.ndarray:
-        """int64 [256]: pixels of each mask value. Worth writing where it can be faster than by `mask`."""
-        return value_counts(read_mask(self, index), 2 if self.multilabel else self.num_classes)
 
     def size(self, index: int) -> tuple[int, int] | None:
         """Height and width without decoding the image; None: not known."""
@@ -97,34 +91,19 @@ class SegmentationDataset:
         return self.num_classes if self.multilabel else None
 
 
-class _Plain(SegmentationDataset):
-    """A dataset of a class that does not derive from SegmentationDataset: only what is required is used."""
-
-    def __init__(self, part):
-        self.part = part
-        for name in ATTRIBUTES:
-            setattr(self, name, getattr(part, name))
-
-    def image(self, index: int) -> np.ndarray:
-        return self.part.image(index)
-
-    def mask(self, index: int) -> np.ndarray:
-        return self.part.mask(index)
-
-
 def as_dataset(part) -> SegmentationDataset:
-    """`part` when it derives from SegmentationDataset, else wrapped. Raises ConfigError that names what it lacks."""
-    known = dir(part)
-    lacking = [name for name in (*ATTRIBUTES, *METHODS) if name not in known]
-    if lacking:
-        raise _missing(part, lacking)
-    return part if isinstance(part, SegmentationDataset) else _Plain(part)
+    """`part` when it derives from SegmentationDataset, else the required attributes and methods of it alone.
+
+    Raises ConfigError that names what it lacks.
+    """
+    return adopted(part, "dataset", SegmentationDataset, _with_required)
 
 
-def _missing(part, names: list[str]) -> ConfigError:
-    what = f"the dataset class has no {', '.join(names)}"
-    fix = "see segtrain.data.dataset.SegmentationDataset for what is required"
-    return ConfigError(what, f"{type(part).__module__}.{type(part).__qualname__}", fix)
+def _with_required(part) -> SegmentationDataset:
+    dataset = SegmentationDataset()
+    for name in PROTOCOLS["dataset"].required:
+        setattr(dataset, name, getattr(part, name))
+    return dataset
 
 
 def check_classes(owner: str, num_classes: int, class_names, background: int | None) -> list[str]:
@@ -178,13 +157,24 @@ def check_mask(mask: np.ndarray, dataset: SegmentationDataset, index: int) -> No
     raise DataError(f"mask is {_form(mask)}", dataset.mask_file(index), f"give a uint8 array {form}")
 
 
-def check_values(histogram: np.ndarray, dataset: SegmentationDataset, index: int) -> None:
-    """Raise DataError when a mask's histogram [256] has pixels outside the classes and the ignore index."""
+def class_pixels(mask: np.ndarray, dataset: SegmentationDataset, index: int) -> np.ndarray:
+    """int64 [C]: pixels of each class in a mask. Raises DataError for values outside the classes."""
+    histogram = check_values(mask, dataset, index)
+    if dataset.multilabel:
+        return (mask == 1).sum(axis=(0, 1))
+    pixels = histogram[: dataset.num_classes].copy()
+    pixels[dataset.ignore_index : dataset.ignore_index + 1] = 0
+    return pixels
+
+
+def check_values(mask: np.ndarray, dataset: SegmentationDataset, index: int) -> np.ndarray:
+    """The histogram [256] of a mask. Raises DataError for values outside the classes and the ignore index."""
     limit = 2 if dataset.multilabel else dataset.num_classes
+    histogram = value_counts(mask, limit)
     wrong = np.flatnonzero(histogram)
     wrong = wrong[(wrong >= limit) & (wrong != dataset.ignore_index)]
     if not len(wrong):
-        return
+        return histogram
     values = ", ".join(f"{v} ({histogram[v]} pixels)" for v in wrong[:5]) + (" …" if len(wrong) > 5 else "")
     if wrong.tolist() == [255] and dataset.num_classes == 2:
         fix = "masks of 0 and 255: dataset.mask_format=binary, or 'dataset.remap={255: 1}'"

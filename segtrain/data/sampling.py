@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from segtrain.arguments import Fraction, NonNegative, checked
-from segtrain.errors import ConfigError
+from segtrain.protocols import adopted
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Sampling:
 
     def __call__(self, counts, seed: int, epoch: int) -> Epoch:
         """The samples of epoch `epoch`."""
-        raise TypeError(f"{type(self).__name__} has no __call__")
+        raise NotImplementedError
 
     def summary(self, counts) -> str:
         """Its effect on the classes, for the log; empty: none."""
@@ -65,10 +65,7 @@ class _Plain(Sampling):
 
 def as_sampling(part) -> Sampling:
     """`part` when it derives from Sampling, else wrapped. Raises ConfigError for what cannot be called."""
-    if not callable(part):
-        where = f"{type(part).__module__}.{type(part).__qualname__}"
-        raise ConfigError("the sampling class has no __call__", where, "see segtrain.data.sampling.Sampling")
-    return part if isinstance(part, Sampling) else _Plain(part)
+    return adopted(part, "sampling", Sampling, _Plain)
 
 
 class Uniform(Sampling):
@@ -169,7 +166,7 @@ def _has_foreground(counts) -> np.ndarray:
 
 def _in_words(share: float, with_foreground: float) -> str:
     """Foreground oversampling for the log; `with_foreground` is the share of the crops whose image has some."""
+    of_all = 100 * share * with_foreground
     return (
-        f"{100 * share:.0f} % of the crops of images with foreground are centred on it: "
-        f"{100 * share * with_foreground:.0f} % of all"
+        f"foreground oversampling in {100 * share:.0f} % of the crops of images with foreground, {of_all:.0f} % of all"
     )

@@ -18,6 +18,20 @@ _SPLIT_NUMBER = {"train": 0, "val": 1, "test": 2}
 class _Generated(SegmentationDataset):
     """Shared by both datasets: random streams, a noisy picture, and shapes drawn as [H, W] bool arrays."""
 
+    @checked
+    def __init__(
+        self,
+        split: Literal["train", "val", "test"],
+        size: Size,
+        train_images: PositiveInt = 128,
+        val_images: PositiveInt = 64,
+        seed: NonNegativeInt = 0,
+        ignore_index: Label = 255,
+    ):
+        self.split, self.seed, self.ignore_index = split, seed, ignore_index
+        self.height, self.width = size
+        self.names = [f"{split}_{i:05d}" for i in range(train_images if split == "train" else val_images)]
+
     def _stream(self, index: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, _SPLIT_NUMBER[self.split], index])
 
@@ -31,43 +45,31 @@ class _Generated(SegmentationDataset):
     def size(self, index: int) -> tuple[int, int]:
         return self.height, self.width
 
-    def _setup(self, split: str, size: list[int], length: int, seed: int) -> None:
-        self.split, self.seed = split, seed
-        self.height, self.width = size
-        self.names = [f"{split}_{i:05d}" for i in range(length)]
-
     def _objects(self, rng: np.random.Generator) -> list[tuple[int, np.ndarray]]:
         """Shape number and area of each object; none in one image of four."""
         if rng.random() < 0.25:
             return []
         unit = min(self.height, self.width) / 64
         discs = [(self._place(rng, 6 * unit), rng.uniform(4, 6) * unit) for _ in range(rng.integers(1, 3))]
-        objects = [(0, self._disc(place, radius)) for place, radius in discs]
-        for shape, chance, draw in ((1, 0.6, self._square), (2, 0.6, self._cross)):
-            if rng.random() < chance:
+        objects = [(0, self._area(0, place, radius)) for place, radius in discs]
+        for shape in (1, 2):
+            if rng.random() < 0.6:
                 place = self._place(rng, 4 * unit)
                 if self.multilabel and rng.random() < 0.5:  # half of them lie on a disc and overlap it
                     place = discs[0][0] + rng.uniform(-3, 3, 2) * unit
-                objects.append((shape, draw(place, rng.uniform(2.6, 3.6) * unit)))
+                objects.append((shape, self._area(shape, place, rng.uniform(2.6, 3.6) * unit)))
         return objects
 
     def _place(self, rng, margin: float) -> np.ndarray:
         return rng.uniform(margin, np.array([self.height, self.width]) - margin)
 
-    def _offsets(self, place) -> tuple[np.ndarray, np.ndarray]:
-        return np.arange(self.height)[:, None] - place[0], np.arange(self.width)[None, :] - place[1]
-
-    def _disc(self, place, radius: float) -> np.ndarray:
-        y, x = self._offsets(place)
-        return y**2 + x**2 <= radius**2
-
-    def _square(self, place, half: float) -> np.ndarray:
-        y, x = self._offsets(place)
-        return np.maximum(abs(y), abs(x)) <= half
-
-    def _cross(self, place, half: float) -> np.ndarray:
-        y, x = self._offsets(place)
-        return (np.minimum(abs(y), abs(x)) <= half / 3) & (np.maximum(abs(y), abs(x)) <= half)
+    def _area(self, shape: int, place: np.ndarray, size: float) -> np.ndarray:
+        """bool [H, W]: a disc of radius `size`, or a square or cross of half that side."""
+        y, x = abs(np.arange(self.height)[:, None] - place[0]), abs(np.arange(self.width)[None, :] - place[1])
+        if shape == 0:
+            return y**2 + x**2 <= size**2
+        square = np.maximum(y, x) <= size
+        return square if shape == 1 else square & (np.minimum(y, x) <= size / 3)
 
     def _picture(self, rng, objects) -> np.ndarray:
         """Objects on a background of soft blotches, under noise."""
@@ -88,20 +90,9 @@ class Shapes(_Generated):
     multilabel = False
 
     @checked
-    def __init__(
-        self,
-        split: Literal["train", "val", "test"],
-        size: Size,
-        train_images: PositiveInt = 128,
-        val_images: PositiveInt = 64,
-        seed: NonNegativeInt = 0,
-        num_classes: Literal[4] = 4,
-        ignore_index: Label = 255,
-        background: Literal[0] | None = 0,
-    ):
-        self._setup(split, size, train_images if split == "train" else val_images, seed)
-        self.num_classes, self.ignore_index, self.background = num_classes, ignore_index, background
-        self.class_names = ["background", *NAMES]
+    def __init__(self, split: str, size: Size, num_classes: Literal[4] = 4, background: Literal[0] | None = 0, **same):
+        super().__init__(split, size, **same)
+        self.num_classes, self.background, self.class_names = num_classes, background, ["background", *NAMES]
 
     def mask(self, index: int) -> np.ndarray:
         mask = np.zeros((self.height, self.width), dtype=np.uint8)
@@ -119,20 +110,9 @@ class ShapesMultilabel(_Generated):
     multilabel = True
 
     @checked
-    def __init__(
-        self,
-        split: Literal["train", "val", "test"],
-        size: Size,
-        train_images: PositiveInt = 128,
-        val_images: PositiveInt = 64,
-        seed: NonNegativeInt = 0,
-        num_classes: Literal[3] = 3,
-        ignore_index: Label = 255,
-        background: None = None,
-    ):
-        self._setup(split, size, train_images if split == "train" else val_images, seed)
-        self.num_classes, self.ignore_index, self.background = num_classes, ignore_index, background
-        self.class_names = list(NAMES)
+    def __init__(self, split: str, size: Size, num_classes: Literal[3] = 3, background: None = None, **same):
+        super().__init__(split, size, **same)
+        self.num_classes, self.background, self.class_names = num_classes, background, list(NAMES)
 
     def mask(self, index: int) -> np.ndarray:
         mask = np.zeros((self.height, self.width, 3), dtype=np.uint8)

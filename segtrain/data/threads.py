@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from segtrain.cpu import cores, in_chunks
 from segtrain.errors import DataError
@@ -9,9 +10,9 @@ from segtrain.signals import leave_if_stopped
 
 
 def in_threads(
-    work: Callable[[Sequence[int]], list], indices: Sequence[int], title: str, progress: bool = True, threads=None
+    work: Callable[[int], Any], indices: Sequence[int], title: str, progress: bool = True, threads=None
 ) -> Iterator:
-    """The results of `work`, which takes a part of `indices` and returns a list of as many results.
+    """The result of `work` for each index.
 
     Args:
         title: of the progress bar, which is drawn on a terminal only.
@@ -22,7 +23,7 @@ def in_threads(
     from tqdm import tqdm
 
     with ThreadPoolExecutor(threads or cores()) as pool:
-        results = (result for part in pool.map(work, in_chunks(indices)) for result in part)
+        results = (result for part in pool.map(lambda part: [*map(work, part)], in_chunks(indices)) for result in part)
         try:
             for result in tqdm(
                 results, title, len(indices), leave=False, unit="image", disable=None if progress else True

@@ -40,9 +40,7 @@ def check_dataset(splits: dict, crop: list[int] | None, progress: bool = False) 
 def _check_split(name: str, dataset, crop, progress: bool) -> SplitReport:
     objects = SmallestObjects(dataset.num_classes, dataset.background)
     indices = range(len(dataset.names))
-    samples = in_threads(
-        lambda part: [check_one(dataset, index, objects) for index in part], indices, f"checking {name}", progress
-    )
+    samples = in_threads(lambda index: check_one(dataset, index, objects), indices, f"checking {name}", progress)
     report = SplitReport(name, dataset, list(samples), list(dataset.findings), objects)
     _add_errors(report)
     _add_oddities(report, crop)

@@ -6,9 +6,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from segtrain.data.dataset import SegmentationDataset, check_mask, check_sample, check_values
+from segtrain.data.dataset import SegmentationDataset, check_mask, check_sample, class_pixels
 from segtrain.data.folder.findings import Finding
-from segtrain.data.value_counts import value_counts
 from segtrain.dataset_check.smallest_objects import SmallestObjects
 from segtrain.errors import DataError
 
@@ -83,7 +82,7 @@ class SplitReport:
 def check_one(dataset: SegmentationDataset, index: int, objects: SmallestObjects) -> Sample:
     """Read image and mask `index`; what is wrong becomes an error of the sample."""
     errors: list[DataError] = []
-    image = mask = histogram = None
+    image = mask = pixels = None
     name = str(dataset.names[index])
     with _collected(errors, name):
         image = dataset.image(index)
@@ -98,11 +97,10 @@ def check_one(dataset: SegmentationDataset, index: int, objects: SmallestObjects
         if isinstance(image, np.ndarray) and image.shape[:2] != mask.shape[:2]:
             dataset.check_pair(index)
         check_sample(image, mask, dataset, index)
-    if isinstance(mask, np.ndarray) and mask.dtype == np.uint8:
-        histogram = value_counts(mask, 2 if dataset.multilabel else dataset.num_classes)
+    if isinstance(mask, np.ndarray) and mask.dtype == np.uint8 and mask.ndim > 1:
         with _collected(errors, name):
-            check_values(histogram, dataset, index)
-    return Sample(index, errors) if errors else _facts(dataset, index, image, mask, histogram, objects)
+            pixels = class_pixels(mask, dataset, index)
+    return Sample(index, errors) if errors else _facts(dataset, index, image, mask, pixels, objects)
 
 
 @contextlib.contextmanager
@@ -116,14 +114,9 @@ def _collected(errors: list[DataError], where: str):
         errors.append(DataError(f"{type(error).__name__}: {error}", where, "see the dataset class"))
 
 
-def _facts(dataset, index: int, image, mask, histogram, objects: SmallestObjects) -> Sample:
-    if dataset.multilabel:
-        pixels = (mask == 1).sum(axis=(0, 1))
-        valid = int((mask != dataset.ignore_index).any(axis=2).sum())
-    else:
-        pixels = histogram[: dataset.num_classes].copy()
-        pixels[dataset.ignore_index : dataset.ignore_index + 1] = 0
-        valid = int(pixels.sum())
+def _facts(dataset, index: int, image, mask, pixels, objects: SmallestObjects) -> Sample:
+    labelled = (mask != dataset.ignore_index).any(axis=2) if dataset.multilabel else pixels
+    valid = int(labelled.sum())
     objects.add(mask, pixels)
     rows = np.ascontiguousarray(image[::8])
     bright = rows.max() > DARK and rows.min() < rows.max()  # then the image is: all of it takes eight times as long

@@ -34,29 +34,27 @@ class PixelRegion(Loss):
         self.needs = needs[0].merged(needs[1]) if shared else None
 
     def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        pixel, *region = self.terms(logits, target)
-        return pixel + region[0] if region else pixel
+        return sum(self.terms(logits, target))
+
+    def from_sums(self, sums: Sums) -> torch.Tensor:
+        return sum(self._weighted(self.pixel.from_sums(sums), self.region.from_sums(sums)))
 
     def terms(self, logits: torch.Tensor, target: torch.Tensor) -> list[torch.Tensor]:
         """The weighted pixel term, and the weighted region term unless alpha is 0."""
         if self.needs is not None:
             sums = self._sums(logits, target)
-            pixel, region = self.pixel.from_sums(sums), self.region.from_sums(sums)
-        else:
-            pixel = self.pixel(logits, target)
-            region = self.region(logits if self.alpha else logits.detach(), target)
+            return self._weighted(self.pixel.from_sums(sums), self.region.from_sums(sums))
+        return self._weighted(
+            self.pixel(logits, target), self.region(logits if self.alpha else logits.detach(), target)
+        )
+
+    def _weighted(self, pixel: torch.Tensor, region: torch.Tensor) -> list[torch.Tensor]:
         self.parts = {**self.pixel.parts, **self.region.parts}
         # A factor 0 would still send zeros backward; leaving the term out keeps the gradient bit for bit.
         return [self.pixel_weight * pixel, *([self.alpha * region] if self.alpha else [])]
 
     def amounts(self, target: torch.Tensor) -> list:
         return [loss.amount(target) for loss in ([self.pixel, self.region] if self.alpha else [self.pixel])]
-
-    def from_sums(self, sums: Sums) -> torch.Tensor:
-        return self._weighted(self.pixel.from_sums(sums), self.region.from_sums(sums))
-
-    def _weighted(self, pixel: torch.Tensor, region: torch.Tensor) -> torch.Tensor:
-        return self.pixel_weight * pixel + self.alpha * region if self.alpha else self.pixel_weight * pixel
 
     def piece(self, logits: torch.Tensor, target: torch.Tensor):
         if self.needs is not None:
@@ -66,9 +64,5 @@ class PixelRegion(Loss):
     def of_pieces(self, pieces: list) -> torch.Tensor:
         if self.needs is not None:
             return super().of_pieces(pieces)
-        return self._weighted(
-            *(
-                loss.of_pieces(own)
-                for loss, own in zip((self.pixel, self.region), zip(*pieces, strict=True), strict=True)
-            )
-        )
+        pixel, region = zip(*pieces, strict=True)
+        return sum(self._weighted(self.pixel.of_pieces(pixel), self.region.of_pieces(region)))

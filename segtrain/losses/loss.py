@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from segtrain.losses.sums import Needs, Sums, joined, sigmoid_sums, softmax_sums
+from segtrain.protocols import adopted
 
 
 class Loss(nn.Module):
@@ -40,7 +41,7 @@ class Loss(nn.Module):
 
     def from_sums(self, sums: Sums) -> torch.Tensor:
         """Scalar, from sums per image and class."""
-        raise TypeError(f"{type(self).__name__} has neither forward nor from_sums")
+        raise NotImplementedError
 
     def terms(self, logits: torch.Tensor, target: torch.Tensor) -> list[torch.Tensor]:
         """Scalars whose sum is the loss, each a mean of its own."""
@@ -95,12 +96,13 @@ class OwnLoss(Loss):
 
 
 def as_loss(module: nn.Module) -> Loss:
-    """The module itself when it derives from Loss, else with the protocol's defaults around it."""
-    if isinstance(module, Loss):
-        return module
+    """The module itself when it derives from Loss, else with the protocol's defaults around it.
+
+    Raises ValueError for what is no torch.nn.Module, ConfigError for one without `forward`.
+    """
     if not isinstance(module, nn.Module):
         raise ValueError(f"{type(module).__name__} is no torch.nn.Module with forward(logits, target)")
-    return OwnLoss(module)
+    return adopted(module, "loss", Loss, OwnLoss, above=nn.Module)
 
 
 def one_of(values: set, owner: str, name: str):

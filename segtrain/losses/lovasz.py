@@ -131,15 +131,15 @@ def _class(scores, foreground, valid, slopes, softmax: bool, tolerance: float) -
     keep = valid & ((foreground & (error >= tolerance)) | (~foreground & (error >= smallest.clamp_min(tolerance))))
     if not softmax:
         keep &= error > 0
-    places = keep.flatten().nonzero()[:, 0]
-    if not len(places):
+    kept_at = keep.flatten().nonzero()[:, 0]
+    if not len(kept_at):
         return error.new_zeros(())
-    kept, fg = error.flatten()[places], foreground.flatten()[places]
+    kept, fg = error.flatten()[kept_at], foreground.flatten()[kept_at]
     order = _descending(kept)
-    kept, fg, places = kept[order], fg[order], places[order]
+    kept, fg, kept_at = kept[order], fg[order], kept_at[order]
     growth = _jaccard_growth(fg, total).to(kept.dtype)
     sign = torch.where(fg, -growth, growth)
-    flat = torch.zeros_like(error).flatten().index_copy_(0, places, sign)
+    flat = torch.zeros_like(error).flatten().index_copy_(0, kept_at, sign)
     slopes.copy_(flat.view_as(error))
     return kept @ growth
 

@@ -48,20 +48,12 @@ def check_labels(target: torch.Tensor, num_classes: int, ignore_index: int, what
     return True
 
 
-def check_shares(target: torch.Tensor, ignore_index: int) -> None:
-    """Raise ValueError for soft labels above 1 that are not ignore_index, and for NaN."""
-    if not target.amax() <= 1:
-        _refuse(~(target <= 1) & (target != ignore_index), target, ignore_index, "soft label")
-
-
-def check_probabilities(target: torch.Tensor, ignore_index: int) -> None:
-    """Raise ValueError for labels that are not from 0 to 1 and not ignore_index, and for NaN."""
-    low, high = (float(v) for v in target.aminmax())
-    if not (low >= 0 and high <= 1):
-        _refuse(~((target >= 0) & (target <= 1)) & (target != ignore_index), target, ignore_index, "label")
-
-
-def _refuse(wrong: torch.Tensor, target: torch.Tensor, ignore_index: int, what: str) -> None:
+def check_shares(target: torch.Tensor, ignore_index: int, what: str, lowest: float = 0.0) -> None:
+    """Raise ValueError for labels, called `what`, that are not from `lowest` to 1 and not ignore_index, and for NaN."""
+    low, high = target.aminmax()
+    if low >= lowest and high <= 1:
+        return
+    wrong = ~((target >= lowest) & (target <= 1)) & (target != ignore_index)
     if wrong.any():
         image = int(wrong.flatten(1).any(dim=1).nonzero()[0])
         raise ValueError(

@@ -4,8 +4,7 @@ import numpy as np
 import torch
 
 from segtrain.metrics.records import Score
-
-REQUIRED = ("reset", "update", "compute")
+from segtrain.protocols import adopted
 
 
 class Metric:
@@ -26,15 +25,15 @@ class Metric:
 
     def reset(self) -> None:
         """Forget all images."""
-        raise TypeError(f"{type(self).__name__} lacks a required method")
+        raise NotImplementedError
 
     def update(self, prediction: torch.Tensor, target: torch.Tensor, names: list[str] | None = None) -> None:
         """Add a batch: class indices [N,H,W], or multi-label [N,C,H,W]; the names of its images."""
-        raise TypeError(f"{type(self).__name__} lacks a required method")
+        raise NotImplementedError
 
     def compute(self) -> dict[str, float]:
         """All scores by name; NaN where undefined, as before the first image."""
-        raise TypeError(f"{type(self).__name__} lacks a required method")
+        raise NotImplementedError
 
     def records(self) -> dict[str, Score]:
         """A record for each score of `compute`. Default: numbers of which more is better."""
@@ -104,14 +103,11 @@ class _OwnMetric(Metric):
 
 
 def as_metric(part, class_names: list[str]) -> Metric:
-    """`part` as a Metric, reset. Raises ValueError when a required method is missing, or fails before the first image."""
-    own = {name for kind in type(part).__mro__ if kind is not Metric for name in vars(kind)}
-    if missing := [name for name in REQUIRED if name not in own]:
-        raise ValueError(
-            f"the metric class {type(part).__name__} has no {', '.join(missing)}; "
-            "segtrain.metrics.metric.Metric says what a metric needs"
-        )
-    metric = part if isinstance(part, Metric) else _OwnMetric(part)
+    """`part` as a Metric, reset.
+
+    Raises ConfigError when a required method is missing, ValueError when one fails before the first image.
+    """
+    metric = adopted(part, "metric", Metric, _OwnMetric)
     metric.class_names = metric.class_names or list(class_names)
     metric.reset()
     try:

@@ -11,16 +11,20 @@ from segtrain.losses import (
     PixelRegion,
     RegionLoss,
 )
+from segtrain.metrics.groups.per_image import OVER
+from segtrain.metrics.groups.standard import KINDS
+from segtrain.metrics.records import Score
 
+IOU = [KINDS["iou"].name, *(f"{KINDS['iou'].name}_{over}" for over in OVER)]  # kinds of score that a Dice loss is not
 EXTREME = 1e-3  # share of the pixels below which an image seldom shows enough of a class
 
 
-def advice(loss: Loss, counts: ClassCounts, background: int | None, monitor: str, from_scratch: bool) -> list[str]:
+def advice(loss: Loss, counts: ClassCounts, background: int | None, monitor: Score, from_scratch: bool) -> list[str]:
     """Warnings about a loss for these classes; an empty list when nothing is known against it.
 
     Args:
         loss: a loss of segtrain; there are no warnings about others.
-        monitor: the score that chooses the best epoch.
+        monitor: the record of the score that chooses the best epoch.
         from_scratch: whether the encoder has random weights.
     """
     pixel, region = _parts(loss)
@@ -45,8 +49,10 @@ def advice(loss: Loss, counts: ClassCounts, background: int | None, monitor: str
             "the pixel and the region term are both weighted, so rare classes count twice: set "
             "loss.region.class_weights=null"
         )
-    if pixel is None and isinstance(region, Dice | GeneralizedDice) and monitor.startswith("iou"):
-        found.append(f"the loss is Dice and trainer.monitor={monitor}: use loss=jaccard, or trainer.monitor=dice/mean")
+    if pixel is None and isinstance(region, Dice | GeneralizedDice) and monitor.kind in IOU:
+        found.append(
+            f"the loss is Dice and trainer.monitor={monitor.name}: use loss=jaccard, or trainer.monitor=dice/mean"
+        )
     return found
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from segtrain.runs.files import write_text
+from segtrain.files import write_text
 
 TEMPLATES = Path(__file__).parent / "templates"
 

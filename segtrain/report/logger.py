@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from segtrain.errors import DiskError
 from segtrain.metrics.metric import Metric
 from segtrain.metrics.records import LOSS
 from segtrain.report import charts, pictures
@@ -61,8 +62,8 @@ class Logger:
         try:
             self._draw(epoch, {**row, "best": best})
             self._board.flush()
-        except OSError as error:  # such as a full disk, with which the training goes on
-            log.warning(f"TensorBoard and plots/ lack epoch {epoch.number}: {error.strerror}")
+        except (OSError, DiskError) as error:  # such as a full disk, with which the training goes on
+            log.warning(f"TensorBoard and plots/ lack something of epoch {epoch.number}: {error}")
 
     def _draw(self, epoch, row: dict) -> None:
         tags = {f"val/{name}": score.tag for name, score in self._records.items()}

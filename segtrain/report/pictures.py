@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from segtrain.data.dataset import read_mask
+from segtrain.data.dataset import class_pixels, read_mask
+from segtrain.files import whole
 
 GAP = 4
 
@@ -50,24 +51,21 @@ def error_map(
     White is right background, green right foreground, red foreground predicted on background, blue missed foreground,
     violet one foreground class predicted as another, grey ignored pixels. With a `label`, that class against all others.
     """
-    if label is not None:
-        one = truth[label] if truth.ndim == 3 else np.where(truth == ignore_index, ignore_index, truth == label)
-        ignored, here, predicted = (
-            one == ignore_index,
-            one == 1,
-            found[label] == 1 if truth.ndim == 3 else found == label,
-        )
-        more, less, confused, right = predicted & ~here, here & ~predicted, np.zeros_like(here), predicted & here
-    elif truth.ndim == 3:
-        ignored = (truth == ignore_index).any(axis=0)
-        more, less = ((found == 1) & (truth == 0)).any(axis=0), ((found == 0) & (truth == 1)).any(axis=0)
-        right = (truth == 1).any(axis=0)
-        confused = more & less
-    else:
+    if truth.ndim == 2 and label is None:
         ignored, wrong = truth == ignore_index, truth != found
         here, predicted = truth != background, found != background
         more, less, confused = wrong & ~here, wrong & ~predicted, wrong & here & predicted
         right = ~wrong & here & (background is not None)
+    else:
+        if truth.ndim == 2:
+            planes = (truth == ignore_index)[None], (truth == label)[None], (found == label)[None]
+        else:
+            chosen = slice(None) if label is None else [label]
+            planes = (truth == ignore_index)[chosen], (truth == 1)[chosen], (found == 1)[chosen]
+        unknown, here, predicted = planes
+        every = (unknown, predicted & ~here & ~unknown, here & ~predicted, here)
+        ignored, more, less, right = (plane.any(axis=0) for plane in every)
+        confused = more & less
     picture = np.full((*ignored.shape, 3), 255, dtype=np.uint8)
     for where, colour in (
         (right, (158, 206, 154)),
@@ -112,11 +110,7 @@ def example(dataset, index: int, predicted: np.ndarray, errors: bool = False, la
 def images_with_rare_classes(dataset, count: int, sample: int = 60) -> list[int]:
     """Up to `count` of `sample` images spread over the dataset: for each class, rarest first, one with most of it."""
     spread = np.unique(np.linspace(0, len(dataset.names) - 1, sample).astype(int)).tolist()
-    masks = [read_mask(dataset, index) for index in spread]
-    if dataset.multilabel:
-        pixels = np.array([(mask == 1).sum(axis=(0, 1)) for mask in masks])
-    else:
-        pixels = np.array([np.bincount(m.ravel(), minlength=256)[: dataset.num_classes] for m in masks])
+    pixels = np.array([class_pixels(read_mask(dataset, index), dataset, index) for index in spread])
     chosen: list[int] = []
     for label in np.argsort(pixels.sum(axis=0)).tolist() * count:
         order = [i for i in np.argsort(-pixels[:, label]).tolist() if pixels[i, label] and i not in chosen]
@@ -125,6 +119,6 @@ def images_with_rare_classes(dataset, count: int, sample: int = 60) -> list[int]
 
 
 def write_png(picture: np.ndarray, file: Path) -> None:
-    """Write uint8 [H, W, 3]."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(picture).save(file)
+    """Write uint8 [H, W, 3]. Raises DiskError."""
+    with whole(file) as stream:
+        Image.fromarray(picture).save(stream, "PNG")

@@ -109,7 +109,7 @@ def final_report(result: Result, counts: ClassCounts, folder: Path, records: dic
     means = means_line(result.scores, records, intervals, best["monitor"])
     lines = [f"best epoch {best['epoch']} by {best['monitor']}:  {means}", ""]
     lines.append(scores_table(result.per_class, shares, intervals))
-    if class_sections(records):  # of the standard scores the page and result.json tell
+    if class_sections(records):  # the standard scores are on the page and in result.json
         lines += ["", "\n\n".join(more_tables(result, records)), ""]
     if thresholds := result.thresholds:
         best = ", ".join(f"{name} {value:.3g}" for name, value in thresholds.items())

@@ -3,7 +3,7 @@
 import csv
 from pathlib import Path
 
-from segtrain.runs.files import read_checkpoint, read_json
+from segtrain.files import read_checkpoint, read_json
 from segtrain.runs.result import Result
 
 TIMES = ("seconds", "images_per_second")

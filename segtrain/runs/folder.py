@@ -16,9 +16,7 @@ from pathlib import Path
 
 from segtrain.config.saved import settings_in
 from segtrain.errors import ConfigError, DiskError, NotFinite, Preempted, SegtrainError
-from segtrain.runs.claim import lock, refuse_links, unlock
-from segtrain.runs.environment import changed_settings, start
-from segtrain.runs.files import (
+from segtrain.files import (
     read_arrays,
     read_checkpoint,
     read_json,
@@ -29,6 +27,8 @@ from segtrain.runs.files import (
     write_text,
     write_weights,
 )
+from segtrain.runs.claim import lock, refuse_links, unlock
+from segtrain.runs.environment import changed_settings, start
 from segtrain.runs.result import Result, per_class_rows
 
 log = logging.getLogger("segtrain")

@@ -8,7 +8,7 @@ import numpy as np
 
 from segtrain.arguments import mistake
 from segtrain.errors import ConfigError
-from segtrain.runs.files import read_json, write_json
+from segtrain.files import read_json, write_json
 
 
 @dataclass

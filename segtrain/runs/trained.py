@@ -8,9 +8,9 @@ from segtrain.config.build import build
 from segtrain.config.saved import load_saved, settings_in
 from segtrain.config.schema import check_config
 from segtrain.errors import ConfigError
+from segtrain.files import read_checkpoint, read_json
 from segtrain.runs.claim import refuse_links
 from segtrain.runs.environment import FREE
-from segtrain.runs.files import read_checkpoint, read_json
 from segtrain.runs.result import Result
 
 

@@ -118,8 +118,8 @@ def folder(root, **more):
 def test_the_cache_counts_once_and_recounts_what_was_touched(tmp_path, monkeypatch):
     root = write_folder_dataset(tmp_path / "data")
     counted = []
-    histogram = Folder.mask_histogram
-    monkeypatch.setattr(Folder, "mask_histogram", lambda self, i: counted.append(i) or histogram(self, i))
+    read = Folder.mask
+    monkeypatch.setattr(Folder, "mask", lambda self, i: counted.append(i) or read(self, i))
     first = count_classes(folder(root), cache=tmp_path / "cache")
     assert sorted(counted) == [0, 1, 2, 3, 4, 5]
     again = count_classes(folder(root), cache=tmp_path / "cache")

@@ -134,6 +134,7 @@ def test_signatures_read_from_the_source_are_those_of_python(target):
     assert named.keys() <= read.annotations.keys()
     assert {n for n, p in named.items() if p.default is kinds.empty} <= set(read.required)
     assert not read.open
+    assert target.partition(".models.")[1] == "" or Any not in read.annotations.values(), "of a TypedDict"
     for name, parameter in named.items():
         assert (
             parameter.annotation is kinds.empty or parameter.annotation is Any or read.annotations[name] is not Any
@@ -278,3 +279,109 @@ def test_a_compiled_model_trains_one_step_with_every_loss(option):
     torch.optim.SGD(model.parameters(), lr=0.1).step()
     assert not torch.equal(model.weight, before)
     assert torch.isfinite(model.weight).all()
+
+
+OWN = """
+import torch.nn as nn
+from segtrain.data.augment import Augmentation
+from segtrain.data.dataset import SegmentationDataset
+from segtrain.losses import Loss
+from segtrain.metrics import Metric
+
+
+class Keys:
+    def __init__(self, **keys):
+        pass
+
+
+class Data(SegmentationDataset):
+    ignore_index, background = 255, 0
+    class_names: list[str]
+
+    def __init__(self, **keys):
+        self.names, (self.num_classes, self.multilabel) = [], (2, False)
+
+    @property
+    def image(self):
+        pass
+
+
+class Light(Augmentation):
+    def __init__(self, **keys):
+        pass
+
+
+class Draw(Keys):
+    __call__ = None
+
+
+class Order(Keys):
+    def draw(self):
+        pass
+
+
+class Plain(nn.Module):
+    def __init__(self, **keys):
+        super().__init__()
+
+
+class Derived(Loss):
+    def __init__(self, **keys):
+        super().__init__()
+
+
+class Good(Derived):
+    def from_sums(self, sums):
+        return sums.TP.sum()
+
+
+class Half(Metric):
+    def __init__(self, **keys):
+        pass
+
+    def compute(self):
+        return {}
+
+
+class Unknown(Keys):
+    def __init__(self, **keys):
+        vars(self).update(keys)
+"""
+LACKING = {  # by class of OWN
+    "dataset": ("Data", "has no class_names, mask: see segtrain.data.dataset.SegmentationDataset"),
+    "augment": ("Light", "has no __call__: see segtrain.data.augment.Augmentation"),
+    "sampling": ("Order", "has no __call__: see segtrain.data.sampling.Sampling"),
+    "loss": ("Plain", "has no forward or from_sums: see segtrain.losses.loss.Loss"),
+    "metric": ("Half", "has no reset, update: see segtrain.metrics.metric.Metric"),
+}
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    (tmp_path / "lacking.py").write_text(OWN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield
+    sys.modules.pop("lacking", None)
+
+
+@pytest.mark.parametrize("part", LACKING)
+def test_the_check_names_what_a_users_class_lacks(own, part):
+    cfg, (name, text) = compose(), LACKING[part]
+    cfg[part]._target_ = f"lacking.{name}"
+    assert config_check.config_mistakes(cfg) == [f"{part}: lacking.{name} {text}"]
+    assert "lacking" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("part", "name"), [("sampling", "Draw"), ("loss", "Good"), ("dataset", "Unknown"), ("labels", "Plain")]
+)
+def test_the_check_accepts_what_is_there_and_what_the_source_does_not_tell(own, part, name):
+    cfg = compose()
+    cfg[part]._target_ = f"lacking.{name}"
+    assert not config_check.config_mistakes(cfg)
+
+
+def test_the_check_reads_the_losses_of_a_loss(own):
+    cfg = compose("loss=ce_dice")
+    cfg.loss.region._target_ = "lacking.Derived"
+    assert [m.split(":")[0] for m in config_check.config_mistakes(cfg)] == ["loss.region"]

@@ -78,8 +78,8 @@ def test_what_a_dataset_lacks_is_named():
     class Half(SegmentationDataset):
         num_classes, class_names, ignore_index, background, multilabel, names = 2, ["a", "b"], 255, 0, False, ["x"]
 
-    with pytest.raises(ConfigError, match="the dataset class has no mask"):
-        as_dataset(Half()).mask(0)
+    with pytest.raises(ConfigError, match="the dataset class has no image, mask"):
+        as_dataset(Half())
     with pytest.raises(ConfigError, match="the dataset class has no num_classes"):
         as_dataset(SegmentationDataset())
 
@@ -90,6 +90,6 @@ def test_samplings_and_augmentations_are_wrapped_when_they_are_plain():
     assert (plain.foreground_share, plain.summary(None)) == (0.0, "")
     assert as_augment(Augment([8, 8])).crops
     assert not as_augment(lambda image, mask, seed: (image, mask)).crops
-    for wrap, what in ((as_sampling, "sampling"), (as_augment, "augmentation")):
+    for wrap, what in ((as_sampling, "sampling"), (as_augment, "augment")):
         with pytest.raises(ConfigError, match=f"the {what} class has no __call__"):
             wrap(object())

@@ -97,7 +97,7 @@ def test_the_summary_says_what_changes():
 
 def test_the_summary_says_what_share_of_all_crops_is_centred():
     """Half of the images have foreground."""
-    centred = "50 % of the crops of images with foreground are centred on it: 25 % of all"
+    centred = "foreground oversampling in 50 % of the crops of images with foreground, 25 % of all"
     assert ForegroundCrops(share=0.5).summary(COUNTS).startswith(centred)
     assert centred in RareClasses(power=0.0, foreground_share=0.5).summary(COUNTS)
 
@@ -337,8 +337,8 @@ def test_skip_stops_at_more_than_one_in_a_hundred(big_folder):
 def count_in_process(root, cache):
     reads = []
     data = Folder(root, "train", 2)
-    plain = data.mask_histogram
-    data.mask_histogram = lambda index: reads.append(index) or plain(index)
+    plain = data.mask
+    data.mask = lambda index: reads.append(index) or plain(index)
     return count_classes(data, cache=cache, threads=1).pixels.tolist(), len(reads)
 
 

@@ -6,9 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from segtrain.files import read_arrays, write_arrays
 from segtrain.metrics import SegmentationScores, predict
 from segtrain.report.pictures import error_map
-from segtrain.runs.files import read_arrays, write_arrays
 
 
 def scores_of(prediction, target, **kwargs) -> SegmentationScores:

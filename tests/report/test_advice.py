@@ -6,6 +6,7 @@ import torch
 
 from segtrain.class_counts import ClassCounts
 from segtrain.losses import CrossEntropy, Dice, Jaccard, Lovasz, PixelRegion, as_loss
+from segtrain.metrics import SegmentationScores
 from segtrain.report.advice import advice
 
 PIXELS = np.array([99_950, 50])
@@ -15,7 +16,8 @@ COUNTS = ClassCounts(
 
 
 def say(loss, monitor="iou/mean", from_scratch=True):
-    return advice(loss, COUNTS, background=0, monitor=monitor, from_scratch=from_scratch)
+    record = SegmentationScores(2, groups=["fine_grained"]).records()[monitor]
+    return advice(loss, COUNTS, background=0, monitor=record, from_scratch=from_scratch)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import torch
 from small_training import fit, parts
 
 from segtrain.errors import DiskError
-from segtrain.runs.files import read_checkpoint, whole, write_checkpoint
+from segtrain.files import read_checkpoint, whole, write_checkpoint
 from segtrain.runs.folder import RunFolder
 from segtrain.training import Trainer
 

@@ -34,7 +34,7 @@ TARGETS = [
     "segmentation_models_pytorch.from_pretrained",
     "segmentation_models_pytorch.Unet.from_pretrained",
     "segtrain.losses.loss.torch.load",
-    "segtrain.runs.files.write_text",
+    "segtrain.files.write_text",
     "segtrain.commands.compare.main",
     "segtrain.cli.os.system",
     "hydra.utils.instantiate",

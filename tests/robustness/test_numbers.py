@@ -10,8 +10,8 @@ from small_training import Tiny, fit, parts
 from torch import nn
 
 from segtrain.errors import NotFinite
+from segtrain.files import read_checkpoint
 from segtrain.losses import CrossEntropy, Dice, PixelRegion
-from segtrain.runs.files import read_checkpoint
 from segtrain.training import Trainer
 
 PLACES = ("image", "activation", "loss", "gradient")

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from segtrain.errors import ConfigError, DiskError
+from segtrain.files import read_checkpoint, write_checkpoint, write_json
 from segtrain.runs.claim import make_run_folder
 from segtrain.runs.environment import signature
-from segtrain.runs.files import read_checkpoint, write_checkpoint, write_json
 from segtrain.runs.folder import RunFolder
 from segtrain.runs.result import Result
 

@@ -19,11 +19,11 @@ from segtrain.data.loader import Loader
 from segtrain.data.sampling import Uniform
 from segtrain.data.shapes import Shapes, ShapesMultilabel
 from segtrain.errors import ConfigError, NotFinite
+from segtrain.files import read_checkpoint
 from segtrain.inference import Inference, Predictor
 from segtrain.losses import BinaryCrossEntropy, CrossEntropy, Dice, Lovasz, Phased, PixelRegion
 from segtrain.metrics import SegmentationScores
 from segtrain.report.logger import Logger
-from segtrain.runs.files import read_checkpoint
 from segtrain.runs.folder import RunFolder
 from segtrain.training import Parts, Trainer, evaluate
 

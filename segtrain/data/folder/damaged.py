@@ -23,7 +23,7 @@ def without_damaged(dataset) -> tuple[list, list, list]:
         read_checked(masks, index)
 
     indices = range(len(dataset.names))
-    found = list(in_threads(lambda part: [tried(read, i) for i in part], indices, "reading images and masks"))
+    found = list(in_threads(lambda index: tried(read, index), indices, "reading images and masks"))
     errors = {index: error for index, error in enumerate(found) if error is not None}
     for index, error in errors.items():
         log.warning(f"skipped {dataset.names[index]}: {error.what}: {error.where}")

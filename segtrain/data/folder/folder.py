@@ -129,11 +129,6 @@ class Folder(SegmentationDataset):
         check_same_size(list(zip(masks, self.masks[index], strict=True)))
         return np.stack(masks, axis=2)
 
-    def mask_histogram(self, index: int) -> np.ndarray:
-        if self.num_annotators == 1 and isinstance(self.format, IndexMask):
-            return self.format.histogram(self.masks[index][0], self.num_classes)
-        return super().mask_histogram(index)
-
     def size(self, index: int) -> tuple[int, int]:
         return image_size(self.images[index], self.exif)
 

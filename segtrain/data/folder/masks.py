@@ -4,15 +4,12 @@ One class per format; `dataset.mask_format` chooses. ColorMask is in colors.py. 
 masks, and its settings; has `multilabel`; and `read(file)`, of ClassFiles one file per class (None: there is none).
 """
 
-from array import array
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from segtrain.data.folder.images import decoded, read_values, values_of
-from segtrain.data.value_counts import value_counts
+from segtrain.data.folder.images import read_values
 from segtrain.errors import ConfigError, DataError
 
 
@@ -49,25 +46,12 @@ class IndexMask:
                 self.table[value] = label
 
     def read(self, path: Path) -> np.ndarray:
-        return self._labels(read_values(path, self.exif, lossless=True), path)
+        import cv2
 
-    def histogram(self, path: Path, classes: int = 256) -> np.ndarray:
-        """int64 [256]: pixels per class, by `value_counts`, or by Pillow where that saves a copy."""
-        file = decoded(path, self.exif, lossless=True)
-        if isinstance(file, Image.Image) and file.mode in ("L", "P"):
-            found = np.frombuffer(array("q", file.histogram()), dtype=np.int64)
-        else:
-            values = _one_channel(values_of(file), path)
-            if values.dtype != np.uint8:
-                return value_counts(self._narrowed(values, path), classes)
-            found = value_counts(values, 256 if self.changes else classes)
-        return np.bincount(self.table, weights=found, minlength=256).astype(np.int64) if self.changes else found
-
-    def _labels(self, values: np.ndarray, path: Path) -> np.ndarray:
-        values = _one_channel(values, path)
-        if values.dtype == np.uint8:
-            return self.table[values] if self.changes else values
-        return self._narrowed(values, path)
+        values = _one_channel(read_values(path, self.exif, lossless=True), path)
+        if values.dtype != np.uint8:
+            return self._narrowed(values, path)
+        return cv2.LUT(values, self.table) if self.changes else values
 
     def _narrowed(self, values: np.ndarray, path: Path) -> np.ndarray:
         if values.dtype.kind not in "iu":
@@ -135,15 +119,12 @@ class ClassFiles(ChannelMask):
     """Multi-label: one binary file per class; a class without a file is nowhere in the image."""
 
     def read(self, paths: list[Path | None]) -> np.ndarray:
-        planes = {
-            number: two_values(_one_channel(read_values(path, self.exif, lossless=True), path), self.threshold, path)
-            for number, path in enumerate(paths)
-            if path
-        }
-        check_same_size([(plane, paths[number]) for number, plane in planes.items()])
-        mask = np.zeros((*next(iter(planes.values())).shape, len(paths)), dtype=np.uint8)
-        for number, plane in planes.items():
-            mask[..., number] = plane
+        there = [(number, path) for number, path in enumerate(paths) if path]
+        values = [_one_channel(read_values(path, self.exif, lossless=True), path) for _, path in there]
+        check_same_size([(plane, path) for plane, (_, path) in zip(values, there, strict=True)])
+        mask = np.zeros((*values[0].shape, len(paths)), dtype=np.uint8)
+        for plane, (number, path) in zip(values, there, strict=True):
+            mask[..., number] = two_values(plane, self.threshold, path)
         return mask
 
 

@@ -8,6 +8,7 @@ the softmax is computed again in backward, which costs less than writing it out 
 the whole batch is one computation without a wait for the device (`dense`).
 """
 
+import math
 from dataclasses import dataclass, fields
 
 import torch
@@ -16,7 +17,7 @@ from segtrain.losses.sums import dense
 from segtrain.losses.sums.hard import HardSums
 from segtrain.losses.sums.sigmoid import SigmoidSums
 from segtrain.losses.sums.soft import SoftSums
-from segtrain.losses.targets import check_labels, check_probabilities, check_shares, is_hard
+from segtrain.losses.targets import check_labels, check_shares, is_hard
 
 
 @dataclass(frozen=True)
@@ -80,18 +81,14 @@ def softmax_sums(logits: torch.Tensor, target: torch.Tensor, ignore_index: int, 
 
     Soft: pixels with a negative value are ignored, and with ignore_index, unless that is 0 or 1.
     """
-    exponents, tiled = (needs.focal_gamma, needs.smoothing), logits.device.type == "cpu"
-    if is_hard(logits, target):
-        if tiled:
-            ignored = ignore_index if check_labels(target, logits.shape[1], ignore_index) else None
-            pixel, uniform, P, TP, Y, valid, _ = HardSums.apply(logits, target, ignored, *exponents)
-        else:
-            pixel, uniform, P, TP, Y, valid = dense.hard_sums(logits, target, ignore_index, *exponents)
-        return Sums(P, TP, Y, Y > 0, valid, pixel=pixel, uniform=uniform)
-    if tiled:
-        check_shares(target, ignore_index)
-    soft = SoftSums.apply if tiled else dense.soft_sums
-    pixel, uniform, P, TP, Y, present, valid = soft(logits, target, ignore_index, *exponents)
+    hard, tiled = is_hard(logits, target), logits.device.type == "cpu"
+    if tiled and hard:
+        ignore_index = ignore_index if check_labels(target, logits.shape[1], ignore_index) else None
+    elif tiled:
+        check_shares(target, ignore_index, "soft label", lowest=-math.inf)  # below 0: ignored
+    on_cpu, elsewhere = (HardSums, dense.hard_sums) if hard else (SoftSums, dense.soft_sums)
+    of = on_cpu.apply if tiled else elsewhere
+    pixel, uniform, P, TP, Y, present, valid, *_ = of(logits, target, ignore_index, needs.focal_gamma, needs.smoothing)
     return Sums(P, TP, Y, present, valid, pixel=pixel, uniform=uniform)
 
 
@@ -102,7 +99,7 @@ def sigmoid_sums(logits: torch.Tensor, target: torch.Tensor, ignore_index: int) 
         raise ValueError(f"a sigmoid loss needs a target [N,C,H,W] like the logits, it is {list(target.shape)}")
     tiled = logits.device.type == "cpu"
     if tiled:
-        check_probabilities(target, ignore_index)
+        check_shares(target, ignore_index, "label")
     sums = SigmoidSums.apply if tiled else dense.sigmoid_sums
     positive, negative, P, TP, Y, present, valid = sums(logits, target, ignore_index)
     return Sums(P, TP, Y, present, valid, positive=positive, negative=negative)

@@ -10,7 +10,7 @@ from segtrain.losses.targets import is_ignored, work_dtype
 
 
 def hard_sums(logits: torch.Tensor, target: torch.Tensor, ignore_index: int, gamma: float, smoothing: bool):
-    """pixel, uniform, P, TP, Y and valid, each [N,C], of a softmax against class indices [N,H,W]."""
+    """pixel, uniform, P, TP, Y, present and valid, each [N,C], of a softmax against class indices [N,H,W]."""
     z, y = logits.flatten(2).to(work_dtype(logits)), target.flatten(1)
     classes = torch.arange(z.shape[1], device=z.device, dtype=y.dtype)
     valid = y != ignore_index
@@ -26,7 +26,8 @@ def hard_sums(logits: torch.Tensor, target: torch.Tensor, ignore_index: int, gam
     pixel, TP, Y = (truth.to(z.dtype) @ columns).unbind(dim=2)
     P = (p @ weight[..., None])[..., 0]
     uniform = -(log_p @ weight[..., None])[..., 0] if smoothing else torch.zeros_like(P)
-    return pixel, uniform, P, TP, Y.detach(), Y.detach().sum(dim=1, keepdim=True).expand_as(Y)
+    Y = Y.detach()
+    return pixel, uniform, P, TP, Y, Y > 0, Y.sum(dim=1, keepdim=True).expand_as(Y)
 
 
 def soft_sums(logits: torch.Tensor, target: torch.Tensor, ignore_index: int, gamma: float, smoothing: bool):

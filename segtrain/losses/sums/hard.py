@@ -3,11 +3,11 @@
 import torch
 from torch.autograd.function import once_differentiable
 
-from segtrain.losses.sums.tiles import add_by_label, pixel_sum, tiles, zeros
+from segtrain.losses.sums.tiles import TiledSums, add_by_label, pixel_sum, tiles, without_ignored, zeros
 from segtrain.losses.targets import work_dtype
 
 
-class HardSums(torch.autograd.Function):
+class HardSums(TiledSums):
     @staticmethod
     def forward(logits, target, ignore_index, gamma, smoothing):
         dtype = work_dtype(logits)
@@ -26,35 +26,28 @@ class HardSums(torch.autograd.Function):
             surprise = -log_py if gamma == 0 else -log_py * (1 - py) ** gamma
             add_by_label((TP[n], pixel[n], Y[n]), y, (py, surprise, valid))
         sums = [t.to(dtype) for t in (pixel, uniform, P, TP, Y)]
-        return *sums, Y.sum(dim=1, keepdim=True).expand_as(Y).to(dtype), at_truth
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        logits, target, ctx.ignore_index, ctx.gamma, ctx.smoothing = inputs
-        ctx.save_for_backward(logits, target, output[6])
-        ctx.mark_non_differentiable(*output[4:])
-        ctx.set_materialize_grads(False)
+        return *sums, Y > 0, Y.sum(dim=1, keepdim=True).expand_as(Y).to(dtype), at_truth
 
     @staticmethod
     @once_differentiable
     def backward(ctx, d_pixel, d_uniform, d_P, d_TP, *_):
-        logits, target, at_truth = ctx.saved_tensors
+        (logits, target, at_truth), (ignore_index, gamma, smoothing) = ctx.saved_tensors, ctx.settings
         dtype = work_dtype(logits)
         gradient = torch.empty_like(logits)
         for n, part, z, spare, labels in tiles(logits, target):
-            y, valid = _hard_labels(labels, ctx.ignore_index, dtype)
+            y, valid = _hard_labels(labels, ignore_index, dtype)
             p = torch.softmax(z, dim=0, out=spare)
             py = at_truth[n, part]
             at_label = torch.zeros_like(py)
             if d_pixel is not None:
                 k = d_pixel[n].index_select(0, y)  # thrice as fast as d_pixel[n][y]
-                at_label -= k if ctx.gamma == 0 else k.mul_(_pixel_slope(py, z, y, ctx.gamma))
+                at_label -= k if gamma == 0 else k.mul_(_pixel_slope(py, z, y, gamma))
             if d_TP is not None:
                 at_label.addcmul_(py, d_TP[n].index_select(0, y))
             if valid is not None:
                 p, at_label = p.mul_(valid), at_label.mul_(valid)
             per_pixel = -at_label  # the factor of p_c that is the same for every c
-            if ctx.smoothing and d_uniform is not None:
+            if smoothing and d_uniform is not None:
                 per_pixel += d_uniform[n].sum()
             d_z = gradient[n].view(len(z), -1)[:, part]
             if d_P is not None:
@@ -63,21 +56,15 @@ class HardSums(torch.autograd.Function):
             else:
                 p *= per_pixel
             p.scatter_add_(0, y[None], at_label[None])
-            if ctx.smoothing and d_uniform is not None:
+            if smoothing and d_uniform is not None:
                 p -= d_uniform[n][:, None] if valid is None else d_uniform[n][:, None] * valid
             d_z.copy_(p)
         return gradient, None, None, None, None
 
 
 def _hard_labels(labels: torch.Tensor, ignore_index: int | None, dtype: torch.dtype):
-    """Labels as int64, ignored ones set to 0; and 1 for valid, 0 for ignored pixels (None: all are valid)."""
     y = labels.long()
-    if ignore_index is None:
-        return y, None
-    ignored = y == ignore_index
-    if not ignored.any():
-        return y, None
-    return y.masked_fill(ignored, 0), (~ignored).to(dtype)  # not in place: y may be a view of the target
+    return (y, None) if ignore_index is None else without_ignored(y, y == ignore_index, dtype)
 
 
 def _log_of(py: torch.Tensor, z: torch.Tensor, y: torch.Tensor) -> torch.Tensor:

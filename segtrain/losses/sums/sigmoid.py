@@ -3,11 +3,11 @@
 import torch
 from torch.autograd.function import once_differentiable
 
-from segtrain.losses.sums.tiles import tiles, zeros
+from segtrain.losses.sums.tiles import TiledSums, tiles, without_ignored, zeros
 from segtrain.losses.targets import work_dtype
 
 
-class SigmoidSums(torch.autograd.Function):
+class SigmoidSums(TiledSums):
     @staticmethod
     def forward(logits, target, ignore_index):
         dtype = work_dtype(logits)
@@ -29,20 +29,13 @@ class SigmoidSums(torch.autograd.Function):
         return *(t.to(dtype) for t in (positive, negative, P, TP, Y)), peak > 0.01, count.to(dtype)
 
     @staticmethod
-    def setup_context(ctx, inputs, output):
-        logits, target, ctx.ignore_index = inputs
-        ctx.save_for_backward(logits, target)
-        ctx.mark_non_differentiable(*output[4:])
-        ctx.set_materialize_grads(False)
-
-    @staticmethod
     @once_differentiable
     def backward(ctx, d_positive, d_negative, d_P, d_TP, *_):
-        logits, target = ctx.saved_tensors
+        (logits, target), (ignore_index,) = ctx.saved_tensors, ctx.settings
         dtype = work_dtype(logits)
         gradient = torch.empty_like(logits)
         for n, part, z, spare, labels in tiles(logits, target):
-            y, valid = _sigmoid_labels(labels, ctx.ignore_index, dtype)
+            y, valid = _sigmoid_labels(labels, ignore_index, dtype)
             p = torch.sigmoid(z, out=spare)
             d_z = torch.zeros_like(p)
             if d_TP is not None:
@@ -60,7 +53,5 @@ class SigmoidSums(torch.autograd.Function):
 
 
 def _sigmoid_labels(labels: torch.Tensor, ignore_index: int, dtype: torch.dtype):
-    """Labels [C,T], ignored ones 0; and 1 for valid, 0 for ignored values [C,T] (None: all are valid)."""
     y = labels.to(dtype)
-    ignored = y == ignore_index
-    return (y.masked_fill(ignored, 0), (~ignored).to(dtype)) if ignored.any() else (y, None)
+    return without_ignored(y, y == ignore_index, dtype)

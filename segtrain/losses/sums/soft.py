@@ -3,11 +3,11 @@
 import torch
 from torch.autograd.function import once_differentiable
 
-from segtrain.losses.sums.tiles import pixel_sum, tiles, zeros
+from segtrain.losses.sums.tiles import TiledSums, pixel_sum, tiles, without_ignored, zeros
 from segtrain.losses.targets import is_ignored, work_dtype
 
 
-class SoftSums(torch.autograd.Function):
+class SoftSums(TiledSums):
     @staticmethod
     def forward(logits, target, ignore_index, gamma, smoothing):
         dtype = work_dtype(logits)
@@ -28,37 +28,28 @@ class SoftSums(torch.autograd.Function):
         return *(t.to(dtype) for t in (pixel, uniform, P, TP, Y)), peak > 0.01, count.to(dtype)
 
     @staticmethod
-    def setup_context(ctx, inputs, output):
-        logits, target, ctx.ignore_index, ctx.gamma, ctx.smoothing = inputs
-        ctx.save_for_backward(logits, target)
-        ctx.mark_non_differentiable(*output[4:])
-        ctx.set_materialize_grads(False)
-
-    @staticmethod
     @once_differentiable
     def backward(ctx, d_pixel, d_uniform, d_P, d_TP, *_):
-        logits, target = ctx.saved_tensors
+        (logits, target), (ignore_index, gamma, smoothing) = ctx.saved_tensors, ctx.settings
         dtype = work_dtype(logits)
         gradient = torch.empty_like(logits)
         for n, part, z, spare, labels in tiles(logits, target):
-            y, valid = _soft_labels(labels, ctx.ignore_index, dtype)
+            y, valid = _soft_labels(labels, ignore_index, dtype)
             log_p = torch.log_softmax(z, dim=0, out=spare)
             p = torch.exp(log_p, out=z)
             slope = torch.zeros_like(p)  # dL/d(ln p_c): dz = slope - p sum(slope)
             if d_pixel is not None:
-                if ctx.gamma == 0:
+                if gamma == 0:
                     slope -= d_pixel[n][:, None] * y
                 else:
                     rest = (1 - p).clamp_min(1e-12)
-                    slope -= (
-                        d_pixel[n][:, None] * y * (rest**ctx.gamma - ctx.gamma * p * log_p * rest ** (ctx.gamma - 1))
-                    )
+                    slope -= d_pixel[n][:, None] * y * (rest**gamma - gamma * p * log_p * rest ** (gamma - 1))
             if d_TP is not None:
                 below = torch.lt(p, y).to(dtype).add_(torch.eq(p, y), alpha=0.5)
                 slope += below.mul_(p).mul_(d_TP[n][:, None])
             if d_P is not None:
                 slope += p * d_P[n][:, None]
-            if ctx.smoothing and d_uniform is not None:
+            if smoothing and d_uniform is not None:
                 slope -= d_uniform[n][:, None]
             slope -= p.mul_(slope.sum(dim=0))
             gradient[n].view(len(z), -1)[:, part] = slope if valid is None else slope * valid
@@ -66,7 +57,5 @@ class SoftSums(torch.autograd.Function):
 
 
 def _soft_labels(labels: torch.Tensor, ignore_index: int, dtype: torch.dtype):
-    """Labels [C,T], ignored pixels 0; and 1 for valid, 0 for ignored pixels [T] (None: all are valid)."""
     y = labels.to(dtype)
-    ignored = is_ignored(y, ignore_index).any(dim=0)
-    return (y.masked_fill(ignored, 0), (~ignored).to(dtype)) if ignored.any() else (y, None)
+    return without_ignored(y, is_ignored(y, ignore_index).any(dim=0), dtype)

@@ -26,6 +26,24 @@ def tiles(logits: torch.Tensor, target: torch.Tensor):
             yield n, part, work.copy_(z[:, part]), spare, y[..., part]
 
 
+class TiledSums(torch.autograd.Function):
+    """What the sums share: `forward` returns seven, of which the first four have a gradient, then what `backward` needs."""
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        logits, target, *ctx.settings = inputs
+        ctx.save_for_backward(logits, target, *output[7:])
+        ctx.mark_non_differentiable(*output[4:])
+        ctx.set_materialize_grads(False)
+
+
+def without_ignored(y: torch.Tensor, ignored: torch.Tensor, dtype: torch.dtype):
+    """Labels, ignored ones set to 0; and 1 for valid, 0 for ignored ones (None: all are valid)."""
+    if not ignored.any():
+        return y, None
+    return y.masked_fill(ignored, 0), (~ignored).to(dtype)  # not in place: y may be a view of the target
+
+
 def zeros(logits: torch.Tensor, count: int) -> list[torch.Tensor]:
     """`count` sums [N,C] in float64: a float32 sum of millions of pixels would lose digits."""
     return [logits.new_zeros(logits.shape[:2], dtype=torch.float64) for _ in range(count)]

@@ -61,14 +61,12 @@ def test_index_masks(tmp_path, suffix, write):
     path = tmp_path / f"m{suffix}"
     write(path, VALUES)
     assert INDEX.read(path).tolist() == VALUES.tolist()
-    assert INDEX.histogram(path).tolist() == np.bincount(VALUES.ravel(), minlength=256).tolist()
 
 
 def test_remap_merges_and_ignores(tmp_path):
     path = saved(tmp_path / "m.png", VALUES)
     mask = IndexMask([*"abcdef"], 255, True, {1: 5, 2: 5}, [0])
     assert mask.read(path).tolist() == [[255, 5, 5, 5], [5, 5, 255, 255]]
-    assert mask.histogram(path)[[0, 1, 2, 5, 255]].tolist() == [0, 0, 0, 5, 3]
     deep = saved(tmp_path / "d.png", np.array([[0, 1000, 2000]], np.uint16))
     assert IndexMask(NAMES, 255, True, {1000: 1}, [2000]).read(deep).tolist() == [[0, 1, 255]]
     with pytest.raises(DataError, match=r"mask value 2000 \(1 pixels\) is not from 0 to 255") as error:
@@ -424,7 +422,7 @@ def test_tiffs_that_are_not_compressed_are_turned_too(turn, mode, tmp_path):
 def test_mask_tiffs_that_pillow_does_not_know(tmp_path):
     values = np.array([[0, 1, 1], [2, 2, 2]])
     tifffile.imwrite(tmp_path / "m.tif", values)  # int64
-    assert INDEX.histogram(tmp_path / "m.tif")[:4].tolist() == [1, 2, 3, 0]
+    assert INDEX.read(tmp_path / "m.tif").tolist() == values.tolist()
     with pytest.raises(DataError, match="this has int64"):
         ColorMask(["a", "b"], 255, True, [[0, 0, 0], [9, 9, 9]]).read(tmp_path / "m.tif")
 
@@ -449,7 +447,7 @@ def test_integers_that_would_become_black_are_refused(dtype, tmp_path):
 def test_jpeg_by_another_name_is_no_mask_and_with_previews_one_image(tmp_path):
     values = np.random.default_rng(0).integers(0, 5, (16, 16), dtype=np.uint8)
     Image.fromarray(values).save(tmp_path / "m.png", format="JPEG")
-    for read in (INDEX.histogram, BinaryMask(["a", "b"], 255, True, 2).read):
+    for read in (INDEX.read, BinaryMask(["a", "b"], 255, True, 2).read):
         with pytest.raises(DataError, match="a mask in JPEG"):
             read(tmp_path / "m.png")
     Image.fromarray(values).save(

@@ -125,7 +125,7 @@ def write_weights(file: Path, weights: dict, about: dict[str, str]) -> None:
 @contextlib.contextmanager
 def whole(file: Path):
     """A stream whose content becomes `file` when the block ends without an error. Raises DiskError."""
-    part = file.with_name(f"{file.name}.part")
+    part = file.with_name(f"{file.name}.{os.getpid()}.part")
     stream = None
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
