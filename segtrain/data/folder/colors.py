@@ -7,10 +7,11 @@ import numpy as np
 from PIL import Image
 
 from segtrain.data.folder.images import decoded, values_of
+from segtrain.data.folder.masks import MaskFormat
 from segtrain.errors import ConfigError, DataError, counted
 
 
-class ColorMask:
+class ColorMask(MaskFormat):
     """Each class is a colour, or several; a colour that is no class's is an error that names the nearest.
 
     Args:
@@ -34,7 +35,7 @@ class ColorMask:
             raise ConfigError(f"the colour {_color(repeated.pop())} is given twice", "dataset.colors", "correct it")
 
     def read(self, path: Path) -> np.ndarray:
-        values = _colours(path, self.exif)
+        values = _colours(path, self.exif, self.max_pixels)
         if values.dtype != np.uint8 or values.ndim != 3 or values.shape[2] not in (3, 4):
             what = f"a colour-coded mask has 3 channels of 8 bits, this has {values.dtype} {list(values.shape)}"
             raise DataError(what, str(path), "masks whose value is the class are dataset.mask_format=index")
@@ -66,9 +67,9 @@ class ColorMask:
         )
 
 
-def _colours(path: Path, exif: bool) -> np.ndarray:
+def _colours(path: Path, exif: bool, max_pixels: int) -> np.ndarray:
     """The colours of a file, also of a palette, and of grey, as programs save an image without colours."""
-    file = decoded(path, exif, lossless=True)
+    file = decoded(path, exif, True, max_pixels)
     if isinstance(file, Image.Image) and file.mode in ("P", "PA", "1", "L", "LA"):
         file = file.convert("RGB")
     values = values_of(file)

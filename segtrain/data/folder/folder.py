@@ -11,7 +11,7 @@ from segtrain.data.dataset import SegmentationDataset, check_classes
 from segtrain.data.folder.colors import ColorMask, rgb
 from segtrain.data.folder.damaged import without_damaged
 from segtrain.data.folder.files import list_files
-from segtrain.data.folder.images import image_size, orientation, read_image
+from segtrain.data.folder.images import MAX_PIXELS, image_size, orientation, read_image
 from segtrain.data.folder.layout import Layout
 from segtrain.data.folder.masks import BinaryMask, ChannelMask, ClassFiles, IndexMask, check_same_size
 from segtrain.errors import ConfigError, DataError
@@ -57,6 +57,7 @@ class Folder(SegmentationDataset):
             the majority of them, and `labels=annotators` trains on their mean.
         on_error: raise stops at a file that cannot be read; skip reads every file once, when the dataset is built,
             leaves out images with errors, and stops when these are more than 1 %.
+        max_pixels: of an image or mask; larger ones are refused by their header.
         prepare: command that brings the dataset, as it is downloaded, into this layout; named where that is not there.
         strict: raise what is wrong with the names; False: leave it in `findings`, for `segtrain check`.
 
@@ -93,6 +94,7 @@ class Folder(SegmentationDataset):
         palette: list | None = None,
         annotators: Several | None = None,
         on_error: Literal["raise", "skip"] = "raise",
+        max_pixels: PositiveInt = MAX_PIXELS,
         prepare: str | None = None,
         strict: bool = True,
     ):
@@ -102,6 +104,7 @@ class Folder(SegmentationDataset):
         reading = {"remap": remap, "ignore_values": list(ignore_values), "threshold": threshold}
         reading |= {"colors": colors, "ignore_colors": list(ignore_colors)}
         self.format = self._format(mask_format, **reading)
+        self.format.max_pixels = self.max_pixels = max_pixels
         self.multilabel, self.num_annotators = self.format.multilabel, len(annotators or [""])
         self.palette = self._palette(palette)
         if annotators and self.multilabel:
@@ -115,7 +118,7 @@ class Folder(SegmentationDataset):
             self.names, self.images, self.masks = without_damaged(self)
 
     def image(self, index: int) -> np.ndarray:
-        return read_image(self.images[index], self.channels, self.image_range, self.exif)
+        return read_image(self.images[index], self.channels, self.image_range, self.exif, self.max_pixels)
 
     def mask(self, index: int) -> np.ndarray:
         if self.num_annotators > 1:

@@ -2,13 +2,12 @@
 
 import contextlib
 import io
-import warnings
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from segtrain.data.folder.png import check_png, has_exif, read_png
+from segtrain.data.folder.png import check_pixels, check_png, has_exif, read_png
 from segtrain.data.folder.values import as_bytes, with_channels
 from segtrain.errors import DataError
 
@@ -25,11 +24,16 @@ _TURNS = {  # by orientation
     **{5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE},
     8: Image.Transpose.ROTATE_90,
 }
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # `segtrain check` names giant images
+MAX_PIXELS = 200_000_000  # of an image, unless a dataset takes more: 0.6 GB of colour
+Image.MAX_IMAGE_PIXELS = None  # the limit here is that of the dataset, and holds for every library
 
 
 def read_image(
-    path: Path, channels: int = 3, value_range: tuple[float, float] | None = None, exif: bool = True
+    path: Path,
+    channels: int = 3,
+    value_range: tuple[float, float] | None = None,
+    exif: bool = True,
+    max_pixels: int = MAX_PIXELS,
 ) -> np.ndarray:
     """uint8 [H, W, channels] of an image file: PNG, JPEG, TIFF, BMP, WebP or .npy.
 
@@ -37,10 +41,11 @@ def read_image(
         channels: 3 repeats grey and drops alpha; 1 turns colour to grey; other numbers must be the file's.
         value_range: the values that become 0 and 255. None: 8 bits as they are, 16 bits by their high byte.
         exif: turn the image by its EXIF orientation.
+        max_pixels: an image that has more by its header is not read.
 
-    Raises DataError for a damaged file, other channels, and values that need a `value_range`.
+    Raises DataError for a damaged or too large file, other channels, and values that need a `value_range`.
     """
-    file = decoded(path, exif)
+    file = decoded(path, exif, max_pixels=max_pixels)
     picture = isinstance(file, Image.Image) and not file.mode.startswith(("I", "F"))
     if picture and value_range is not None and file.mode in ("P", "PA"):
         raise DataError("a palette image has no values to scale", str(path), "set dataset.image_range=null")
@@ -54,12 +59,12 @@ def read_image(
     return with_channels(as_bytes(values, value_range, path), channels, path)
 
 
-def read_values(path: Path, exif: bool = True, lossless: bool = False) -> np.ndarray:
+def read_values(path: Path, exif: bool = True, lossless: bool = False, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """The file's numbers as they are, [H, W] or [H, W, bands]; palette images give their indices.
 
     Raises DataError for a damaged file; and with `lossless` for JPEG, whatever the file is called.
     """
-    return values_of(decoded(path, exif, lossless))
+    return values_of(decoded(path, exif, lossless, max_pixels))
 
 
 def values_of(file: Image.Image | np.ndarray) -> np.ndarray:
@@ -70,16 +75,16 @@ def values_of(file: Image.Image | np.ndarray) -> np.ndarray:
     return values.astype(np.uint8) if values.dtype == bool else values
 
 
-def decoded(path: Path, exif: bool, lossless: bool = False) -> Image.Image | np.ndarray:
+def decoded(path: Path, exif: bool, lossless: bool = False, max_pixels: int = MAX_PIXELS) -> Image.Image | np.ndarray:
     """What a file holds, turned upright: by Pillow, or as an array what Pillow does not read whole.
 
     Raises DataError for a damaged file; and with `lossless` for formats that change values, such as JPEG.
     """
     suffix, data = path.suffix.lower(), None
     if suffix == ".npy":
-        return _read_npy(path)
+        return _read_npy(path, max_pixels)
     if suffix == ".png":
-        data, grey = read_png(path)
+        data, grey = read_png(path, max_pixels)
         if grey is not None:
             return grey
     try:
@@ -87,6 +92,7 @@ def decoded(path: Path, exif: bool, lossless: bool = False) -> Image.Image | np.
             if file.format == "PNG" and data is None:  # by another suffix
                 data = path.read_bytes()
                 check_png(data, path)
+            check_pixels(file.height, file.width, max_pixels, path)
             if lossless:
                 _check_lossless(file, path)
             if _is_plain(file, path):
@@ -94,7 +100,7 @@ def decoded(path: Path, exif: bool, lossless: bool = False) -> Image.Image | np.
                 return _deep_colours(load(file), data, path, exif) if deep else upright(load(file), exif)
     except UnidentifiedImageError:
         pass  # a TIFF of kinds that Pillow does not know
-    return _read_tiff(path)
+    return _read_tiff(path, max_pixels)
 
 
 def _check_lossless(file: Image.Image, path: Path) -> None:
@@ -172,8 +178,6 @@ def open_image(path: Path, data: bytes | None = None) -> Image.Image:
             raise
         what = "the file is empty (0 bytes)" if size == 0 else "not an image file, or damaged"
         raise DataError(what, str(path), "replace or remove the file") from error
-    except Image.DecompressionBombError as error:
-        raise DataError("more than 179 million pixels", str(path), "cut it into tiles: each is read whole") from error
     except Exception as error:  # Pillow raises errors of many kinds for broken files
         raise DataError(f"cannot be read: {error}", str(path), "replace or remove the file") from error
 
@@ -216,23 +220,28 @@ def _exif_turn(file: Image.Image, there: bool = False) -> int:
     return turn if turn in _TURNS else 1
 
 
-def _read_npy(path: Path, header_only: bool = False) -> np.ndarray:
+def _read_npy(path: Path, max_pixels: int = MAX_PIXELS, header_only: bool = False) -> np.ndarray:
     try:
-        values = np.load(path, mmap_mode="r" if header_only else None, allow_pickle=False)
+        values = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # NumPy parses the header as Python
         raise DataError(f"not a NumPy array: {error}", str(path), "save a plain array with np.save") from error
     if not isinstance(values, np.ndarray) or values.ndim not in (2, 3) or not values.size:
         form = list(values.shape) if isinstance(values, np.ndarray) else []
         raise DataError(f"an array of shape {form}", str(path), "save [H, W], or [H, W, channels]")
+    if not header_only:
+        check_pixels(*values.shape[:2], max_pixels, path)
+        values = np.array(values)
     return values.view(np.uint8) if values.dtype == bool else values
 
 
-def _read_tiff(path: Path, header_only: bool = False) -> np.ndarray:
+def _read_tiff(path: Path, max_pixels: int = MAX_PIXELS, header_only: bool = False) -> np.ndarray:
     """A TIFF of any number of bands, [H, W] or [H, W, bands], upright."""
     import tifffile
 
     with _naming(path), tifffile.TiffFile(path) as file:
         series = file.series[0]
+        if not header_only:
+            check_pixels(file.pages[0].imagelength, file.pages[0].imagewidth, max_pixels, path)
         values = np.broadcast_to(np.uint8(0), series.shape) if header_only else series.asarray()
         planar = len(series.shape) == 3 and not series.axes.endswith("S")  # pages, or planes, of bands
         turn = int(file.pages[0].tags.valueof(_ORIENTATION, 1))

@@ -9,11 +9,21 @@ from pathlib import Path
 
 import numpy as np
 
-from segtrain.data.folder.images import read_values
+from segtrain.data.folder.images import MAX_PIXELS, read_values
 from segtrain.errors import ConfigError, DataError
 
 
-class IndexMask:
+class MaskFormat:
+    """What all formats share: whether EXIF turns masks, and the most pixels that are read."""
+
+    exif, max_pixels = True, MAX_PIXELS
+
+    def values(self, path: Path) -> np.ndarray:
+        """The numbers in a file."""
+        return read_values(path, self.exif, lossless=True, max_pixels=self.max_pixels)
+
+
+class IndexMask(MaskFormat):
     """The value is the class, after `remap`: 8- and 16-bit grey, palette, TIFF, npy.
 
     Args:
@@ -48,7 +58,7 @@ class IndexMask:
     def read(self, path: Path) -> np.ndarray:
         import cv2
 
-        values = _one_channel(read_values(path, self.exif, lossless=True), path)
+        values = _one_channel(self.values(path), path)
         if values.dtype != np.uint8:
             return self._narrowed(values, path)
         return cv2.LUT(values, self.table) if self.changes else values
@@ -70,7 +80,7 @@ class IndexMask:
         return labels.astype(np.uint8)[inverse.reshape(values.shape)]
 
 
-class BinaryMask:
+class BinaryMask(MaskFormat):
     """Background and one class: 0 and any other one value; or what is above `threshold`, for masks with grey edges."""
 
     multilabel = False
@@ -84,7 +94,7 @@ class BinaryMask:
         self.ignore_index, self.exif, self.threshold, self.ignore_values = ignore_index, exif, threshold, ignore_values
 
     def read(self, path: Path) -> np.ndarray:
-        values = _one_channel(read_values(path, self.exif, lossless=True), path)
+        values = _one_channel(self.values(path), path)
         if not self.ignore_values:
             return two_values(values, self.threshold, path)
         ignored = np.isin(values, self.ignore_values)
@@ -93,7 +103,7 @@ class BinaryMask:
         return mask
 
 
-class ChannelMask:
+class ChannelMask(MaskFormat):
     """Multi-label: channel c is not 0, or above `threshold`, where class c is."""
 
     multilabel = True
@@ -105,7 +115,7 @@ class ChannelMask:
         self.num_classes, self.exif, self.threshold = len(class_names), exif, threshold
 
     def read(self, path: Path) -> np.ndarray:
-        values = read_values(path, self.exif, lossless=True)
+        values = self.values(path)
         values = values[..., None] if values.ndim == 2 else values
         if values.shape[2] == 4 and self.num_classes == 3:
             values = values[..., :3]  # alpha
@@ -120,7 +130,7 @@ class ClassFiles(ChannelMask):
 
     def read(self, paths: list[Path | None]) -> np.ndarray:
         there = [(number, path) for number, path in enumerate(paths) if path]
-        values = [_one_channel(read_values(path, self.exif, lossless=True), path) for _, path in there]
+        values = [_one_channel(self.values(path), path) for _, path in there]
         check_same_size([(plane, path) for plane, (_, path) in zip(values, there, strict=True)])
         mask = np.zeros((*values[0].shape, len(paths)), dtype=np.uint8)
         for plane, (number, path) in zip(values, there, strict=True):

@@ -6,7 +6,6 @@ import struct
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from PIL.PngImagePlugin import ChunkStream
 
 from segtrain.errors import DataError
@@ -16,7 +15,7 @@ _GREY_8 = b"\x08\x00"  # bit depth and colour type
 _PLAIN = {b"IHDR", b"IDAT", b"IEND", b"pHYs", b"tEXt"}  # chunks that change no pixel, and of which libpng never warns
 
 
-def read_png(path: Path) -> tuple[bytes, np.ndarray | None]:
+def read_png(path: Path, max_pixels: int) -> tuple[bytes, np.ndarray | None]:
     """The bytes of a file, and its pixels, uint8 [H, W], when it is a plain 8-bit grey PNG.
 
     Raises DataError for a PNG that is cut off or has a wrong checksum. Pillow does not check those of the pixels when it
@@ -30,7 +29,8 @@ def read_png(path: Path) -> tuple[bytes, np.ndarray | None]:
         return data, None
     kinds = check_png(data, path)
     width, height = struct.unpack_from(">II", data, 16)
-    large = width * height > Image.MAX_IMAGE_PIXELS or max(width, height) > 1_000_000  # than libpng takes
+    check_pixels(height, width, max_pixels, path)
+    large = max(width, height) > 1_000_000  # than libpng takes
     if data[24:26] != _GREY_8 or kinds - _PLAIN or large:
         return data, None
     import cv2
@@ -39,6 +39,16 @@ def read_png(path: Path) -> tuple[bytes, np.ndarray | None]:
     if values is None:
         raise _damaged("cannot be decoded: not the pixels of the size in its header", path)
     return data, values
+
+
+def check_pixels(height: int, width: int, max_pixels: int, path: Path) -> None:
+    """Raise DataError for an image of more pixels than are read whole, before memory is taken for it."""
+    if height * width > max_pixels:
+        raise DataError(
+            f"{width}×{height} are {height * width / 1e6:,.0f} million pixels, more than dataset.max_pixels={max_pixels:,}",
+            str(path),
+            "cut it into tiles: each is read whole; or raise dataset.max_pixels",
+        )
 
 
 def has_exif(stream) -> bool:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
-from conftest import SHARED
+from conftest import SHARED, write_folder_dataset
 from omegaconf import OmegaConf
 from PIL import Image
 
@@ -594,3 +594,22 @@ def test_a_dataset_as_it_is_downloaded_names_what_prepares_it(tmp_path):
     with pytest.raises(ConfigError, match="no train images") as raised:
         Folder(str(tmp_path), "train", 2, prepare="python prepare.py RAW PREPARED")
     assert "run `python prepare.py RAW PREPARED`" in raised.value.fix
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif", "a.npy", "planes.tif"])
+def test_images_of_more_pixels_than_are_read_are_refused_by_their_header(tmp_path, name, monkeypatch):
+    if name == "planes.tif":
+        tifffile.imwrite(tmp_path / name, np.zeros((5, 30, 40), np.uint8), planarconfig="separate")
+    elif name == "a.npy":
+        np.save(tmp_path / name, np.zeros((30, 40), np.uint8))
+    else:
+        Image.new("L", (40, 30)).save(tmp_path / name)
+    monkeypatch.setattr(Image.Image, "load", None)  # decoding would fail
+    with pytest.raises(DataError, match="40×30 are 0 million pixels, more than dataset.max_pixels=1,199"):
+        read_values(tmp_path / name, max_pixels=1199)
+
+
+def test_a_dataset_refuses_large_masks(tmp_path):
+    write_folder_dataset(tmp_path)
+    with pytest.raises(DataError, match="more than dataset.max_pixels"):
+        Folder(root=str(tmp_path), split="train", num_classes=3, max_pixels=100).mask(0)
