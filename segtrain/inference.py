@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from segtrain.arguments import FractionBelowOne, Positive, Range, Size, checked
+from segtrain.data.resize import Resize, resized_size
 from segtrain.metrics import predict
 
 Threshold = Annotated[float, Range("a number above 0 and below 1", lambda v: 0 < v < 1)]
@@ -25,6 +26,7 @@ class Inference:
             weights that fall off as a Gaussian from the window's centre (Isensee et al., 2021, nnU-Net).
         threshold: probability above which a class is predicted, one for all or one per class; null: 0.5 (`segtrain
             evaluate` takes those that maximised Dice on val). For multi-label, and for the second of two classes.
+        resize: as dataset.resize, but the logits are brought back to the image's own size.
     """
 
     @checked
@@ -35,11 +37,12 @@ class Inference:
         window: Size | None = None,
         overlap: FractionBelowOne = 0.5,
         threshold: Threshold | list[Threshold] | None = None,
+        resize: Resize = None,
     ):
         if not scales:
             raise ValueError("scales is empty: give [1.0] for the image as it is")
         self.flips, self.scales, self.window, self.overlap = tuple(dict.fromkeys(flips)), scales, window, overlap
-        self.threshold = threshold
+        self.threshold, self.resize = threshold, resize
 
 
 class Predictor:
@@ -59,6 +62,14 @@ class Predictor:
     def logits(self, images: torch.Tensor) -> torch.Tensor:
         """float [N,C,H,W] on the device. Averaged ones are the logarithms of the mean probabilities (multi-label: of
         their odds); those of a single view are the network's own."""
+        if self.inference.resize is None:
+            return self._at_given_size(images)
+        size = images.shape[-2:]
+        smaller = resized_size(tuple(size), self.inference.resize)
+        images = nn.functional.interpolate(images, smaller, mode="bilinear", antialias=True)  # as the dataset does
+        return nn.functional.interpolate(self._at_given_size(images).float(), size, mode="bilinear")
+
+    def _at_given_size(self, images: torch.Tensor) -> torch.Tensor:
         images = images.to(self.device, non_blocking=True)
         axes = [_AXES[flip] for flip in self.inference.flips]
         flips = [flip for count in range(len(axes) + 1) for flip in itertools.combinations(axes, count)]

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from segtrain import models
+from segtrain.data.resize import resize_image
 from segtrain.inference import Inference, Predictor, _starts
 
 CPU = torch.device("cpu")
@@ -173,3 +174,20 @@ def test_a_run_from_before_there_was_this_section_is_scored_as_it_was(segtrain, 
     del cfg["inference"]
     OmegaConf.save(cfg, tmp_path / "run/config.yaml")
     assert segtrain("evaluate", "run").code == 0
+
+
+def test_logits_of_resized_images_come_back_at_the_image_s_size():
+    torch.manual_seed(0)
+    images = torch.randint(0, 256, (2, 3, 24, 32), dtype=torch.uint8)
+    seen = []
+
+    class Network(torch.nn.Module):
+        def forward(self, pixels):
+            seen.append(pixels)
+            return pixels.float()
+
+    predictor = Predictor(Network(), torch.device("cpu"), contextlib.nullcontext, False, Inference(resize=0.5))
+    logits = predictor.logits(images)
+    assert logits.shape == (2, 3, 24, 32)
+    expected = [resize_image(image.permute(1, 2, 0).numpy(), 0.5) for image in images]
+    assert np.array_equal(seen[0].permute(0, 2, 3, 1).numpy(), np.stack(expected))

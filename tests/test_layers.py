@@ -23,7 +23,7 @@ ALLOWED = {
     "losses": GROUND,
     "labels": f"{GROUND} losses",
     "metrics": f"{GROUND} losses",
-    "inference": f"{GROUND} metrics",
+    "inference": f"{GROUND} data metrics",
     "dataset_check": f"{GROUND} data",
     "training": f"{GROUND} data losses labels metrics inference",
     "runs": f"{GROUND} config",

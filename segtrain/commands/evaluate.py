@@ -10,7 +10,7 @@ from pathlib import Path
 
 from segtrain.config.build import build, build_dataset, build_inference, build_loss, build_scores
 from segtrain.config.schema import flat
-from segtrain.errors import printable
+from segtrain.errors import ConfigError, printable
 from segtrain.files import write_arrays, write_json, write_rows
 from segtrain.inference import Predictor
 from segtrain.report.logger import log_to_screen
@@ -27,6 +27,8 @@ def main(words: list[str]) -> int:
     arguments = parse(words)
     log_to_screen()
     trained = load(str(arguments.run), arguments.checkpoint, arguments.trust, arguments.overrides, arguments.config_dir)
+    if arguments.original_size:
+        score_at_original_size(trained)
     if threshold := thresholds_of(trained):
         trained.config.inference.threshold = threshold
         values = ", ".join(f"{v:.3g}" for v in threshold)
@@ -35,7 +37,8 @@ def main(words: list[str]) -> int:
     if arguments.bootstrap:
         result.intervals = scores.intervals(arguments.bootstrap)
     print(printable(text(scores, result, arguments.split)))
-    request = {"split": arguments.split, "checkpoint": arguments.checkpoint, "settings": arguments.overrides}
+    settings = [*(["original-size"] if arguments.original_size else []), *arguments.overrides]
+    request = {"split": arguments.split, "checkpoint": arguments.checkpoint, "settings": settings}
     out = arguments.run / "evaluation" / folder_name(**request)
     threshold = flat(trained.config).get("inference.threshold")
     found = {"scores": result.scores, "per_class": result.per_class, "intervals": result.intervals}
@@ -51,7 +54,7 @@ def main(words: list[str]) -> int:
 
 def parse(words: list[str]) -> argparse.Namespace:
     usage = (
-        "segtrain evaluate RUN [key=value …] [--split SPLIT] [--checkpoint best|last] [--bootstrap N] "
+        "segtrain evaluate RUN [key=value …] [--split SPLIT] [--checkpoint best|last] [--original-size] [--bootstrap N] "
         "[--config-dir DIR] [--trust PACKAGE]"
     )
     parser = argparse.ArgumentParser(prog="segtrain evaluate", usage=usage, description=__doc__)
@@ -59,6 +62,9 @@ def parse(words: list[str]) -> argparse.Namespace:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example dataset.root=PATH")
     parser.add_argument("--split", default="val", choices=["train", "val", "test"])
     parser.add_argument("--checkpoint", default="best", choices=["best", "last"])
+    parser.add_argument(
+        "--original-size", action="store_true", help="of a run with dataset.resize: score the files' own masks"
+    )
     parser.add_argument("--bootstrap", type=draws, default=1000, metavar="N", help="draws for the intervals; 0: none")
     parser.add_argument("--config-dir", metavar="DIR", help="where your own option of metric=NAME is")
     parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help="allow classes of this package")
@@ -99,6 +105,14 @@ def image_rows(scores) -> list[dict]:
         {"image": image, **{name: "" if v != v else v for name, v in zip(columns, row, strict=True)}}
         for image, row in zip(scores.names, rows, strict=True)
     ]
+
+
+def score_at_original_size(trained: Trained) -> None:
+    """Resize images for the network alone: its logits are brought back to the size of the masks in the files."""
+    cfg = trained.config
+    if cfg.dataset.get("resize") is None:
+        raise ConfigError("the run was not trained on resized images", "--original-size", "leave it out")
+    cfg.inference.resize, cfg.dataset.resize = cfg.dataset.resize, None
 
 
 def thresholds_of(trained: Trained) -> list[float] | None:

@@ -14,6 +14,7 @@ from segtrain.data.folder.files import list_files
 from segtrain.data.folder.images import MAX_PIXELS, image_size, orientation, read_image
 from segtrain.data.folder.layout import Layout
 from segtrain.data.folder.masks import BinaryMask, ChannelMask, ClassFiles, IndexMask, check_same_size
+from segtrain.data.resize import Resize, resize_image, resize_mask, resized_size
 from segtrain.errors import ConfigError, DataError
 
 Several = Annotated[list[str], Range("2 to 30 different names", lambda v: 1 < len(set(v)) == len(v) <= 30)]
@@ -57,6 +58,8 @@ class Folder(SegmentationDataset):
             the majority of them, and `labels=annotators` trains on their mean.
         on_error: raise stops at a file that cannot be read; skip reads every file once, when the dataset is built,
             leaves out images with errors, and stops when these are more than 1 %.
+        resize: of every image and mask, of every split: [height, width], or a factor; None: as they are.
+        resize_masks: area: a pixel's class is the one with the largest share of its area; nearest: the one in its middle.
         max_pixels: of an image or mask; larger ones are refused by their header.
         prepare: command that brings the dataset, as it is downloaded, into this layout; named where that is not there.
         strict: raise what is wrong with the names; False: leave it in `findings`, for `segtrain check`.
@@ -94,6 +97,8 @@ class Folder(SegmentationDataset):
         palette: list | None = None,
         annotators: Several | None = None,
         on_error: Literal["raise", "skip"] = "raise",
+        resize: Resize = None,
+        resize_masks: Literal["area", "nearest"] = "area",
         max_pixels: PositiveInt = MAX_PIXELS,
         prepare: str | None = None,
         strict: bool = True,
@@ -105,6 +110,7 @@ class Folder(SegmentationDataset):
         reading |= {"colors": colors, "ignore_colors": list(ignore_colors)}
         self.format = self._format(mask_format, **reading)
         self.format.max_pixels = self.max_pixels = max_pixels
+        self.resize, self.resize_masks = resize, resize_masks
         self.multilabel, self.num_annotators = self.format.multilabel, len(annotators or [""])
         self.palette = self._palette(palette)
         if annotators and self.multilabel:
@@ -118,22 +124,26 @@ class Folder(SegmentationDataset):
             self.names, self.images, self.masks = without_damaged(self)
 
     def image(self, index: int) -> np.ndarray:
-        return read_image(self.images[index], self.channels, self.image_range, self.exif, self.max_pixels)
+        image = read_image(self.images[index], self.channels, self.image_range, self.exif, self.max_pixels)
+        return resize_image(image, self.resize)
 
     def mask(self, index: int) -> np.ndarray:
         if self.num_annotators > 1:
             return majority(self.annotated_mask(index), self.ignore_index)
         if not any(self.masks[index]):  # a file per class, and none of them
             return np.zeros((*self.size(index), self.num_classes), dtype=np.uint8)
-        return self.format.read(self.masks[index] if isinstance(self.format, ClassFiles) else self.masks[index][0])
+        return self._read_mask(self.masks[index] if isinstance(self.format, ClassFiles) else self.masks[index][0])
 
     def annotated_mask(self, index: int) -> np.ndarray:
-        masks = [self.format.read(file) for file in self.masks[index]]
+        masks = [self._read_mask(file) for file in self.masks[index]]
         check_same_size(list(zip(masks, self.masks[index], strict=True)))
         return np.stack(masks, axis=2)
 
+    def _read_mask(self, file) -> np.ndarray:
+        return resize_mask(self.format.read(file), self.resize, self.resize_masks)
+
     def size(self, index: int) -> tuple[int, int]:
-        return image_size(self.images[index], self.exif)
+        return resized_size(image_size(self.images[index], self.exif), self.resize)
 
     def check_pair(self, index: int) -> None:
         """Raise DataError when image and mask differ in size; reads headers only."""
@@ -176,7 +186,8 @@ class Folder(SegmentationDataset):
 
     def mask_rule(self) -> str:
         rule = {k: v.tobytes().hex() if isinstance(v, np.ndarray) else v for k, v in vars(self.format).items()}
-        return f"{type(self.format).__name__} {rule} {self.num_annotators}"
+        resized = "" if self.resize is None else f" {list(self.size(0))} {self.resize} {self.resize_masks}"
+        return f"{type(self.format).__name__} {rule} {self.num_annotators}{resized}"
 
     def _mask_files(self, index: int) -> list[Path]:
         return [file for file in self.masks[index] if file is not None]

@@ -19,6 +19,7 @@ from segtrain.data.folder import Folder
 from segtrain.data.folder.colors import ColorMask
 from segtrain.data.folder.images import image_size, orientation, read_image, read_values
 from segtrain.data.folder.masks import BinaryMask, ChannelMask, ClassFiles, IndexMask
+from segtrain.data.resize import resize_image, resize_mask
 from segtrain.errors import ConfigError, DataError
 from segtrain.report.pictures import class_colours, colour_mask
 
@@ -614,3 +615,33 @@ def test_a_dataset_refuses_large_masks(tmp_path):
     write_folder_dataset(tmp_path)
     with pytest.raises(DataError, match="more than dataset.max_pixels"):
         Folder(root=str(tmp_path), split="train", num_classes=3, max_pixels=100).mask(0)
+
+
+def test_resized_masks_by_hand():
+    mask = np.array([[0, 0, 1, 1], [0, 2, 1, 1], [3, 3, 0, 0], [3, 0, 0, 255]], np.uint8)
+    assert resize_mask(mask, 0.5, "area").tolist() == [[0, 1], [3, 0]]
+    assert resize_mask(mask, [2, 2], "nearest").tolist() == [[2, 1], [0, 255]]
+    line = np.zeros((4, 4), np.uint8)
+    line[1] = 1  # half of each new pixel: the rarer class has it
+    assert resize_mask(line, 0.5, "area").tolist() == [[1, 1], [0, 0]]
+    several = np.stack([line, 1 - line], axis=2)
+    assert resize_mask(several, 0.5, "area")[..., 0].tolist() == [[1, 1], [0, 0]]
+    assert resize_mask(mask, 2.0, "area").tolist() == resize_mask(mask, 2.0, "nearest").tolist()
+
+
+@pytest.mark.parametrize("channels", [1, 3, 5])
+def test_resized_images_are_those_of_pillow(channels):
+    image = np.random.default_rng(0).integers(0, 256, (37, 53, channels), np.uint8)
+    found = resize_image(image, [16, 20])
+    for band in range(channels):
+        expected = np.asarray(Image.fromarray(image[..., band]).resize((20, 16), Image.Resampling.BILINEAR))
+        assert abs(found[..., band].astype(int) - expected.astype(int)).max() <= 1
+
+
+def test_a_resized_dataset(tmp_path):
+    root = write_folder_dataset(tmp_path, size=(40, 48))
+    dataset = Folder(root=str(root), split="train", num_classes=3, resize=0.5)
+    assert dataset.size(0) == (20, 24) == dataset.image(0).shape[:2] == dataset.mask(0).shape
+    assert count_classes(dataset).valid_pixels[0] == 6 * 20 * 24
+    with pytest.raises(ValueError, match="resize=0"):
+        Folder(root=str(root), split="train", num_classes=3, resize=0)
