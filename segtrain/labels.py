@@ -51,9 +51,12 @@ class Smooth(Labels):
         self.num_classes, self.ignore_index, self.epsilon = num_classes, ignore_index, epsilon
 
     def target(self, target: torch.Tensor, images: torch.Tensor | None = None) -> torch.Tensor:
-        soft, ignored = soft_labels(target, self.num_classes, self.ignore_index)
-        # Multi-label targets keep ignore_index, in the channel it stands in.
-        return self.smoothed(soft, target).masked_fill_(ignored, self.ignore_index if target.ndim == 4 else IGNORED)
+        ignored = target == self.ignore_index
+        if target.ndim == 4:  # multi-label targets keep ignore_index, in the channel it stands in
+            return self.smoothed(target.float(), target).masked_fill_(ignored, self.ignore_index)
+        labels = target.long().masked_fill(ignored, 0)[:, None]
+        soft = torch.zeros(len(target), self.num_classes, *target.shape[1:], device=target.device)
+        return self.smoothed(soft.scatter_(1, labels, 1.0), target).masked_fill_(ignored[:, None], IGNORED)
 
     def smoothed(self, soft: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """(1 - epsilon) y + epsilon / C; of independent classes each is one of two, so + epsilon / 2."""
@@ -146,13 +149,3 @@ class Teacher(Labels):
 
     def training_loss(self, loss: Loss) -> Loss:
         return Distillation(loss, **self.settings)
-
-
-def soft_labels(target: torch.Tensor, num_classes: int, ignore_index: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """float [N,C,H,W] of 0 and 1, ignored pixels anything; and bool, broadcastable, where they are."""
-    if target.ndim == 4:
-        return target.float(), target == ignore_index
-    ignored = (target == ignore_index)[:, None]
-    labels = target.long()[:, None].masked_fill(ignored, 0)
-    shape = (len(target), num_classes, *target.shape[1:])
-    return torch.zeros(shape, device=target.device).scatter_(1, labels, 1.0), ignored

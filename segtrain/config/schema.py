@@ -12,29 +12,22 @@ from segtrain.errors import ConfigError, did_you_mean
 from segtrain.protocols import PROTOCOLS
 
 ROOT_KEYS = {"seed": NonNegativeInt, "class_weights": Weights | None, "advice": bool, "debug": bool}
-PARTS = [
-    "dataset",
-    "augment",
-    "sampling",
-    "loader",
-    "weighting",
-    "model",
-    "loss",
-    "labels",
-    "optimizer",
-    "schedule",
-    "metric",
-    "inference",
-    "trainer",
-]
-# Arguments that build.py fills in, so a config need not (and a required one is not missing).
-PROVIDED = {
+# The parts of a config, with the arguments that build.py fills in: a config need not hold them.
+PARTS: dict[str, set[str]] = {
     "dataset": {"split", "strict"},
+    "augment": set(),
+    "sampling": set(),
+    "loader": set(),
+    "weighting": set(),
+    "model": set(),
+    "loss": set(),
+    "labels": set(),
     "optimizer": {"model"},
     "schedule": {"optimizer", "steps"},
     "metric": {"class_names", "multilabel"},
+    "inference": set(),
+    "trainer": set(),
 }
-
 
 # Bases whose attributes and methods do not count as those of a user's class.
 BASES = {*(protocol.base for protocol in PROTOCOLS.values()), "builtins.object"}
@@ -57,13 +50,13 @@ def config_mistakes(cfg: DictConfig) -> list[str]:
         f"there is no key {k!r}{did_you_mean(k, [*PARTS, *ROOT_KEYS])}" for k in cfg if k not in (*PARTS, *ROOT_KEYS)
     ]
     mistakes += [f"{k}={cfg[k]!r} {m}" for k, t in ROOT_KEYS.items() if k in cfg and (m := mistake(_plain(cfg[k]), t))]
-    for part in PARTS:
+    for part, provided in PARTS.items():
         if not isinstance(cfg.get(part), DictConfig):
             mistakes.append(f"{part} is not set: choose an option of the group {part}")
         elif "_target_" not in cfg[part]:
             mistakes.append(f"{part} has no _target_, the dotted name of its class")
         else:
-            mistakes += _node_mistakes(cfg[part], part, PROVIDED.get(part, set()), part)
+            mistakes += _node_mistakes(cfg[part], part, provided, part)
     return mistakes or [*_contradictions(cfg), *_weighting_mistakes(cfg)]
 
 

@@ -67,7 +67,7 @@ def test_every_option_says_every_argument_that_has_a_default(file):
     group = file.parent.name
     if group == "configs":
         return
-    provided = config_check.PROVIDED.get(group, set())
+    provided = config_check.PARTS.get(group, set())
     missing = [n for n in signature_of(loaded._target_).annotations if n not in loaded.keys() | provided]
     allowed = {"augment": True}.get(group, [])
     assert allowed is True or set(missing) <= set(allowed)
