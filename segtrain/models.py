@@ -1,10 +1,11 @@
 """Segmentation networks from segmentation-models-pytorch behind closed signatures: a typo is an error.
 
 Every model takes uint8 pixels [N,in_channels,H,W] of any size, normalises them itself and returns logits [N,C,H,W].
-mean and std are of pixels scaled to 0…1; None: for 3 channels those the encoder's weights were trained with, or
-ImageNet's for random weights; for others 0.5 and 0.25.
+mean and std are of pixels scaled to 0…1; None: those the encoder's weights were trained with; for random weights
+ImageNet's for 3 channels, 0.5 and 0.25 for others.
 """
 
+import os
 from pathlib import Path
 from typing import TypedDict, Unpack
 
@@ -12,6 +13,7 @@ import torch
 from torch import nn
 
 from segtrain.arguments import PositiveInt, checked
+from segtrain.encoder_weights import load_encoder, weights_file
 from segtrain.errors import ConfigError, did_you_mean
 
 IMAGENET_MEAN = [0.485, 0.456, 0.406]
@@ -49,7 +51,7 @@ class Common(TypedDict, total=False):
     """Arguments that all networks share.
 
     encoder: a name from segmentation-models-pytorch, or tu-NAME of timm.
-    encoder_weights: None (random), imagenet, or the path of a state dict.
+    encoder_weights: None (random), imagenet, or a path: .safetensors or .pt of the encoder or a network, or a run.
     in_channels: of the images.
     mean, std: of each channel.
     """
@@ -109,9 +111,8 @@ def _model(
 
     _check_encoder(encoder, smp.encoders.encoders)
     from_file = encoder_weights if encoder_weights not in (None, "imagenet") else None
-    if from_file is not None and not Path(from_file).is_file():
-        fix = "use null (random), imagenet, or the path of a state dict"
-        raise ConfigError(f"no file {from_file}", "model.encoder_weights", fix)
+    if from_file:
+        weights_file(from_file)  # a mistake is answered before the network is made
     weights = None if from_file else encoder_weights
     shape = {"encoder_weights": weights, "in_channels": in_channels, "classes": num_classes}
     try:
@@ -120,12 +121,18 @@ def _model(
         raise ConfigError(
             f"the imagenet weights of {encoder} cannot be loaded: {str(error).splitlines()[0]}",
             "model.encoder_weights=imagenet",
-            "they are fetched from the network once and kept in HF_HOME; without a network use "
-            "model.encoder_weights=null or model.encoder_weights=PATH",
+            f"they are fetched once and kept in {hub_folder()}; without a network copy that folder from a machine that has "
+            "them (HF_HOME sets another), or use model.encoder_weights=PATH or model.encoder_weights=null",
         ) from error
     if from_file:
-        _load_encoder(network.encoder, from_file)
+        load_encoder(network.encoder, from_file)
     return SegmentationModel(network, *_normalisation(in_channels, mean, std, encoder, encoder_weights))
+
+
+def hub_folder() -> Path:
+    """Where the weights of encoders are kept."""
+    home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface"
+    return Path(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub")
 
 
 def _normalisation(channels: int, mean, std, encoder: str, weights: str | None) -> tuple[list[float], list[float]]:
@@ -134,8 +141,10 @@ def _normalisation(channels: int, mean, std, encoder: str, weights: str | None) 
     Raises ConfigError for another number than one per channel.
     """
     usual = (IMAGENET_MEAN, IMAGENET_STD) if channels == 3 else ([0.5] * channels, [0.25] * channels)
-    if channels == 3 and weights is not None:
-        usual = _trained_with(encoder, weights) or usual
+    if weights is not None:
+        trained = _trained_with(encoder, weights) or (IMAGENET_MEAN, IMAGENET_STD)
+        # As the first layer's filters.
+        usual = tuple([sum(v) / 3] if channels == 1 else [v[i % 3] for i in range(channels)] for v in trained)
     mean, std = mean or usual[0], std or usual[1]
     if not len(mean) == len(std) == channels:
         what = f"{len(mean)} means and {len(std)} standard deviations for {channels} channels"
@@ -173,18 +182,6 @@ def _check_encoder(encoder: str, known) -> None:
         "model.encoder",
         "use a name from segmentation-models-pytorch (resnet18, resnet50, efficientnet-b0, mit_b0, …) or tu-NAME of timm",
     )
-
-
-def _load_encoder(encoder: nn.Module, file: str) -> None:
-    try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
-        encoder.load_state_dict(state)
-    except Exception as error:
-        raise ConfigError(
-            f"not the weights of this encoder: {str(error).splitlines()[0]}",
-            file,
-            "give a state dict of the encoder alone, saved with torch.save(encoder.state_dict(), PATH)",
-        ) from error
 
 
 __all__ = ["SegmentationModel", "deeplabv3plus", "fpn", "segformer", "unet", "unetplusplus"]

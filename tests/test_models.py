@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from segtrain import models
 from segtrain.errors import ConfigError
@@ -92,3 +93,41 @@ def test_mean_and_std_are_those_the_encoder_was_trained_with(tmp_path):
     assert (1 / (255 * network.scale)).flatten().tolist() == pytest.approx([0.5] * 3)
     network = models.unet(3, encoder="tu-tf_efficientnet_lite0", encoder_weights=path, mean=[0.1] * 3)
     assert (network.shift / (network.scale * 255)).flatten().tolist() == pytest.approx([0.1] * 3)
+
+
+def test_encoder_weights_from_files_of_every_kind(tmp_path, caplog):
+    caplog.set_level("INFO")
+    name = "tu-mobilenetv3_small_050"
+    first = models.unet(2, encoder=name)
+    encoder = first.network.encoder.state_dict()
+    files = {
+        "encoder.pt": encoder,
+        "network.pt": {"model": first.state_dict(), "epoch": 3},
+        "timm.pt": {key.removeprefix("model."): value for key, value in encoder.items()}
+        | {"classifier.weight": torch.ones(1)},
+        "lightning.pt": {"state_dict": {f"net.encoder.{key}": value for key, value in encoder.items()}},
+    }
+    for file, content in files.items():
+        torch.save(content, tmp_path / file)
+    save_file(encoder, tmp_path / "encoder.safetensors")
+    (tmp_path / "run/checkpoints").mkdir(parents=True)
+    torch.save({"model": first.state_dict()}, tmp_path / "run/checkpoints/best.pt")
+    for file in [*files, "encoder.safetensors", "run"]:
+        second = models.unet(3, encoder=name, encoder_weights=str(tmp_path / file))
+        for key, value in second.network.encoder.state_dict().items():
+            assert torch.equal(value, encoder[key]), (file, key)
+    assert "left out: classifier.weight (1 in all)" in caplog.text
+    with pytest.raises(ConfigError, match="no file"):
+        models.unet(3, encoder=name, encoder_weights=str(tmp_path / "nowhere.pt"))
+
+
+def test_encoder_weights_for_other_channels(tmp_path):
+    first = models.unet(2, encoder="resnet18")
+    torch.save(first.network.encoder.state_dict(), tmp_path / "encoder.pt")
+    images = torch.rand(1, 1, 32, 32)
+    features = first.network.encoder.eval()(images.expand(1, 3, 32, 32))[1]
+    for channels in (1, 6):
+        other = models.unet(2, encoder="resnet18", in_channels=channels, encoder_weights=str(tmp_path / "encoder.pt"))
+        assert len(other.scale) == channels
+        found = other.network.encoder.eval()(images.expand(1, channels, 32, 32))[1]
+        torch.testing.assert_close(found, features, rtol=1e-4, atol=1e-4)
