@@ -129,6 +129,22 @@ def _model(
     return SegmentationModel(network, *_normalisation(in_channels, mean, std, encoder, encoder_weights))
 
 
+def set_prior_bias(model: nn.Module, counts) -> None:
+    """The bias of the last convolution becomes log p of each class, multi-label log p/(1-p); p is its share of the pixels.
+
+    A class without pixels is given half a pixel. Raises ConfigError when the model does not end in a convolution with a
+    bias per class. Lin et al., 2017, §4.1, https://arxiv.org/abs/1708.02002
+    """
+    last = [module for module in model.modules() if isinstance(module, nn.Conv2d)][-1:]
+    if not last or last[0].bias is None or len(last[0].bias) != len(counts.class_names):
+        raise ConfigError(
+            "the model does not end in a convolution with a bias per class", "trainer.prior_bias", "set it to false"
+        )
+    share = torch.tensor((counts.pixels + 0.5) / (counts.valid_pixels + 1))
+    with torch.no_grad():
+        last[0].bias.copy_(share.logit() if counts.multilabel else share.log())
+
+
 def hub_folder() -> Path:
     """Where the weights of encoders are kept."""
     home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface"

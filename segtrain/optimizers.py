@@ -1,4 +1,7 @@
-"""AdamW and SGD: weight decay on convolution and linear weights only, fused kernels where PyTorch has them."""
+"""AdamW and SGD: weight decay on convolution and linear weights only, fused kernels where PyTorch has them.
+
+`encoder_lr` is the encoder's learning rate as a factor of `lr`: below 1 for an encoder that was trained elsewhere.
+"""
 
 from typing import Annotated
 
@@ -6,16 +9,21 @@ import torch
 from torch import nn
 
 from segtrain.arguments import FractionBelowOne, NonNegative, Positive, Range, checked
+from segtrain.errors import ConfigError
 
 Betas = Annotated[list[float], Range("two numbers >= 0 and < 1", lambda v: len(v) == 2 and min(v) >= 0 and max(v) < 1)]
 
 
 @checked
 def adamw(
-    model, lr: Positive = 1e-3, weight_decay: NonNegative = 1e-2, betas: Betas = (0.9, 0.999)
+    model,
+    lr: Positive = 1e-3,
+    weight_decay: NonNegative = 1e-2,
+    betas: Betas = (0.9, 0.999),
+    encoder_lr: Positive = 1.0,
 ) -> torch.optim.Optimizer:
     """AdamW. Loshchilov and Hutter, 2019, https://arxiv.org/abs/1711.05101"""
-    return torch.optim.AdamW(_groups(model, weight_decay), lr=lr, betas=tuple(betas), fused=True)
+    return torch.optim.AdamW(_groups(model, lr, weight_decay, encoder_lr), lr=lr, betas=tuple(betas), fused=True)
 
 
 @checked
@@ -25,16 +33,36 @@ def sgd(
     momentum: FractionBelowOne = 0.9,
     weight_decay: NonNegative = 1e-4,
     nesterov: bool = True,
+    encoder_lr: Positive = 1.0,
 ) -> torch.optim.Optimizer:
     """Stochastic gradient descent with momentum."""
-    groups = _groups(model, weight_decay)
+    groups = _groups(model, lr, weight_decay, encoder_lr)
     return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov and momentum > 0, fused=True)
 
 
-def _groups(model: nn.Module, weight_decay: float) -> list[dict]:
-    """Biases and norms (tensors of one dimension) are not decayed."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
+def _groups(model: nn.Module, lr: float, weight_decay: float, encoder_lr: float) -> list[dict]:
+    """Decoder and encoder with their learning rates; biases and norms (tensors of one dimension) are not decayed.
+
+    Raises ConfigError when the encoder is to have a learning rate of its own and there is none.
+    """
+    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    encoder = [] if encoder_lr == 1 else [p for name, p in trained if is_of_encoder(name)]
+    if encoder_lr != 1 and not encoder:
+        raise ConfigError("the model has no encoder", "optimizer.encoder_lr", "set optimizer.encoder_lr=1")
+    own = set(encoder)
+    parts = [([p for _, p in trained if p not in own], lr), (encoder, lr * encoder_lr)]
     return [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        {
+            "params": [p for p in parameters if (p.ndim > 1) == decayed],
+            "weight_decay": weight_decay * decayed,
+            "lr": rate,
+        }
+        for parameters, rate in parts
+        if parameters
+        for decayed in (True, False)
     ]
+
+
+def is_of_encoder(name: str) -> bool:
+    """Whether the parameter or module of a dotted name belongs to the encoder of its network."""
+    return "encoder" in name.split(".")

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from segtrain.arguments import Fraction, NonNegativeInt, Positive, checked
+from segtrain.arguments import Fraction, FractionBelowOne, NonNegativeInt, Positive, checked
 
 
 @checked
@@ -32,6 +32,23 @@ def cosine(optimizer, steps, warmup: NonNegativeInt = 0, final: Fraction = 0.0) 
 def poly(optimizer, steps, warmup: NonNegativeInt = 0, power: Positive = 0.9) -> LambdaLR:
     """(1 - step / steps)^power, as in DeepLab, https://arxiv.org/abs/1606.00915"""
     return _schedule(optimizer, warmup, lambda step: (1 - _progress(step, warmup, steps)) ** power)
+
+
+@checked
+def one_cycle(
+    optimizer, steps, warmup: FractionBelowOne = 0.3, start: Fraction = 0.04, final: Fraction = 0.0
+) -> LambdaLR:
+    """Half a cosine from `start` to 1 over the share `warmup` of the steps, then half a cosine to `final`.
+
+    Smith and Topin, 2018, https://arxiv.org/abs/1708.07120, in the form of PyTorch's OneCycleLR.
+    """
+
+    def factor(step: int) -> float:
+        up = max(1, round(warmup * steps))
+        low, share = (start, step / up) if step < up else (final, 1 - _progress(step, up, steps))
+        return low + (1 - low) * (1 - math.cos(math.pi * share)) / 2
+
+    return LambdaLR(optimizer, factor)
 
 
 def _progress(step: int, warmup: int, steps: int) -> float:

@@ -26,11 +26,11 @@ ALLOWED = {
     "metrics": f"{GROUND} losses",
     "inference": f"{GROUND} data metrics",
     "dataset_check": f"{GROUND} data",
-    "training": f"{GROUND} data losses labels metrics inference",
+    "training": f"{GROUND} optimizers data losses labels metrics inference",
     "runs": f"{GROUND} config",
     "report": f"{GROUND} data class_counts weighting losses metrics dataset_check runs",
     "config": f"{GROUND} data losses metrics",
-    "commands": f"{GROUND} data class_counts weighting losses labels metrics inference dataset_check training"
+    "commands": f"{GROUND} models data class_counts weighting losses labels metrics inference dataset_check training"
     " runs report config",
     "cli": "errors cpu signals config runs commands",
     "__main__": "cli",

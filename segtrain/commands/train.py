@@ -21,6 +21,7 @@ from segtrain.config.schema import as_text, flat
 from segtrain.data.sampling import as_sampling
 from segtrain.errors import DataError
 from segtrain.inference import Predictor
+from segtrain.models import set_prior_bias
 from segtrain.report.advice import advice
 from segtrain.report.logger import Logger
 from segtrain.report.pages.evaluation import write_evaluation_page
@@ -73,6 +74,8 @@ def train(cfg, run: RunFolder, checkpoint: dict | None = None) -> float | None:
     run.write_class_weights(cfg.weighting._target_, counts.class_names, cfg.class_weights)
     log.info(counts_table(counts, cfg.class_weights, val_counts))
     loss = build_loss(cfg, train_set, labels).to(trainer.device)
+    if trainer.prior_bias and checkpoint is None:
+        set_prior_bias(model, counts)
     give_advice(cfg, loss, counts, trainer.monitored(scores))
 
     if summary := sampling.summary(counts):

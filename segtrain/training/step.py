@@ -7,6 +7,7 @@ import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from segtrain.errors import ConfigError, NotFinite, few
+from segtrain.optimizers import is_of_encoder
 from segtrain.training.device import autocast
 from segtrain.training.state import Parts
 
@@ -48,6 +49,16 @@ class Step:
     def validated(self) -> torch.nn.Module:
         """The network that is validated and kept: the moving average, where there is one."""
         return self.average.module if self.average is not None else self.forward
+
+    def train(self, frozen_encoder: bool) -> None:
+        """Training mode. A frozen encoder has no gradient and keeps its batch statistics."""
+        self.model.train()
+        for name, parameter in self.model.named_parameters():
+            if is_of_encoder(name):
+                parameter.requires_grad_(not frozen_encoder)
+        for name, module in self.model.named_modules():
+            if is_of_encoder(name):
+                module.train(not frozen_encoder)
 
     def __call__(self, batches: list, number: int) -> dict[str, torch.Tensor]:
         """The detached loss and its terms, for the log; nothing when the step was skipped.

@@ -48,6 +48,10 @@ class Trainer:
         deterministic: the same numbers on every run, also on CUDA, where it costs time.
         compile: torch.compile the network.
         ema_decay: validate and keep an exponential moving average of the weights, with this decay a step.
+        freeze_encoder: epochs in which the encoder, its batch statistics too, stays as it is.
+        prior_bias: the last layer's bias starts at the logarithms of the classes' shares of the pixels (multi-label: of
+            their odds), so that the first epochs are not spent on the background (Lin et al., 2017, §4.1,
+            https://arxiv.org/abs/1708.02002).
         panel_images: validation images drawn after each epoch.
     """
 
@@ -71,6 +75,8 @@ class Trainer:
         deterministic: bool = False,
         compile: bool = False,
         ema_decay: FractionBelowOne | None = None,
+        freeze_encoder: NonNegativeInt = 0,
+        prior_bias: bool = False,
         panel_images: NonNegativeInt = 4,
     ):
         self.epochs, self.max_steps, self.val_batches = epochs, max_steps, val_batches
@@ -81,6 +87,7 @@ class Trainer:
         self.nonfinite, self.max_skipped = nonfinite, max_skipped
         self.accumulate, self.clip_norm, self.deterministic = accumulate, clip_norm, deterministic
         self.compile, self.ema_decay, self.panel_images = compile, ema_decay, panel_images
+        self.freeze_encoder, self.prior_bias = freeze_encoder, prior_bias
 
     def total_steps(self, batches_per_epoch: int) -> int:
         """Optimizer steps of the whole training, for the schedule."""
@@ -157,7 +164,7 @@ class Trainer:
         progress = Progress(f"epoch {state.epoch + 1}/{self.epochs}", train.num_images, state.images)
         if name := self.step.loss.start_epoch(state.epoch):
             log.info(f"epoch {state.epoch + 1}: the loss is {name} from here on")
-        self.step.model.train()
+        self.step.train(frozen_encoder=state.epoch < self.freeze_encoder)
         torch.backends.cudnn.benchmark = not self.deterministic  # crops are of one size
         left = [] if state.step >= self.steps else train.epoch(state.epoch, state.batch)
         for batch in left:

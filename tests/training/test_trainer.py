@@ -23,6 +23,7 @@ from segtrain.files import read_checkpoint
 from segtrain.inference import Inference, Predictor
 from segtrain.losses import BinaryCrossEntropy, CrossEntropy, Dice, Lovasz, Phased, PixelRegion
 from segtrain.metrics import SegmentationScores
+from segtrain.models import set_prior_bias
 from segtrain.report.logger import Logger
 from segtrain.runs.folder import RunFolder
 from segtrain.training import Parts, Trainer, evaluate
@@ -350,3 +351,57 @@ def test_biases_and_norms_are_not_decayed():
     groups = optimizers.adamw(Tiny(), weight_decay=0.1).param_groups
     assert [g["weight_decay"] for g in groups] == [0.1, 0.0]
     assert {p.ndim for p in groups[1]["params"]} == {1}
+
+
+class Encoded(nn.Module):
+    """A network with an encoder."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())
+        self.head = nn.Conv2d(8, 4, 1)
+
+    def forward(self, images):
+        return self.head(self.encoder(images.float() / 255))
+
+
+def test_a_frozen_encoder_stays_as_it_is_for_so_many_epochs(tmp_path):
+    torch.manual_seed(0)
+    model = Encoded()
+    trainer = Trainer(epochs=2, device="cpu", panel_images=0, freeze_encoder=1)
+    made = parts(model=model, trainer=trainer)
+    before = [tensor.clone() for tensor in model.encoder.state_dict().values()]
+    head, changed = model.head.weight.clone(), []
+    for _ in trainer.fit(made):
+        changed.append(not all(map(torch.equal, before, model.encoder.state_dict().values())))
+    assert changed == [False, True]
+    assert not torch.equal(head, model.head.weight)
+
+
+def test_the_encoder_may_have_a_learning_rate_of_its_own():
+    optimizer = optimizers.adamw(Encoded(), lr=0.1, encoder_lr=0.5, weight_decay=0.2)
+    found = [(group["lr"], group["weight_decay"], len(group["params"])) for group in optimizer.param_groups]
+    assert found == [(0.1, 0.2, 1), (0.1, 0.0, 1), (0.05, 0.2, 1), (0.05, 0.0, 3)]
+    with pytest.raises(ConfigError, match="no encoder"):
+        optimizers.adamw(Tiny(), encoder_lr=0.5)
+
+
+def test_the_prior_bias_predicts_the_shares_of_the_classes():
+    dataset = Shapes("train", [32, 32], train_images=12)
+    counts, model = count_classes(dataset), Encoded()
+    set_prior_bias(model, counts)
+    nn.init.zeros_(model.head.weight)
+    probabilities = model(torch.zeros(1, 3, 4, 4)).softmax(dim=1)[0, :, 0, 0]
+    assert probabilities.tolist() == pytest.approx(counts.share.tolist(), abs=1e-3)
+    with pytest.raises(ConfigError, match="does not end in a convolution"):
+        set_prior_bias(nn.Linear(2, 2), counts)
+
+
+def test_one_cycle_is_that_of_torch():
+    weight = [nn.Parameter(torch.zeros(1))]
+    optimizer, other = torch.optim.SGD(weight, lr=0.4), torch.optim.SGD(weight, lr=0.4)
+    ours = schedules.one_cycle(optimizer, 100, warmup=0.3, start=0.04)
+    theirs = torch.optim.lr_scheduler.OneCycleLR(other, 0.4, total_steps=101, pct_start=0.3, div_factor=25)
+    for _ in range(100):
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(other.param_groups[0]["lr"], abs=0.02)
+        optimizer.step(), ours.step(), other.step(), theirs.step()
