@@ -11,7 +11,7 @@ from segtrain.config.saved import load_saved
 from segtrain.config.schema import check_config
 from segtrain.errors import ConfigError
 from segtrain.report.logger import log_to_screen
-from segtrain.runs.environment import changes
+from segtrain.runs.environment import FREE, changes
 from segtrain.runs.folder import RunFolder
 from segtrain.signals import watched
 
@@ -32,7 +32,8 @@ def main(words: list[str]) -> int:
         file = run.path / "config.yaml"
         cfg = load_saved(file, arguments.overrides, arguments.trust, changed=run.changed)
         check_config(cfg)
-        changed = changes(run.settings(), cfg, arguments.allow)
+        free = [key for key in (text.partition("=")[0] for text in arguments.overrides) if key in FREE]
+        changed = changes(run.settings(), cfg, [*arguments.allow, *free])
         if run.result.status == "finished" and not changed:
             fix = "start a new run, or train on: --allow trainer.epochs RUN trainer.epochs=…"
             raise ConfigError("the run is finished", str(run.path), fix)

@@ -27,7 +27,7 @@ from segtrain.report.logger import Logger
 from segtrain.report.pages.evaluation import write_evaluation_page
 from segtrain.report.pictures import example, images_with_rare_classes
 from segtrain.report.scores import counts_table, final_report
-from segtrain.runs.environment import changes, environment, fingerprint
+from segtrain.runs.environment import FREE, changes, environment, fingerprint
 from segtrain.runs.folder import RunFolder
 from segtrain.signals import leave_if_stopped
 from segtrain.training import Parts, predict_one
@@ -46,7 +46,7 @@ def job(cfg, run: RunFolder) -> float | None:
     else:
         settings = run.settings()
         cfg.class_weights = settings["class_weights"]
-        run.add_start(changes(settings, cfg, []))
+        run.add_start(changes(settings, cfg, [*FREE]))
     return train(cfg, run, checkpoint)
 
 

@@ -44,7 +44,7 @@ PACKAGES = (
 )
 
 
-# What may differ from the run that is resumed.
+# What the command line may change of a run that is resumed.
 FREE = set(UNSIGNED) - {"seed", "class_weights"}
 
 
@@ -61,7 +61,7 @@ def changes(before: dict, now, allowed: list[str]) -> dict[str, object]:
     found = {key: now.get(key) for key in before | now if before.get(key) != now.get(key)}
     if before.get("class_weights") is None:  # killed before they were computed
         found.pop("class_weights", None)
-    if refused := [key for key in found if key not in FREE and key not in allowed]:
+    if refused := [key for key in found if key not in allowed]:
         lines = "".join(f"\n  - {key}: {before.get(key)} then, {now.get(key)} now" for key in refused)
         flags = " ".join(f"--allow {key}" for key in refused)
         raise ConfigError(

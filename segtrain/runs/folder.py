@@ -110,8 +110,12 @@ class RunFolder:
         write_text(self.path / "config.yaml", text)
 
     def write_environment(self, content: dict) -> None:
-        """environment.json of the first start."""
-        write_json(self.path / "environment.json", content)
+        """environment.json of the first start; of the same setting, started again before its first checkpoint, an entry."""
+        before = read_json(self.path / "environment.json")
+        if before.get("signature") == content["signature"] and before.get("seed") == content["seed"]:
+            self.add_start({})
+        else:
+            write_json(self.path / "environment.json", content)
 
     def write_counts(self, counts, fingerprint: str) -> None:
         """class_counts.json (ClassCounts of the training split), and the fingerprint of the dataset.

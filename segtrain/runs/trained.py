@@ -10,7 +10,6 @@ from segtrain.config.schema import check_config
 from segtrain.errors import ConfigError
 from segtrain.files import read_checkpoint, read_json
 from segtrain.runs.claim import refuse_links
-from segtrain.runs.environment import FREE
 from segtrain.runs.result import Result
 
 
@@ -83,7 +82,7 @@ def check_unchanged(folder: Path, content: dict) -> None:
         settings_in(str(text), str(file)),
         settings_in(file.read_text(encoding="utf-8", errors="replace"), str(file)),
     )
-    changed = [key for key in before | now if before.get(key) != now.get(key) and key not in FREE]
+    changed = [key for key in before | now if before.get(key) != now.get(key)]
     if changed:
         fix = "restore the file; settings of the evaluation are given as key=value"
         raise ConfigError(f"changed since the checkpoint was written: {', '.join(changed)}", str(file), fix)

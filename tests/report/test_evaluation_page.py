@@ -1,11 +1,15 @@
 """Sentences of the evaluation page that are built from numbers."""
 
+import logging
+
 import numpy as np
 import pytest
 
+from segtrain.errors import DataError
+from segtrain.report import html
 from segtrain.report.pages.evaluation import found_note
 from segtrain.report.scores import not_defined
-from segtrain.report.text import value_text
+from segtrain.report.text import Printable, table, value_text
 
 
 @pytest.mark.parametrize(
@@ -29,3 +33,19 @@ def test_a_score_with_its_unit():
 def test_classes_without_a_score_are_named():
     rows = [{"name": "a", "iou": None}, {"name": "b", "iou": float("nan")}, {"name": "c", "iou": 0.5}]
     assert not_defined(rows) == ["n/a: a, b (absent from ground truth and prediction; left out of the means)"]
+
+
+def test_names_are_shown_as_text():
+    """In tables, errors and log lines: no lines, and nothing that a terminal obeys."""
+    name = "<script>alert(1)</script>\x1b[31m\n"
+    assert table(["class"], [[name]]).splitlines()[-1].strip() == r"<script>alert(1)</script>\x1b[31m\n"
+    assert str(DataError(name, name)).count("\\x1b") == 2
+    record = logging.LogRecord("segtrain", logging.INFO, "", 0, "never found: %s", (name,), None)
+    assert "\x1b" not in Printable("%(message)s").format(record)
+
+
+def test_pages_show_names_as_text(tmp_path, monkeypatch):
+    (tmp_path / "page.html").write_text("<h1>{{ name }}</h1>")
+    monkeypatch.setattr(html, "TEMPLATES", tmp_path)
+    html.write_page(tmp_path / "out.html", "page.html", name="<script>alert(1)</script>")
+    assert (tmp_path / "out.html").read_text() == "<h1>&lt;script&gt;alert(1)&lt;/script&gt;</h1>"

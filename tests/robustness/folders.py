@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import yaml
 
 TIMES = ("seconds", "images_per_second", "checksum")
 
@@ -18,7 +19,7 @@ def content(run: Path) -> dict[str, object]:
     with np.load(run / "per_image.npz") as arrays:
         images = {name: array.tolist() for name, array in arrays.items()}
     return {
-        "config": plain((run / "config.yaml").read_text()),
+        "config": plain(str(yaml.safe_load((run / "config.yaml").read_text()))),
         "counts": (run / "class_counts.json").read_text(),
         "weights": (run / "class_weights.json").read_text(),
         "metrics.csv": rows,
@@ -43,7 +44,7 @@ def tensors(value, path: str = "") -> dict[str, object]:
 
 def plain(value):
     """Without the number of workers, which does not matter."""
-    return re.sub(r"workers: \d", "workers: N", value) if isinstance(value, str) else value
+    return re.sub(r"workers'?: \d", "workers: N", value) if isinstance(value, str) else value
 
 
 def scalars(run: Path) -> dict[str, list]:

@@ -17,6 +17,7 @@ from segtrain.config.compose import compose, without_hydra
 from segtrain.config.schema import config_mistakes
 from segtrain.data.shapes import Shapes
 from segtrain.errors import ConfigError
+from segtrain.files import read_json
 from segtrain.runs.claim import lock, unlock
 
 
@@ -34,6 +35,24 @@ def test_a_lock_is_held_by_one_process_and_gone_with_it(server, tmp_path):
     command.wait()
     lock(tmp_path / "run")
     unlock(tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_a_run_that_is_started_again_before_its_first_checkpoint_keeps_the_record_of_the_start(server, tmp_path):
+    words = [*TINY, "trainer.epochs=1", "loader.workers=0", "hydra.run.dir=run"]
+    command = server.start(*words, cwd=tmp_path)
+    while not (tmp_path / "run/environment.json").is_file():
+        time.sleep(0.01)
+    command.kill()
+    command.wait()
+    started = read_json(tmp_path / "run/environment.json")
+    code, text = server.run(*words, "advice=false", cwd=tmp_path)
+    assert code == 0, text
+    environment = read_json(tmp_path / "run/environment.json")
+    assert environment["command"] == started["command"]
+    assert [entry["command"] for entry in environment["resumes"]] == [f"{started['command']} advice=false"]
+    code, text = server.run("resume", "run", cwd=tmp_path)
+    assert (code, "the run is finished" in text) == (2, True)
 
 
 @pytest.mark.long
