@@ -13,7 +13,7 @@ log = logging.getLogger("segtrain")
 # Ctrl-C; a scheduler's end of time; what Slurm and submitit send before it.
 STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)]
 CHAINED = STOPS[2:]
-DEFAULTS = (signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler)
+DEFAULTS = (signal.SIG_DFL, signal.default_int_handler)
 AT_ONCE_SECONDS = 5.0  # a second signal within this time does not wait for the step
 
 _received: signal.Signals | None = None
@@ -46,8 +46,14 @@ def watched():
         yield
         return
     _received = None
-    own = [number for number in STOPS if number in CHAINED or signal.getsignal(number) in DEFAULTS]
-    before = {number: signal.signal(number, _note) for number in own}
+    # What is ignored stays so, as Ctrl-C in the background.
+    before = {
+        number: handler
+        for number in STOPS
+        if (handler := signal.getsignal(number)) in DEFAULTS or (number in CHAINED and handler != signal.SIG_IGN)
+    }
+    for number in before:
+        signal.signal(number, _note)
     left = None
     try:
         yield

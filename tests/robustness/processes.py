@@ -96,6 +96,7 @@ IMPORTED = (
 
 
 def serve() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
     for name in IMPORTED.split():
         importlib.import_module(name)
     from segtrain import cli
