@@ -8,6 +8,8 @@ import hashlib
 import re
 from pathlib import Path
 
+import numpy as np
+
 from segtrain.config.build import build, build_dataset, build_inference, build_loss, build_scores
 from segtrain.config.schema import flat
 from segtrain.errors import ConfigError, printable
@@ -44,6 +46,8 @@ def main(words: list[str]) -> int:
     found = {"scores": result.scores, "per_class": result.per_class, "intervals": result.intervals}
     write_json(out / "scores.json", {**request, "threshold": threshold, **found})
     if counts := scores.state():
+        groups = {name: dataset.group(index) for index, name in enumerate(dataset.names)}
+        counts["groups"] = np.array([groups.get(name, name) for name in counts["names"].tolist()])
         write_arrays(out / "per_image.npz", counts)
         write_rows(out / "per_image.csv", image_rows(scores))
     title = f"{arguments.run}, {arguments.split}, {arguments.checkpoint} checkpoint"

@@ -91,10 +91,11 @@ def train(cfg, run: RunFolder, checkpoint: dict | None = None) -> float | None:
         run.write_config(as_text(cfg))
         run.check_space(checkpoint_bytes(model))
     run.keep = trainer.keep
+    groups = {name: val_set.group(index) for index, name in enumerate(val_set.names)}
     with Logger(run.path, val_set, scores, trainer.epochs, first_step(checkpoint)) as logger:
         logger.settings(flat(cfg))
         for epoch in trainer.fit(parts, checkpoint, run.save_last):
-            run.record(epoch, val_set.class_names)
+            run.record(epoch, val_set.class_names, groups)
             logger.show(epoch, run.result.best["value"])
 
     describe_best(run, parts, trainer)
@@ -113,7 +114,7 @@ def describe_best(run: RunFolder, parts: Parts, trainer) -> None:
     scores, val_set = parts.scores, parts.val.dataset
     if not (counts := run.best_counts()):
         return  # a metric of the user's that keeps none
-    scores.restore(**counts)
+    scores.restore(**{name: array for name, array in counts.items() if name != "groups"})
     run.result.intervals = scores.intervals()
     run.result.thresholds = scores.best_thresholds() if val_set.multilabel else None
     parts.model.load_state_dict(run.best_weights())

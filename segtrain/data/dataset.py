@@ -50,6 +50,10 @@ class SegmentationDataset:
         """uint8 [H, W, A]: the mask of each annotator."""
         return self.mask(index)[..., None]
 
+    def group(self, index: int) -> str:
+        """The scene or patient of an image: images of one group are not independent. Its own name: it is alone."""
+        return str(self.names[index])
+
     def size(self, index: int) -> tuple[int, int] | None:
         """Height and width without decoding the image; None: not known."""
         return None

@@ -10,7 +10,7 @@ from segtrain.data.folder.masks import ClassFiles, IndexMask
 from segtrain.data.threads import in_threads
 from segtrain.dataset_check.samples import DARK, Sample, SplitReport, check_one
 from segtrain.dataset_check.smallest_objects import SmallestObjects
-from segtrain.errors import DataError, counted
+from segtrain.errors import DataError, counted, few
 
 SMALL, LARGE = 16, 8192  # height or width in pixels that is a finding
 LEVELS = ("error", "warning", "note")
@@ -32,9 +32,20 @@ def check_dataset(splits: dict, crop: list[int] | None, progress: bool = False) 
     ]
     _add_duplicates(reports)
     _add_missing_classes(reports)
+    _add_shared_groups(reports)
     for report in reports:
         report.findings.sort(key=lambda f: LEVELS.index(f.level))
     return reports
+
+
+def _add_shared_groups(reports: list[SplitReport]) -> None:
+    """Groups that are in two splits: scores on one of them are better than on new scenes or patients."""
+    groups = [{report.dataset.group(i) for i in range(len(report.dataset.names))} for report in reports]
+    for i, report in enumerate(reports):
+        for other, before in zip(reports[:i], groups, strict=False):
+            if shared := sorted(groups[i] & before - {str(name) for name in report.dataset.names}):
+                what = f"{counted(len(shared), 'group')} of dataset.groups in {other.name} and {report.name}: {few(shared)}"
+                report.add("warning", what, [], "keep each scene or patient in one split; dataset.splits=ratio does")
 
 
 def _check_split(name: str, dataset, crop, progress: bool) -> SplitReport:

@@ -14,6 +14,8 @@ import traceback
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
+
 from segtrain.config.saved import settings_in
 from segtrain.errors import ConfigError, DiskError, NotFinite, Preempted, SegtrainError
 from segtrain.files import (
@@ -211,15 +213,22 @@ class RunFolder:
         if self._rows:
             write_rows(self.path / "metrics.csv", self._rows)
 
-    def record(self, epoch, class_names: list[str]) -> None:
+    def record(self, epoch, class_names: list[str], groups: dict[str, str] | None = None) -> None:
         """Write what a segtrain.training Epoch gave: metrics.csv; when it is the best, its weights, per_image.npz, result.json.
 
         On a full disk it is written with the next checkpoint.
+
+        Args:
+            groups: by image name its scene or patient; None: each image is alone.
         """
         self._rows.append(epoch.row())
         self._unwritten = True
         if epoch.best is not None:
             self._best = epoch
+            if "names" in epoch.best.counts:
+                epoch.best.counts["groups"] = np.array(
+                    [(groups or {}).get(name, name) for name in epoch.best.counts["names"].tolist()]
+                )
             self.result.best = {"epoch": epoch.number, "monitor": epoch.monitor.name, "value": epoch.value}
             self.result.lower_is_better, self.result.unit = not epoch.monitor.higher_is_better, epoch.monitor.unit
             self.result.scores = epoch.scores

@@ -61,6 +61,8 @@ class Folder(SegmentationDataset):
         resize: of every image and mask, of every split: [height, width], or a factor; None: as they are.
         resize_masks: area: a pixel's class is the one with the largest share of its area; nearest: the one in its middle.
         max_pixels: of an image or mask; larger ones are refused by their header.
+        groups: pattern whose first group names the scene or patient of an image's stem, such as '^(.*)_': ratio and kfold
+            keep images of one group together, and statistics take them as one.
         prepare: command that brings the dataset, as it is downloaded, into this layout; named where that is not there.
         strict: raise what is wrong with the names; False: leave it in `findings`, for `segtrain check`.
 
@@ -100,6 +102,7 @@ class Folder(SegmentationDataset):
         resize: Resize = None,
         resize_masks: Literal["area", "nearest"] = "area",
         max_pixels: PositiveInt = MAX_PIXELS,
+        groups: str | None = None,
         prepare: str | None = None,
         strict: bool = True,
     ):
@@ -118,7 +121,8 @@ class Folder(SegmentationDataset):
         kinds, kind = (self.class_names, "class") if mask_format == "files" else (annotators, "annotator")
         where = (Path(root).expanduser(), split, splits, images, masks, kinds, kind, stem_suffix, split_file)
         folder = (split_names or {}).get(split, split)
-        files = list_files(Layout(*where, folder, val_ratio, folds, fold, prepare), strict)
+        layout = Layout(*where, folder, val_ratio, folds, fold, prepare, groups)
+        files, self.group_of = list_files(layout, strict), layout.group_of
         self.names, self.images, self.masks, self.findings = files.names, files.images, files.masks, files.findings
         if strict and on_error == "skip":
             self.names, self.images, self.masks = without_damaged(self)
@@ -141,6 +145,9 @@ class Folder(SegmentationDataset):
 
     def _read_mask(self, file) -> np.ndarray:
         return resize_mask(self.format.read(file), self.resize, self.resize_masks)
+
+    def group(self, index: int) -> str:
+        return self.group_of(self.names[index])
 
     def size(self, index: int) -> tuple[int, int]:
         return resized_size(image_size(self.images[index], self.exif), self.resize)

@@ -1,7 +1,8 @@
 """The layout of a dataset in folders: its settings, and where the folders of images and masks are."""
 
+import re
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from segtrain.errors import ConfigError
 
@@ -34,8 +35,10 @@ class Layout:
     folds: int
     fold: int
     prepare: str | None
+    groups: str | None
 
     def __post_init__(self):
+        self.group_of("")  # a mistake in the pattern is answered at once
         if self.fold >= self.folds:
             raise ConfigError(f"fold={self.fold} of folds={self.folds}", "dataset.fold", "count the folds from 0")
         if self.masks is None:
@@ -46,6 +49,19 @@ class Layout:
                 raise ConfigError(
                     f"the pattern {self.masks!r} has no {{{word}}}", "dataset.masks", f"for example {example}"
                 )
+
+    def group_of(self, name: str) -> str:
+        """What the pattern `groups` finds in the stem of a name; the name itself when it finds nothing."""
+        if self.groups is None:
+            return name
+        try:
+            found = re.search(self.groups, PurePosixPath(name).name)
+            return found.group(1) if found else name
+        except (re.error, IndexError) as error:
+            what = f"the pattern {self.groups!r} finds no group: {error}"
+            raise ConfigError(
+                what, "dataset.groups", "put the scene in brackets: '^(.*)_' takes all before the last _"
+            ) from error
 
     def folders(self) -> list[Path]:
         """The folder of the images, and without a pattern for masks the folders of the masks; a class may have none.

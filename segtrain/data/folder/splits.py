@@ -1,4 +1,4 @@
-"""Which images belong to a split: all of a folder, those that a split file names, or a share by hash."""
+"""Which images belong to a split: all of a folder, those that a split file names, or a share of the groups by hash."""
 
 import hashlib
 import unicodedata
@@ -21,9 +21,9 @@ def names_of_split(layout: Layout, images: dict[str, Path], found: FileLists) ->
     if layout.split not in ("train", "val"):
         raise ConfigError(f"splits={splits} has no {layout.split!r} split", "dataset.splits", "use train or val")
     if splits == "ratio":
-        in_val = {name for name in images if hash_share(name) < layout.val_ratio}
+        in_val = {name for name in images if hash_share(layout.group_of(name)) < layout.val_ratio}
     else:
-        in_val = {name for name in images if int(hash_share(name) * layout.folds) == layout.fold}
+        in_val = {name for name in images if int(hash_share(layout.group_of(name)) * layout.folds) == layout.fold}
     return sorted(in_val if layout.split == "val" else images.keys() - in_val)
 
 

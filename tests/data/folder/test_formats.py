@@ -20,6 +20,7 @@ from segtrain.data.folder.colors import ColorMask
 from segtrain.data.folder.images import image_size, orientation, read_image, read_values
 from segtrain.data.folder.masks import BinaryMask, ChannelMask, ClassFiles, IndexMask
 from segtrain.data.resize import resize_image, resize_mask
+from segtrain.dataset_check.findings import check_dataset
 from segtrain.errors import ConfigError, DataError
 from segtrain.report.pictures import class_colours, colour_mask
 
@@ -645,3 +646,27 @@ def test_a_resized_dataset(tmp_path):
     assert count_classes(dataset).valid_pixels[0] == 6 * 20 * 24
     with pytest.raises(ValueError, match="resize=0"):
         Folder(root=str(root), split="train", num_classes=3, resize=0)
+
+
+def test_groups_stay_together(tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "masks").mkdir()
+    for scene in range(8):
+        for frame in range(3):
+            for part in ("images", "masks"):
+                Image.new("L", (8, 8)).save(tmp_path / part / f"scene{scene}_{frame}.png")
+    how = {"root": str(tmp_path), "num_classes": 2, "splits": "ratio", "val_ratio": 0.4, "groups": "^(.*)_"}
+    train, val = (Folder(split=split, **how) for split in ("train", "val"))
+    groups = [{dataset.group(i) for i in range(len(dataset.names))} for dataset in (train, val)]
+    assert groups[0] | groups[1] == {f"scene{scene}" for scene in range(8)}
+    assert not groups[0] & groups[1]
+    assert len(val.names) % 3 == 0
+    without = Folder(split="val", **how | {"groups": None})
+    assert len({name.split("_")[0] for name in without.names}) > len(groups[1])
+    reports = check_dataset({"train": train, "val": without}, None)
+    assert not [f for f in reports[1].findings if "dataset.groups" in f.what]
+    mixed = Folder(split="val", **how | {"splits": "kfold", "folds": 2})
+    reports = check_dataset({"train": train, "val": mixed}, None)
+    assert any("dataset.groups in train and val: scene" in f.what for r in reports for f in r.findings)
+    with pytest.raises(ConfigError, match="finds no group"):
+        Folder(split="val", **how | {"groups": "^.*_"})
