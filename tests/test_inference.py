@@ -195,3 +195,13 @@ def test_logits_of_resized_images_come_back_at_the_image_s_size():
     assert logits.shape == (2, 3, 24, 32)
     expected = [resize_image(image.permute(1, 2, 0).numpy(), 0.5) for image in images]
     assert np.array_equal(seen[0].permute(0, 2, 3, 1).numpy(), np.stack(expected))
+
+
+def test_images_of_other_sizes_are_pointed_out(segtrain, trained_copy):
+    done = segtrain("evaluate", "run", "dataset.size=[64,64]", "--bootstrap", "0")
+    assert done.code == 0, done
+    assert "the images are 64×64, those of the training 32×32" in done.err
+    assert "objects are 2 times as large" in done.err
+    done = segtrain("evaluate", "run", "dataset.size=[64,64]", "inference.resize=[32,32]", "--bootstrap", "0")
+    assert done.code == 0, done
+    assert "those of the training" not in done.err

@@ -5,6 +5,8 @@ For example metric=all, inference.flips=[horizontal], inference.window=[512,512]
 
 import argparse
 import hashlib
+import logging
+import math
 import re
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import numpy as np
 
 from segtrain.config.build import build, build_dataset, build_inference, build_loss, build_scores
 from segtrain.config.schema import flat
+from segtrain.data.resize import resized_size
 from segtrain.errors import ConfigError, printable
 from segtrain.files import write_arrays, write_json, write_rows
 from segtrain.inference import Predictor
@@ -23,6 +26,10 @@ from segtrain.runs.result import Result, per_class_rows
 from segtrain.runs.trained import Trained, load
 from segtrain.training import evaluate, predict_one
 from segtrain.training.progress import Progress
+
+log = logging.getLogger("segtrain")
+
+SIZES_ALIKE = 1.5  # factor between the sides of images of evaluation and training up to which nothing is said
 
 
 def main(words: list[str]) -> int:
@@ -111,6 +118,19 @@ def image_rows(scores) -> list[dict]:
     ]
 
 
+def warn_of_other_sizes(trained: Trained, dataset, resize) -> None:
+    """Say when the images are much larger or smaller than those of the training: the network knows other sizes of objects."""
+    if trained.image_size is None:
+        return
+    here, there = resized_size(dataset.image(0).shape[:2], resize), trained.image_size
+    times = math.sqrt(here[0] * here[1] / (there[0] * there[1]))
+    if not 1 / SIZES_ALIKE < times < SIZES_ALIKE:
+        log.warning(
+            f"the images are {here[1]}×{here[0]}, those of the training {there[1]}×{there[0]}: when they show the same, objects "
+            f"are {times:.2g} times as large as the network knows them; inference.resize=[{there[0]},{there[1]}] resizes them"
+        )
+
+
 def score_at_original_size(trained: Trained) -> None:
     """Resize images for the network alone: its logits are brought back to the size of the masks in the files."""
     cfg = trained.config
@@ -134,6 +154,7 @@ def evaluate_split(trained: Trained, split: str):
     trainer, scores = build(cfg, "trainer"), build_scores(cfg, dataset)
     inference, loss = build_inference(cfg, dataset), build_loss(cfg, dataset).to(trainer.device)
     loss.start_epoch(max(trained.epoch - 1, 0))  # of phases, the one that the checkpoint was validated with
+    warn_of_other_sizes(trained, dataset, inference.resize)
     network = trained.network.to(trainer.device)
     predictor = Predictor(network, trainer.device, trainer.autocast, dataset.multilabel, inference)
     batches = build(cfg, "loader").evaluation(dataset)

@@ -69,7 +69,8 @@ def train(cfg, run: RunFolder, checkpoint: dict | None = None) -> float | None:
     counts = count_classes(train_set, cache=default_cache(), progress=True, locations=sampling.foreground_share > 0)
     val_counts = count_classes(val_set, cache=default_cache(), progress=True)
     check_counts(counts)
-    run.write_counts(counts, fingerprint(counts, train_set.names + val_set.names))
+    size = train_set.image(0).shape[:2]
+    run.write_counts(counts, fingerprint(counts, train_set.names + val_set.names), size)
     cfg.class_weights = class_weights(cfg, counts)
     run.write_class_weights(cfg.weighting._target_, counts.class_names, cfg.class_weights)
     log.info(counts_table(counts, cfg.class_weights, val_counts))

@@ -119,8 +119,8 @@ class RunFolder:
         else:
             write_json(self.path / "environment.json", content)
 
-    def write_counts(self, counts, fingerprint: str) -> None:
-        """class_counts.json (ClassCounts of the training split), and the fingerprint of the dataset.
+    def write_counts(self, counts, fingerprint: str, size: tuple[int, int]) -> None:
+        """class_counts.json (ClassCounts of the training split), the fingerprint of the dataset, and an image's size.
 
         Raises ConfigError when the run was started on other images or masks, unless `dataset` is allowed to differ.
         """
@@ -133,7 +133,8 @@ class RunFolder:
                 "restore it, or start a new run; to go on nevertheless: `segtrain resume --allow dataset`",
             )
         if before is None:
-            write_json(self.path / "environment.json", {**content, "dataset_fingerprint": fingerprint})
+            known = {"dataset_fingerprint": fingerprint, "image_size": list(size)}
+            write_json(self.path / "environment.json", {**content, **known})
         write_json(self.path / "class_counts.json", counts.to_dict())
 
     def write_class_weights(self, target: str, class_names: list[str], weights: list[float] | None) -> None:

@@ -24,6 +24,7 @@ class Trained:
         class_names: of the dataset it was trained on.
         result: its scores and thresholds.
         epoch: after which the checkpoint was written, from 1.
+        image_size: height and width of the first training image; None in runs of earlier versions.
     """
 
     run: Path
@@ -32,6 +33,7 @@ class Trained:
     class_names: list[str]
     result: Result
     epoch: int
+    image_size: list[int] | None
 
 
 def load(
@@ -68,8 +70,9 @@ def load(
             str(file),
             "leave model.* as the run had it",
         ) from error
+    size = read_json(folder / "environment.json").get("image_size")
     names = [row["name"] for row in read_json(folder / "class_counts.json").get("classes", [])]
-    return Trained(folder, cfg, network, names, Result.read(folder), epoch)
+    return Trained(folder, cfg, network, names, Result.read(folder), epoch, size)
 
 
 def check_unchanged(folder: Path, content: dict) -> None:
