@@ -93,7 +93,7 @@ def _job(cfg, folder: Path) -> float | None:
     try:
         with watched(), RunFolder(folder) as run:
             if not run.can_be_resumed:
-                run.write_config(as_text(cfg))
+                run.write_config(as_text(cfg, weights_known=False))
             from segtrain.commands.train import job
 
             return job(cfg, run)

@@ -8,7 +8,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from segtrain.config.compose import compose, key_mistakes
 from segtrain.config.internals import config_loader
-from segtrain.config.schema import config_error, flat
+from segtrain.config.schema import CLASS_WEIGHTS, config_error, flat
 from segtrain.errors import ConfigError, did_you_mean
 
 # What a saved config may build besides the classes that segtrain's own YAML files name.
@@ -85,6 +85,8 @@ def _text(file: Path) -> str:
 def _plain(text: str, where: str, resolved: bool = True) -> dict:
     """The content of a YAML text, without tags, aliases and interpolations, however they are spelled.
 
+    But `${class_weights}`, of a run that was killed before they were computed.
+
     With `resolved=False` interpolations may stand in it, and stay text.
     """
     import yaml
@@ -108,7 +110,8 @@ def _plain(text: str, where: str, resolved: bool = True) -> dict:
 
 
 def _refuse_interpolations(content: dict, where: str) -> None:
-    if any("${" in text for text in _texts(content)):
+    referring = any("${" in text and text != CLASS_WEIGHTS for text in _texts(content))
+    if referring or content.get("class_weights") == CLASS_WEIGHTS:
         raise ConfigError("a saved config must be resolved, this one holds ${…}", where, "use the file the run wrote")
 
 

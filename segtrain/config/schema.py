@@ -156,6 +156,25 @@ def flat(cfg) -> dict[str, object]:
     return leaves
 
 
-def as_text(cfg: DictConfig) -> str:
-    """The resolved config as YAML, to be read back by load_saved."""
-    return OmegaConf.to_yaml(cfg, resolve=True)
+CLASS_WEIGHTS = "${class_weights}"  # what a loss holds that reads them
+
+
+def as_text(cfg: DictConfig, weights_known: bool = True) -> str:
+    """The resolved config as YAML, to be read back by load_saved.
+
+    While the class weights are not known, what reads them stays `${class_weights}`.
+    """
+    if weights_known or cfg.class_weights is not None:
+        return OmegaConf.to_yaml(cfg, resolve=True)
+    cfg = cfg.copy()
+    cfg.class_weights = placeholder = "not known yet"
+
+    def referring(value):
+        if isinstance(value, dict):
+            return {key: referring(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [referring(item) for item in value]
+        return CLASS_WEIGHTS if value == placeholder else value
+
+    content = referring(OmegaConf.to_container(cfg, resolve=True))
+    return OmegaConf.to_yaml(OmegaConf.create({**content, "class_weights": None}))

@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 
 import segtrain
-from segtrain.config.schema import flat
+from segtrain.config.schema import CLASS_WEIGHTS, flat
 from segtrain.cpu import cores
 from segtrain.errors import ConfigError
 
@@ -60,7 +60,9 @@ def changes(before: dict, now, allowed: list[str]) -> dict[str, object]:
     now = flat(now)
     found = {key: now.get(key) for key in before | now if before.get(key) != now.get(key)}
     if before.get("class_weights") is None:  # killed before they were computed
-        found.pop("class_weights", None)
+        found = {
+            key: value for key, value in found.items() if before.get(key) != CLASS_WEIGHTS and key != "class_weights"
+        }
     if refused := [key for key in found if key not in allowed]:
         lines = "".join(f"\n  - {key}: {before.get(key)} then, {now.get(key)} now" for key in refused)
         flags = " ".join(f"--allow {key}" for key in refused)

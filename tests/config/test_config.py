@@ -14,9 +14,11 @@ from segtrain.arguments import NonNegative, checked, mistake
 from segtrain.config import compose as config
 from segtrain.config import schema as config_check
 from segtrain.config.build import build
-from segtrain.config.saved import load_saved
+from segtrain.config.saved import load_saved, settings_in
+from segtrain.config.schema import as_text, config_mistakes
 from segtrain.config.signatures import signature_of
 from segtrain.errors import ConfigError
+from segtrain.runs.environment import changes
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 NEEDED = {  # settings an option cannot have a default for, and companions it needs
@@ -227,6 +229,7 @@ def test_saved_configs_are_data_not_code(tmp_path, name):
     [
         "seed: ${oc.env:HOME}\n",
         'seed: "\\x24{oc.env:HOME}"\n',
+        "class_weights: ${class_weights}\n",
         'model: "\\x24{oc.create:{_target_: torch.hub.load}}"\n',
     ],
 )
@@ -385,3 +388,16 @@ def test_the_check_reads_the_losses_of_a_loss(own):
     cfg = compose("loss=ce_dice")
     cfg.loss.region._target_ = "lacking.Derived"
     assert [m.split(":")[0] for m in config_check.config_mistakes(cfg)] == ["loss.region"]
+
+
+def test_a_config_from_before_the_weights_are_known_keeps_what_reads_them(tmp_path):
+    cfg = config.without_hydra(config.compose(["weighting=log_ratio", "loss=ce_dice"]))
+    text = as_text(cfg, weights_known=False)
+    assert "${class_weights}" in text
+    assert text.count("${") == text.count("${class_weights}")
+    found = load_saved(saved(tmp_path, text), [], [])
+    assert config_mistakes(found) == []
+    found.class_weights = [1.0, 2.0, 3.0, 4.0]
+    assert found.loss.pixel.class_weights == [1.0, 2.0, 3.0, 4.0]
+    assert "${" not in as_text(found)
+    assert changes(settings_in(text), found, []) == {}
