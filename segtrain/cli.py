@@ -86,14 +86,11 @@ def _train(words: list[str]) -> int:
 
 
 def _job(cfg, folder: Path) -> float | None:
-    """One training. What it needs is imported when its folder says what it is, for a signal or kill may come any time."""
-    from segtrain.config.schema import as_text
+    """One training. What it needs is imported here, after a config has been found right."""
     from segtrain.runs.folder import RunFolder
 
     try:
         with watched(), RunFolder(folder) as run:
-            if not run.can_be_resumed:
-                run.write_config(as_text(cfg, weights_known=False))
             from segtrain.commands.train import job
 
             return job(cfg, run)

@@ -1,12 +1,14 @@
 """Weights of an encoder from a file: of the encoder alone, of a whole network, or of a run of segtrain."""
 
 import logging
+import zipfile
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from segtrain.errors import ConfigError, few
+from segtrain.files import read_checkpoint
 
 log = logging.getLogger("segtrain")
 
@@ -56,7 +58,10 @@ def read_state(file: Path) -> dict[str, torch.Tensor]:
             from safetensors.torch import load_file
 
             return load_file(file)
-        content = torch.load(file, map_location="cpu", weights_only=True)
+        if zipfile.is_zipfile(file):
+            content = read_checkpoint(file)
+        else:  # as torch wrote them before version 1.6
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged files are told of in many ways
         raise ConfigError(f"cannot be read: {str(error).splitlines()[0]}", str(file), FIX) from error
     while isinstance(content, dict) and not any(isinstance(value, torch.Tensor) for value in content.values()):

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from segtrain.errors import ConfigError, DiskError
+from segtrain.errors import ConfigError, DiskError, Preempted
 
 MAX_TEXT = 64 * 2**20  # bytes of a JSON file that is read
 MAX_ARRAYS = 512 * 2**20  # bytes of the arrays of an NPZ file
@@ -109,10 +109,29 @@ def read_checkpoint(file: Path) -> dict:
                 raise ValueError("its records are compressed")
             if (record := archive.testzip()) is not None:
                 raise ValueError(f"the checksum of {record} does not fit")
+            names = [record for record in archive.namelist() if record.endswith("data.pkl")]
+            if any(b"bytearray" in archive.read(name) for name in names):  # which would be made at any size
+                raise ValueError("it holds a bytearray")
         content = torch.load(file, map_location="cpu", weights_only=True)
+        _check_sizes(content)
     if not isinstance(content, dict):
         raise _damaged(file, "not a checkpoint of segtrain")
     return content
+
+
+def _check_sizes(value) -> None:
+    """Raise ValueError for a tensor that is larger than what is stored of it: a copy would take that memory."""
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            raise ValueError(f"a tensor of {list(value.shape)} is stored in {value.untyped_storage().nbytes():,} bytes")
+    elif isinstance(value, dict):
+        for item in value.values():
+            _check_sizes(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            _check_sizes(item)
 
 
 def write_weights(file: Path, weights: dict, about: dict[str, str]) -> None:
@@ -177,6 +196,8 @@ def _explained(file: Path, kind: str):
     """Any error becomes one that names the file: what is wrong inside a damaged file is told in a hundred ways."""
     try:
         yield
+    except Preempted:
+        raise
     except Exception as error:
         reason = (str(error).splitlines() or [""])[0] or type(error).__name__
         raise _damaged(file, f"not {kind}: {reason}") from error

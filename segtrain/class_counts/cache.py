@@ -15,8 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from segtrain.errors import DiskError
+from segtrain.errors import DiskError, Preempted
 from segtrain.files import whole
+from segtrain.signals import leave_if_stopped
 
 log = logging.getLogger("segtrain")
 
@@ -66,7 +67,10 @@ def _locked(file: Path):
             lock.acquire(timeout=2)
         except Timeout:
             log.info(f"waiting for another process that counts these masks (it holds {file}.lock)")
-            lock.acquire()
+            while not lock.is_locked:
+                leave_if_stopped()
+                with contextlib.suppress(Timeout):
+                    lock.acquire(timeout=1)
     except (OSError, NotImplementedError):  # read-only, or a file system without locks
         pass  # at worst two processes count the same masks, to the same numbers
     try:
@@ -95,6 +99,8 @@ def _read(file: Path, columns: int) -> dict[str, np.ndarray]:
             keys, table = saved["keys"], saved["table"]
         fits = len(table) == len(keys) and table.shape[-1] == columns and table.dtype == np.int64
         return dict(zip(keys.tolist(), table, strict=True)) if fits else {}
+    except Preempted:
+        raise
     except Exception:  # a cache is only a cache: whatever is wrong with the file, count again
         return {}
 

@@ -15,6 +15,8 @@ from segtrain.runs.environment import FREE, changes
 from segtrain.runs.folder import RunFolder
 from segtrain.signals import watched
 
+LONGER = {"trainer.epochs", "trainer.max_steps", "trainer.patience"}  # settings with which a finished run goes on
+
 
 def main(words: list[str]) -> int:
     usage = "segtrain resume RUN [key=value …] [--allow KEY] [--trust PACKAGE]"
@@ -22,10 +24,16 @@ def main(words: list[str]) -> int:
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that are to differ")
     parser.add_argument(
-        "--allow", action="append", default=[], metavar="KEY", help="a setting that may; dataset: its files"
+        "--allow",
+        action="append",
+        default=[],
+        metavar="KEY",
+        help="a setting that may differ; `dataset` stands for its files",
     )
     parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help="allow classes of this package")
     arguments = parser.parse_intermixed_args(words)
+    if not (arguments.run / "config.yaml").is_file():
+        raise ConfigError(f"{arguments.run} holds no run: config.yaml is missing", fix="name the folder of a run")
     with watched():
         run = RunFolder(arguments.run, arguments.allow)
         checkpoint = run.load_last()
@@ -34,8 +42,11 @@ def main(words: list[str]) -> int:
         check_config(cfg)
         free = [key for key in (text.partition("=")[0] for text in arguments.overrides) if key in FREE]
         changed = changes(run.settings(), cfg, [*arguments.allow, *free])
-        if run.result.status == "finished" and not changed:
-            fix = "start a new run, or train on: --allow trainer.epochs RUN trainer.epochs=…"
+        if "trainer.monitor" in changed:
+            what = "the best epoch so far was chosen by another score"
+            raise ConfigError(what, "trainer.monitor", "start a new run, or evaluate the checkpoints")
+        if run.result.status == "finished" and not changed.keys() & LONGER:
+            fix = f"start a new run, or train on: `segtrain resume --allow trainer.epochs {run.path} trainer.epochs=NUMBER`"
             raise ConfigError("the run is finished", str(run.path), fix)
         log_to_screen(run.path / "segtrain.log")
         from segtrain.commands.train import train

@@ -43,6 +43,7 @@ def job(cfg, run: RunFolder) -> float | None:
     checkpoint = run.load_last()
     if checkpoint is None:
         run.write_environment(environment(flat(cfg)))
+        run.write_config(as_text(cfg, weights_known=False))
     else:
         settings = run.settings()
         cfg.class_weights = settings["class_weights"]
@@ -60,7 +61,8 @@ def train(cfg, run: RunFolder, checkpoint: dict | None = None) -> float | None:
     seed_everything(cfg.seed, cfg.trainer.deterministic)
     trainer, scores = build(cfg, "trainer"), build_scores(cfg, val_set)
     trainer.check_monitor(scores)
-    model = build(cfg, "model").to(trainer.device)
+    loaded = checkpoint is not None and "encoder_weights" in cfg.model  # every weight comes from the checkpoint
+    model = build(cfg, "model", **({"encoder_weights": None} if loaded else {})).to(trainer.device)
     optimizer, inference = build(cfg, "optimizer", model=model), build_inference(cfg, val_set)
     labels = build_labels(cfg, train_set)
     build_loss(cfg, train_set, labels)  # answers mistakes before the masks are counted
@@ -90,7 +92,7 @@ def train(cfg, run: RunFolder, checkpoint: dict | None = None) -> float | None:
 
     if checkpoint is None:
         run.write_config(as_text(cfg))
-        run.check_space(checkpoint_bytes(model))
+        run.check_space(checkpoint_bytes(model, trainer.keep))
     run.keep = trainer.keep
     groups = {name: val_set.group(index) for index, name in enumerate(val_set.names)}
     with Logger(run.path, val_set, scores, trainer.epochs, first_step(checkpoint)) as logger:
@@ -135,10 +137,11 @@ def describe_best(run: RunFolder, parts: Parts, trainer) -> None:
     )
 
 
-def checkpoint_bytes(model) -> int:
-    """At most so much disk is needed: last.pt (weights, moments, average) and best.pt, and while one is replaced, two."""
+def checkpoint_bytes(model, keep: int) -> int:
+    """Disk that is needed: last.pt (weights, two moments, average), best.pt and best.safetensors, each twice while it is
+    replaced, and the epochs that are kept."""
     weights = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
-    return 2 * 4 * weights + 2 * 2 * weights
+    return (2 * 4 + 2 * 2 + 4 * keep) * weights
 
 
 def check_counts(counts: ClassCounts) -> None:

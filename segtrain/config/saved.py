@@ -19,7 +19,7 @@ KNOWN = {
 }
 
 
-MAX_BYTES = 2**20  # of a config
+MAX_BYTES = 100_000  # of a config: read in 2 s
 
 
 def load_saved(
@@ -97,14 +97,16 @@ def _plain(text: str, where: str, resolved: bool = True) -> dict:
                 raise ValueError("it holds an alias")
             return super().compose_node(parent, index)
 
+    if len(text) > MAX_BYTES:
+        raise ConfigError(f"not a config: {len(text):,} characters", where, "use the file the run wrote")
     try:
         content = yaml.load(text, Loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"not a config: {str(error).splitlines()[0]}", where, "use the file the run wrote") from error
     if not isinstance(content, dict):
         raise ConfigError("not a config: no mapping", where, "use the file the run wrote")
-    content.pop("hydra", None)
     if resolved:
+        content.pop("hydra", None)
         _refuse_interpolations(content, where)
     return content
 
@@ -199,10 +201,8 @@ def settings_of(run: Path) -> dict[str, object]:
 
 
 def _choices(file: Path) -> dict[str, str]:
-    import yaml
-
     try:
-        choices = yaml.safe_load(_text(file))["hydra"]["runtime"]["choices"]
+        choices = _plain(_text(file), str(file), resolved=False)["hydra"]["runtime"]["choices"]
         return {str(group): choice if choice is None else str(choice) for group, choice in choices.items()}
-    except (yaml.YAMLError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
+    except (ConfigError, KeyError, TypeError, AttributeError):
         return {}  # only names a setting better

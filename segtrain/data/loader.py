@@ -8,6 +8,7 @@ the model normalises on the device.
 import contextlib
 import os
 import signal
+import time
 from collections.abc import Iterable, Iterator
 from typing import Literal
 
@@ -21,7 +22,7 @@ from segtrain.data.dataset import SegmentationDataset, as_dataset
 from segtrain.data.sampling import Sampling, as_sampling
 from segtrain.data.views import EveryAnnotator, InMemory, read_checked
 from segtrain.errors import ConfigError, OutOfMemory, SegtrainError
-from segtrain.signals import leave_if_stopped
+from segtrain.signals import STOPS, leave_if_stopped
 
 Batch = tuple[torch.Tensor, torch.Tensor, list[int]]  # images [N,3,H,W] uint8, targets, indices into the dataset
 CROP = "set a crop, for example augment.size=[256,256]"
@@ -229,6 +230,7 @@ def killed_workers_explained():
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
+        time.sleep(1)  # the signal that killed the worker may still be on its way to this process
         leave_if_stopped()
         raise OutOfMemory(
             f"a process that loads images was killed: {str(error).splitlines()[0]}",
@@ -252,7 +254,8 @@ def _leave_process_group(_worker: int) -> None:
     """Signals to a whole process group, as of a terminal or a scheduler, are for the main process, which ends the workers."""
     if hasattr(os, "setpgid"):
         os.setpgid(0, 0)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (*STOPS[:1], *STOPS[2:]):  # but SIGTERM, with which the main process ends a worker that hangs
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _check_equal_sizes(dataset: SegmentationDataset) -> None:

@@ -1,5 +1,6 @@
 """Log a training: a line per epoch, TensorBoard scalars, pictures and settings."""
 
+import contextlib
 import logging
 from pathlib import Path
 
@@ -40,13 +41,15 @@ class Logger:
 
         self._folder, self._dataset, self._epochs = folder, dataset, epochs
         self._records = {**scores.records(), LOSS.name: LOSS}
+        self._writer = SummaryWriter
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step)
 
     def __enter__(self) -> "Logger":
         return self
 
     def __exit__(self, *_) -> None:
-        self._board.close()
+        with contextlib.suppress(OSError):  # of a disk that is full, which was said
+            self._board.close()
 
     def show(self, epoch, best: float | None) -> None:
         """A line to the log; scalars and pictures to TensorBoard; of the best epoch, plots/examples.png.
@@ -64,6 +67,7 @@ class Logger:
             self._board.flush()
         except (OSError, DiskError) as error:  # such as a full disk, with which the training goes on
             log.warning(f"TensorBoard and plots/ lack something of epoch {epoch.number}: {error}")
+            self._board = self._writer(str(self._folder / "tensorboard"))  # the thread of the old one has ended
 
     def _draw(self, epoch, row: dict) -> None:
         tags = {f"val/{name}": score.tag for name, score in self._records.items()}

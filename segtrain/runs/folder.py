@@ -36,6 +36,7 @@ from segtrain.runs.result import Result, per_class_rows
 log = logging.getLogger("segtrain")
 
 DISK_FAILURES = 3  # in a row end a run
+PART = re.compile(r".+\.(json|yaml|csv|npz|pt|safetensors|html|png)\.\d+\.part")
 
 
 class RunFolder:
@@ -63,8 +64,6 @@ class RunFolder:
             raise ConfigError("no such folder", str(self.path), "name the folder of a run")
         refuse_links(self.path)
         lock(self.path)
-        for part in [*self.path.glob("*.part"), *self.path.glob("*/*.part")]:  # of a process that was killed
-            part.unlink()
         self.result, self._rows, self.keep = Result.read(self.path), [], 0
         self.changed: dict[str, object] = {}
         self._allowed, self._disk_failures = allowed or [], 0
@@ -73,7 +72,10 @@ class RunFolder:
         self._started = time.time() - self.result.seconds  # of the sessions before, when a run is resumed
 
     def __enter__(self) -> "RunFolder":
-        self.result.error = None
+        for part in self.path.rglob("*.part"):  # of a process that was killed
+            if PART.fullmatch(part.name) and part.is_file():
+                part.unlink()
+        self._before, self.result.error = (self.result.status, self.result.error), None
         self._write_result("running")
         return self
 
@@ -83,6 +85,12 @@ class RunFolder:
         unlock(self.path)
 
     def _record_failure(self, error: BaseException) -> None:
+        if (
+            isinstance(error, ConfigError) and self._before[0]
+        ):  # refused before anything was done: the run is what it was
+            status, self.result.error = self._before
+            self._write_result(status)
+            return
         stopped = isinstance(error, KeyboardInterrupt | Preempted)
         again = "goes on where this stopped" if self.can_be_resumed else "starts it again"
         hint = f"`segtrain resume {self.path}` {again}"
@@ -172,7 +180,7 @@ class RunFolder:
             os.link(self.checkpoints / "last.pt", kept)
         except OSError:  # a disk without links
             shutil.copyfile(self.checkpoints / "last.pt", kept)
-        for old in sorted(self.checkpoints.glob("epoch_*.pt"))[: -self.keep]:
+        for old in sorted(self.checkpoints.glob("epoch_*.pt"), key=lambda file: int(file.stem[6:]))[: -self.keep]:
             old.unlink()
 
     def load_last(self) -> dict | None:
@@ -189,8 +197,10 @@ class RunFolder:
         try:
             run = checkpoint["run"]
             self._trained_config = str(run["config"])
-            self._rows, self.result = list(run["rows"]), Result.of(run["result"], file)
-        except (KeyError, TypeError) as error:
+            self._rows, self.result = [dict(row) for row in run["rows"]], Result.of(dict(run["result"]), file)
+            if not all(isinstance(checkpoint["state"][name], int) for name in ("epoch", "batch", "step", "images")):
+                raise TypeError("a count that is no number")
+        except (KeyError, TypeError, ValueError) as error:
             fix = "resume it with the version of segtrain that environment.json names"
             raise ConfigError("not a checkpoint of this version of segtrain", str(file), fix) from error
         self.result.status, self._started = status, time.time() - self.result.seconds
@@ -234,8 +244,10 @@ class RunFolder:
             self.result.lower_is_better, self.result.unit = not epoch.monitor.higher_is_better, epoch.monitor.unit
             self.result.scores = epoch.scores
             self.result.per_class = per_class_rows(epoch.best.per_class, class_names)
-        with self._disk_failures_counted():
+        try:
             self._write_epoch()
+        except DiskError as error:
+            log.warning(f"{error.where} {error.what}; it is written with the next checkpoint")
 
     def _write_epoch(self) -> None:
         """What has not been written yet."""
@@ -267,7 +279,7 @@ class RunFolder:
                 raise
             left = DISK_FAILURES - self._disk_failures
             log.warning(
-                f"{error.where} {error.what}; the file before it is kept. {left} more such failures end the run"
+                f"{error.where} {error.what}; the previous checkpoint is kept. {left} more in a row end the run"
             )
         else:
             self._disk_failures = 0
@@ -279,7 +291,11 @@ class RunFolder:
 
     def best_weights(self) -> dict:
         """The state dict in best.pt. Raises ConfigError for a damaged file."""
-        return read_checkpoint(self.checkpoints / "best.pt")["model"]
+        file = self.checkpoints / "best.pt"
+        content = read_checkpoint(file)
+        if "model" not in content:
+            raise ConfigError("the checkpoint has no weights", str(file), "restore the file")
+        return content["model"]
 
     def finish(self) -> None:
         """Write the result as that of a finished run. Raises DiskError."""

@@ -77,7 +77,8 @@ def load(
 
 def check_unchanged(folder: Path, content: dict) -> None:
     """Raise ConfigError when config.yaml is not the one that the checkpoint was trained with."""
-    text = content["config"] if "config" in content else content.get("run", {}).get("config")
+    run = content.get("run")
+    text = content.get("config") or (run.get("config") if isinstance(run, dict) else None)
     if text is None:  # of an earlier version
         return
     file = folder / "config.yaml"

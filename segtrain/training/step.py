@@ -42,7 +42,7 @@ class Step:
             device.type == "cuda"
             and not skip
             and not self.scaler.is_enabled()
-            and isinstance(self.optimizer, torch.optim.AdamW | torch.optim.SGD)
+            and self.optimizer.defaults.get("fused") is True
         )
 
     @property
@@ -88,6 +88,8 @@ class Step:
         bad = ~(torch.isfinite(found["loss"]) & torch.isfinite(norm))
         self.bad = torch.maximum(self.bad, bad.float())
         images = [images for images, _ in batches]
+        for before in self.unchecked:  # on the device, of one step only
+            before.pop("images", None)
         self.unchecked.append({"step": number + 1, "bad": bad, "indices": indices, "images": images, "terms": found})
         if self.skip and self.bad:
             self._leave_out(buffers)
@@ -159,7 +161,8 @@ class Step:
             "step": first["step"],
             "images": [self.names[index] for index in first["indices"]],
             "pixels": [
-                {"min": int(i.min()), "max": int(i.max()), "mean": float(i.float().mean())} for i in first["images"]
+                {"min": int(i.min()), "max": int(i.max()), "mean": float(i.float().mean())}
+                for i in first.get("images", [])
             ],
             "loss": {name: str(float(value)) for name, value in first["terms"].items()},
             "not_finite_gradients": [name for name, norm in norms.items() if not math.isfinite(norm)],

@@ -127,7 +127,7 @@ class Trainer:
         """
         self.check_monitor(parts.scores)
         self._setup(parts, resume_from, checkpoint)
-        with killed_workers_explained(), self._out_of_memory_explained():
+        with killed_workers_explained(), self._out_of_memory_explained(), self._not_finite_described():
             while not self._finished():
                 losses = self._train_epoch()
                 self._save()
@@ -261,6 +261,14 @@ class Trainer:
         state = vars(self.state) | {"sums": {name: float(v) for name, v in self.state.sums.items()}}
         self.checkpoint({**self.step.state_dict(), "state": state})
         self.saved_at = time.monotonic()
+
+    @contextlib.contextmanager
+    def _not_finite_described(self):
+        try:
+            yield
+        except NotFinite as error:
+            error.seen = error.seen or {"step": self.state.step, "what": error.what, "where": error.where}
+            raise
 
     @contextlib.contextmanager
     def _out_of_memory_explained(self):

@@ -28,7 +28,7 @@ def content(run: Path) -> dict[str, object]:
         "best.pt": tensors(torch.load(run / "checkpoints/best.pt", weights_only=True)),
         "last.pt": tensors(torch.load(run / "checkpoints/last.pt", weights_only=True)),
         "tensorboard": scalars(run),
-        "page": (run / "page.html").read_text().replace(run.name, "RUN"),
+        "page": (run / "page.html").read_text().replace(f"{run.name}, best epoch", "best epoch"),
     }
 
 

@@ -83,4 +83,4 @@ def test_200_kills(server, tmp_path, figure):
         runs, kills, equal = runs + 1, kills + count, equal + (found == [])
         failures += [f"{' '.join(settings)}: {', '.join(found)}"] if found else []
     figure("SIGKILL at random moments", f"{kills} kills over {runs} runs: {equal} equal in every file")
-    assert failures == []
+    assert not failures, "\n".join(failures)

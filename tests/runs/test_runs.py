@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from segtrain.commands import resume
 from segtrain.errors import ConfigError, DiskError
 from segtrain.files import read_checkpoint, write_checkpoint, write_json
 from segtrain.runs.claim import make_run_folder
@@ -98,3 +99,52 @@ def test_a_result_is_read_as_it_was_written(tmp_path):
     (tmp_path / "result.json").write_text("[1")
     with pytest.raises(ConfigError, match="not JSON"):
         Result.read(tmp_path)
+
+
+def test_a_folder_that_is_no_run_is_left_as_it_is(tmp_path):
+    (tmp_path / "film.part").touch()
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub/b.json.12.part").touch()
+    with pytest.raises(ConfigError, match="holds no run"):
+        resume.main([str(tmp_path)])
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["film.part", "sub"]
+    with pytest.raises(ZeroDivisionError), RunFolder(tmp_path):
+        _ = 1 / 0
+    assert (tmp_path / "film.part").exists(), "not one of ours"
+
+
+def test_a_refusal_leaves_the_status_as_it_was(tmp_path):
+    Result("finished", scores={"loss": 0.5}).write(tmp_path)
+    with pytest.raises(ConfigError), RunFolder(tmp_path):
+        raise ConfigError("no device")
+    assert Result.read(tmp_path).status == "finished"
+    assert Result.read(tmp_path).error is None
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ({"model": bytearray(8)}, "bytearray"),
+        ({"model": {"weight": torch.zeros(1).expand(1000, 1000)}}, "is stored in 4 bytes"),
+    ],
+)
+def test_checkpoints_that_claim_more_than_they_hold_are_refused(tmp_path, content, reason):
+    torch.save(content, tmp_path / "c.pt")
+    with pytest.raises(ConfigError, match=reason):
+        read_checkpoint(tmp_path / "c.pt")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"run": {"config": "", "rows": [], "result": {}}},
+        {"state": {"epoch": "x", "batch": 0, "step": 0, "images": 0}, "run": {"config": "", "rows": [], "result": {}}},
+        {"state": {}, "run": {"config": "", "rows": [1, 2], "result": {}}},
+        {"state": {}, "run": {"config": "", "rows": [], "result": [1]}},
+        {"run": 5},
+    ],
+)
+def test_checkpoints_of_another_form_are_refused(tmp_path, content):
+    write_checkpoint(tmp_path / "checkpoints/last.pt", content)
+    with pytest.raises(ConfigError, match="not a checkpoint of this version"):
+        RunFolder(tmp_path).load_last()
