@@ -25,7 +25,7 @@ NEEDED = {  # settings an option cannot have a default for, and companions it ne
     "dataset=folder": ["dataset.root=x", "dataset.num_classes=2"],
     **{f"dataset={name}": ["dataset.root=x"] for name in ("camvid", "voc", "cityscapes", "ade20k")},
     "dataset=magnetic_tile": ["dataset.root=x"],
-    "experiment=camvid": ["dataset.root=x"],
+    "experiment=street_scenes": ["dataset.root=x"],
     "labels=teacher": ["labels.teacher.run=RUN"],
     "augment=strong": ["augment.size=[32,32]"],
     "weighting=manual": ["weighting.weights=[1,2,3,4]"],
