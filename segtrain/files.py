@@ -57,7 +57,7 @@ def write_arrays(file: Path, arrays: dict[str, np.ndarray]) -> None:
 
 
 def read_arrays(file: Path) -> dict[str, np.ndarray]:
-    """What write_arrays wrote. Raises ConfigError for a damaged file, before memory is taken for what it claims."""
+    """What write_arrays wrote. Raises ConfigError for a damaged file, before memory is allocated for the sizes it claims."""
     with _explained(file, "an NPZ file"), zipfile.ZipFile(file) as archive:
         claimed = 0
         for record in archive.infolist():

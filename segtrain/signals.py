@@ -11,7 +11,7 @@ from segtrain.errors import Preempted
 log = logging.getLogger("segtrain")
 
 # Ctrl-C; a scheduler's end of time; what Slurm and submitit send before it.
-STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)]
+STOPS = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2]
 CHAINED = STOPS[2:]
 DEFAULTS = (signal.SIG_DFL, signal.default_int_handler)
 AT_ONCE_SECONDS = 5.0  # a second signal within this time does not wait for the step

@@ -63,15 +63,16 @@ def _locked(file: Path):
     lock = FileLock(f"{file}.lock")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire(timeout=2)
-        except Timeout:
-            log.info(f"waiting for another process that counts these masks (it holds {file}.lock)")
-            while not lock.is_locked:
+        seconds = 0
+        while not lock.is_locked:
+            try:
+                lock.acquire(timeout=1)
+            except Timeout:
                 leave_if_stopped()
-                with contextlib.suppress(Timeout):
-                    lock.acquire(timeout=1)
-    except (OSError, NotImplementedError):  # read-only, or a file system without locks
+                seconds += 1
+                if seconds == 2:
+                    log.info(f"waiting for another process that counts these masks (it holds {file}.lock)")
+    except (OSError, NotImplementedError):  # read-only, or a file system without locks, of which filelock says this
         pass  # at worst two processes count the same masks, to the same numbers
     try:
         yield

@@ -29,7 +29,7 @@ from segtrain.training.progress import Progress
 
 log = logging.getLogger("segtrain")
 
-SIZES_ALIKE = 1.5  # factor between the sides of images of evaluation and training up to which nothing is said
+SIZES_ALIKE = 1.5  # factor between the sides of evaluated and trained images; a larger one gives a warning
 
 
 def main(words: list[str]) -> int:

@@ -26,8 +26,9 @@ def main(words: list[str]) -> int:
     parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help="allow classes of this package")
     arguments = parser.parse_args(words)
     first = arguments.run
-    cfg = load_saved(first / "config.yaml", [], arguments.trust)
-    check_config(cfg)
+    file = first / "config.yaml"
+    cfg = load_saved(file, [], arguments.trust)
+    check_config(cfg, str(file))
     check_repeatable(first)
     second = make_run_folder(lambda: arguments.out or free_name(first))
     log_to_screen(second / "segtrain.log")

@@ -39,9 +39,9 @@ def main(words: list[str]) -> int:
         checkpoint = run.load_last()
         file = run.path / "config.yaml"
         cfg = load_saved(file, arguments.overrides, arguments.trust, changed=run.changed)
-        check_config(cfg)
+        check_config(cfg, str(file))
         free = [key for key in (text.partition("=")[0] for text in arguments.overrides) if key in FREE]
-        changed = changes(run.settings(), cfg, [*arguments.allow, *free])
+        changed = changes(run.settings(), cfg, [*arguments.allow, *free], str(file))
         if "trainer.monitor" in changed:
             what = "the best epoch so far was chosen by another score"
             raise ConfigError(what, "trainer.monitor", "start a new run, or evaluate the checkpoints")

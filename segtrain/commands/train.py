@@ -27,6 +27,7 @@ from segtrain.report.logger import Logger
 from segtrain.report.pages.evaluation import write_evaluation_page
 from segtrain.report.pictures import example, images_with_rare_classes
 from segtrain.report.scores import counts_table, final_report
+from segtrain.runs import checkpoints
 from segtrain.runs.environment import FREE, changes, environment, fingerprint
 from segtrain.runs.folder import RunFolder
 from segtrain.signals import leave_if_stopped
@@ -72,7 +73,7 @@ def train(cfg, run: RunFolder, checkpoint: dict | None = None) -> float | None:
     val_counts = count_classes(val_set, cache=default_cache(), progress=True)
     check_counts(counts)
     size = train_set.image(0).shape[:2]
-    run.write_counts(counts, fingerprint(counts, train_set.names + val_set.names), size)
+    run.write_counts(counts, fingerprint(train_set.names + val_set.names, counts, val_counts), size)
     cfg.class_weights = class_weights(cfg, counts)
     run.write_class_weights(cfg.weighting._target_, counts.class_names, cfg.class_weights)
     log.info(counts_table(counts, cfg.class_weights, val_counts))
@@ -92,7 +93,7 @@ def train(cfg, run: RunFolder, checkpoint: dict | None = None) -> float | None:
 
     if checkpoint is None:
         run.write_config(as_text(cfg))
-        run.check_space(checkpoint_bytes(model, trainer.keep))
+        checkpoints.check_space(run.path, model, trainer.keep)
     run.keep = trainer.keep
     groups = {name: val_set.group(index) for index, name in enumerate(val_set.names)}
     with Logger(run.path, val_set, scores, trainer.epochs, first_step(checkpoint)) as logger:
@@ -120,7 +121,7 @@ def describe_best(run: RunFolder, parts: Parts, trainer) -> None:
     scores.restore(**{name: array for name, array in counts.items() if name != "groups"})
     run.result.intervals = scores.intervals()
     run.result.thresholds = scores.best_thresholds() if val_set.multilabel else None
-    parts.model.load_state_dict(run.best_weights())
+    parts.model.load_state_dict(checkpoints.read_weights(run.checkpoints, "best"))
     predictor = Predictor(parts.model, trainer.device, trainer.autocast, val_set.multilabel, parts.inference)
 
     def draw(index: int, label: int | None):
@@ -135,13 +136,6 @@ def describe_best(run: RunFolder, parts: Parts, trainer) -> None:
         val_set,
         draw,
     )
-
-
-def checkpoint_bytes(model, keep: int) -> int:
-    """Disk that is needed: last.pt (weights, two moments, average), best.pt and best.safetensors, each twice while it is
-    replaced, and the epochs that are kept."""
-    weights = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
-    return (2 * 4 + 2 * 2 + 4 * keep) * weights
 
 
 def check_counts(counts: ClassCounts) -> None:

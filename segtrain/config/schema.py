@@ -34,10 +34,10 @@ BASES = {*(protocol.base for protocol in PROTOCOLS.values()), "builtins.object"}
 BASES |= {"torch.nn.Module", "torch.nn.modules.module.Module"}
 
 
-def check_config(cfg: DictConfig) -> None:
-    """Raise ConfigError that lists all mistakes of a config; see config_mistakes."""
+def check_config(cfg: DictConfig, where: str = "") -> None:
+    """Raise ConfigError that lists all mistakes of a config, of a file when it was saved; see config_mistakes."""
     if mistakes := config_mistakes(cfg):
-        raise config_error(mistakes)
+        raise config_error(mistakes, where)
 
 
 def config_mistakes(cfg: DictConfig) -> list[str]:
@@ -139,12 +139,14 @@ def _weighting_mistakes(cfg: DictConfig) -> list[str]:
     ]
 
 
-def config_error(mistakes: list[str]) -> ConfigError:
-    """One error for all mistakes."""
+def config_error(mistakes: list[str], where: str = "") -> ConfigError:
+    """One error for all mistakes, of a file when the config was saved."""
     fix = "`segtrain --cfg job` prints the whole config, `segtrain --help` the options of each group"
+    if where:
+        fix = "use the file the run wrote"
     if len(mistakes) == 1:
-        return ConfigError(mistakes[0], fix=fix)
-    return ConfigError(f"{len(mistakes)} mistakes\n" + "\n".join(f"  - {m}" for m in mistakes), fix=fix)
+        return ConfigError(mistakes[0], where, fix)
+    return ConfigError(f"{len(mistakes)} mistakes\n" + "\n".join(f"  - {m}" for m in mistakes), where, fix)
 
 
 def flat(cfg) -> dict[str, object]:

@@ -252,8 +252,7 @@ def _as_it_is(batches):
 
 def _leave_process_group(_worker: int) -> None:
     """Signals to a whole process group, as of a terminal or a scheduler, are for the main process, which ends the workers."""
-    if hasattr(os, "setpgid"):
-        os.setpgid(0, 0)
+    os.setpgid(0, 0)
     for number in (*STOPS[:1], *STOPS[2:]):  # but SIGTERM, with which the main process ends a worker that hangs
         signal.signal(number, signal.SIG_IGN)
 

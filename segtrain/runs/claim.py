@@ -1,11 +1,15 @@
 """A run's folder belongs to one process: it is made once, locked, and leads nowhere else."""
 
 import contextlib
+import fcntl
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 from segtrain.errors import ConfigError, DiskError
+
+log = logging.getLogger("segtrain")
 
 _held: dict[Path, int] = {}
 
@@ -14,16 +18,12 @@ def lock(folder: Path) -> None:
     """Hold a folder until `unlock` or the end of this process. Raises ConfigError while another process holds it.
 
     Record locks, since worker processes do not inherit them: one that outlives a killed run for some seconds does not
-    keep it from being resumed. Where the system or the disk has none, nothing is held.
+    keep it from being resumed.
     """
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return
     folder = folder.resolve()
     if folder in _held:
         return
-    file = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o644)
+    file = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError) as error:
@@ -31,8 +31,9 @@ def lock(folder: Path) -> None:
         raise ConfigError(
             "another process is training in this folder", str(folder), "wait for its end, or name another folder"
         ) from error
-    except OSError:
+    except OSError as error:  # a disk without locks
         os.close(file)
+        log.warning(f"{folder} cannot be locked ({error.strerror}): do not start or resume this run twice")
         return
     _held[folder] = file
 

@@ -48,17 +48,23 @@ PACKAGES = (
 FREE = set(UNSIGNED) - {"seed", "class_weights"}
 
 
-def changes(before: dict, now, allowed: list[str]) -> dict[str, object]:
+def differing(before: dict, now: dict) -> dict[str, object]:
+    """Settings by dotted key whose values now are not those before."""
+    return {key: now.get(key) for key in before | now if before.get(key) != now.get(key)}
+
+
+def changes(before: dict, now, allowed: list[str], where: str = "") -> dict[str, object]:
     """The settings by dotted key in which a config differs from that of the run it continues.
 
     Args:
         before: by dotted key. now: a config.
         allowed: the keys that may differ.
+        where: the file that may have been changed.
 
     Raises ConfigError with every other difference.
     """
     now = flat(now)
-    found = {key: now.get(key) for key in before | now if before.get(key) != now.get(key)}
+    found = differing(before, now)
     if before.get("class_weights") is None:  # killed before they were computed
         found = {
             key: value for key, value in found.items() if before.get(key) != CLASS_WEIGHTS and key != "class_weights"
@@ -68,7 +74,8 @@ def changes(before: dict, now, allowed: list[str]) -> dict[str, object]:
         flags = " ".join(f"--allow {key}" for key in refused)
         raise ConfigError(
             f"not the settings that the run was started with{lines}",
-            fix=f"leave them as they were, or start a new run; to go on nevertheless: `segtrain resume {flags} RUN …`",
+            where,
+            f"leave them as they were, or start a new run; to go on nevertheless: `segtrain resume {flags} RUN …`",
         )
     return found
 
@@ -88,10 +95,12 @@ def signature(config: dict) -> str:
     return hashlib.blake2b(json.dumps(config, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
-def fingerprint(counts, names: list[str]) -> str:
-    """Equal for equal datasets: a hash of the ClassCounts of the training split and the names of all images."""
-    content = json.dumps([names, counts.to_dict()]).encode(errors="surrogateescape")
-    return hashlib.blake2b(content, digest_size=8).hexdigest()
+def fingerprint(names: list[str], *counts) -> str:
+    """Equal for equal datasets: a hash of the names of all images, and of the pixels of each class in each (ClassCounts)."""
+    digest = hashlib.blake2b(json.dumps(names).encode(errors="surrogateescape"), digest_size=8)
+    for split in counts:
+        digest.update(split.per_image.tobytes())
+    return digest.hexdigest()
 
 
 def environment(config: dict) -> dict:

@@ -1,9 +1,9 @@
 """Whether two runs gave the same numbers, and from which epoch on they do not."""
 
-import csv
 from pathlib import Path
 
-from segtrain.files import read_checkpoint, read_json
+from segtrain.files import read_json
+from segtrain.runs.checkpoints import read_last, read_weights
 from segtrain.runs.result import Result
 
 TIMES = ("seconds", "images_per_second")
@@ -11,10 +11,10 @@ TIMES = ("seconds", "images_per_second")
 
 def first_difference(one: Path, other: Path) -> str | None:
     """The first epoch and column of metrics.csv that differ, as a sentence; None when all are equal."""
-    rows, others = _rows(one), _rows(other)
+    rows, others = (read_last(run / "checkpoints")["run"]["rows"] for run in (one, other))
     for row, its in zip(rows, others, strict=False):
         for name in row | its:
-            if name not in TIMES and row.get(name) != its.get(name):
+            if name not in TIMES and str(row.get(name)) != str(its.get(name)):  # a score that is NaN equals itself
                 return f"from epoch {row['epoch']} on: {name} {row.get(name)} and {its.get(name)}"
     return None if len(rows) == len(others) else f"{len(rows)} epochs and {len(others)}"
 
@@ -23,7 +23,7 @@ def equal_weights(one: Path, other: Path, checkpoint: str) -> bool:
     """Whether a checkpoint (`best` or `last`) of two runs holds the same weights, bit for bit."""
     import torch
 
-    a, b = (read_checkpoint(run / "checkpoints" / f"{checkpoint}.pt")["model"] for run in (one, other))
+    a, b = (read_weights(run / "checkpoints", checkpoint) for run in (one, other))
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
@@ -44,11 +44,3 @@ def _leaves(content: dict, path: str = "") -> dict[str, object]:
     for name, value in content.items():
         found |= _leaves(value, f"{path}{name}.") if isinstance(value, dict) else {f"{path}{name}": value}
     return found
-
-
-def _rows(run: Path) -> list[dict]:
-    file = run / "metrics.csv"
-    if not file.is_file():
-        return []
-    with file.open(newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream))

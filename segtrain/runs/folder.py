@@ -6,9 +6,7 @@ are written anew from it, so that they say what it says wherever a run was kille
 
 import contextlib
 import logging
-import os
 import re
-import shutil
 import time
 import traceback
 from dataclasses import asdict
@@ -20,15 +18,13 @@ from segtrain.config.saved import settings_in
 from segtrain.errors import ConfigError, DiskError, NotFinite, Preempted, SegtrainError
 from segtrain.files import (
     read_arrays,
-    read_checkpoint,
     read_json,
     write_arrays,
-    write_checkpoint,
     write_json,
     write_rows,
     write_text,
-    write_weights,
 )
+from segtrain.runs import checkpoints
 from segtrain.runs.claim import lock, refuse_links, unlock
 from segtrain.runs.environment import changed_settings, start
 from segtrain.runs.result import Result, per_class_rows
@@ -85,9 +81,7 @@ class RunFolder:
         unlock(self.path)
 
     def _record_failure(self, error: BaseException) -> None:
-        if (
-            isinstance(error, ConfigError) and self._before[0]
-        ):  # refused before anything was done: the run is what it was
+        if isinstance(error, ConfigError) and self._before[0]:  # a refusal: the run is what it was
             status, self.result.error = self._before
             self._write_result(status)
             return
@@ -136,7 +130,7 @@ class RunFolder:
         before = content.get("dataset_fingerprint")
         if before not in (None, fingerprint) and "dataset" not in self._allowed:
             raise ConfigError(
-                "the dataset has changed since the run was started: other images, or other pixels in the masks",
+                "the dataset has changed since the run was started: other images, or masks with other classes",
                 str(self.path),
                 "restore it, or start a new run; to go on nevertheless: `segtrain resume --allow dataset`",
             )
@@ -154,34 +148,12 @@ class RunFolder:
         scheme = "none" if scheme == "no_weighting" else scheme
         write_json(self.path / "class_weights.json", {"scheme": scheme, "classes": classes})
 
-    def check_space(self, needed: int) -> None:
-        """Raise DiskError when the disk cannot hold the checkpoints, of `needed` bytes in all."""
-        free = shutil.disk_usage(self.path).free
-        if free < needed:
-            raise DiskError(
-                f"{free / 2**20:,.0f} MiB are free, the checkpoints take up to {needed / 2**20:,.0f} MiB",
-                str(self.path),
-                "free space, or set hydra.run.dir to another disk",
-            )
-
     def save_last(self, content: dict) -> None:
         """What a run is resumed from. A full disk leaves the checkpoint before it; the third time in a row: DiskError."""
         with self._disk_failures_counted():
             self._write_epoch()
             run = {"config": self._config, "rows": self._rows, "result": asdict(self.result)}
-            write_checkpoint(self.checkpoints / "last.pt", {**content, "run": run})
-            if self.keep and content["state"]["batch"] == 0:
-                self._keep(content["state"]["epoch"])
-
-    def _keep(self, epoch: int) -> None:
-        kept = self.checkpoints / f"epoch_{epoch:03d}.pt"
-        kept.unlink(missing_ok=True)
-        try:
-            os.link(self.checkpoints / "last.pt", kept)
-        except OSError:  # a disk without links
-            shutil.copyfile(self.checkpoints / "last.pt", kept)
-        for old in sorted(self.checkpoints.glob("epoch_*.pt"), key=lambda file: int(file.stem[6:]))[: -self.keep]:
-            old.unlink()
+            checkpoints.write_last(self.checkpoints, {**content, "run": run}, self.keep)
 
     def load_last(self) -> dict | None:
         """What save_last wrote, None before the first checkpoint. Rows and result are again those of that moment.
@@ -192,20 +164,13 @@ class RunFolder:
         self.changed = changed_settings(read_json(self.path / "environment.json"))
         if not self.can_be_resumed:
             return None
-        file = self.checkpoints / "last.pt"
-        checkpoint, status = read_checkpoint(file), self.result.status
-        try:
-            run = checkpoint["run"]
-            self._trained_config = str(run["config"])
-            self._rows, self.result = [dict(row) for row in run["rows"]], Result.of(dict(run["result"]), file)
-            if not all(isinstance(checkpoint["state"][name], int) for name in ("epoch", "batch", "step", "images")):
-                raise TypeError("a count that is no number")
-        except (KeyError, TypeError, ValueError) as error:
-            fix = "resume it with the version of segtrain that environment.json names"
-            raise ConfigError("not a checkpoint of this version of segtrain", str(file), fix) from error
+        checkpoint, status = checkpoints.read_last(self.checkpoints), self.result.status
+        run = checkpoint["run"]
+        self._trained_config, self._rows = run["config"], run["rows"]
+        self.result = Result.of(run["result"], self.checkpoints / "last.pt")
         self.result.status, self._started = status, time.time() - self.result.seconds
         if self.result.best:
-            self.best_weights()
+            checkpoints.read_weights(self.checkpoints, "best")
             self.best_counts()
         return checkpoint
 
@@ -258,9 +223,7 @@ class RunFolder:
             return
         epoch, best = self._best, self._best.best
         try:
-            weights = {"model": best.weights, "epoch": epoch.number, "step": epoch.step, "config": self._config}
-            write_checkpoint(self.checkpoints / "best.pt", weights)
-            write_weights(self.checkpoints / "best.safetensors", best.weights, {"epoch": str(epoch.number)})
+            checkpoints.write_best(self.checkpoints, epoch, self._config)
             if best.counts:
                 write_arrays(self.path / "per_image.npz", best.counts)
             self._write_result("running")
@@ -288,14 +251,6 @@ class RunFolder:
         """The arrays of per_image.npz; {} when there is none. Raises ConfigError for a damaged file."""
         file = self.path / "per_image.npz"
         return read_arrays(file) if file.is_file() else {}
-
-    def best_weights(self) -> dict:
-        """The state dict in best.pt. Raises ConfigError for a damaged file."""
-        file = self.checkpoints / "best.pt"
-        content = read_checkpoint(file)
-        if "model" not in content:
-            raise ConfigError("the checkpoint has no weights", str(file), "restore the file")
-        return content["model"]
 
     def finish(self) -> None:
         """Write the result as that of a finished run. Raises DiskError."""

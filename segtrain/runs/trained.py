@@ -10,6 +10,7 @@ from segtrain.config.schema import check_config
 from segtrain.errors import ConfigError
 from segtrain.files import read_checkpoint, read_json
 from segtrain.runs.claim import refuse_links
+from segtrain.runs.environment import differing
 from segtrain.runs.result import Result
 
 
@@ -55,7 +56,7 @@ def load(
     folder = Path(run)
     refuse_links(folder)
     cfg = load_saved(folder / "config.yaml", overrides or [], trust or [], config_dir)
-    check_config(cfg)
+    check_config(cfg, str(folder / "config.yaml"))
     file = folder / "checkpoints" / f"{checkpoint}.pt"
     content = read_checkpoint(file)
     check_unchanged(folder, content)
@@ -86,7 +87,6 @@ def check_unchanged(folder: Path, content: dict) -> None:
         settings_in(str(text), str(file)),
         settings_in(file.read_text(encoding="utf-8", errors="replace"), str(file)),
     )
-    changed = [key for key in before | now if before.get(key) != now.get(key)]
-    if changed:
+    if changed := differing(before, now):
         fix = "restore the file; settings of the evaluation are given as key=value"
         raise ConfigError(f"changed since the checkpoint was written: {', '.join(changed)}", str(file), fix)

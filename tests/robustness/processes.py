@@ -29,6 +29,12 @@ class Command:
         """The exit code; minus the signal that ended it."""
         return self.server.ask({"wait": self.pid})
 
+    def wait_for(self, file: Path) -> None:
+        """Until it has written a file."""
+        while not file.is_file():
+            assert _state(self.pid) != "Z", self.text()
+            time.sleep(0.01)
+
     def text(self) -> str:
         """What it printed."""
         return self.log.read_text(errors="replace")

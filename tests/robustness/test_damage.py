@@ -5,7 +5,6 @@ import os
 import random
 import shutil
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -19,8 +18,7 @@ def stopped(server, tmp_path_factory):
     folder = tmp_path_factory.mktemp("stopped")
     words = [*TINY, "trainer.epochs=4", "weighting=log_ratio", "loader.workers=0", "hydra.run.dir=run"]
     command = server.start(*words, cwd=folder)
-    while not (folder / "run/metrics.csv").is_file():
-        time.sleep(0.01)
+    command.wait_for(folder / "run/metrics.csv")
     command.kill(signal.SIGTERM)
     assert command.wait() == 75, command.text()
     shutil.copytree(folder / "run", folder / "whole/run")

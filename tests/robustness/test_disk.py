@@ -15,6 +15,7 @@ from small_training import fit, parts
 
 from segtrain.errors import DiskError
 from segtrain.files import read_checkpoint, whole, write_checkpoint
+from segtrain.runs import checkpoints
 from segtrain.runs.folder import RunFolder
 from segtrain.training import Trainer
 
@@ -97,7 +98,7 @@ def test_the_third_failure_in_a_row_ends_the_run(tmp_path, monkeypatch):
 def test_space_is_looked_at_before_the_training(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(100, 100, 2**20))
     with pytest.raises(DiskError, match="1 MiB are free, the checkpoints take up to 3 MiB"):
-        RunFolder(tmp_path).check_space(3 * 2**20)
+        checkpoints.check_space(tmp_path, torch.nn.Linear(2**16, 1, bias=False), keep=0)
 
 
 def test_epochs_before_are_kept(tmp_path):

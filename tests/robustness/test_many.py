@@ -23,8 +23,7 @@ from segtrain.runs.claim import lock, unlock
 
 def test_a_lock_is_held_by_one_process_and_gone_with_it(server, tmp_path):
     command = server.start(*TINY, "trainer.epochs=99", "loader.workers=1", "hydra.run.dir=run", cwd=tmp_path)
-    while not (tmp_path / "run/metrics.csv").is_file():
-        time.sleep(0.01)
+    command.wait_for(tmp_path / "run/metrics.csv")
     with pytest.raises(ConfigError, match="another process is training"):
         lock(tmp_path / "run")
     for words in (["resume", "run"], [*TINY, "hydra.run.dir=run"]):
@@ -41,8 +40,7 @@ def test_a_lock_is_held_by_one_process_and_gone_with_it(server, tmp_path):
 def test_a_run_that_is_started_again_before_its_first_checkpoint_keeps_the_record_of_the_start(server, tmp_path):
     words = [*TINY, "trainer.epochs=1", "loader.workers=0", "hydra.run.dir=run"]
     command = server.start(*words, cwd=tmp_path)
-    while not (tmp_path / "run/environment.json").is_file():
-        time.sleep(0.01)
+    command.wait_for(tmp_path / "run/environment.json")
     command.kill()
     command.wait()
     started = read_json(tmp_path / "run/environment.json")
@@ -69,8 +67,7 @@ def test_64_starts_20_pairs_of_resumes_and_32_counts(server, tmp_path, figure):
     refused = 0
     for k in range(20):
         command = server.start(*TINY, "trainer.epochs=9", "loader.workers=0", f"hydra.run.dir=pair{k}", cwd=tmp_path)
-        while not (tmp_path / f"pair{k}/metrics.csv").is_file():
-            time.sleep(0.01)
+        command.wait_for(tmp_path / f"pair{k}/metrics.csv")
         command.kill()
         command.wait()
         pair = [server.start("resume", f"pair{k}", cwd=tmp_path) for _ in range(2)]

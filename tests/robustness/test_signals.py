@@ -21,8 +21,7 @@ def stopped(server, folder, number, rng, after: float, group: bool) -> tuple[int
     """The exit code of a run that gets a signal, its orphans, and what it printed."""
     words = [*TINY, "trainer.epochs=200", f"loader.workers={rng.randint(0, 2)}", "hydra.run.dir=run"]
     command = server.start(*words, cwd=folder)
-    while not (folder / "run/config.yaml").is_file():
-        time.sleep(0.01)
+    command.wait_for(folder / "run/config.yaml")
     time.sleep(after)
     workers = children(command.pid)
     command.kill(number, group)
@@ -42,8 +41,7 @@ def test_a_signal_to_the_group_stops_after_the_step(server, tmp_path, number):
 @pytest.mark.slow
 def test_a_second_signal_stops_at_once(server, tmp_path):
     command = server.start(*TINY, "trainer.epochs=200", "hydra.run.dir=run", cwd=tmp_path)
-    while not (tmp_path / "run/metrics.csv").is_file():
-        time.sleep(0.01)
+    command.wait_for(tmp_path / "run/metrics.csv")
     command.kill(signal.SIGTERM)
     time.sleep(0.002)
     command.kill(signal.SIGTERM)
@@ -56,8 +54,7 @@ def test_a_job_that_slurm_queues_again_goes_on(server, tmp_path):
     code, text = server.run(*words, "hydra.run.dir=whole", cwd=tmp_path)
     assert code == 0, text
     command = server.start(*words, "hydra.run.dir=run", cwd=tmp_path)
-    while not (tmp_path / "run/metrics.csv").is_file():
-        time.sleep(0.01)
+    command.wait_for(tmp_path / "run/metrics.csv")
     command.kill(signal.SIGTERM)
     assert command.wait() == 75, command.text()
     code, text = server.run(*words, "hydra.run.dir=run", cwd=tmp_path)

@@ -42,7 +42,7 @@ def read_png(path: Path, max_pixels: int) -> tuple[bytes, np.ndarray | None]:
 
 
 def check_pixels(height: int, width: int, max_pixels: int, path: Path) -> None:
-    """Raise DataError for an image of more pixels than are read whole, before memory is taken for it."""
+    """Raise DataError for an image of more than `max_pixels`, before it is decoded."""
     if height * width > max_pixels:
         raise DataError(
             f"{width}×{height} are {height * width / 1e6:,.0f} million pixels, more than dataset.max_pixels={max_pixels:,}",

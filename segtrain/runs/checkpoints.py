@@ -1,0 +1,77 @@
+"""A run's checkpoints: last.pt to resume from, best.pt, and those of the epochs before."""
+
+import os
+import shutil
+from pathlib import Path
+
+from segtrain.errors import ConfigError, DiskError
+from segtrain.files import read_checkpoint, write_checkpoint, write_weights
+
+COUNTS = ("epoch", "batch", "step", "images")  # whole numbers in the state of a training
+
+
+def write_last(folder: Path, content: dict, keep: int) -> None:
+    """Write last.pt, and keep it as epoch_NNN.pt at the end of each of the last `keep` epochs. Raises DiskError."""
+    last, state = folder / "last.pt", content["state"]
+    write_checkpoint(last, content)
+    if not keep or state["batch"]:
+        return
+    kept = folder / f"epoch_{state['epoch']:03d}.pt"
+    kept.unlink(missing_ok=True)
+    try:
+        os.link(last, kept)
+    except OSError:  # a disk without links
+        shutil.copyfile(last, kept)
+    for old in sorted(folder.glob("epoch_*.pt"), key=lambda file: int(file.stem[6:]))[:-keep]:
+        old.unlink()
+
+
+def read_last(folder: Path) -> dict:
+    """What write_last wrote: the training and, as `run`, config, rows and result.
+
+    Raises ConfigError for a damaged file, and one of another form.
+    """
+    file = folder / "last.pt"
+    content = read_checkpoint(file)
+    try:
+        run, state = content["run"], content["state"]
+        known = isinstance(run["config"], str) and all(isinstance(state[name], int) for name in COUNTS)
+        fits = known and isinstance(run["result"], dict) and all(isinstance(row, dict) for row in run["rows"])
+    except (KeyError, TypeError):
+        fits = False
+    if not fits:
+        fix = "resume it with the version of segtrain that environment.json names"
+        raise ConfigError("not a checkpoint of this version of segtrain", str(file), fix)
+    return content
+
+
+def write_best(folder: Path, epoch, config: str) -> None:
+    """Write the weights of a segtrain.training Epoch, with the text of the run's config. Raises DiskError."""
+    weights = {"model": epoch.best.weights, "epoch": epoch.number, "step": epoch.step, "config": config}
+    write_checkpoint(folder / "best.pt", weights)
+    write_weights(folder / "best.safetensors", epoch.best.weights, {"epoch": str(epoch.number)})
+
+
+def read_weights(folder: Path, name: str) -> dict:
+    """The state dict in a checkpoint, `best` or `last`. Raises ConfigError for a damaged file, or one without weights."""
+    file = folder / f"{name}.pt"
+    content = read_checkpoint(file)
+    if not isinstance(content.get("model"), dict):
+        raise ConfigError("the checkpoint has no weights", str(file), "restore the file")
+    return content["model"]
+
+
+def check_space(folder: Path, model, keep: int) -> None:
+    """Raise DiskError when the disk cannot hold the checkpoints of a model.
+
+    These are last.pt (weights, two moments, average), best.pt and best.safetensors, each twice while it is replaced, and
+    the epochs that are kept.
+    """
+    weights = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
+    needed, free = (2 * 4 + 2 * 2 + 4 * keep) * weights, shutil.disk_usage(folder).free
+    if free < needed:
+        raise DiskError(
+            f"{free / 2**20:,.0f} MiB are free, the checkpoints take up to {needed / 2**20:,.0f} MiB",
+            str(folder),
+            "free space, or set hydra.run.dir to another disk",
+        )
