@@ -11,7 +11,7 @@ from segtrain.files import read_checkpoint, read_json
 from segtrain.report.logger import log_to_screen
 from segtrain.runs import equality
 from segtrain.runs.claim import make_run_folder
-from segtrain.runs.environment import FREE, changed_settings, environment
+from segtrain.runs.environment import FREE, changed_settings, environment, trained_on
 from segtrain.runs.folder import RunFolder
 from segtrain.runs.result import Result
 from segtrain.runs.trained import check_unchanged
@@ -47,7 +47,9 @@ def check_repeatable(run: Path) -> None:
     """Raise ConfigError for a run that is not finished, or whose settings were changed, on the way or afterwards."""
     if (status := Result.read(run).status) != "finished":
         raise ConfigError(f"the run is {status or 'not there'}", str(run), f"finish it first: `segtrain resume {run}`")
-    changed = [key for key in changed_settings(read_json(run / "environment.json")) if key not in FREE]
+    content = read_json(run / "environment.json")
+    changed = [key for key in changed_settings(content) if key not in FREE]
+    changed += ["dataset"] * (trained_on(content) != content.get("dataset_fingerprint"))
     if changed:
         what = f"the run was resumed with other settings ({', '.join(changed)}): no run from its start equals it"
         raise ConfigError(what, str(run), "start a new run with the settings you want")

@@ -89,6 +89,12 @@ def changed_settings(content: dict) -> dict[str, object]:
         raise ConfigError("`resumes` is no list of starts", "environment.json", fix) from error
 
 
+def trained_on(content: dict) -> str | None:
+    """The fingerprint of the dataset at the last start, from the content of environment.json; None before it is known."""
+    known = [entry["dataset_fingerprint"] for entry in content.get("resumes", []) if "dataset_fingerprint" in entry]
+    return known[-1] if known else content.get("dataset_fingerprint")
+
+
 def signature(config: dict) -> str:
     """Equal for repeats of one setting, whatever the seed, the paths and the machine."""
     config = {k: v for k, v in flat(config).items() if k not in UNSIGNED}

@@ -26,7 +26,7 @@ from segtrain.files import (
 )
 from segtrain.runs import checkpoints
 from segtrain.runs.claim import lock, refuse_links, unlock
-from segtrain.runs.environment import changed_settings, start
+from segtrain.runs.environment import changed_settings, start, trained_on
 from segtrain.runs.result import Result, per_class_rows
 
 log = logging.getLogger("segtrain")
@@ -127,7 +127,7 @@ class RunFolder:
         Raises ConfigError when the run was started on other images or masks, unless `dataset` is allowed to differ.
         """
         content = read_json(self.path / "environment.json")
-        before = content.get("dataset_fingerprint")
+        before = trained_on(content)
         if before not in (None, fingerprint) and "dataset" not in self._allowed:
             raise ConfigError(
                 "the dataset has changed since the run was started: other images, or masks with other classes",
@@ -135,8 +135,10 @@ class RunFolder:
                 "restore it, or start a new run; to go on nevertheless: `segtrain resume --allow dataset`",
             )
         if before is None:
-            known = {"dataset_fingerprint": fingerprint, "image_size": list(size)}
-            write_json(self.path / "environment.json", {**content, **known})
+            content |= {"dataset_fingerprint": fingerprint, "image_size": list(size)}
+        elif before != fingerprint:
+            content["resumes"][-1]["dataset_fingerprint"] = fingerprint
+        write_json(self.path / "environment.json", content)
         write_json(self.path / "class_counts.json", counts.to_dict())
 
     def write_class_weights(self, target: str, class_names: list[str], weights: list[float] | None) -> None:

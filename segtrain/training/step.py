@@ -11,6 +11,8 @@ from segtrain.optimizers import is_of_encoder
 from segtrain.training.device import autocast
 from segtrain.training.state import Parts
 
+SMALLEST_SCALE = 1.0  # of a float16 loss: the scaler halves it at every step whose gradient is not finite
+
 
 class Step:
     """`step(batches, number)` is the optimizer step of that number, over micro-batches of (images, targets, …).
@@ -142,10 +144,13 @@ class Step:
 
     def check_finite(self) -> None:
         """Raise NotFinite when the loss or gradient of a step since the last call was not."""
-        if self.bad:
+        lost = self.scaler.is_enabled() and self.scaler.get_scale() < SMALLEST_SCALE
+        if self.bad or lost:
             seen = self._seen()
             raise NotFinite(
-                "the loss or the gradient is not finite; the weights are those before that step",
+                "the gradient is not finite, however it is scaled; no step was made since"
+                if lost
+                else "the loss or the gradient is not finite; the weights are those before that step",
                 f"step {seen['step']}",
                 "lower optimizer.lr, set trainer.clip_norm=1, use trainer.precision=float32, or cap the class "
                 "weights (weighting.max_ratio); trainer.nonfinite=skip leaves out single steps",
@@ -155,7 +160,7 @@ class Step:
 
     def _seen(self) -> dict:
         """Of the first bad step: its images and loss; and the gradients, which are those of the last step."""
-        first = next(step for step in self.unchecked if step["bad"])
+        first = next((step for step in self.unchecked if step["bad"]), self.unchecked[-1])
         norms = {n: float(p.grad.norm()) for n, p in self.model.named_parameters() if p.grad is not None}
         return {
             "step": first["step"],

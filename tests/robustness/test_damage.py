@@ -11,6 +11,8 @@ import pytest
 from folders import content
 from test_kill import TINY
 
+from segtrain.files import read_json, write_json
+
 
 @pytest.fixture(scope="module")
 def stopped(server, tmp_path_factory):
@@ -96,6 +98,24 @@ def test_a_changed_setting_is_refused_and_named(server, stopped, tmp_path):
     assert (tmp_path / "run/metrics.csv").read_text().count("\n") == 7
     environment = json.loads((tmp_path / "run/environment.json").read_text())
     assert environment["resumes"][-1]["changed"] == {"trainer.epochs": 6}
+
+
+@pytest.mark.slow
+def test_another_dataset_is_refused_unless_allowed_and_then_recorded(server, stopped, tmp_path):
+    shutil.copytree(stopped / "run", tmp_path / "run")
+    text = (tmp_path / "run/environment.json").read_text()
+    before = json.loads(text)["dataset_fingerprint"]
+    content = read_json(tmp_path / "run/environment.json") | {"dataset_fingerprint": "other"}
+    write_json(tmp_path / "run/environment.json", content)
+    code, text = server.run("resume", "run", cwd=tmp_path)
+    assert (code, "the dataset has changed" in text) == (2, True), text
+    code, text = server.run("resume", "run", "--allow", "dataset", cwd=tmp_path)
+    assert code == 0, text
+    content = read_json(tmp_path / "run/environment.json")
+    assert content["dataset_fingerprint"] == "other"
+    assert content["resumes"][-1]["dataset_fingerprint"] == before
+    code, text = server.run("repeat", "run", cwd=tmp_path)
+    assert (code, "other settings (dataset)" in text) == (2, True), text
 
 
 @pytest.mark.long

@@ -103,6 +103,14 @@ def test_weights_that_are_not_finite_are_not_written():
         list(trainer.fit(made, None, spoil))
 
 
+def test_float16_overflows_are_left_out_but_not_for_ever(tmp_path):
+    settings = {"precision": "float16", "epochs": 3, "panel_images": 0, "batch_size": 2}
+    result, _ = fit(tmp_path / "once", **poisoned("gradient", {2, 7}), **settings)
+    assert result.best
+    with pytest.raises(NotFinite, match="however it is scaled"):
+        fit(tmp_path / "always", **poisoned("gradient", set(range(99))), **{**settings, "epochs": 20})
+
+
 def test_what_was_seen_is_in_the_folder(segtrain, tmp_path):
     words = ["dataset.train_images=32", "dataset.size=[32,32]", "optimizer.lr=1e30", "loader.workers=0"]
     done = segtrain(*words, "model.encoder=tu-mobilenetv3_small_050", "hydra.run.dir=run", "trainer.device=cpu")
