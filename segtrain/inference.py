@@ -26,6 +26,9 @@ class Inference:
             weights that fall off as a Gaussian from the window's centre (Isensee et al., 2021, nnU-Net).
         threshold: probability above which a class is predicted, one for all or one per class; null: 0.5 (`segtrain
             evaluate` takes those that maximised Dice on val). For multi-label, and for the second of two classes.
+        presence: {area: PIXELS, confidence: PROBABILITY}, each one number or one per class: a class with fewer pixels of
+            at least that probability is predicted nowhere in the image, so that clean images stay clean; its pixels are
+            background. best: `segtrain evaluate` chooses them on val.
         resize: as dataset.resize, but the logits are brought back to the image's own size.
     """
 
@@ -37,12 +40,15 @@ class Inference:
         window: Size | None = None,
         overlap: FractionBelowOne = 0.5,
         threshold: Threshold | list[Threshold] | None = None,
+        presence: Literal["best"] | dict | None = None,
         resize: Resize = None,
     ):
+        if isinstance(presence, dict) and set(presence) != {"area", "confidence"}:
+            raise ValueError(f"presence has {', '.join(presence)}: give area and confidence")
         if not scales:
             raise ValueError("scales is empty: give [1.0] for the image as it is")
         self.flips, self.scales, self.window, self.overlap = tuple(dict.fromkeys(flips)), scales, window, overlap
-        self.threshold, self.resize = threshold, resize
+        self.threshold, self.presence, self.resize = threshold, presence, resize
 
 
 class Predictor:
@@ -52,11 +58,20 @@ class Predictor:
         model: uint8 [N,B,H,W] -> logits [N,C,H,W], of any height and width.
         autocast: a function that returns the context of a forward pass.
         multilabel: whether classes may overlap (multi-label).
+        background: index of the class that takes the place of an absent one; see `Inference`, presence.
     """
 
-    def __init__(self, model: nn.Module, device: torch.device, autocast, multilabel: bool, inference: Inference):
+    def __init__(
+        self,
+        model: nn.Module,
+        device: torch.device,
+        autocast,
+        multilabel: bool,
+        inference: Inference,
+        background: int | None = None,
+    ):
         self.model, self.device, self.autocast = model.eval(), device, autocast
-        self.multilabel, self.inference = multilabel, inference
+        self.multilabel, self.inference, self.background = multilabel, inference, background
 
     @torch.no_grad()
     def logits(self, images: torch.Tensor) -> torch.Tensor:
@@ -85,7 +100,21 @@ class Predictor:
 
     def decide(self, logits: torch.Tensor) -> torch.Tensor:
         """The prediction: classes uint8 [N,H,W], or multi-label bool [N,C,H,W]."""
-        return predict(logits, self.multilabel, self.inference.threshold)
+        prediction = predict(logits, self.multilabel, self.inference.threshold)
+        return prediction if self.inference.presence is None else self._without_absent(prediction, logits)
+
+    def _without_absent(self, prediction: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+        classes = torch.arange(logits.shape[1], device=logits.device)
+        area, confidence = (
+            torch.as_tensor(self.inference.presence[key], device=logits.device).expand(len(classes))
+            for key in ("area", "confidence")
+        )
+        probability = logits.float().sigmoid() if self.multilabel else logits.float().softmax(dim=1)
+        present = (probability >= confidence.view(-1, 1, 1)).sum(dim=(2, 3)) >= area
+        if self.multilabel:
+            return prediction & present[:, :, None, None]
+        labels = classes.where(present, self.background).to(torch.uint8)
+        return labels.gather(1, prediction.flatten(1).long()).view_as(prediction)
 
     def _at_scale(self, images: torch.Tensor, scale: float) -> torch.Tensor:
         if scale == 1:

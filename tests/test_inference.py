@@ -205,3 +205,46 @@ def test_images_of_other_sizes_are_pointed_out(segtrain, trained_copy):
     done = segtrain("evaluate", "run", "dataset.size=[64,64]", "inference.resize=[32,32]", "--bootstrap", "0")
     assert done.code == 0, done
     assert "those of the training" not in done.err
+
+
+def test_a_class_with_too_few_sure_pixels_is_predicted_nowhere():
+    logits = torch.zeros(2, 3, 4, 4)
+    logits[:, 0] = 2.0
+    logits[0, 1, 0, :3] = logits[1, 1, 0, :2] = 6.0  # three sure pixels; two
+    logits[:, 2, 3, 3] = 9.0
+    settings = {"presence": {"area": [9, 3, 1], "confidence": 0.9}}
+    built = Predictor(Pointwise(), CPU, contextlib.nullcontext, False, Inference(**settings), background=0)
+    found = built.decide(logits)
+    assert found.dtype == torch.uint8
+    assert (found == 1).flatten(1).sum(dim=1).tolist() == [3, 0]
+    assert (found[:, 3, 3] == 2).all()
+    several = predictor(multilabel=True, presence={"area": 3, "confidence": 0.9}).decide(logits)
+    assert several[:, 1].flatten(1).sum(dim=1).tolist() == [3, 0]
+    with pytest.raises(ValueError, match="give area and confidence"):
+        Inference(presence={"area": 3})
+
+
+@pytest.mark.slow
+def test_evaluate_chooses_presence_on_val_and_scores_it_on_other_images(segtrain, trained_copy, tmp_path):
+    done = segtrain("evaluate", "run", "inference.presence=best", "--bootstrap", "0")
+    assert done.code == 0, done
+    assert "presence chosen on val: a class is in an image with" in done.out
+    assert "chosen on other images (cross-fitted): iou/foreground" in done.out
+    saved = json.loads((tmp_path / "run/evaluation/val_inference.presence=best/scores.json").read_text())
+    assert len(saved["presence.area"]) == len(saved["presence.confidence"]) == 4
+    assert {"iou/foreground", "specificity"} <= saved["cross_fitted"].keys()
+    done = segtrain(*TINY, "inference.presence=best")
+    assert (done.code, "chosen after the training" in done.err) == (2, True), done
+
+
+@pytest.mark.slow
+def test_thresholds_of_several_labels_are_scored_on_other_images(segtrain, tmp_path):
+    words = [*TINY, "dataset=shapes_multilabel", "loss=bce_dice", "metric=standard", "hydra.run.dir=run"]
+    done = segtrain(*words)
+    assert done.code == 0, done
+    assert "; chosen on other images (cross-fitted): iou/foreground" in done.out
+    result = json.loads((tmp_path / "run/result.json").read_text())
+    assert 0 <= result["cross_fitted"]["dice/foreground"] <= 1
+    done = segtrain("evaluate", "run", "inference.presence=best", "--bootstrap", "0")
+    assert done.code == 0, done
+    assert "too good on them; chosen on other images (cross-fitted)" in done.out

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from segtrain.config.build import build, build_dataset, build_inference, build_loss, build_scores
+from segtrain.config.build import build, build_dataset, build_inference, build_loss, build_scores, check_presence
 from segtrain.config.schema import flat
 from segtrain.data.resize import resized_size
 from segtrain.errors import ConfigError, printable
@@ -21,7 +21,7 @@ from segtrain.inference import Predictor
 from segtrain.report.logger import log_to_screen
 from segtrain.report.pages.evaluation import write_evaluation_page
 from segtrain.report.pictures import example
-from segtrain.report.scores import means_line, more_tables, not_defined, scores_table
+from segtrain.report.scores import cross_fitted_line, means_line, more_tables, not_defined, scores_table
 from segtrain.runs.result import Result, per_class_rows
 from segtrain.runs.trained import Trained, load
 from segtrain.training import evaluate, predict_one
@@ -42,19 +42,25 @@ def main(words: list[str]) -> int:
         trained.config.inference.threshold = threshold
         values = ", ".join(f"{v:.3g}" for v in threshold)
         print(f"using the thresholds that maximised Dice on val: {values} (inference.threshold=0.5 for one half)")
+    cross_fitted = choose_presence(trained, bool(threshold)) if trained.config.inference.presence == "best" else {}
     scores, result, dataset, draw = evaluate_split(trained, arguments.split)
+    if threshold and not cross_fitted:
+        cross_fitted = scores.cross_fitted(groups_of(dataset, scores.names))
+    result.cross_fitted = cross_fitted if arguments.split == "val" else None
     if arguments.bootstrap:
         result.intervals = scores.intervals(arguments.bootstrap)
     print(printable(text(scores, result, arguments.split)))
     settings = [*(["original-size"] if arguments.original_size else []), *arguments.overrides]
     request = {"split": arguments.split, "checkpoint": arguments.checkpoint, "settings": settings}
     out = arguments.run / "evaluation" / folder_name(**request)
-    threshold = flat(trained.config).get("inference.threshold")
+    inference = {key.removeprefix("inference."): value for key, value in flat(trained.config).items()}
+    chosen = {key: value for key, value in inference.items() if key.split(".")[0] in ("threshold", "presence")}
     found = {"scores": result.scores, "per_class": result.per_class, "intervals": result.intervals}
-    write_json(out / "scores.json", {**request, "threshold": threshold, **found})
+    if result.cross_fitted:
+        found["cross_fitted"] = result.cross_fitted
+    write_json(out / "scores.json", {**request, **chosen, **found})
     if counts := scores.state():
-        groups = {name: dataset.group(index) for index, name in enumerate(dataset.names)}
-        counts["groups"] = np.array([groups.get(name, name) for name in counts["names"].tolist()])
+        counts["groups"] = np.array(groups_of(dataset, counts["names"].tolist()))
         write_arrays(out / "per_image.npz", counts)
         write_rows(out / "per_image.csv", image_rows(scores))
     title = f"{arguments.run}, {arguments.split}, {arguments.checkpoint} checkpoint"
@@ -102,6 +108,8 @@ def folder_name(split: str, checkpoint: str, settings: list[str]) -> str:
 def text(scores, result: Result, split: str) -> str:
     """What is printed: means, a table of the classes for each kind of score, and all others."""
     parts = [f"{len(scores.names)} {split} images:  {means_line(result.scores, scores.records(), result.intervals)}"]
+    if result.cross_fitted:
+        parts.append(f"what was chosen on these images is too good on them; {cross_fitted_line(result)}")
     parts.append(
         "\n".join([scores_table(result.per_class, intervals=result.intervals), *not_defined(result.per_class)])
     )
@@ -147,6 +155,35 @@ def thresholds_of(trained: Trained) -> list[float] | None:
     return [found.get(name, 0.5) for name in names]
 
 
+def choose_presence(trained: Trained, thresholds: bool) -> dict[str, float]:
+    """Set the presence of each class that is best on val; returns the scores with presence chosen on other images.
+
+    Args:
+        thresholds: whether the thresholds, too, were chosen on val.
+    """
+    cfg = trained.config
+    if "groups" not in cfg.metric:
+        raise ConfigError(
+            "presence is chosen by segtrain's own metric", "inference.presence=best", "take metric=detection"
+        )
+    asked = list(cfg.metric.groups)
+    cfg.inference.presence, cfg.metric.groups = None, ["thresholds"]
+    scores, _, dataset, _ = evaluate_split(trained, "val")
+    cfg.inference.presence, cfg.metric.groups = scores.best_presence(), asked
+    found = cfg.inference.presence
+    check_presence(found, dataset)
+    rows = zip(scores.class_names, found["area"], found["confidence"], strict=True)
+    chosen = [f"{name} {area} pixels of {100 * confidence:.3g} %" for name, area, confidence in rows if area]
+    print(f"presence chosen on val: a class is in an image with {', '.join(chosen) or 'any pixel of it'}")
+    return scores.cross_fitted(groups_of(dataset, scores.names), thresholds, presence=True)
+
+
+def groups_of(dataset, names: list[str]) -> list[str]:
+    """The scene or patient of each image; of names that are not the dataset's, each is alone."""
+    groups = {name: dataset.group(index) for index, name in enumerate(dataset.names)}
+    return [groups.get(name, name) for name in names]
+
+
 def evaluate_split(trained: Trained, split: str):
     """The filled scores, the Result of them, the dataset, and (index, label) -> picture with errors."""
     cfg = trained.config
@@ -156,7 +193,7 @@ def evaluate_split(trained: Trained, split: str):
     loss.start_epoch(max(trained.epoch - 1, 0))  # of phases, the one that the checkpoint was validated with
     warn_of_other_sizes(trained, dataset, inference.resize)
     network = trained.network.to(trainer.device)
-    predictor = Predictor(network, trainer.device, trainer.autocast, dataset.multilabel, inference)
+    predictor = Predictor(network, trainer.device, trainer.autocast, dataset.multilabel, inference, dataset.background)
     batches = build(cfg, "loader").evaluation(dataset)
     progress = Progress(split, batches.num_images(trainer.val_batches))
     mean_loss = evaluate(predictor, batches, scores, loss, dataset.names, trainer.val_batches, progress.advance)

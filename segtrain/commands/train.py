@@ -120,9 +120,13 @@ def describe_best(run: RunFolder, parts: Parts, trainer) -> None:
         return  # a metric of the user's that keeps none
     scores.restore(**{name: array for name, array in counts.items() if name != "groups"})
     run.result.intervals = scores.intervals()
-    run.result.thresholds = scores.best_thresholds() if val_set.multilabel else None
+    if val_set.multilabel:
+        run.result.thresholds = scores.best_thresholds()
+        run.result.cross_fitted = scores.cross_fitted(counts["groups"].tolist())
     parts.model.load_state_dict(checkpoints.read_weights(run.checkpoints, "best"))
-    predictor = Predictor(parts.model, trainer.device, trainer.autocast, val_set.multilabel, parts.inference)
+    predictor = Predictor(
+        parts.model, trainer.device, trainer.autocast, val_set.multilabel, parts.inference, val_set.background
+    )
 
     def draw(index: int, label: int | None):
         leave_if_stopped()  # what is missing of the page is made by `resume`

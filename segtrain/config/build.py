@@ -41,7 +41,7 @@ def build_dataset(cfg: DictConfig, split: str):
 
 
 def build_inference(cfg: DictConfig, dataset):
-    """Windows, flips, scales and thresholds. Raises ConfigError for a threshold that does not fit the classes."""
+    """Windows, flips, scales, thresholds, presence. Raises ConfigError for those that do not fit the classes."""
     import torch
 
     from segtrain.metrics import predict
@@ -49,7 +49,21 @@ def build_inference(cfg: DictConfig, dataset):
     inference = build(cfg, "inference")
     with refusals(f"inference ({cfg.inference._target_})"):
         predict(torch.zeros(1, dataset.num_classes, 1, 1), dataset.multilabel, inference.threshold)
+        check_presence(inference.presence, dataset)
     return inference
+
+
+def check_presence(presence, dataset) -> None:
+    """Raise ValueError for a presence that does not fit the classes."""
+    if presence is None:
+        return
+    if presence == "best":
+        raise ValueError("presence=best is chosen after the training: `segtrain evaluate RUN inference.presence=best`")
+    if dataset.background is None and not dataset.multilabel:
+        raise ValueError("presence: the dataset has no background (dataset.background), which absent classes become")
+    for name, values in presence.items():
+        if isinstance(values, list) and len(values) != dataset.num_classes:
+            raise ValueError(f"presence.{name}: {len(values)} numbers for {dataset.num_classes} classes")
 
 
 def build_labels(cfg: DictConfig, dataset):

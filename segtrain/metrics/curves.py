@@ -131,7 +131,7 @@ class Curves:
 
     def reliability(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Mean probability, share of the pixels that are of the class, and pixels, each [C, bins]."""
-        centres = _probability((self.starts + np.append(self.starts[1:], LEVELS)) / 2)
+        centres = probability((self.starts + np.append(self.starts[1:], LEVELS)) / 2)
         which = np.minimum((centres * self.bins).astype(int), self.bins - 1)
         pixels, right = self.counts.sum(axis=2), self.counts[..., 1]
 
@@ -159,11 +159,11 @@ class Curves:
         worse = ~best & (np.arange(LEVELS) > first[:, None])
         last = np.where(worse.any(axis=1), worse.argmax(axis=1), LEVELS) - 1
         # 0 and 1 are no thresholds; the first level has all that is less, too.
-        middle = np.where(last == 0, 1e-300, np.clip(_probability((first + last) / 2), 1e-15, 1 - 1e-15))
+        middle = np.where(last == 0, 1e-300, np.clip(probability((first + last) / 2), 1e-15, 1 - 1e-15))
         return np.where(tp[:, 0] > 0, middle, np.nan)
 
 
-def _probability(level: np.ndarray) -> np.ndarray:
+def probability(level: np.ndarray) -> np.ndarray:
     """At the lower end of a level, which may be a fraction."""
     doublings, rest = np.divmod(level, _STEPS)
     return 1 / (1 + np.ldexp(1 / (1 + rest / _STEPS), _DOUBLINGS - doublings.astype(int)))
@@ -173,7 +173,7 @@ def _coarse_starts() -> np.ndarray:
     """Levels at steps of log-odds: of 1/4 up to 12, where most are, of 1/2 to 24, of 1 to 33; and 0."""
     steps = np.concatenate([np.arange(-33, -24), np.arange(-24, -12, 0.5), np.arange(-12, 12, 0.25)])
     steps = np.concatenate([steps, -steps[steps < -12][::-1], [12]])
-    return np.unique(np.searchsorted(_probability(np.arange(LEVELS)), [0, *(1 / (1 + np.exp(-np.sort(steps))))]))
+    return np.unique(np.searchsorted(probability(np.arange(LEVELS)), [0, *(1 / (1 + np.exp(-np.sort(steps))))]))
 
 
 # Levels of one image, for the interval of a score of all images: parts of the fine ones.

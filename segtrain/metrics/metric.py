@@ -71,6 +71,16 @@ class Metric:
         """The threshold of each class that maximises Dice on these images."""
         return {}
 
+    def best_presence(self) -> dict[str, list]:
+        """By "area" and "confidence", a number for each class (segtrain.inference.Inference)."""
+        return {}
+
+    def cross_fitted(
+        self, groups: list[str] | None = None, thresholds: bool = True, presence: bool = False
+    ) -> dict[str, float]:
+        """Scores of each image with thresholds and presence that were chosen on others; {} when nothing is chosen."""
+        return {}
+
     def intervals(self, repeats: int = 1000, seed: int = 0) -> dict[str, tuple[float, float]]:
         """95 % interval of each score."""
         return {}

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from segtrain.arguments import Fraction, Label, NonNegativeInt, Positive, PositiveInt, Range, checked
+from segtrain.metrics import tuning
 from segtrain.metrics.bootstrap import NONE, intervals
 from segtrain.metrics.curves import Curves
 from segtrain.metrics.groups.boundary import Boundary
@@ -19,7 +20,7 @@ from segtrain.metrics.groups.standard import Standard
 from segtrain.metrics.metric import Metric
 from segtrain.metrics.records import Score
 from segtrain.metrics.regions import count_regions
-from segtrain.metrics.table import Classes, Table
+from segtrain.metrics.table import Classes, Table, mean
 
 Rising = Range("two numbers above 0, the second larger", lambda v: len(v) == 2 and 0 < v[0] < v[1])
 
@@ -39,7 +40,8 @@ class SegmentationScores(Metric):
         groups: scores besides the standard ones: fine_grained (per image, per class, the worst), presence (image-level
             detection: is a class predicted where it is present), foreground (against background, and the class within
             it), objects (found, by size), boundary (scores at borders, errors by distance from them), calibration (does
-            confidence match accuracy).
+            confidence match accuracy); thresholds: probabilities are counted, from which thresholds and presence are
+            chosen (of multi-label always).
         worst: percentages of the worst images, for fine_grained.
         min_area: predicted pixels from which a class counts as predicted in an image, for presence.
         object_sizes: pixels from which an object is medium, and large.
@@ -58,7 +60,9 @@ class SegmentationScores(Metric):
         background: NonNegativeInt | None = 0,
         class_names: list[str] | None = None,
         multilabel: bool = False,
-        groups: list[Literal["fine_grained", "presence", "foreground", "objects", "boundary", "calibration"]] = (),
+        groups: list[
+            Literal["fine_grained", "presence", "foreground", "objects", "boundary", "calibration", "thresholds"]
+        ] = (),
         worst: list[Annotated[int, Range("a whole number from 1 to 100", lambda v: 1 <= v <= 100)]] = (1, 5, 20),
         min_area: PositiveInt = 1,
         object_sizes: Annotated[list[int], Rising] = (32**2, 96**2),
@@ -85,11 +89,12 @@ class SegmentationScores(Metric):
             "boundary": Boundary(classes, boundary_width, boundary_tolerance, list(error_distances)),
             "objects": Objects(classes, list(object_sizes), object_overlap),
             "calibration": Calibration(classes, confidence_bins),
+            "thresholds": Thresholds(classes),
         }
-        self.groups = [Standard(classes), *(group for name, group in every.items() if name in groups and group.defined)]
-        self.needs_logits = multilabel or any(group.needs_logits for group in self.groups)
-        if self.needs_logits and not any(group.needs_logits for group in self.groups):
-            self.groups.append(Thresholds(classes))
+        wanted = {*groups, *(["thresholds"] if multilabel else [])}
+        wanted -= {"thresholds"} if "calibration" in wanted else set()  # which counts the same
+        self.groups = [Standard(classes), *(group for name, group in every.items() if name in wanted and group.defined)]
+        self.needs_logits = any(group.needs_logits for group in self.groups)
         self._arrays = {name: array for group in self.groups for name, array in group.arrays().items()}
         self.reset()
 
@@ -167,6 +172,45 @@ class SegmentationScores(Metric):
         curves = self.curves()
         values = [] if curves is None else curves.best_thresholds().tolist()
         return {name: value for name, value in zip(self.class_names, values, strict=False) if value == value}
+
+    def best_presence(self) -> dict[str, list]:
+        """The smallest area and confidence of each class, best on these images (segtrain.metrics.tuning)."""
+        found = tuning.best_presence(self._counted(), self._may_be_absent())
+        return {"area": found.area.tolist(), "confidence": found.confidence.tolist()}
+
+    def cross_fitted(
+        self, groups: list[str] | None = None, thresholds: bool = True, presence: bool = False
+    ) -> dict[str, float]:
+        """Scores of each image with thresholds (multi-label) and presence of classes that were chosen on others.
+
+        IoU and Dice of the foreground and its classes, and the detection scores; {} when no probabilities were counted,
+        and for a single group.
+
+        Args:
+            groups: the scene or patient of each image, in the order of `names`.
+        """
+        groups = groups or self.names
+        if (counted := self._counted()) is None or len(set(groups)) < 2:
+            return {}
+        chosen = self._may_be_absent() if presence else None
+        found = tuning.cross_fitted(counted, groups, thresholds and self.multilabel, chosen)
+        table = Table({"tp": found.tp, "fp": found.fp, "fn": found.fn, "valid": self._joined("valid")})
+        columns, foreground = self.groups[0].per_class(table), self.classes.foreground
+        scores = {f"{kind}/foreground": mean(columns[kind][foreground]) for kind in ("iou", "dice")}
+        for kind in ("iou", "dice", "precision", "recall"):
+            scores |= {f"{kind}/{self.class_names[c]}": float(columns[kind][c]) for c in np.flatnonzero(foreground)}
+        return scores | Presence(self.classes, self.min_area).scores(table)
+
+    def _counted(self) -> tuning.Counted | None:
+        levels = self._joined("levels") if "levels" in self._parts else np.zeros(0)
+        table = self.counts()
+        return tuning.Counted(levels, *table.counts) if len(levels) == len(table["tp"]) > 0 else None
+
+    def _may_be_absent(self) -> np.ndarray:
+        """bool [C]: every class but the background."""
+        return np.arange(len(self.class_names)) != (
+            -1 if self.multilabel or self.background is None else self.background
+        )
 
     def per_class(self) -> dict[str, np.ndarray]:
         table, columns = self.counts(), {}

@@ -58,6 +58,15 @@ def means_line(scores: dict[str, float], records: dict[str, Score], intervals=No
     return "  ".join(part.rstrip() for part in parts)
 
 
+def cross_fitted_line(result: Result) -> str:
+    """The means of scores whose thresholds or presence were chosen on other images."""
+    found = result.cross_fitted or {}
+    means = [
+        n for n in ("iou/foreground", "dice/foreground", "presence_recall/foreground", "specificity") if n in found
+    ]
+    return f"chosen on other images (cross-fitted): {', '.join(f'{n} {percent(found[n])} %' for n in means)}"
+
+
 def class_sections(records: dict[str, Score]) -> dict[str, dict[str, Score]]:
     """The kinds of score of each section, a table of classes beyond scores_table: {section: {kind: its record}}."""
     sections: dict[str, dict[str, Score]] = {}
@@ -113,7 +122,7 @@ def final_report(result: Result, counts: ClassCounts, folder: Path, records: dic
         lines += ["", "\n\n".join(more_tables(result, records)), ""]
     if thresholds := result.thresholds:
         best = ", ".join(f"{name} {value:.3g}" for name, value in thresholds.items())
-        lines.append(f"best thresholds on these images: {best}")
+        lines.append(f"best thresholds on these images: {best}; {cross_fitted_line(result)}")
         lines.append(f"`segtrain evaluate {folder}` applies these thresholds")
     lines += not_defined(result.per_class)
     if missed:

@@ -23,6 +23,7 @@ class Result:
         lower_is_better, unit: of the monitored score; "%" is a share from 0 to 1, shown in percent.
         intervals: 95 % interval of each score, (low, high).
         thresholds: multi-label: by class the probability that maximises Dice on val.
+        cross_fitted: scores with thresholds that were chosen on other images than each is scored on.
         seconds: of all sessions of the run.
         error: what ended it, when it failed.
     """
@@ -35,6 +36,7 @@ class Result:
     unit: str = "%"
     intervals: dict[str, tuple[float, float]] | None = None
     thresholds: dict[str, float] | None = None
+    cross_fitted: dict[str, float] | None = None
     seconds: float = 0.0
     error: str | None = None
 

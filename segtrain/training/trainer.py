@@ -211,7 +211,9 @@ class Trainer:
         torch.backends.cudnn.benchmark = False  # images may differ in size, each of which would be timed
         progress = Progress("validation", parts.val.num_images(self.val_batches))
         dataset = parts.val.dataset
-        predictor = Predictor(self.step.validated, self.device, self.autocast, dataset.multilabel, parts.inference)
+        predictor = Predictor(
+            self.step.validated, self.device, self.autocast, dataset.multilabel, parts.inference, dataset.background
+        )
         loss = evaluate(
             predictor, parts.val, parts.scores, parts.loss, dataset.names, self.val_batches, progress.advance
         )

@@ -139,7 +139,7 @@ def test_of_equally_good_thresholds_the_middle_and_of_an_absent_class_none():
     counts = np.zeros((2, LEVELS, 2), int)
     counts[0, 100, 0], counts[0, 900, 1], counts[1, 5, 0] = 50, 3, 10
     found = Curves(counts).best_thresholds()
-    assert found[0] == pytest.approx(curves_module._probability((101 + 900) / 2))
+    assert found[0] == pytest.approx(curves_module.probability((101 + 900) / 2))
     assert np.isnan(found[1])
 
 

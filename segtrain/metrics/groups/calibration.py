@@ -12,18 +12,19 @@ _FINE = 1024  # levels of confidence in a bin; its sum is that of their centres,
 
 
 class Thresholds(Group):
-    """Pixels of each class by predicted probability, for the best thresholds; no scores."""
+    """Pixels of each class by predicted probability, from which thresholds and presence are chosen; no scores."""
 
     needs_logits = True
 
     def arrays(self) -> dict[str, Counts]:
-        return {"probabilities": Counts((len(self.classes), LEVELS, 2), summed=True)}
+        levels = Counts((len(self.classes), len(COARSE), 2), dtype=torch.int32)  # large, and of one image
+        return {"probabilities": Counts((len(self.classes), LEVELS, 2), summed=True), "levels": levels}
 
     def count(self, batch: Batch) -> dict[str, torch.Tensor]:
         if batch.logits is None:
             return {}
         odds = class_odds(batch.logits, batch.target == self.classes.ignore_index, self.classes.multilabel)
-        return {"probabilities": count_probabilities(odds, batch.target)[0]}
+        return dict(zip(("probabilities", "levels"), count_probabilities(odds, batch.target), strict=True))
 
 
 class Calibration(Thresholds):
@@ -34,8 +35,7 @@ class Calibration(Thresholds):
         self.bins = bins
 
     def arrays(self) -> dict[str, Counts]:
-        levels = Counts((len(self.classes), len(COARSE), 2), dtype=torch.int32)  # large, and of one image
-        return super().arrays() | {"confidence": Counts((self.bins, 3)), "levels": levels}
+        return super().arrays() | {"confidence": Counts((self.bins, 3))}
 
     def count(self, batch: Batch) -> dict[str, torch.Tensor]:
         if batch.logits is None:
