@@ -11,6 +11,7 @@ import io
 import json
 import math
 import os
+import re
 import zipfile
 from pathlib import Path
 
@@ -21,6 +22,10 @@ from segtrain.errors import ConfigError, DiskError, Preempted
 MAX_TEXT = 64 * 2**20  # bytes of a JSON file that is read
 MAX_ARRAYS = 512 * 2**20  # bytes of the arrays of an NPZ file
 CHECKSUM = "checksum"
+PICKLED = re.compile(
+    r"collections OrderedDict|torch\._utils _rebuild_(tensor_v2|parameter)|"
+    r"torch (Float|Double|Half|BFloat16|Long|Int|Short|Char|Byte|Bool)Storage"
+)  # what plain containers of tensors are made of
 
 
 def write_bytes(file: Path, content: bytes) -> None:
@@ -109,14 +114,22 @@ def read_checkpoint(file: Path) -> dict:
                 raise ValueError("its records are compressed")
             if (record := archive.testzip()) is not None:
                 raise ValueError(f"the checksum of {record} does not fit")
-            names = [record for record in archive.namelist() if record.endswith("data.pkl")]
-            if any(b"bytearray" in archive.read(name) for name in names):  # which would be made at any size
-                raise ValueError("it holds a bytearray")
+            for name in (record for record in archive.namelist() if record.endswith(".pkl")):
+                _check_classes(archive.read(name))
         content = torch.load(file, map_location="cpu", weights_only=True)
         _check_sizes(content)
     if not isinstance(content, dict):
         raise _damaged(file, "not a checkpoint of segtrain")
     return content
+
+
+def _check_classes(pickled: bytes) -> None:
+    """Raise ValueError for what is not a plain container or tensor: some classes that torch allows are made at any size."""
+    import pickletools
+
+    for operation, value, _ in pickletools.genops(pickled):
+        if operation.name in ("INST", "STACK_GLOBAL") or (operation.name == "GLOBAL" and not PICKLED.fullmatch(value)):
+            raise ValueError(f"it holds {value or 'a class'}, which is no tensor, number, text, list or mapping")
 
 
 def _check_sizes(value) -> None:
@@ -205,6 +218,11 @@ def _explained(file: Path, kind: str):
 
 def _damaged(file: Path, what: str) -> ConfigError:
     return ConfigError(what, str(file), "restore the file, or leave this folder out")
+
+
+def are_numbers(values) -> bool:
+    """Whether all are numbers, NaN among them, or None."""
+    return all(value is None or type(value) in (int, float) for value in values)
 
 
 def _checksum(content: dict) -> str:

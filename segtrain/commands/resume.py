@@ -34,6 +34,8 @@ def main(words: list[str]) -> int:
     arguments = parser.parse_intermixed_args(words)
     if not (arguments.run / "config.yaml").is_file():
         raise ConfigError(f"{arguments.run} holds no run: config.yaml is missing", fix="name the folder of a run")
+    if not (file := arguments.run / "environment.json").is_file():
+        raise ConfigError("the record of the run's start is missing", str(file), "restore the file")
     with watched():
         run = RunFolder(arguments.run, arguments.allow)
         checkpoint = run.load_last()

@@ -19,7 +19,7 @@ from segtrain.config.build import (
 )
 from segtrain.config.schema import as_text, flat
 from segtrain.data.sampling import as_sampling
-from segtrain.errors import DataError
+from segtrain.errors import ConfigError, DataError
 from segtrain.inference import Predictor
 from segtrain.models import set_prior_bias
 from segtrain.report.advice import advice
@@ -118,7 +118,13 @@ def describe_best(run: RunFolder, parts: Parts, trainer) -> None:
     scores, val_set = parts.scores, parts.val.dataset
     if not (counts := run.best_counts()):
         return  # a metric of the user's that keeps none
-    scores.restore(**{name: array for name, array in counts.items() if name != "groups"})
+    try:
+        if not set(counts["names"].tolist()) <= set(val_set.names):
+            raise ValueError("other images")
+        scores.restore(**{name: array for name, array in counts.items() if name != "groups"})
+    except (KeyError, TypeError, ValueError) as error:
+        what, file = f"not the counts of the best epoch: {error}", run.path / "per_image.npz"
+        raise ConfigError(what, str(file), "restore the file") from error
     run.result.intervals = scores.intervals()
     if val_set.multilabel:
         run.result.thresholds = scores.best_thresholds()

@@ -19,6 +19,8 @@ KNOWN = {
 }
 
 
+TEACHER = "segtrain.runs.trained.load"  # whose other arguments are read as those of a command line
+
 MAX_BYTES = 100_000  # of a config: read in 2 s
 
 
@@ -50,7 +52,10 @@ def load_saved(
         cfg.inference = compose([]).inference
     _refuse_interpolations(changed or {}, str(file))
     for key, value in (changed or {}).items():
-        _update(cfg, key, value)
+        try:
+            _update(cfg, key, value)
+        except ConfigError as error:
+            raise ConfigError(error.what, str(file.with_name("environment.json")), "restore the file") from error
     for text in overrides:
         key, equals, value = text.partition("=")
         if not equals:
@@ -105,6 +110,8 @@ def _plain(text: str, where: str, resolved: bool = True) -> dict:
         raise ConfigError(f"not a config: {str(error).splitlines()[0]}", where, "use the file the run wrote") from error
     if not isinstance(content, dict):
         raise ConfigError("not a config: no mapping", where, "use the file the run wrote")
+    if (odd := next(_not_plain(content), None)) is not None:
+        raise ConfigError(f"not a config: {odd!r:.40}", where, "use the file the run wrote")
     if resolved:
         content.pop("hydra", None)
         _refuse_interpolations(content, where)
@@ -115,6 +122,19 @@ def _refuse_interpolations(content: dict, where: str) -> None:
     referring = any("${" in text and text != CLASS_WEIGHTS for text in _texts(content))
     if referring or content.get("class_weights") == CLASS_WEIGHTS:
         raise ConfigError("a saved config must be resolved, this one holds ${…}", where, "use the file the run wrote")
+
+
+def _not_plain(value) -> Iterator:
+    """Keys that are no text, and numbers of more digits than any setting has."""
+    if isinstance(value, dict):
+        yield from (key for key in value if not isinstance(key, str))
+        for item in value.values():
+            yield from _not_plain(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _not_plain(item)
+    elif isinstance(value, int) and abs(value) >= 2**63:
+        yield hex(value)
 
 
 def _texts(value) -> Iterator[str]:
@@ -137,6 +157,10 @@ def _check_targets(cfg: DictConfig, trust: list[str], file: Path) -> None:
         package = target.split(".")[0]
         if "trust" in node:
             node["trust"] = trust
+        if target == TEACHER and (more := sorted(set(node) - {"_target_", "run", "checkpoint", "trust"})):
+            raise ConfigError(
+                f"a saved teacher may not have {', '.join(more)}", str(file), "use the file the run wrote"
+            )
         if target not in known and not (package in trust and _lives_in(target, package)):
             raise ConfigError(
                 f"the run's config builds {target}, which is not a class of segtrain",

@@ -152,6 +152,11 @@ class SegmentationScores(Metric):
         return arrays | {"names": np.array(self.names), "classes": np.array(self.class_names)}
 
     def restore(self, names: np.ndarray, **state: np.ndarray) -> None:
+        """Raises ValueError for arrays of other names or shapes."""
+        for name, array in self._arrays.items():
+            shape = tuple(array.shape) if array.summed else (len(names), *array.shape)
+            if name not in state or state[name].shape != shape:
+                raise ValueError(f"no counts of {name} {list(shape)}")
         self.names = [str(name) for name in names]
         self._parts = {name: [torch.from_numpy(state[name])] for name in self._arrays}
 

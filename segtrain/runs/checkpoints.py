@@ -5,23 +5,25 @@ import shutil
 from pathlib import Path
 
 from segtrain.errors import ConfigError, DiskError
-from segtrain.files import read_checkpoint, write_checkpoint, write_weights
+from segtrain.files import are_numbers, read_checkpoint, write_checkpoint, write_weights
 
 COUNTS = ("epoch", "batch", "step", "images")  # whole numbers in the state of a training
 
 
 def write_last(folder: Path, content: dict, keep: int) -> None:
-    """Write last.pt, and keep it as epoch_NNN.pt at the end of each of the last `keep` epochs. Raises DiskError."""
+    """Write last.pt, and before it epoch_NNN.pt at the end of each of the last `keep` epochs. Raises DiskError."""
     last, state = folder / "last.pt", content["state"]
-    write_checkpoint(last, content)
     if not keep or state["batch"]:
+        write_checkpoint(last, content)
         return
     kept = folder / f"epoch_{state['epoch']:03d}.pt"
-    kept.unlink(missing_ok=True)
+    write_checkpoint(kept, content)
+    part = last.with_name(f"last.pt.{os.getpid()}.part")
     try:
-        os.link(last, kept)
+        os.link(kept, part)
+        os.replace(part, last)
     except OSError:  # a disk without links
-        shutil.copyfile(last, kept)
+        write_checkpoint(last, content)
     for old in sorted(folder.glob("epoch_*.pt"), key=lambda file: int(file.stem[6:]))[:-keep]:
         old.unlink()
 
@@ -35,8 +37,9 @@ def read_last(folder: Path) -> dict:
     content = read_checkpoint(file)
     try:
         run, state = content["run"], content["state"]
-        known = isinstance(run["config"], str) and all(isinstance(state[name], int) for name in COUNTS)
-        fits = known and isinstance(run["result"], dict) and all(isinstance(row, dict) for row in run["rows"])
+        known = isinstance(run["config"], str) and all(type(state[name]) is int and state[name] >= 0 for name in COUNTS)
+        numbers = all(type(row["epoch"]) is int and are_numbers(row.values()) for row in run["rows"])
+        fits = known and numbers and isinstance(run["result"], dict)
     except (KeyError, TypeError):
         fits = False
     if not fits:

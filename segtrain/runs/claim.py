@@ -4,12 +4,16 @@ import contextlib
 import fcntl
 import logging
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
 from segtrain.errors import ConfigError, DiskError
 
 log = logging.getLogger("segtrain")
+
+FOLDERS = ("checkpoints", "evaluation", "failed", "plots", "tensorboard", ".hydra")
+FILES = (".lock", "config.yaml", "environment.json", "metrics.csv", "page.html", "result.json", "segtrain.log")
 
 _held: dict[Path, int] = {}
 
@@ -23,7 +27,12 @@ def lock(folder: Path) -> None:
     folder = folder.resolve()
     if folder in _held:
         return
-    file = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    try:
+        file = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    except OSError as error:
+        raise DiskError(
+            f"cannot be locked: {error.strerror}", str(folder / ".lock"), "make the folder writable"
+        ) from error
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError) as error:
@@ -86,9 +95,18 @@ def queued_again() -> bool:
 
 
 def refuse_links(path: Path) -> None:
-    """Raise ConfigError when something in a run's folder is a link: what is written there would be written elsewhere."""
+    """Raise ConfigError when something in a run's folder is neither file nor folder, or one in place of the other.
+
+    What is written to a link would be written elsewhere, and a pipe is waited for.
+    """
     for folder, folders, files in os.walk(path):
         for name in (*folders, *files):
-            if os.path.islink(entry := os.path.join(folder, name)):
+            entry = os.path.join(folder, name)
+            mode = os.lstat(entry).st_mode
+            if stat.S_ISLNK(mode):
                 what = f"the run folder holds a link to {os.readlink(entry)}"
                 raise ConfigError(what, entry, "replace it by what it leads to")
+            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                raise ConfigError("neither a file nor a folder", entry, "remove it")
+            if folder == str(path) and stat.S_ISDIR(mode) != (name in FOLDERS) and name in (*FOLDERS, *FILES):
+                raise ConfigError(f"not a {'folder' if name in FOLDERS else 'file'}", entry, "remove it")

@@ -49,8 +49,9 @@ FREE = set(UNSIGNED) - {"seed", "class_weights"}
 
 
 def differing(before: dict, now: dict) -> dict[str, object]:
-    """Settings by dotted key whose values now are not those before."""
-    return {key: now.get(key) for key in before | now if before.get(key) != now.get(key)}
+    """Settings by dotted key whose values now are not those before; but what is trusted, which is no setting of a run."""
+    found = {key: now.get(key) for key in before | now if before.get(key) != now.get(key)}
+    return {key: value for key, value in found.items() if not key.endswith(".trust")}
 
 
 def changes(before: dict, now, allowed: list[str], where: str = "") -> dict[str, object]:

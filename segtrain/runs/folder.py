@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from segtrain.config.saved import settings_in
-from segtrain.errors import ConfigError, DiskError, NotFinite, Preempted, SegtrainError
+from segtrain.errors import ConfigError, DataError, DiskError, NotFinite, Preempted, SegtrainError
 from segtrain.files import (
     read_arrays,
     read_json,
@@ -62,8 +62,10 @@ class RunFolder:
         lock(self.path)
         self.result, self._rows, self.keep = Result.read(self.path), [], 0
         self.changed: dict[str, object] = {}
+        self._news: dict[str, object] = {}  # of this start, for environment.json, when its first checkpoint is written
         self._allowed, self._disk_failures = allowed or [], 0
         self._config = self._trained_config = ""  # the text of config.yaml; as it is in the checkpoint
+        self._began = False  # whether this process has written a checkpoint
         self._unwritten, self._best = False, None  # rows of metrics.csv, and the best epoch
         self._started = time.time() - self.result.seconds  # of the sessions before, when a run is resumed
 
@@ -81,7 +83,7 @@ class RunFolder:
         unlock(self.path)
 
     def _record_failure(self, error: BaseException) -> None:
-        if isinstance(error, ConfigError) and self._before[0]:  # a refusal: the run is what it was
+        if isinstance(error, ConfigError | DataError) and self._before[0] and not self._began:  # the run is what it was
             status, self.result.error = self._before
             self._write_result(status)
             return
@@ -132,13 +134,13 @@ class RunFolder:
             raise ConfigError(
                 "the dataset has changed since the run was started: other images, or masks with other classes",
                 str(self.path),
-                "restore it, or start a new run; to go on nevertheless: `segtrain resume --allow dataset`",
+                f"restore it, or start a new run; to go on nevertheless: `segtrain resume --allow dataset {self.path} …`",
             )
         if before is None:
             content |= {"dataset_fingerprint": fingerprint, "image_size": list(size)}
+            write_json(self.path / "environment.json", content)
         elif before != fingerprint:
-            content["resumes"][-1]["dataset_fingerprint"] = fingerprint
-        write_json(self.path / "environment.json", content)
+            self._news["dataset_fingerprint"] = fingerprint
         write_json(self.path / "class_counts.json", counts.to_dict())
 
     def write_class_weights(self, target: str, class_names: list[str], weights: list[float] | None) -> None:
@@ -154,8 +156,15 @@ class RunFolder:
         """What a run is resumed from. A full disk leaves the checkpoint before it; the third time in a row: DiskError."""
         with self._disk_failures_counted():
             self._write_epoch()
-            run = {"config": self._config, "rows": self._rows, "result": asdict(self.result)}
+            counted = (self.path / "per_image.npz").is_file()
+            run = {"config": self._config, "rows": self._rows, "result": asdict(self.result), "counted": counted}
             checkpoints.write_last(self.checkpoints, {**content, "run": run}, self.keep)
+            self._began = True
+            if self._news:
+                environment = read_json(self.path / "environment.json")
+                environment["resumes"][-1] |= self._news
+                write_json(self.path / "environment.json", environment)
+                self._news = {}
 
     def load_last(self) -> dict | None:
         """What save_last wrote, None before the first checkpoint. Rows and result are again those of that moment.
@@ -165,6 +174,9 @@ class RunFolder:
         self._config = _config_of(self.path)
         self.changed = changed_settings(read_json(self.path / "environment.json"))
         if not self.can_be_resumed:
+            if (file := self.checkpoints / "best.pt").is_file():
+                what = "last.pt is missing, without which no run is resumed"
+                raise ConfigError(what, str(file.parent), "restore it; to start again, remove the folder checkpoints")
             return None
         checkpoint, status = checkpoints.read_last(self.checkpoints), self.result.status
         run = checkpoint["run"]
@@ -173,7 +185,10 @@ class RunFolder:
         self.result.status, self._started = status, time.time() - self.result.seconds
         if self.result.best:
             checkpoints.read_weights(self.checkpoints, "best")
-            self.best_counts()
+            if not self.best_counts() and run.get("counted"):
+                raise ConfigError(
+                    "the counts of the best epoch are missing", str(self.path / "per_image.npz"), "restore it"
+                )
         return checkpoint
 
     def settings(self) -> dict[str, object]:
@@ -182,11 +197,14 @@ class RunFolder:
         return {**settings_in(text, str(self.path / "config.yaml")), **self.changed}
 
     def add_start(self, changed: dict[str, object]) -> None:
-        """An entry more in environment.json, with the settings that were changed; metrics.csv as the checkpoint has it."""
+        """An entry more in environment.json; metrics.csv as the checkpoint has it.
+
+        The settings that were changed are added with the next checkpoint: before, nothing was trained with them.
+        """
         self.changed |= changed
+        self._news |= {"changed": changed} if changed else {}
         content = read_json(self.path / "environment.json")
-        entry = {**start(), **({"changed": changed} if changed else {})}
-        content["resumes"] = [*content.get("resumes", []), entry]
+        content["resumes"] = [*content.get("resumes", []), start()]
         write_json(self.path / "environment.json", content)
         if self._rows:
             write_rows(self.path / "metrics.csv", self._rows)

@@ -8,7 +8,7 @@ import numpy as np
 
 from segtrain.arguments import mistake
 from segtrain.errors import ConfigError
-from segtrain.files import read_json, write_json
+from segtrain.files import are_numbers, read_json, write_json
 
 
 @dataclass
@@ -52,13 +52,29 @@ class Result:
         kinds = get_type_hints(cls)
         known = {name: value for name, value in content.items() if name in kinds}
         wrong = [f"{name} {text}" for name, value in known.items() if (text := mistake(value, kinds[name]))]
-        if not wrong and (best := known.get("best")) is not None and not {"epoch", "monitor", "value"} <= best.keys():
-            wrong.append("best must have epoch, monitor and value")
-        if not wrong and not all("name" in row and "index" in row for row in known.get("per_class", [])):
-            wrong.append("per_class must be rows with index and name")
+        wrong = wrong or list(cls(**known)._mistakes())
         if wrong:
             raise ConfigError(f"not a result of segtrain: {', '.join(wrong)}", str(file), "restore or remove the file")
         return cls(**known)
+
+    def _mistakes(self):
+        """What is wrong inside the mappings."""
+        if (best := self.best) is not None:
+            fits = {"epoch", "monitor", "value"} <= best.keys() and isinstance(best["monitor"], str)
+            if not fits or type(best["epoch"]) is not int or not are_numbers([best["value"]]):
+                yield "best must have epoch, monitor and value"
+        for name in ("scores", "thresholds", "cross_fitted"):
+            if not are_numbers((getattr(self, name) or {}).values()):
+                yield f"{name} must be numbers"
+        if not all(
+            isinstance(v, list | tuple) and len(v) == 2 and are_numbers(v) for v in (self.intervals or {}).values()
+        ):
+            yield "intervals must be pairs of numbers"
+        texts = [row for row in self.per_class if {"index", "name"} <= row.keys() and isinstance(row["name"], str)]
+        if len(texts) < len(self.per_class) or not all(
+            are_numbers(value for key, value in row.items() if key != "name") for row in texts
+        ):
+            yield "per_class must be rows with index, name and numbers"
 
     def write(self, run: Path) -> None:
         """Leave out what is not known. Raises DiskError."""

@@ -1,9 +1,11 @@
 """Load a run's trained network with its classes and settings."""
 
+import operator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from segtrain.arguments import Size, mistake
 from segtrain.config.build import build
 from segtrain.config.saved import load_saved, settings_in
 from segtrain.config.schema import check_config
@@ -64,16 +66,33 @@ def load(
     network = build(cfg, "model", **own)
     try:
         network.load_state_dict(content["model"])
-        epoch = content["epoch"] if "epoch" in content else content["state"]["epoch"]
+        epoch = operator.index(content["epoch"] if "epoch" in content else content["state"]["epoch"])
     except (KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise ConfigError(
-            f"the checkpoint does not fit the model of config.yaml: {str(error).splitlines()[0]}",
+            f"the checkpoint does not fit the model of config.yaml: {' '.join(str(error).split())[:300]}",
             str(file),
             "leave model.* as the run had it",
         ) from error
-    size = read_json(folder / "environment.json").get("image_size")
-    names = [row["name"] for row in read_json(folder / "class_counts.json").get("classes", [])]
-    return Trained(folder, cfg, network, names, Result.read(folder), epoch, size)
+    return Trained(folder, cfg, network, _class_names(folder), Result.read(folder), epoch, _image_size(folder))
+
+
+def _class_names(folder: Path) -> list[str]:
+    file = folder / "class_counts.json"
+    try:
+        names = [row["name"] for row in read_json(file).get("classes", [])]
+    except (TypeError, KeyError):
+        names = [None]
+    if not all(isinstance(name, str) for name in names):
+        raise ConfigError("its classes have no names", str(file), "restore the file")
+    return names
+
+
+def _image_size(folder: Path) -> list[int] | None:
+    file = folder / "environment.json"
+    size = read_json(file).get("image_size")
+    if size is not None and mistake(size, Size):
+        raise ConfigError(f"image_size {mistake(size, Size)}", str(file), "restore the file")
+    return size
 
 
 def check_unchanged(folder: Path, content: dict) -> None:

@@ -1,11 +1,14 @@
 """Dataclasses for the parts, the state and the epoch results of a training."""
 
 from dataclasses import dataclass, field
+from typing import get_type_hints
 
 import numpy as np
 import torch
 from torch import nn
 
+from segtrain.arguments import mistake
+from segtrain.files import are_numbers
 from segtrain.inference import Inference
 from segtrain.labels import Hard, Labels
 from segtrain.losses import Loss
@@ -53,6 +56,28 @@ class State:
     skipped: int = 0  # steps left out since a loss or gradient was not finite
     sums: dict = field(default_factory=dict)  # train losses of the current epoch, times images; on the device
     best: dict | None = None  # epoch (from 1), monitor, value
+
+    @classmethod
+    def of(cls, content: dict) -> "State":
+        """That of a checkpoint. Raises ValueError for content of another form."""
+        found = cls(**content)
+        kinds = get_type_hints(cls)
+        wrong = [name for name, value in vars(found).items() if mistake(value, kinds[name])]
+        wrong += [
+            name
+            for name, value in vars(found).items()
+            if name not in wrong and kinds[name] in (int, float) and value < 0
+        ]
+        best = found.best
+        if (best is not None and not (isinstance(best, dict) and {"epoch", "monitor", "value"} <= best.keys())) or (
+            best is not None and not are_numbers([best["epoch"], best["value"]])
+        ):
+            wrong.append("best")
+        if isinstance(found.sums, dict) and not are_numbers(found.sums.values()):
+            wrong.append("sums")
+        if wrong:
+            raise ValueError(f"state has another {', '.join(wrong)} than a training writes")
+        return found
 
     def next_epoch(self) -> None:
         self.epoch, self.batch, self.images, self.counted, self.seconds, self.sums = self.epoch + 1, 0, 0, 0, 0.0, {}

@@ -9,6 +9,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from segtrain.errors import ConfigError, NotFinite, few
 from segtrain.optimizers import is_of_encoder
 from segtrain.training.device import autocast
+from segtrain.training.resuming import misfit, optimizer_misfit
 from segtrain.training.state import Parts
 
 SMALLEST_SCALE = 1.0  # of a float16 loss: the scaler halves it at every step whose gradient is not finite
@@ -198,6 +199,12 @@ class Step:
         return {**states, "random": torch.get_rng_state(), "random_cuda": cuda}
 
     def load_state_dict(self, content: dict) -> None:
+        """Raises ValueError and what torch raises for content of another form."""
+        found = optimizer_misfit(content["optimizer"], self.optimizer)
+        if type(self.schedule).__module__ == "torch.optim.lr_scheduler":  # one of the user's may hold what it likes
+            found = found or misfit(content["schedule"], self.schedule.state_dict(), "schedule")
+        if found := found or misfit(content["scaler"], self.scaler.state_dict(), "scaler"):
+            raise ValueError(found)
         for name, part in self._resumed().items():
             part.load_state_dict(content[name])
         torch.set_rng_state(content["random"].cpu())
