@@ -15,6 +15,7 @@ from segtrain.signals import watched
 COMMANDS = {
     "check": "check key=value … [--out DIR]     read every file of a dataset and list what is wrong with it",
     "weights": "weights key=value …              count the masks; counts and every weighting side by side",
+    "lr-find": "lr-find key=value …              suggest a learning rate for these settings, within two minutes",
     "evaluate": "evaluate RUN [key=value …]       score a finished run on its validation images again",
     "resume": "resume RUN                       continue a run in its own folder",
     "repeat": "repeat RUN                       train again from a run's settings, and say whether the result is equal",
@@ -73,7 +74,7 @@ def _dispatch(words: list[str]) -> int:
                 f"no command {command!r}{did_you_mean(command, COMMANDS)}",
                 fix=f"commands: {', '.join(COMMANDS)}; settings are written key=value; `segtrain help` lists all",
             )
-        return import_module(f"segtrain.commands.{command}").main(words[1:])
+        return import_module(f"segtrain.commands.{command.replace('-', '_')}").main(words[1:])
     return _train(words)
 
 

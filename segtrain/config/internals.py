@@ -19,7 +19,7 @@ def parser(name: str = "segtrain") -> ArgumentParser:
 
 def parse(own: ArgumentParser, words: list[str]) -> Namespace:
     """Arguments of a command that does not train; --help prints the usage."""
-    arguments = own.parse_args(words)
+    arguments = own.parse_intermixed_args(words)
     if arguments.help:
         print(f"{own.description}\n\nusage: {own.prog} key=value … [--config-dir DIR] [--config-name NAME]")
         raise SystemExit(0)

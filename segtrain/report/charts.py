@@ -58,6 +58,19 @@ def stacked_bars(values: np.ndarray, labels: list[str], names: list[str], title:
     return _svg(figure)
 
 
+def learning_rates(rates: np.ndarray, losses: np.ndarray, smooth: np.ndarray, suggested: float) -> bytes:
+    """SVG file: the loss over the learning rate, as it is and smoothed, and the rate that is suggested."""
+    figure, axes = _axes("learning rate", "training loss", f"suggested: {suggested:g}")
+    axes.plot(rates, losses, ".", color="#9ecae1")
+    axes.plot(rates, smooth)
+    axes.axvline(suggested, color="#d64541", linewidth=1)
+    low, high = losses.min(), losses[: len(losses) // 2].max()
+    axes.set(xscale="log", xlim=(rates[0], rates[-1]), ylim=(low - 0.1 * (high - low), high + 0.3 * (high - low)))
+    stream = io.BytesIO()
+    figure.savefig(stream, format="svg")
+    return stream.getvalue()
+
+
 def confusion_matrix(matrix: np.ndarray, names: list[str]) -> np.ndarray:
     """uint8 [H, W, 3]: the confusion matrix, each row (ground truth) in shares of its pixels."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg

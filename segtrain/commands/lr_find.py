@@ -1,0 +1,50 @@
+"""`segtrain lr-find key=value … [--out DIR]`: suggest a learning rate for these settings, within two minutes."""
+
+from pathlib import Path
+
+from segtrain.class_counts import count_classes, default_cache
+from segtrain.commands.train import class_weights, seed_everything
+from segtrain.config.build import build, build_dataset, build_labels, build_loss
+from segtrain.config.internals import parse, parser
+from segtrain.config.launch import checked_config
+from segtrain.data.sampling import as_sampling
+from segtrain.errors import ConfigError
+from segtrain.files import write_bytes, write_rows
+from segtrain.models import set_prior_bias
+from segtrain.report.charts import learning_rates
+from segtrain.training import Parts
+from segtrain.training.range_test import range_test
+
+
+def main(words: list[str]) -> int:
+    own = parser("segtrain lr-find")
+    own.description = __doc__
+    own.add_argument(
+        "--out", type=Path, metavar="DIR", default=Path("outputs/lr_find"), help="for the plot and its data"
+    )
+    arguments = parse(own, words)
+    cfg = checked_config(arguments)
+    if "lr" not in cfg.optimizer:
+        raise ConfigError("the optimizer has no setting lr", "optimizer", "give your optimizer a keyword argument lr")
+    seed_everything(cfg.seed, cfg.trainer.deterministic)
+    train_set, trainer = build_dataset(cfg, "train"), build(cfg, "trainer")
+    model = build(cfg, "model").to(trainer.device)
+    optimizer, labels = build(cfg, "optimizer", model=model), build_labels(cfg, train_set)
+    loader, augment, sampling = build(cfg, "loader"), build(cfg, "augment"), as_sampling(build(cfg, "sampling"))
+    counts = count_classes(train_set, cache=default_cache(), progress=True, locations=sampling.foreground_share > 0)
+    cfg.class_weights = class_weights(cfg, counts)
+    loss = build_loss(cfg, train_set, labels).to(trainer.device)
+    if trainer.prior_bias:
+        set_prior_bias(model, counts)
+    batches = loader.train(train_set, augment, sampling, counts, cfg.seed, annotated=labels.annotated)
+    parts = Parts(model, loss, optimizer, None, batches, None, None, labels)
+    found = range_test(trainer, parts, cfg.optimizer.lr)
+
+    rows = [{"lr": rate, "loss": value} for rate, value in zip(found.rates, found.losses, strict=True)]
+    write_rows(arguments.out / "lr_find.csv", rows)
+    write_bytes(arguments.out / "lr_find.svg", learning_rates(found.rates, found.losses, found.smooth, found.suggested))
+    print(
+        f"{len(rows)} steps from {found.rates[0]:.0e} to {found.rates[-1]:.0e}: the loss falls fastest at the rate to try, "
+        f"optimizer.lr={found.suggested:g}\nplot: {arguments.out / 'lr_find.svg'}"
+    )
+    return 0

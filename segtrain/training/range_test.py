@@ -1,0 +1,106 @@
+"""The learning-rate range test: steps at a rising learning rate, until the loss explodes.
+
+Smith, 2017, https://arxiv.org/abs/1506.01186.
+"""
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from torch.optim.lr_scheduler import LambdaLR
+
+from segtrain.data.loader import killed_workers_explained
+from segtrain.errors import ConfigError, NotFinite
+from segtrain.training.state import Parts
+from segtrain.training.step import Step
+
+LOWEST, HIGHEST = 1e-6, 1.0
+FEWEST = 30  # steps
+TIMED = 6  # of the first, to know how many there can be
+EXPLODED = 3.0  # times the smallest loss, in means of five steps
+
+
+@dataclass
+class RangeTest:
+    """The result: a loss for each learning rate.
+
+    Attributes:
+        rates, losses: of each step.
+    """
+
+    rates: np.ndarray
+    losses: np.ndarray
+
+    @cached_property
+    def smooth(self) -> np.ndarray:
+        """The losses with a Gaussian over a quarter of a decade: that of a mean of those before would lag behind."""
+        from scipy.ndimage import gaussian_filter1d
+
+        decades = np.log10(self.rates[-1] / self.rates[0])
+        return gaussian_filter1d(self.losses, len(self.rates) / decades / 4, mode="nearest")
+
+    @property
+    def suggested(self) -> float:
+        """The rate at which the loss falls fastest, with one digit."""
+        fastest = self.rates[np.gradient(self.smooth, np.log10(self.rates)).argmin()]
+        return float(f"{fastest:.0e}")
+
+
+def range_test(trainer, parts: Parts, base_rate: float, steps: int = 100, seconds: float = 90) -> RangeTest:
+    """Train `parts` at rates from 1e-6 to 1, of equal ratios; the network is spoilt afterwards.
+
+    Args:
+        trainer: device, precision, clipping and accumulation are its.
+        base_rate: the optimizer's learning rate; groups of parameters keep their ratios to it.
+        seconds: fewer steps, but not fewer than 30, are made where they would take longer.
+
+    Raises ConfigError when the first losses are not finite.
+    """
+    parts.schedule = LambdaLR(parts.optimizer, lambda step: LOWEST / base_rate)
+    step = Step(parts, trainer.device, trainer.precision, trainer.clip_norm, None, trainer.compile)
+    step.train(frozen_encoder=False)
+    rates, losses, smallest, started = [], [], math.inf, time.monotonic()
+    with killed_workers_explained():
+        for number, group in enumerate(_groups(parts.train, trainer.accumulate)):
+            if number == TIMED // 2:  # the first are slower
+                started = time.monotonic()
+            if number == TIMED:
+                each = (time.monotonic() - started) / (TIMED - TIMED // 2)
+                steps = max(FEWEST, min(steps, int(seconds / each)))
+                parts.schedule.lr_lambdas = [_rising(base_rate, number, steps)] * len(parts.optimizer.param_groups)
+            rate = parts.optimizer.param_groups[0]["lr"]
+            try:
+                loss = float(step(group, number)["loss"])
+            except NotFinite as error:
+                if not losses:
+                    raise ConfigError("the loss is not finite at the lowest rates", error.where, error.fix) from error
+                break
+            if number < TIMED:  # all at the lowest rate
+                continue
+            rates.append(rate)
+            losses.append(loss)
+            recent = float(np.mean(losses[-5:]))
+            smallest = min(smallest, recent) if len(losses) >= 5 else smallest
+            if number + 1 >= steps or recent > EXPLODED * smallest:
+                break
+    return RangeTest(np.array(rates), np.array(losses))
+
+
+def _rising(base_rate: float, first: int, steps: int):
+    ratio = (HIGHEST / LOWEST) ** (1 / max(steps - first - 1, 1))
+    return lambda step: LOWEST / base_rate * ratio ** max(step - first, 0)
+
+
+def _groups(batches, accumulate: int) -> Iterator[list]:
+    """Micro-batches of a step, epoch after epoch."""
+    epoch, group = 0, []
+    while True:
+        for batch in batches.epoch(epoch):
+            group.append(batch)
+            if len(group) == accumulate:
+                yield group
+                group = []
+        epoch += 1
