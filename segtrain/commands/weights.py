@@ -1,9 +1,12 @@
 """`segtrain weights key=value …`: count the training masks and print every weighting side by side."""
 
+import shlex
+
 from segtrain.class_counts import count_classes, default_cache
 from segtrain.config.build import build, build_dataset
 from segtrain.config.internals import parse, parser
 from segtrain.config.launch import checked_config
+from segtrain.config.schema import reads_class_weights
 from segtrain.data.sampling import as_sampling
 from segtrain.report.weights import weights_text
 
@@ -14,7 +17,9 @@ def main(words: list[str]) -> int:
     arguments = parse(own, words)
     cfg = checked_config(arguments)
     counts = count_classes(build_dataset(cfg, "train"), cache=default_cache(), progress=True)
-    print(weights_text(counts, chosen=build(cfg, "weighting")))
+    # the weighting is what the sweep varies
+    words = shlex.join(word for word in arguments.overrides if not word.startswith(("weighting", "seed=")))
+    print(weights_text(counts, build(cfg, "weighting"), words, reads_class_weights(cfg)))
     if summary := as_sampling(build(cfg, "sampling")).summary(counts):
         print(f"\n{summary}")
     return 0

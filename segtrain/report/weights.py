@@ -1,4 +1,4 @@
-"""`segtrain weights`: the weights of every scheme side by side, shares as bars, and which scheme to try first."""
+"""`segtrain weights`: the weights of every scheme side by side, shares as bars, and the sweep that finds the best."""
 
 import numpy as np
 
@@ -16,16 +16,22 @@ SCHEMES = {
     "effective_number": weighting.EffectiveNumber,
     "neg_pos_ratio": weighting.NegPosRatio,
 }
+SWEPT = ("none", "inverse_sqrt", "log_ratio", "median_frequency", "inverse_frequency")  # from small to large weights
 
 
-def weights_text(counts: ClassCounts, chosen=None) -> str:
-    """Everything that is printed about counts and weights; `chosen` is the config's own weighting."""
+def weights_text(counts: ClassCounts, chosen=None, words: str = "", weighted: bool = True) -> str:
+    """Everything that is printed about counts and weights.
+
+    Args:
+        chosen: the config's own weighting.
+        words, weighted: see `recommendation`.
+    """
     parts = [weights_table(counts, chosen)]
     if counts.absent:
         parts.append(
             f"no training pixel of {', '.join(counts.absent)}: it cannot be learned, and weights from pixel counts are 0"
         )
-    return "\n\n".join([*parts, plot(counts), recommendation(counts)])
+    return "\n\n".join([*parts, plot(counts), recommendation(counts, words, weighted)])
 
 
 def weights_table(counts: ClassCounts, chosen=None) -> str:
@@ -71,36 +77,50 @@ def plot(counts: ClassCounts, width: int = 50) -> str:
     return "\n".join(lines)
 
 
-def recommendation(counts: ClassCounts) -> str:
-    """Which scheme to try first, and why."""
-    parts = counts.share[counts.share > 0]
-    if len(parts) < (1 if counts.multilabel else 2):
+def recommendation(counts: ClassCounts, words: str = "", weighted: bool = True) -> str:
+    """What the counts say about the weightings, and the sweep that finds the best: no scheme is best on every dataset.
+
+    Args:
+        words: the settings of the command line, for the sweep.
+        weighted: whether the loss uses class weights.
+    """
+    there = counts.pixels > 0
+    if there.sum() < (1 if counts.multilabel else 2):
         return "There is one class only: weights change nothing."
+    settings = f"{words} " if words else ""
+    if not weighted:
+        return (
+            "The loss does not use class weights. A loss with a pixel term does: "
+            f"`segtrain -m {settings}loss=ce,ce_dice seed=0,1,2`"
+        )
+    sweep = f"segtrain -m {settings}weighting={{}} seed=0,1,2"
     if counts.multilabel:
         ratio = SCHEMES["neg_pos_ratio"]()(counts).max()
-        return f"Multi-label: neg_pos_ratio is the pos_weight of each class. The largest is {number(ratio)}" + (
-            ": cap it, weighting.max_ratio=10, or precision is lost." if ratio > 100 else "."
-        )
-    orders, empty = np.log10(parts.max() / parts.min()), counts.num_empty / max(counts.num_images, 1)
-    inverse, median, log = (
-        number(spread(SCHEMES[name]()(counts))) for name in ("inverse_frequency", "median_frequency", "log_ratio")
+        text = f"Multi-label: neg_pos_ratio is the pos_weight of each class. The largest is {number(ratio)}"
+        text += ": cap it, weighting.max_ratio=10, or precision is lost." if ratio > 100 else "."
+        return f"{text} Which helps is found out by `{sweep.format('none,inverse_sqrt,neg_pos_ratio')}`"
+    weights = {name: SCHEMES[name]()(counts)[there] for name in SWEPT}
+    parts = counts.share[there]
+    rarest, name = parts.argmin(), np.array(counts.class_names)[there][parts.argmin()]
+    shares = [f"{scheme} {share((w * parts)[rarest] / (w * parts).sum())}" for scheme, w in weights.items()]
+    lines = [f"Of the cross-entropy the rarest class, {name}, has as its share: {', '.join(shares)}."]
+    kept: dict[str, np.ndarray] = {}
+    for scheme, values in weights.items():
+        if same := next((other for other, w in kept.items() if _alike(values, w)), None):
+            lines.append(f"{scheme} is {same} here, but for a factor.")
+        else:
+            kept[scheme] = values
+    if len(kept) == 1:
+        return "\n".join([*lines, "Weights change nothing here."])
+    lines.append(
+        "Large weights find more of a rare class and predict it where it is not; a region term (loss=ce_dice), crops on the "
+        "foreground and a trained encoder do part of their work. Which is best is found out by"
     )
-    facts = f"The rarest of {len(parts)} classes has 1/{10**orders:,.0f} of the pixels of the most frequent"
-    facts += f", and {100 * empty:.0f} % of the images have no foreground" if counts.num_empty else ""
-    if orders < 1:
-        return f"{facts}: within a factor of ten, weighting=none may do; a region term (loss=ce_dice) costs nothing."
-    if orders <= 2.5 and empty < 0.2:
-        return (
-            f"{facts}. Try weighting=median_frequency first (largest over smallest {median}): it weighs a class by its "
-            f"frequency in the images that contain it. Try log_ratio ({log}) if it predicts rare classes where there "
-            "are none."
-        )
-    rare = (
-        ", which counts only the images that contain the class. sampling=foreground_crops or rare_classes shows the "
-        "rare classes more often."
-    )
-    return (
-        f"{facts}. Try weighting=log_ratio first: its largest weight is {log} times the smallest; with "
-        f"inverse_frequency it would be {inverse}, and a few wrong pixels of the rare class would dominate the "
-        f"gradient. If a class is then still never found, try median_frequency ({median}){rare if empty >= 0.2 else '.'}"
-    )
+    lines.append(f"  {sweep.format(','.join(kept))}")
+    return "\n".join(lines)
+
+
+def _alike(one: np.ndarray, other: np.ndarray) -> bool:
+    """Equal to 5 %, but for a factor, of which a weighted mean takes no notice."""
+    ratio = one / other
+    return ratio.max() < 1.05 * ratio.min()
