@@ -28,10 +28,11 @@ ALLOWED = {
     "dataset_check": f"{GROUND} data",
     "training": f"{GROUND} optimizers data losses labels metrics inference",
     "runs": f"{GROUND} config",
-    "report": f"{GROUND} data class_counts weighting losses metrics dataset_check runs",
+    "comparison": f"{GROUND} config runs",
+    "report": f"{GROUND} data class_counts weighting losses metrics dataset_check runs comparison",
     "config": f"{GROUND} data losses metrics",
     "commands": f"{GROUND} models data class_counts weighting losses labels metrics inference dataset_check training"
-    " runs report config",
+    " runs comparison report config",
     "cli": "errors cpu signals config runs commands",
     "__main__": "cli",
 }

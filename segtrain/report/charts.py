@@ -71,6 +71,37 @@ def learning_rates(rates: np.ndarray, losses: np.ndarray, smooth: np.ndarray, su
     return stream.getvalue()
 
 
+def lines_with_intervals(lines: dict[str, list[tuple]], x: str, y: str) -> str:
+    """A line a name through points (x, value, low, high)."""
+    figure, axes = _axes(x, y, f"{y} over {x}, with 95 % intervals")
+    for name, points in lines.items():
+        at, values, low, high = np.array(points, float).T
+        axes.errorbar(at, values, [values - low, high - values], marker="o", capsize=3, label=name or y)
+    axes.autoscale()
+    _legend(axes)
+    return _svg(figure)
+
+
+def points(of: dict[str, tuple[float, float]], x: str, y: str) -> str:
+    """A point (x, y) a name."""
+    figure, axes = _axes(x, y, "What is won, and what is lost for it")
+    for name, (across, up) in of.items():
+        axes.plot(across, up, "o", label=name)
+    axes.autoscale()
+    _legend(axes)
+    return _svg(figure)
+
+
+def curves_by_epoch(lines: dict[str, np.ndarray], y: str) -> str:
+    """A line a name, a value an epoch."""
+    figure, axes = _axes("epoch", y, "Learning curves, mean over the seeds")
+    for name, values in lines.items():
+        axes.plot(np.arange(1, len(values) + 1), values, label=name)
+    axes.autoscale()
+    _legend(axes)
+    return _svg(figure)
+
+
 def confusion_matrix(matrix: np.ndarray, names: list[str]) -> np.ndarray:
     """uint8 [H, W, 3]: the confusion matrix, each row (ground truth) in shares of its pixels."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -1,0 +1,81 @@
+"""How often `segtrain compare` calls a difference real that is not there, and finds one that is.
+
+    python scripts/simulate_comparison.py [REPEATS]
+
+Made-up trainings: images of very different sizes of the class, in scenes; a setting's effect differs by scene, a seed's by
+image. The table is in docs/comparison.md.
+"""
+
+import sys
+
+import numpy as np
+
+from segtrain.comparison.statistics import LEVEL, Scores, draw_groups, estimate, holm, pooled_score, seed_noise
+
+ONE, FOREGROUND = ["class"], np.array([True])
+
+
+def trainings(rng: np.random.Generator, settings: int, seeds: int, images: int, scene: int, shift: float):
+    """For each setting and seed float [images, 4, 1]; and the scene of each image. The first setting is shifted."""
+    scenes = np.repeat(np.arange(images // scene), scene)
+    size = np.exp(rng.normal(6, 1, images))
+    ease = 0.5 + rng.normal(0, 0.8, images // scene)[scenes] + rng.normal(0, 0.4, images)
+    found = []
+    for setting in range(settings):
+        own = ease + rng.normal(0, 0.2, images // scene)[scenes] + shift * (setting == 0)
+        noise = rng.normal(0, 0.15, (seeds, 1)) + rng.normal(0, 0.3, (seeds, images))
+        right = size / (1 + np.exp(-(own + noise)))
+        counts = np.stack([right, 0.7 * (size - right), size - right, np.broadcast_to(size, right.shape)], axis=2)
+        found.append(counts[..., None])
+    return found, scenes
+
+
+def scores_of(found: list[np.ndarray], scenes: np.ndarray, draws: int, seed: int) -> Scores:
+    weights = draw_groups(scenes, draws, seed).astype(np.float64)
+
+    def score(sums: np.ndarray) -> np.ndarray:
+        return pooled_score("iou/class", sums, ONE, FOREGROUND)
+
+    full = [score(counts.sum(axis=1)) for counts in found]
+    drawn = [score(np.einsum("dn,snkc->sdkc", weights, counts)) for counts in found]
+    return Scores(full, drawn, len(np.unique(scenes)))
+
+
+def simulate(repeats: int, settings: int, seeds: int, images: int, scene: int, shift: float = 0.0, draws: int = 400):
+    """Shares of repeats: `found`, a difference to the last setting (with a shift: of the first one) is called real;
+    `covered`, the interval of the first difference holds the true one."""
+    rng, truth = np.random.default_rng(0), 0.0
+    if shift:
+        many, scenes = trainings(np.random.default_rng(1), 2, 30, 40_000, 1, shift)
+        first, last = scores_of(many, scenes, 2, 0).means
+        truth = first - last
+    found = covered = 0
+    for repeat in range(repeats):
+        scores = scores_of(*trainings(rng, settings, seeds, images, scene, shift), draws, repeat)
+        noise = seed_noise(scores)
+        estimates = [estimate(scores, noise, i, settings - 1) for i in range(settings - 1)]
+        real = holm(np.array([one.p for one in estimates])) < LEVEL
+        found += real[0] if shift else real.any()
+        covered += estimates[0].low <= truth <= estimates[0].high
+    return {"found": found / repeats, "covered": covered / repeats}
+
+
+def main() -> None:
+    repeats = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
+    print(
+        "| settings | seeds | images | in scenes of | shift | called real | interval holds the truth |\n|---|---|---|---|---|---|---|"
+    )
+    cases = [
+        (s, r, i, g, 0.0)
+        for s in (2, 6, 12)
+        for r in (1, 2, 3, 5)
+        for i, g in ((20, 1), (100, 1), (100, 10), (500, 25))
+    ]
+    for settings, seeds, images, scene, shift in [*cases, (2, 3, 200, 1, 0.5), (2, 5, 200, 1, 0.35)]:
+        found = simulate(repeats, settings, seeds, images, scene, shift)
+        words = f"{100 * found['found']:.1f} % | {100 * found['covered']:.1f} %"
+        print(f"| {settings} | {seeds} | {images} | {scene} | {shift} | {words} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Runs grouped by setting, and whether their differences are real."""

@@ -1,0 +1,212 @@
+"""Find runs, group the repeats of one setting, and read what they counted on each image."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from segtrain.config.saved import settings_of
+from segtrain.errors import ConfigError, SegtrainError
+from segtrain.files import read_arrays, read_json
+from segtrain.runs.environment import UNSIGNED, signature
+from segtrain.runs.result import Result
+
+FOLD = "dataset.fold"
+DERIVED = (
+    "_target_",
+    "class_weights",
+    "pos_weight",
+    "palette",
+    "num_classes",
+    "ignore_index",
+    "class_names",
+    "background",
+)
+ORDER = (
+    "loss",
+    "weighting",
+    "labels",
+    "model",
+    "sampling",
+    "optimizer",
+    "schedule",
+    "augment",
+    "loader",
+    "trainer",
+    "dataset",
+)
+COUNTS = ("tp", "fp", "fn", "valid")
+
+
+@dataclass
+class Run:
+    """A run's folder.
+
+    Attributes:
+        settings: by dotted key, and for each group the name of the option that was chosen.
+        key: equal for repeats of one setting.
+        names, groups, classes: of the images and classes that were scored; empty when nothing was counted.
+        counts: int64 [images, 4, C], tp, fp, fn and valid pixels, in the order of `names`.
+    """
+
+    path: Path
+    result: Result
+    settings: dict[str, object]
+    key: str
+    command: str
+    names: np.ndarray = field(default_factory=lambda: np.zeros(0, str))
+    groups: np.ndarray = field(default_factory=lambda: np.zeros(0, str))
+    classes: tuple[str, ...] = ()
+    counts: np.ndarray | None = None
+
+    @property
+    def seed(self):
+        return self.settings.get("seed")
+
+    @property
+    def scored(self) -> bool:
+        return bool(self.result.scores)
+
+
+@dataclass
+class Setting:
+    """Repeats of one setting.
+
+    Attributes:
+        varied: the settings in which it differs from others, by dotted key.
+        named: the keys of as many of them as tell it from the others.
+        repeats: for each seed its runs; several when each scored a fold of the images.
+    """
+
+    varied: dict[str, object]
+    named: list[str]
+    repeats: list[list[Run]]
+
+    @property
+    def runs(self) -> list[Run]:
+        return [run for repeat in self.repeats for run in repeat]
+
+    @property
+    def label(self) -> str:
+        """loss=ce_dice alpha=0.25 weighting=log_ratio"""
+        return " ".join(f"{short(key, self.named)}={value_text(self.varied[key])}" for key in self.named) or "all"
+
+
+def short(key: str, keys) -> str:
+    """The last word of a dotted key, where no other key ends in it."""
+    last = key.rpartition(".")[2]
+    return last if sum(other.rpartition(".")[2] == last for other in keys) == 1 else key
+
+
+def value_text(value) -> str:
+    return "null" if value is None else str(value)
+
+
+def find_runs(folders: list[Path], split: str | None = None) -> tuple[list[Run], list[str]]:
+    """The runs in folders, each of which may be one itself; and lines on those that cannot be read.
+
+    Args:
+        split: take the scores of RUN/evaluation/<split>; None: those of the training.
+
+    Raises ConfigError when there is none.
+    """
+    found, unread = [], []
+    for folder in folders:
+        files = sorted(file for file in folder.glob("**/result.json") if "evaluation" not in file.parts)
+        before = len(found) + len(unread)
+        for file in files:
+            try:
+                run = read_run(file.parent, split)
+            except SegtrainError as error:
+                unread.append(f"{file.parent}: {error.what}")
+                continue
+            found += [run] if run.result.status else []
+        if len(found) + len(unread) == before:
+            raise ConfigError("no run in this folder", str(folder), "name folders that hold a result.json")
+    return found, unread
+
+
+def read_run(path: Path, split: str | None = None) -> Run:
+    """Raises ConfigError for a damaged file, and when the split was not evaluated."""
+    result, settings, environment = Result.read(path), settings_of(path), read_json(path / "environment.json")
+    file = path / "per_image.npz"
+    if split is not None and result.status == "finished":
+        folder = path / "evaluation" / split
+        saved = read_json(folder / "scores.json")
+        if not saved:
+            raise ConfigError(f"{split} was not evaluated", str(path), f"`segtrain evaluate {path} --split {split}`")
+        result.scores, result.per_class = saved["scores"], saved["per_class"]
+        file = folder / "per_image.npz"
+    own = {key: value for key, value in settings.items() if key != FOLD and not key.endswith(DERIVED)}
+    kfold = settings.get("dataset.splits") == "kfold"
+    key = signature(own) if kfold or "signature" not in environment else str(environment["signature"])
+    if not settings:  # nothing is known of it
+        key = str(path)
+    run = Run(path, result, settings, key, str(environment.get("command", "")))
+    if file.is_file():
+        arrays = read_arrays(file)
+        if not {*COUNTS, "names", "classes"} <= arrays.keys():
+            return run
+        order = np.argsort(arrays["names"])
+        run.names, run.classes = arrays["names"][order], tuple(arrays["classes"].tolist())
+        run.groups = arrays.get("groups", arrays["names"])[order]
+        run.counts = np.stack([arrays[name] for name in COUNTS], axis=1)[order]
+    return run
+
+
+def settings_from(runs: list[Run]) -> list[Setting]:
+    """The runs that have scores, grouped by setting, in the order of their folders."""
+    keys: dict[str, list[Run]] = {}
+    for run in runs:
+        keys.setdefault(run.key, []).append(run)
+    columns, named = varied_keys([members[0].settings for members in keys.values()])
+    settings = []
+    for members in keys.values():
+        repeats: list[list[Run]] = []
+        for run in members:
+            same = [r for r in repeats if r[0].seed == run.seed and not any(set(o.names) & set(run.names) for o in r)]
+            if same and len(run.names):
+                same[0].append(run)
+            else:
+                repeats.append([run])
+        varied = {key: members[0].settings.get(key) for key in columns}
+        if len(keys) > 1 and not named:
+            varied, named = {"run": members[0].path.name}, ["run"]
+        settings.append(Setting(varied, named, repeats))
+    return settings
+
+
+def counts_of(repeat: list[Run]) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """Names, groups and counts of all folds together, by name; None when one has none."""
+    if any(run.counts is None for run in repeat):
+        return None
+    names, groups, counts = (
+        np.concatenate([getattr(run, name) for run in repeat]) for name in ("names", "groups", "counts")
+    )
+    order = np.argsort(names)
+    return names[order], groups[order], counts[order]
+
+
+def varied_keys(configs: list[dict]) -> tuple[list[str], list[str]]:
+    """Settings that differ, without those that differ just as one before; and the fewest that tell the configs apart."""
+    keys = [key for key in dict.fromkeys(key for config in configs for key in config) if not hidden(key)]
+    keys.sort(key=lambda key: ("." in key, ORDER.index(first) if (first := key.split(".")[0]) in ORDER else len(ORDER)))
+    varied, named, seen, apart = [], [], set(), [()] * len(configs)
+    for key in keys:
+        values = [str(config.get(key)) for config in configs]
+        partition = tuple(values.index(value) for value in values)
+        if len(set(partition)) == 1 or partition in seen:
+            continue
+        seen.add(partition)
+        varied.append(key)
+        finer = [(*before, part) for before, part in zip(apart, partition, strict=True)]
+        if len(set(finer)) > len(set(apart)):
+            named.append(key)
+            apart = finer
+    return varied, named
+
+
+def hidden(key: str) -> bool:
+    """Settings that are no choice between trainings."""
+    unsigned = [name for name in UNSIGNED if name != "seed"]
+    return key in (*unsigned, "seed", FOLD, "experiment") or key.endswith(DERIVED) or key.split(".")[0] == "metric"

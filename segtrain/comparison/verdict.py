@@ -1,0 +1,304 @@
+"""The comparison of settings on the same images: numbers, and the answer in words."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from segtrain.comparison.runs import Setting, counts_of
+from segtrain.comparison.statistics import (
+    LEVEL,
+    Estimate,
+    Ranks,
+    Scores,
+    SeedNoise,
+    draw_groups,
+    estimate,
+    holm,
+    needed,
+    pooled_score,
+    ranks,
+    seed_noise,
+)
+from segtrain.errors import ConfigError
+
+LOWER = ("loss", "ece", "class_ece", "errors")  # kinds of score that are better low
+PLAIN = ("none", "0", "0.0", "null", "uniform", "hard", "ce", "bce", "false")  # values of a setting that adds nothing
+
+
+@dataclass
+class Comparison:
+    """Settings that scored the same images, best first.
+
+    Attributes:
+        by: the score.
+        baseline: index of the setting that others are compared with.
+        scores, noise, ranks: see segtrain.comparison.statistics.
+        estimates, differences: of each setting; to the baseline, None for itself.
+        corrected: p of each difference, corrected for their number; NaN for the baseline.
+        against_best: whether each setting is told apart from the best, corrected likewise.
+        images, groups, classes: what was scored; no images when only the runs' own scores are known.
+        pixels: of each class in the ground truth.
+        class_means: IoU of each setting and class, mean over seeds.
+        class_gains: by class the difference of best and baseline in IoU, where it is real.
+    """
+
+    by: str
+    lower_is_better: bool
+    unit: str
+    settings: list[Setting]
+    baseline: int
+    scores: Scores
+    noise: SeedNoise
+    ranks: Ranks
+    estimates: list[Estimate]
+    differences: list[Estimate | None]
+    corrected: np.ndarray
+    against_best: np.ndarray
+    images: int
+    groups: int
+    classes: tuple[str, ...]
+    pixels: np.ndarray
+    class_means: np.ndarray
+    class_gains: dict[str, Estimate]
+
+    @property
+    def real(self) -> np.ndarray:
+        """bool [settings]: whether a setting differs from the baseline."""
+        return np.nan_to_num(self.corrected, nan=1.0) < LEVEL
+
+
+def compare(settings: list[Setting], by: str | None = None, baseline: str | None = None) -> Comparison:
+    """Compare settings of the same classes and images.
+
+    Args:
+        by: a score's name; None: the one that all runs monitored, or else iou/mean.
+        baseline: `loss.alpha=0,weighting=none`, a run's folder, or None: the plainest.
+
+    Raises ConfigError for a score that not all have, and a baseline that none or several settings are.
+    """
+    by = by or common_monitor(settings)
+    lower = is_lower(by, settings)
+    settings = sorted(settings, key=lambda s: own_scores(s, by).mean() * (1 if lower else -1))
+    counted = Counted.of(settings)
+    resampled = counted is not None and counted.knows(by)
+    scores = counted.scores(by) if resampled else fixed_scores(settings, by)
+    noise, chosen = seed_noise(scores), choose_baseline(settings, baseline)
+    estimates = [estimate(scores, noise, i) for i in range(len(settings))]
+    differences = [estimate(scores, noise, i, chosen) if i != chosen else None for i in range(len(settings))]
+    corrected = np.full(len(settings), np.nan)
+    others = [i for i, d in enumerate(differences) if d is not None]
+    corrected[others] = holm(np.array([differences[i].p for i in others]))
+    apart = np.zeros(len(settings), bool)
+    apart[1:] = holm(np.array([estimate(scores, noise, 0, i).p for i in range(1, len(settings))])) < LEVEL
+    means, gains = np.zeros((len(settings), 0)), {}
+    if counted is not None:
+        of_class = {name: counted.scores(f"iou/{name}") for name in counted.classes}
+        means = np.stack([found.means for found in of_class.values()], axis=1)
+        if chosen != 0:
+            each = {name: estimate(found, seed_noise(found), 0, chosen) for name, found in of_class.items()}
+            known = {name: e for name, e in each.items() if np.isfinite(e.value)}
+            p = dict(zip(known, holm(np.array([e.p for e in known.values()])), strict=True))
+            gains = {name: e for name, e in known.items() if p[name] < LEVEL}
+    return Comparison(
+        by=by,
+        lower_is_better=lower,
+        unit="" if by == "loss" else "%",
+        settings=settings,
+        baseline=chosen,
+        scores=scores,
+        noise=noise,
+        ranks=ranks(scores, noise, lower),
+        estimates=estimates,
+        differences=differences,
+        corrected=corrected,
+        against_best=apart,
+        images=len(counted.groups) if resampled else 0,
+        groups=scores.groups,
+        classes=settings[0].runs[0].classes,
+        pixels=counted.pixels if counted is not None else np.zeros(0),
+        class_means=means,
+        class_gains=gains,
+    )
+
+
+class Counted:
+    """Counts of all images and of draws of them, for every setting and seed.
+
+    Args:
+        tables: for each setting and seed int64 [images, 4, C].
+        groups: of the images.
+    """
+
+    def __init__(
+        self, tables: list[list[np.ndarray]], groups: np.ndarray, classes: tuple[str, ...], foreground: np.ndarray
+    ):
+        self.groups, self.classes, self.foreground = groups, classes, foreground
+        weights = draw_groups(groups)
+        self.sums = [[table.sum(axis=0) for table in repeats] for repeats in tables]
+        self.draws = [
+            [(weights @ table.reshape(len(groups), -1)).reshape(len(weights), 4, -1) for table in repeats]
+            for repeats in tables
+        ]
+        self.pixels = self.sums[0][0][0] + self.sums[0][0][2]
+
+    @classmethod
+    def of(cls, settings: list[Setting]) -> "Counted | None":
+        """None when a run has no counts."""
+        tables = [[counts_of(repeat) for repeat in setting.repeats] for setting in settings]
+        if any(table is None for repeats in tables for table in repeats):
+            return None
+        counts = [[table[2] for table in repeats] for repeats in tables]
+        return cls(counts, tables[0][0][1], settings[0].runs[0].classes, foreground_of(settings[0]))
+
+    def knows(self, name: str) -> bool:
+        try:
+            self._score(name, self.sums[0][0])
+        except KeyError:
+            return False
+        return True
+
+    def scores(self, name: str) -> Scores:
+        """A draw in which the score is not defined says nothing: the score of all images stands for it."""
+        full = [np.array([self._score(name, sums) for sums in repeats]) for repeats in self.sums]
+        draws = [np.stack([self._score(name, sums) for sums in repeats]) for repeats in self.draws]
+        filled = [np.where(np.isnan(d), f[:, None], d) for d, f in zip(draws, full, strict=True)]
+        return Scores(full, filled, len(np.unique(self.groups)))
+
+    def _score(self, name: str, sums: np.ndarray) -> np.ndarray:
+        return pooled_score(name, sums, list(self.classes), self.foreground)
+
+
+def fixed_scores(settings: list[Setting], name: str) -> Scores:
+    """Of a score of which only the value on all images is known."""
+    full = [own_scores(setting, name) for setting in settings]
+    return Scores(full, [np.repeat(values[:, None], 2, axis=1) for values in full], 1)
+
+
+def own_scores(setting: Setting, name: str) -> np.ndarray:
+    """A score of each seed, as its runs wrote it; the mean over its folds."""
+    values = [[run.result.scores.get(name) for run in repeat] for repeat in setting.repeats]
+    if any(value is None for repeat in values for value in repeat):
+        raise ConfigError(
+            f"not all runs have the score {name}", "--by", "name another; `segtrain help scores` lists them"
+        )
+    return np.array([np.mean(repeat) for repeat in values])
+
+
+def common_monitor(settings: list[Setting]) -> str:
+    """The score that all runs monitored; else one that all have."""
+    runs = [run for setting in settings for run in setting.runs]
+    monitors = {run.result.best["monitor"] for run in runs if run.result.best}
+    if len(monitors) == 1:
+        return monitors.pop()
+    common = [name for name in runs[0].result.scores if all(name in run.result.scores for run in runs)]
+    if not common:
+        raise ConfigError("the runs have no score in common", "compare", "compare runs of one metric")
+    return "iou/mean" if "iou/mean" in common else common[0]
+
+
+def is_lower(by: str, settings: list[Setting]) -> bool:
+    own = [run.result for setting in settings for run in setting.runs if run.result.best]
+    if own and all(result.best["monitor"] == by for result in own):
+        return own[0].lower_is_better
+    return by.partition("/")[0].startswith(LOWER)
+
+
+def foreground_of(setting: Setting) -> np.ndarray:
+    run = setting.runs[0]
+    background = run.settings.get("dataset.background")
+    return np.arange(len(run.classes)) != (background if isinstance(background, int) else -1)
+
+
+def choose_baseline(settings: list[Setting], wanted: str | None) -> int:
+    if wanted is None:
+        plain = [sum(str(value) in PLAIN for value in setting.varied.values()) for setting in settings]
+        return len(plain) - 1 - int(np.argmax(plain[::-1]))  # of equally plain ones the worst
+    pairs = [pair.partition("=") for pair in wanted.split(",")]
+    found = [
+        i
+        for i, setting in enumerate(settings)
+        if any(str(run.path) == wanted.rstrip("/") for run in setting.runs)
+        or (all(eq for _, eq, _ in pairs) and all(str(setting.varied.get(_key(k, setting))) == v for k, _, v in pairs))
+    ]
+    if len(found) != 1:
+        labels = "; ".join(setting.label for setting in settings)
+        raise ConfigError(f"{len(found)} settings are {wanted}", "--baseline", f"one of: {labels}")
+    return found[0]
+
+
+def _key(word: str, setting: Setting) -> str:
+    """The dotted key that a word is the end of."""
+    return next((key for key in setting.varied if key == word or key.endswith(f".{word}")), word)
+
+
+def answer(found: Comparison) -> list[str]:
+    """The answer: one sentence on the best setting and the baseline, and sentences on what it is worth."""
+    best, base = found.settings[0], found.settings[found.baseline]
+    seeds = [len(setting.repeats) for setting in found.settings]
+    basis = f"{_range(seeds)} seed{'s' * (max(seeds) > 1)}"
+    if found.images:
+        basis += f", {found.images} images" + (f" of {found.groups} groups" if found.groups < found.images else "")
+    lines = []
+    if len(found.settings) == 1:
+        one = found.estimates[0]
+        return [f"One setting: {found.by} {text(found, one.value)}, 95 % interval {interval(found, one)}, {basis}."]
+    if found.baseline == 0:
+        other = estimate(found.scores, found.noise, 0, 1)
+        first = f"{best.label}, the baseline, is the best of {len(seeds)} settings"
+        verdict = "" if found.against_best[1] else ", but cannot be told apart from the next"
+        lines.append(f"{first}{verdict}: {text(found, other.value, True)} {found.by} over {found.settings[1].label}, 95 % interval "
+                     f"{interval(found, other, True)}, {basis}.")  # fmt: skip
+    else:
+        difference = found.differences[0]
+        words = f"{text(found, difference.value, True)} {found.by} over {base.label}, 95 % interval {interval(found, difference, True)}, {basis}"
+        if found.real[0]:
+            lines.append(f"{best.label}: {words}{_gains(found)}.")
+        else:
+            more = needed(difference, max(seeds), found.images)
+            hint = f" It would take {more} to show a difference of this size." if more else ""
+            lines.append(f"Cannot tell {best.label} from {base.label}: {words}.{hint}")
+    alike = [
+        setting.label for setting, apart in zip(found.settings[1:], found.against_best[1:], strict=True) if not apart
+    ]
+    if alike and found.baseline != 0 and len(seeds) > 2:
+        named = "; ".join(alike[:4]) + (f" and {len(alike) - 4} more" if len(alike) > 4 else "")
+        lines.append(f"The best cannot be told apart from {named}.")
+    if found.noise.freedom == 0:
+        lines.append(
+            "One training each: this speaks of other images, not of other trainings. Repeat it with seed=0,1,2."
+        )
+    if found.images == 0:
+        lines.append("The counts of single images are not there: this speaks of these images only.")
+    if found.ranks.optimism > 0.0005:
+        lines.append(
+            f"The best of {len(seeds)} looks about {100 * found.ranks.optimism:.1f} points better than it is, for having "
+            "been chosen on these images: report it on others (`segtrain evaluate RUN --split test`, `--split test` here)."
+        )
+    return lines
+
+
+def _gains(found: Comparison) -> str:
+    better = sorted(found.class_gains.items(), key=lambda item: -abs(item[1].value))
+    gained = [f"{name} ({_signed(e.value)})" for name, e in better if e.value > 0][:3]
+    lost = [f"{name} ({_signed(e.value)})" for name, e in better if e.value < 0][:3]
+    parts = [f"the gain is in {' and '.join(gained)}"] if gained else []
+    parts += [f"the loss in {' and '.join(lost)}"] if lost else []
+    return "; " + ", ".join(parts) if parts else ""
+
+
+def text(found: Comparison, value: float, signed: bool = False) -> str:
+    """A score, or a difference with its sign, in percent or as it is."""
+    scaled = f"{100 * value:{'+' * signed}.1f}" if found.unit == "%" else f"{value:{'+' * signed}.4g}"
+    return scaled.replace("-", "−")
+
+
+def interval(found: Comparison, one: Estimate, signed: bool = False) -> str:
+    return f"{text(found, one.low, signed)} to {text(found, one.high, signed)}"
+
+
+def _signed(value: float) -> str:
+    return f"{100 * value:+.1f}".replace("-", "−")
+
+
+def _range(numbers: list[int]) -> str:
+    return str(min(numbers)) if min(numbers) == max(numbers) else f"{min(numbers)} to {max(numbers)}"

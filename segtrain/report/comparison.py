@@ -1,0 +1,134 @@
+"""A comparison of settings as a table on the screen, as rows, and as data."""
+
+import numpy as np
+
+from segtrain.comparison.runs import short, value_text
+from segtrain.comparison.verdict import Comparison, answer, interval, text
+from segtrain.errors import counted
+from segtrain.report.text import percent, table
+
+WIDTH = 120
+LONGEST = 24  # characters of a setting
+RARE = 3  # classes
+
+
+def comparison_table(found: Comparison) -> str:
+    """A row a setting, best first, within 120 columns: what says least goes first."""
+    settings, several = found.settings, any(len(setting.repeats) > 1 for setting in found.settings)
+    named, keys = settings[0].named, list(settings[0].varied)
+    others = [key for key in keys if key not in named]
+    columns = {short(key, keys): [_cell(setting.varied[key]) for setting in settings] for key in [*named, *others]}
+    if not columns:
+        columns["setting"] = [setting.label for setting in settings]
+    columns[found.by] = [text(found, e.value) for e in found.estimates]
+    if found.images or several:
+        columns["95 %"] = [interval(found, e) for e in found.estimates]
+    if len(settings) > 1:
+        columns["over baseline"] = [_over_baseline(found, i) for i in range(len(settings))]
+        columns["best"] = [f"{100 * chance:.0f} %" for chance in found.ranks.best]
+        columns["rank"] = [_rank(*pair) for pair in zip(found.ranks.low, found.ranks.high, strict=True)]
+    columns["seeds"] = [str(len(setting.repeats)) for setting in settings]
+    if several:
+        columns["± seeds"] = [_spread(found, i) for i in range(len(settings))]
+    rare = [found.classes[c] for c in rarest(found)] if found.class_means.size else []
+    columns |= {name: [percent(m[found.classes.index(name)]) for m in found.class_means] for name in rare}
+    least = [*(short(key, keys) for key in others[::-1]), *rare[::-1], "rank", "± seeds"]
+    dropped = 0
+    while _width(columns) > WIDTH and least:
+        dropped += least[0] not in (*rare, "rank", "± seeds")
+        columns.pop(least.pop(0))
+    rows = [list(row) for row in zip(*columns.values(), strict=True)]
+    title = f"best first by {found.by}{'; scores in %' if found.unit else ''}"
+    if dropped:
+        title += f"; {counted(dropped, 'other setting')} that {'differ' if dropped > 1 else 'differs'}: see --out"
+    return table(list(columns), rows, title)
+
+
+def _cell(value) -> str:
+    cell = value_text(value)
+    return cell if len(cell) <= LONGEST else f"…{cell[1 - LONGEST :]}"
+
+
+def _over_baseline(found: Comparison, index: int) -> str:
+    difference = found.differences[index]
+    if difference is None:
+        return "baseline"
+    return f"{text(found, difference.value, True)} {'' if found.real[index] else '(not shown)'}".rstrip()
+
+
+def _rank(low: int, high: int) -> str:
+    return str(low) if low == high else f"{low}–{high}"
+
+
+def _spread(found: Comparison, index: int) -> str:
+    values = found.scores.full[index]
+    return text(found, float(values.std(ddof=1))) if len(values) > 1 else ""
+
+
+def _width(columns: dict[str, list[str]]) -> int:
+    return sum(max(len(name), *map(len, cells)) + 3 for name, cells in columns.items())
+
+
+def rarest(found: Comparison) -> list[int]:
+    """The rarest classes of the ground truth."""
+    return [int(c) for c in np.argsort(found.pixels, kind="stable") if found.pixels[c] > 0][:RARE]
+
+
+def comparison_rows(found: Comparison) -> list[dict]:
+    """Rows of comparison.csv: the settings, the estimate, and the mean over seeds of every score all runs have."""
+    common = [
+        name
+        for name in found.settings[0].runs[0].result.scores
+        if all(run.result.scores.get(name) is not None for setting in found.settings for run in setting.runs)
+    ]
+    return [
+        {
+            **setting.varied,
+            "seeds": len(setting.repeats),
+            **_numbers(found, i),
+            **{name: float(np.mean([run.result.scores[name] for run in setting.runs])) for name in common},
+        }
+        for i, setting in enumerate(found.settings)
+    ]
+
+
+def _numbers(found: Comparison, index: int) -> dict:
+    one, difference = found.estimates[index], found.differences[index]
+    numbers = {"score": one.value, "low": one.low, "high": one.high}
+    if difference is not None:
+        numbers |= {
+            "difference": difference.value,
+            "difference_low": difference.low,
+            "difference_high": difference.high,
+        }
+        numbers |= {"p_corrected": float(found.corrected[index]), "real": bool(found.real[index])}
+    low, high = int(found.ranks.low[index]), int(found.ranks.high[index])
+    return {**numbers, "chance_best": float(found.ranks.best[index]), "rank_low": low, "rank_high": high}
+
+
+def comparison_content(found: Comparison) -> dict:
+    """The content of comparison.json."""
+    return {
+        "answer": answer(found),
+        "by": found.by,
+        "lower_is_better": found.lower_is_better,
+        "baseline": found.settings[found.baseline].label,
+        "images": found.images,
+        "groups": found.groups,
+        "optimism": found.ranks.optimism,
+        "class_gains": {
+            name: {"value": e.value, "low": e.low, "high": e.high} for name, e in found.class_gains.items()
+        },
+        "settings": [
+            {
+                "label": setting.label,
+                "varied": setting.varied,
+                "runs": [str(run.path) for run in setting.runs],
+                "command": setting.runs[0].command,
+                "seeds": found.scores.full[i].tolist(),
+                **_numbers(found, i),
+                "iou": dict(zip(found.classes, found.class_means[i].tolist(), strict=False)),
+            }
+            for i, setting in enumerate(found.settings)
+        ],
+    }

@@ -1,0 +1,116 @@
+"""The page of a comparison: the answer first, then a sortable table, classes, curves and commands."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+
+from segtrain.comparison.runs import short, value_text
+from segtrain.comparison.verdict import Comparison, answer, interval, text
+from segtrain.report import charts
+from segtrain.report.comparison import rarest
+from segtrain.report.html import write_page
+from segtrain.report.text import percent
+
+
+def write_comparison_page(file: Path, found: Comparison) -> None:
+    """Write a self-contained HTML page. Raises DiskError."""
+    keys = list(found.settings[0].varied)
+    base = found.class_means[found.baseline] if found.class_means.size else None
+    write_page(
+        file,
+        "comparison.html",
+        answer=answer(found),
+        by=found.by,
+        keys=[short(key, keys) for key in keys],
+        rows=[_row(found, i, keys) for i in range(len(found.settings))],
+        classes=found.classes if base is not None else (),
+        heat=[
+            [_cell(means[c], base[c], i == found.baseline) for c in range(len(found.classes))]
+            for i, means in enumerate(found.class_means)
+        ],
+        charts=[chart for chart in (over_number(found), trade(found), learning_curves(found)) if chart],
+    )
+
+
+def _row(found: Comparison, index: int, keys: list[str]) -> dict:
+    setting, difference = found.settings[index], found.differences[index]
+    return {
+        "label": setting.label,
+        "settings": [value_text(setting.varied[key]) for key in keys],
+        "score": text(found, found.estimates[index].value),
+        "interval": interval(found, found.estimates[index]),
+        "difference": "" if difference is None else text(found, difference.value, True),
+        "difference_interval": "baseline" if difference is None else interval(found, difference, True),
+        "real": "" if difference is None else ("real" if found.real[index] else "not shown"),
+        "best": f"{100 * found.ranks.best[index]:.0f}",
+        "rank": f"{found.ranks.low[index]}–{found.ranks.high[index]}",
+        "seeds": ", ".join(text(found, value) for value in found.scores.full[index]),
+        "command": setting.runs[0].command,
+        "runs": [str(run.path) for run in setting.runs],
+    }
+
+
+def _cell(value: float, base: float, is_base: bool) -> dict:
+    """A cell of the heat map: text and colour, green for better and red for worse than the baseline."""
+    if np.isnan(value):
+        return {"text": "n/a", "colour": "transparent"}
+    change = 0.0 if is_base or np.isnan(base) else value - base
+    strength = min(abs(change) / 0.15, 1.0) * 0.75
+    colour = f"rgba({'46,160,67' if change > 0 else '214,69,65'},{strength:.2f})"
+    return {"text": percent(value) + ("" if is_base else f" ({100 * change:+.1f})"), "colour": colour}
+
+
+def over_number(found: Comparison) -> str:
+    """The score over the first setting that is a number, such as alpha, with a line for each combination of the others."""
+    keys = list(found.settings[0].varied)
+    numeric = [
+        key
+        for key in keys
+        if all(isinstance(setting.varied[key], int | float) for setting in found.settings)
+        and len({setting.varied[key] for setting in found.settings}) > 2
+    ]
+    if not numeric:
+        return ""
+    key, lines = numeric[0], {}
+    for setting, one in zip(found.settings, found.estimates, strict=True):
+        label = " ".join(f"{short(k, keys)}={value_text(v)}" for k, v in setting.varied.items() if k != key)
+        lines.setdefault(label, []).append((setting.varied[key], one.value, one.low, one.high))
+    return charts.lines_with_intervals(
+        {name: sorted(points) for name, points in lines.items()}, short(key, keys), found.by
+    )
+
+
+def trade(found: Comparison) -> str:
+    """What is won on rare classes against what is lost in accuracy: a point a setting."""
+    rare = rarest(found)
+    scores = [[run.result.scores.get("accuracy") for run in setting.runs] for setting in found.settings]
+    if not rare or not found.class_means.size or any(value is None for values in scores for value in values):
+        return ""
+    points = {
+        setting.label: (float(np.mean(values)), float(np.nanmean(means[rare])))
+        for setting, values, means in zip(found.settings, scores, found.class_means, strict=True)
+    }
+    names = ", ".join(found.classes[c] for c in rare)
+    return charts.points(points, "accuracy", f"mean IoU of {names}")
+
+
+def learning_curves(found: Comparison) -> str:
+    """The monitored score by epoch, mean over the seeds of a setting."""
+    lines = {}
+    for setting in found.settings[:8]:
+        curves = [curve for run in setting.runs if (curve := _curve(run.path / "metrics.csv", f"val/{found.by}"))]
+        if curves:
+            length = min(map(len, curves))
+            lines[setting.label] = np.mean([curve[:length] for curve in curves], axis=0)
+    return charts.curves_by_epoch(lines, found.by) if lines else ""
+
+
+def _curve(file: Path, column: str) -> list[float]:
+    if not file.is_file():
+        return []
+    try:
+        with file.open(encoding="utf-8", errors="replace") as stream:
+            return [float(row[column] or "nan") for row in csv.DictReader(stream)]
+    except (KeyError, ValueError, TypeError, csv.Error):
+        return []  # of a run of other scores

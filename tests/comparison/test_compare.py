@@ -1,0 +1,168 @@
+"""`segtrain compare` on folders of runs that were made by hand: repeats, baselines, other images, damage, the page."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import yaml
+
+from segtrain.comparison.runs import find_runs, settings_from, varied_keys
+from segtrain.comparison.verdict import answer, compare
+from segtrain.errors import ConfigError
+from segtrain.files import write_arrays, write_json
+
+CLASSES = ["background", "rare"]
+
+
+def make_run(folder, settings, iou, seed=0, images=40, status="finished", names=None, error=None, signature=None):
+    """A run whose images have about this IoU of the rare class."""
+    rng = np.random.default_rng([seed, int(1000 * iou)])
+    truth = np.stack([np.full(images, 900), np.full(images, 100)], axis=1)
+    shared = np.random.default_rng(5).normal(0, 0.1, images)
+    right = np.clip(100 * (iou + shared + rng.normal(0, 0.02, images)), 1, 99).astype(int)
+    tp = np.stack([np.full(images, 900), right], axis=1)
+    fp = np.stack([100 - right, np.zeros(images, int)], axis=1)
+    folder.mkdir(parents=True)
+    names = names or [f"{i:03}" for i in range(images)]
+    counts = {"tp": tp, "fp": fp, "fn": truth - tp, "valid": np.full((images, 2), 1000)}
+    write_arrays(folder / "per_image.npz", {**counts, "names": np.array(names), "classes": np.array(CLASSES)})
+    means = {f"iou/{n}": float(tp[:, c].sum() / (truth + fp)[:, c].sum()) for c, n in enumerate(CLASSES)}
+    scores = {"iou/mean": sum(means.values()) / 2, **means, "accuracy": float(tp.sum() / truth.sum())}
+    best = {"epoch": 3, "monitor": "iou/mean", "value": scores["iou/mean"]}
+    write_json(folder / "result.json", {"status": status, "best": best, "scores": scores, "error": error})
+    config = {"seed": seed, "dataset": {"background": 0, "palette": None}, "loss": {"_target_": "x"}, **settings}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    content = {"command": f"segtrain {folder.name}", "signature": signature or str(settings)}
+    write_json(folder / "environment.json", content)
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    for alpha, iou in ((0, 0.50), (0.5, 0.56), (1.0, 0.565)):
+        for seed in (0, 1, 2):
+            make_run(tmp_path / f"sweep/{alpha}_{seed}", {"trainer": {"alpha": alpha}}, iou + 0.003 * seed, seed)
+    return tmp_path / "sweep"
+
+
+def rows_of(folder):
+    with (folder / "comparison.csv").open() as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_a_row_a_setting_and_the_answer_in_a_sentence(segtrain, sweep, tmp_path):
+    done = segtrain("compare", "sweep", "--out", "report")
+    assert done.code == 0, done
+    first = done.out.splitlines()[0]
+    assert first.startswith("alpha=1.0: +3.6")
+    assert "iou/mean over alpha=0, 95 % interval" in first
+    assert "3 seeds, 40 images; the gain is in rare" in first
+    assert "The best cannot be told apart from alpha=0.5." in done.out
+    rows = rows_of(tmp_path / "report")
+    assert [row["trainer.alpha"] for row in rows] == ["1.0", "0.5", "0"]
+    assert [row["seeds"] for row in rows] == ["3"] * 3
+    assert rows[0]["real"] == "True"
+    content = json.loads((tmp_path / "report/comparison.json").read_text())["comparisons"][0]
+    assert content["answer"][0] == first
+    assert len(content["settings"][0]["runs"]) == 3
+    assert all(len(line) <= 120 for line in done.out.splitlines()[3:])
+
+
+def test_the_page_needs_no_network_and_escapes_names(segtrain, tmp_path):
+    for k, value in enumerate(("<script>alert(1)</script>", "plain", "\x1b[31mred")):
+        make_run(tmp_path / f"sweep/{k}", {"trainer": {"name": value}}, 0.5 + 0.1 * k)
+    done = segtrain("compare", "sweep", "--out", "report")
+    assert done.code == 0, done
+    assert "\x1b" not in done.out
+    page = (tmp_path / "report/comparison.html").read_text()
+    assert "<script>alert" not in page
+    assert "http" not in page.replace("http://www.w3.org", "")
+
+
+@pytest.mark.parametrize("baseline", ["alpha=0.5", "trainer.alpha=0.5", "sweep/0.5_1"])
+def test_a_baseline_is_a_setting_or_a_run(segtrain, sweep, baseline):
+    done = segtrain("compare", "sweep", "--baseline", baseline)
+    assert done.code == 0, done
+    assert "over alpha=0.5" in done.out.splitlines()[0]
+
+
+def test_a_baseline_that_is_none_of_them_is_refused_with_what_there_is(segtrain, sweep):
+    done = segtrain("compare", "sweep", "--baseline", "alpha=7")
+    assert done.code == 2
+    assert "one of: alpha=1.0; alpha=0.5; alpha=0" in done.err
+
+
+def test_one_seed_speaks_of_other_images_only(tmp_path):
+    for alpha, iou in ((0, 0.5), (1, 0.6)):
+        make_run(tmp_path / f"{alpha}", {"trainer": {"alpha": alpha}}, iou)
+    found = compare(settings_from(find_runs([tmp_path])[0]))
+    assert "not of other trainings" in " ".join(answer(found))
+
+
+def test_what_cannot_be_told_apart_is_said_with_what_it_would_take(tmp_path):
+    for alpha, iou in ((0, 0.5), (1, 0.508)):
+        for seed in (0, 1):
+            make_run(tmp_path / f"{alpha}_{seed}", {"trainer": {"alpha": alpha}}, iou + 0.01 * seed, seed)
+    text = answer(compare(settings_from(find_runs([tmp_path])[0])))[0]
+    assert text.startswith("Cannot tell alpha=")
+    assert "It would take about" in text
+
+
+def test_other_images_are_compared_apart_and_failures_are_named(segtrain, sweep, tmp_path):
+    make_run(tmp_path / "sweep/other", {"trainer": {"alpha": 9}}, 0.9, names=[f"x{i:03}" for i in range(40)])
+    make_run(tmp_path / "sweep/killed", {"trainer": {"alpha": 2}}, 0.9, status="preempted", error="stopped")
+    (tmp_path / "sweep/damaged").mkdir()
+    (tmp_path / "sweep/damaged/result.json").write_text("{")
+    done = segtrain("compare", "sweep", "--out", "report")
+    assert done.code == 0, done
+    assert "2 kinds of runs, of other images or classes" in done.out
+    assert "preempted: sweep/killed: stopped; its best epoch so far" in done.out
+    assert "sweep/damaged: not JSON" in done.out
+    assert (tmp_path / "report/comparison2.html").is_file()
+
+
+def test_folds_are_put_together(tmp_path):
+    for alpha, iou in ((0, 0.5), (1, 0.6)):
+        for fold in range(4):
+            settings = {"trainer": {"alpha": alpha}, "dataset": {"splits": "kfold", "fold": fold, "background": 0}}
+            names = [f"{fold}-{i}" for i in range(10)]
+            make_run(tmp_path / f"{alpha}_{fold}", settings, iou, images=10, names=names)
+    found = compare(settings_from(find_runs([tmp_path])[0]))
+    assert (found.images, [len(s.repeats) for s in found.settings]) == (40, [1, 1])
+
+
+def test_scores_that_are_better_low_and_scores_without_counts(tmp_path):
+    for alpha, ece in ((0, 0.3), (1, 0.1)):
+        make_run(tmp_path / f"{alpha}", {"trainer": {"alpha": alpha}}, 0.5)
+        result = json.loads((tmp_path / f"{alpha}/result.json").read_text())
+        result["scores"]["ece"] = ece
+        result.pop("checksum")
+        write_json(tmp_path / f"{alpha}/result.json", result)
+    found = compare(settings_from(find_runs([tmp_path])[0]), by="ece")
+    assert [s.varied["trainer.alpha"] for s in found.settings] == [1, 0]
+    assert "these images only" in " ".join(answer(found))
+    with pytest.raises(ConfigError, match="not all runs have the score dice/mean"):
+        compare(settings_from(find_runs([tmp_path])[0]), by="dice/mean")
+
+
+def test_columns_are_settings_that_tell_runs_apart():
+    configs = [
+        {"loss": "ce", "loss.alpha": None, "model.encoder": "a", "model.encoder_weights": "x", "dataset.palette": 1},
+        {
+            "loss": "ce_dice",
+            "loss.alpha": 1.0,
+            "model.encoder": "a",
+            "model.encoder_weights": "x",
+            "dataset.palette": 2,
+        },
+        {
+            "loss": "ce_dice",
+            "loss.alpha": 0.5,
+            "model.encoder": "b",
+            "model.encoder_weights": "y",
+            "dataset.palette": 3,
+        },
+    ]
+    varied, named = varied_keys(configs)
+    assert varied == ["loss", "loss.alpha", "model.encoder"]
+    assert named == ["loss", "loss.alpha"]

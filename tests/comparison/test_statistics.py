@@ -1,0 +1,115 @@
+"""Paired differences over groups of images and seeds: by hand, against scipy, and false alarms in a simulation."""
+
+import itertools
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from segtrain.comparison.statistics import (
+    Estimate,
+    Scores,
+    draw_groups,
+    estimate,
+    holm,
+    needed,
+    pooled_score,
+    ranks,
+    seed_noise,
+)
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
+
+
+def test_scores_of_sums_by_hand():
+    sums = np.array([[50, 0, 10], [10, 5, 0], [0, 0, 30], [60, 60, 60]])  # tp, fp, fn, valid of three classes
+    names, foreground = ["background", "absent", "rare"], np.array([False, True, True])
+    score = {n: float(pooled_score(n, sums, names, foreground)) for n in ("iou/mean", "iou/foreground", "recall/rare")}
+    assert score == pytest.approx({"iou/mean": (50 / 60 + 10 / 40) / 2, "iou/foreground": 0.25, "recall/rare": 0.25})
+    assert pooled_score("accuracy", sums, names, foreground) == pytest.approx(60 / 90)
+    assert np.isnan(pooled_score("iou/absent", sums, names, foreground)), "no pixel of it in the ground truth"
+    with pytest.raises(KeyError):
+        pooled_score("ece", sums, names, foreground)
+
+
+def test_groups_are_drawn_whole():
+    weights = draw_groups(np.array(["b", "a", "b", "c"]), draws=500)
+    assert np.array_equal(weights[:, 0], weights[:, 2])
+    assert np.allclose(weights[:, 0] + weights[:, 1] + weights[:, 3], 3)
+    assert weights.mean(axis=0) == pytest.approx(1, abs=0.15)
+
+
+def test_the_error_of_a_mean_over_images_is_that_of_scipy():
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=60)
+    weights = draw_groups(np.arange(60).astype(str), draws=4000)
+    scores = Scores([np.array([values.mean()])], [(weights @ values / 60)[None]], 60)
+    found = estimate(scores, seed_noise(scores), 0)
+    expected = stats.bootstrap((values,), np.mean, method="basic", rng=1).confidence_interval
+    exact = stats.t.interval(0.95, 59, values.mean(), stats.sem(values))
+    assert (found.low, found.high) == pytest.approx(exact, abs=0.02)
+    assert (found.low, found.high) == pytest.approx(tuple(expected), abs=0.05)
+
+
+def test_seeds_alone_give_the_test_of_student():
+    """Without any spread over images it is the t test with pooled variance."""
+    one, other = np.array([0.61, 0.64, 0.66]), np.array([0.58, 0.60, 0.59])
+    scores = Scores([one, other], [np.repeat(v[:, None], 50, axis=1) for v in (one, other)], 10)
+    found = estimate(scores, seed_noise(scores), 0, 1)
+    expected = stats.ttest_ind(one, other)
+    assert found.p == pytest.approx(expected.pvalue)
+    interval = expected.confidence_interval()
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
+
+
+def test_one_seed_each_knows_no_noise_of_seeds():
+    scores = Scores([np.array([0.5]), np.array([0.6])], [np.full((1, 9), 0.5), np.full((1, 9), 0.6)], 9)
+    assert seed_noise(scores).freedom == 0
+    assert estimate(scores, seed_noise(scores), 1, 0) == Estimate(pytest.approx(0.1), pytest.approx(0.1), pytest.approx(0.1), 0.0, 0.0, 0.0)  # fmt: skip
+
+
+def test_holm_by_hand():
+    assert holm(np.array([0.01, 0.04, 0.03])) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm(np.array([])).size == 0
+
+
+def test_ranks_against_brute_force():
+    rng = np.random.default_rng(1)
+    draws = rng.normal(np.array([0.6, 0.61, 0.5])[:, None], 0.02, (3, 300))
+    scores = Scores([np.array([m]) for m in (0.6, 0.61, 0.5)], [d[None] for d in draws], 10**9)
+    found = ranks(scores, seed_noise(scores))
+    orders = [sorted(range(3), key=lambda s: -column[s]) for column in draws.T]
+    assert found.best.tolist() == pytest.approx([sum(o[0] == s for o in orders) / 300 for s in range(3)])
+    places = [[o.index(s) + 1 for o in orders] for s in range(3)]
+    assert found.high.tolist() == [np.percentile(p, 97.5, method="nearest") for p in places]
+    chosen = [column[o[0]] - (0.6, 0.61, 0.5)[o[0]] for column, o in zip(draws.T, orders, strict=True)]
+    assert found.optimism == pytest.approx(np.mean(chosen))
+    assert ranks(scores, seed_noise(scores), lower_is_better=True).best.argmax() == 2
+
+
+def test_what_it_would_take():
+    assert needed(Estimate(0.02, -0.01, 0.05, 0.1, 0.0, 1e-4), 2, 100) == "about 4 seeds of each"
+    assert needed(Estimate(0.01, -0.01, 0.03, 0.1, 1e-4, 0.0), 1, 100) == "about 784 images"
+    assert needed(Estimate(0.2, 0.1, 0.3, 0.0, 1e-4, 0.0), 1, 100) == ""
+
+
+@pytest.mark.parametrize(
+    ("settings", "seeds", "images", "scene"), [(2, 2, 100, 1), (2, 3, 60, 6), (5, 2, 20, 1), (5, 3, 100, 10)]
+)
+def test_no_difference_is_seldom_found(settings, seeds, images, scene):
+    """200 repeats: of 5 % no more than 4 standard errors."""
+    from simulate_comparison import simulate
+
+    found = simulate(200, settings, seeds, images, scene)
+    assert found["found"] <= 0.05 + 4 * np.sqrt(0.05 * 0.95 / 200)
+    assert found["covered"] >= 0.95 - 4 * np.sqrt(0.05 * 0.95 / 200)
+
+
+def test_a_difference_of_three_standard_errors_is_found():
+    from simulate_comparison import simulate
+
+    found = simulate(100, 2, 3, 200, 1, shift=0.55)
+    assert found["found"] >= 0.7
+    assert list(itertools.islice(found, 2)) == ["found", "covered"]
