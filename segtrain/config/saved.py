@@ -48,8 +48,9 @@ def load_saved(
         cfg = OmegaConf.create(_plain(_text(file), str(file)))
     except OmegaConfBaseException as error:  # such as a date
         raise ConfigError(f"not a config: {error}", str(file), "use the file the run wrote") from error
-    if "inference" not in cfg:  # of a run before there was this section
-        cfg.inference = compose([]).inference
+    saved = cfg.get("inference", {})
+    if "presence" not in saved:  # of a run before there was this setting
+        cfg.inference = {**compose([]).inference, **saved}
     _refuse_interpolations(changed or {}, str(file))
     for key, value in (changed or {}).items():
         try:
