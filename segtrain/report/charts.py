@@ -78,7 +78,7 @@ def lines_with_intervals(lines: dict[str, list[tuple]], x: str, y: str) -> str:
         at, values, low, high = np.array(points, float).T
         axes.errorbar(at, values, [values - low, high - values], marker="o", capsize=3, label=name or y)
     axes.autoscale()
-    _legend(axes)
+    _legend_below(axes)
     return _svg(figure)
 
 
@@ -88,7 +88,7 @@ def points(of: dict[str, tuple[float, float]], x: str, y: str) -> str:
     for name, (across, up) in of.items():
         axes.plot(across, up, "o", label=name)
     axes.autoscale()
-    _legend(axes)
+    _legend_below(axes)
     return _svg(figure)
 
 
@@ -98,7 +98,7 @@ def curves_by_epoch(lines: dict[str, np.ndarray], y: str) -> str:
     for name, values in lines.items():
         axes.plot(np.arange(1, len(values) + 1), values, label=name)
     axes.autoscale()
-    _legend(axes)
+    _legend_below(axes)
     return _svg(figure)
 
 
@@ -142,6 +142,11 @@ def _axes(x: str, y: str, title: str):
 
 def _legend(axes, title: str | None = None) -> None:
     axes.legend(title=title, fontsize=8, title_fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+
+
+def _legend_below(axes) -> None:
+    """For long names."""
+    axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(-0.1, -0.16))
 
 
 def _svg(figure) -> str:
