@@ -17,7 +17,7 @@ COMMANDS = {
     "weights": "weights key=value …              count the masks; counts and every weighting side by side",
     "lr-find": "lr-find key=value …              suggest a learning rate for these settings, within two minutes",
     "evaluate": "evaluate RUN [key=value …]       score a finished run on its validation images again",
-    "resume": "resume RUN                       continue a run in its own folder",
+    "resume": "resume RUN_OR_SWEEP              continue a run in its own folder; of a sweep, what is missing",
     "repeat": "repeat RUN                       train again from a run's settings, and say whether the result is equal",
     "compare": "compare RUN_OR_SWEEP … [--out DIR] settings that differ against scores, best first",
 }
@@ -80,9 +80,21 @@ def _dispatch(words: list[str]) -> int:
 
 def _train(words: list[str]) -> int:
     from segtrain.config.launch import launch
+    from segtrain.report.sweep import jobs_table
     from segtrain.runs.claim import make_run_folder
+    from segtrain.runs.sweep import begin_sweep, read_sweep
 
-    launch(words, _job, make_run_folder)
+    sweeps: list[Path] = []
+
+    def begin(folder: Path, jobs: list) -> None:
+        begin_sweep(folder, jobs)
+        sweeps.extend([folder] if jobs else [])
+
+    try:
+        launch(words, _job, make_run_folder, begin)
+    finally:
+        for folder in sweeps:
+            print(f"\n{jobs_table(read_sweep(folder), folder)}")
     return 0
 
 

@@ -386,7 +386,7 @@ def test_sigterm_ends_a_whole_sweep(tmp_path):
     _, err = process.communicate(timeout=60)
     assert process.returncode == 75, err
     assert result_of(tmp_path / "sweep/00_seed=0")["status"] == "preempted"
-    assert not (tmp_path / "sweep/01_seed=1").exists()
+    assert not (tmp_path / "sweep/01_seed=1/result.json").exists()
 
 
 def test_a_run_without_a_checkpoint_is_resumed_from_the_start(segtrain, trained, trained_copy):

@@ -33,7 +33,7 @@ ALLOWED = {
     "config": f"{GROUND} data losses metrics",
     "commands": f"{GROUND} models data class_counts weighting losses labels metrics inference dataset_check training"
     " runs comparison report config",
-    "cli": "errors cpu signals config runs commands",
+    "cli": "errors cpu signals config runs report commands",
     "__main__": "cli",
 }
 MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")

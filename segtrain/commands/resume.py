@@ -1,27 +1,33 @@
-"""`segtrain resume RUN`: continue a run in its own folder, from its last checkpoint; without one, from the start.
+"""`segtrain resume RUN_OR_SWEEP`: continue a run in its own folder, from its last checkpoint; without one, from the start.
+
+Of a sweep, what is missing, interrupted or failed.
 
 A setting may be changed when it is named: --allow trainer.epochs RUN trainer.epochs=40. Workers, device and how often
 checkpoints are written are free.
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 from segtrain.config.saved import load_saved
-from segtrain.config.schema import check_config
-from segtrain.errors import ConfigError
+from segtrain.config.schema import check_config, flat
+from segtrain.errors import ConfigError, Preempted, SegtrainError, printable
+from segtrain.files import read_json
 from segtrain.report.logger import log_to_screen
-from segtrain.runs.environment import FREE, changes
+from segtrain.report.sweep import jobs_table
+from segtrain.runs.environment import FREE, changes, environment
 from segtrain.runs.folder import RunFolder
+from segtrain.runs.sweep import read_sweep
 from segtrain.signals import watched
 
 LONGER = {"trainer.epochs", "trainer.max_steps", "trainer.patience"}  # settings with which a finished run goes on
 
 
 def main(words: list[str]) -> int:
-    usage = "segtrain resume RUN [key=value …] [--allow KEY] [--trust PACKAGE]"
+    usage = "segtrain resume RUN_OR_SWEEP [key=value …] [--allow KEY] [--trust PACKAGE]"
     parser = argparse.ArgumentParser(prog="segtrain resume", usage=usage, description=__doc__)
-    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run")
+    parser.add_argument("run", type=Path, metavar="RUN_OR_SWEEP", help="folder of a run or a sweep")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that are to differ")
     parser.add_argument(
         "--allow",
@@ -32,18 +38,45 @@ def main(words: list[str]) -> int:
     )
     parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help="allow classes of this package")
     arguments = parser.parse_intermixed_args(words)
-    if not (arguments.run / "config.yaml").is_file():
-        raise ConfigError(f"{arguments.run} holds no run: config.yaml is missing", fix="name the folder of a run")
-    if not (file := arguments.run / "environment.json").is_file():
+    if (arguments.run / "sweep.json").is_file():
+        return resume_sweep(arguments)
+    return resume(arguments.run, arguments.overrides, arguments.allow, arguments.trust)
+
+
+def resume_sweep(arguments) -> int:
+    """Start what is missing of a sweep, continue what was interrupted or failed; the first failure's exit code."""
+    code = 0
+    for job in read_sweep(arguments.run):
+        if job.result.status == "finished":
+            continue
+        print(printable(f"\n{job.result.status or 'not started'}: {job.folder.name}"))
+        try:
+            job.check_unchanged()
+            resume(job.folder, arguments.overrides, arguments.allow, arguments.trust)
+        except Preempted:
+            raise
+        except SegtrainError as error:  # the others go on
+            print(f"\n{error}", file=sys.stderr)
+            code = code or error.exit_code
+    print(f"\n{jobs_table(read_sweep(arguments.run), arguments.run)}")
+    return code
+
+
+def resume(path: Path, overrides: list[str], allow: list[str], trust: list[str]) -> int:
+    """Continue a run, or start one of which there is only the config."""
+    if not (path / "config.yaml").is_file():
+        raise ConfigError(f"{path} holds no run: config.yaml is missing", fix="name the folder of a run")
+    started = (path / "checkpoints/last.pt").is_file()
+    if not (file := path / "environment.json").is_file() and started:
         raise ConfigError("the record of the run's start is missing", str(file), "restore the file")
     with watched():
-        run = RunFolder(arguments.run, arguments.allow)
+        run = RunFolder(path, allow)
         checkpoint = run.load_last()
         file = run.path / "config.yaml"
-        cfg = load_saved(file, arguments.overrides, arguments.trust, changed=run.changed)
+        cfg = load_saved(file, overrides, trust, changed=run.changed)
         check_config(cfg, str(file))
-        free = [key for key in (text.partition("=")[0] for text in arguments.overrides) if key in FREE]
-        changed = changes(run.settings(), cfg, [*arguments.allow, *free], str(file))
+        free = [key for key in (text.partition("=")[0] for text in overrides) if key in FREE]
+        changed = changes(run.settings(), cfg, [*allow, *free], str(file))
         if "trainer.monitor" in changed:
             what = "the best epoch so far was chosen by another score"
             raise ConfigError(what, "trainer.monitor", "start a new run, or evaluate the checkpoints")
@@ -54,6 +87,9 @@ def main(words: list[str]) -> int:
         from segtrain.commands.train import train
 
         with run:
-            run.add_start(changed)
+            if read_json(path / "environment.json"):
+                run.add_start(changed)
+            else:
+                run.write_environment(environment(flat(cfg)))
             train(cfg, run, checkpoint)
     return 0

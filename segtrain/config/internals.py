@@ -59,6 +59,14 @@ def jobs_of_sweep(overrides: list) -> list[list[str]]:
     return [job for batch in BasicSweeper.split_arguments(overrides, None) for job in batch]
 
 
+def dirname_of(overrides: list[str], fixed: list[str]) -> str:
+    """`hydra.job.override_dirname` of a job, without the overrides that all jobs have."""
+    from hydra._internal.config_loader_impl import get_overrides_dirname
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    return get_overrides_dirname(OverridesParser.create().parse_overrides(overrides), set(fixed), ",", "=")
+
+
 def show(arguments: Namespace) -> None:
     """Print what --help, --cfg, --info and such ask for."""
     from hydra._internal.utils import _run_hydra

@@ -1,9 +1,9 @@
 """Launch one job, or the jobs of a sweep, with Hydra."""
 
-import sys
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
@@ -24,11 +24,23 @@ def checked_config(arguments: Namespace) -> DictConfig:
     return cfg
 
 
-def launch(words: list[str], task: Task, make_folder: MakeFolder) -> None:
+class Job(NamedTuple):
+    """A job of a sweep: the name of its folder, its overrides, and its config."""
+
+    name: str
+    overrides: list[str]
+    config: DictConfig
+
+
+def launch(
+    words: list[str], task: Task, make_folder: MakeFolder, begin_sweep: Callable[[Path, list[Job]], None]
+) -> None:
     """Call `task(config, folder)` once, or with -m for every combination, or print help or the config.
 
     Args:
         make_folder: makes the folder of the run or sweep of the name it asks for; called when the config has no mistake.
+        begin_sweep: is given the folder of a sweep and its jobs before the first one starts; none, when the sweeper
+            chooses them on the way.
 
     Raises what the task raises, and ConfigError with every mistake of the config.
     """
@@ -37,7 +49,7 @@ def launch(words: list[str], task: Task, make_folder: MakeFolder) -> None:
     if any(vars(arguments)[name] for name in SHOWS):
         internals.show(arguments)
     elif arguments.multirun:
-        _sweep(arguments, task, make_folder)
+        _sweep(arguments, task, make_folder, begin_sweep)
     else:
         _run(arguments, task, make_folder)
 
@@ -65,12 +77,12 @@ def _run(arguments: Namespace, task: Task, make_folder: MakeFolder) -> None:
         raise failures[0]
 
 
-def _sweep(arguments: Namespace, task: Task, make_folder: MakeFolder) -> None:
+def _sweep(arguments: Namespace, task: Task, make_folder: MakeFolder, begin_sweep) -> None:
     from hydra.core.plugins import Plugins
     from hydra.types import RunMode
 
     cfg = compose(arguments.overrides, arguments.config_dir, arguments.config_name, sweep=True)
-    swept = _check_jobs(cfg, arguments)
+    swept, jobs = _checked_jobs(cfg, arguments)
     folder = make_folder(lambda: folder_of(cfg, "hydra.sweep.dir"))
     fixed = sorted({o.split("=", 1)[0].lstrip("+~") for o in cfg.hydra.overrides.task} - swept)
     with read_write(cfg.hydra), open_dict(cfg.hydra):
@@ -79,6 +91,9 @@ def _sweep(arguments: Namespace, task: Task, make_folder: MakeFolder) -> None:
             f"hydra.sweep.dir={_quoted(folder)}",
             f"hydra.job.config.override_dirname.exclude_keys=[{','.join(fixed)}]",
         ]
+
+    names = [_job_folder(cfg, number, overrides, fixed) for number, (overrides, _) in enumerate(jobs)]
+    begin_sweep(folder, [Job(name, overrides, job) for name, (overrides, job) in zip(names, jobs, strict=True)])
 
     def job(cfg: DictConfig) -> float | None:
         from hydra.core.hydra_config import HydraConfig
@@ -92,27 +107,38 @@ def _sweep(arguments: Namespace, task: Task, make_folder: MakeFolder) -> None:
     sweeper.sweep(arguments=OmegaConf.to_container(cfg.hydra.overrides.task, resolve=False))
 
 
-def _check_jobs(cfg: DictConfig, arguments: Namespace) -> set[str]:
-    """Check every combination, as far as the sweeper is Hydra's own; returns the keys that are swept."""
+def _checked_jobs(cfg: DictConfig, arguments: Namespace) -> tuple[set[str], list[tuple[list[str], DictConfig]]]:
+    """The keys that are swept, and the overrides and config of every job, as far as the sweeper is Hydra's own.
+
+    Raises ConfigError with the mistakes of all jobs.
+    """
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     overrides = OverridesParser.create().parse_overrides(list(cfg.hydra.overrides.task))
     swept = {o.key_or_group for o in overrides if o.is_sweep_override()}
     if not cfg.hydra.sweeper._target_.endswith("BasicSweeper"):
-        return swept
+        return swept, []
     jobs = internals.jobs_of_sweep(overrides)
     hydra_overrides = [o for o in arguments.overrides if o.lstrip("+~").startswith("hydra")]
-    mistakes = {}
-    for job in jobs[:200]:  # a twentieth of a second each
+    mistakes, found = {}, []
+    for job in jobs:  # a twentieth of a second each
         try:
-            check_config(without_hydra(compose([*job, *hydra_overrides], arguments.config_dir, arguments.config_name)))
+            one = without_hydra(compose([*job, *hydra_overrides], arguments.config_dir, arguments.config_name))
+            check_config(one)
+            found.append((job, one))
         except ConfigError as error:
             mistakes.setdefault(error.what, " ".join(o for o in job if o.split("=")[0] in swept))
-    if len(jobs) > 200:
-        print(f"checked the first 200 of {len(jobs)} jobs; the others are checked when they start", file=sys.stderr)
     if mistakes:
         raise config_error([f"{what} (in the job {job})" for what, job in mistakes.items()])
-    return swept
+    return swept, found
+
+
+def _job_folder(cfg: DictConfig, number: int, overrides: list[str], fixed: list[str]) -> str:
+    """The name of a job's folder, as Hydra will make it."""
+    cfg = cfg.copy()
+    with read_write(cfg.hydra), open_dict(cfg.hydra):
+        cfg.hydra.job.num, cfg.hydra.job.override_dirname = number, internals.dirname_of(overrides, fixed)
+    return str(folder_of(cfg, "hydra.sweep.subdir"))
 
 
 def _quoted(path: Path) -> str:

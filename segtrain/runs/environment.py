@@ -128,13 +128,18 @@ def environment(config: dict) -> dict:
     }
 
 
+def typed() -> str:
+    """The command as it was typed."""
+    return shlex.join(["segtrain", *sys.argv[1:]])
+
+
 def start() -> dict:
     """One start or resume: command, commit, versions, hardware."""
     import torch
 
     cuda = torch.cuda.is_available()
     return {
-        "command": shlex.join(["segtrain", *sys.argv[1:]]),
+        "command": typed(),
         "time": f"{datetime.now():%Y-%m-%d %H:%M:%S}",
         **git_state(Path(segtrain.__file__).parent),
         "working_directory": git_state(Path.cwd()),

@@ -1,0 +1,20 @@
+"""The jobs of a sweep as a table: status, score, and why one failed."""
+
+from pathlib import Path
+
+from segtrain.report.text import table, value_text
+from segtrain.runs.sweep import SweepJob
+
+
+def jobs_table(jobs: list[SweepJob], folder: Path) -> str:
+    """A row a job, in order; below it what to do next."""
+    rows = []
+    for job in jobs:
+        best = job.result.best
+        score = f"{best['monitor']} {value_text(best['value'], job.result.unit)}" if best else ""
+        reason = (job.result.error or "").split("\n")[0][:80]
+        rows.append([job.folder.name, job.result.status or "not started", score, reason])
+    done = sum(job.result.status == "finished" for job in jobs)
+    title = f"{done} of {len(jobs)} jobs finished in {folder}"
+    hint = f"`segtrain compare {folder}`" + (f", `segtrain resume {folder}` for the others" if done < len(jobs) else "")
+    return f"{table(['job', 'status', 'best', 'reason'], rows, title, left=('status', 'best', 'reason'))}\n\n{hint}"

@@ -1,0 +1,78 @@
+"""A sweep's folder: sweep.json, written before the first job, and a folder with config.yaml for each job."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from segtrain.config.schema import as_text
+from segtrain.errors import ConfigError
+from segtrain.files import read_json, write_json, write_text
+from segtrain.runs.environment import typed
+from segtrain.runs.result import Result
+
+FILE = "sweep.json"
+
+
+@dataclass
+class SweepJob:
+    """A job of a sweep.
+
+    Attributes:
+        folder: of its run, which may not have been started.
+        overrides: as on the command line.
+        result: status, scores and reason of its end; without status when it was not started.
+        digest: of its config.yaml as it was written.
+    """
+
+    folder: Path
+    overrides: list[str]
+    result: Result
+    digest: str
+
+    def check_unchanged(self) -> None:
+        """Raise ConfigError when the config of a job that was not started has changed; a checkpoint knows its own."""
+        file = self.folder / "config.yaml"
+        if (
+            not (self.folder / "environment.json").is_file()
+            and file.is_file()
+            and _digest(file.read_bytes()) != self.digest
+        ):
+            raise ConfigError(
+                "changed since the sweep was started", str(file), "restore the file, or start a new sweep"
+            )
+
+
+def begin_sweep(folder: Path, jobs: list) -> None:
+    """Write sweep.json and the jobs' config.yaml; nothing for a sweeper that chooses its jobs on the way.
+
+    Args:
+        jobs: of segtrain.config.launch, each with the name of its folder, overrides and config.
+    """
+    if not jobs:
+        return
+    content = []
+    for number, job in enumerate(jobs):
+        text = as_text(job.config, weights_known=False)
+        write_text(folder / job.name / "config.yaml", text)
+        digest = _digest(text.encode(errors="backslashreplace"))
+        content.append({"number": number, "overrides": job.overrides, "folder": job.name, "config": digest})
+    write_json(folder / FILE, {"command": typed(), "jobs": content})
+
+
+def read_sweep(folder: Path) -> list[SweepJob]:
+    """The jobs of a sweep. Raises ConfigError for a damaged sweep.json."""
+    file = folder / FILE
+    try:
+        jobs = [
+            (str(job["folder"]), [str(word) for word in job["overrides"]], str(job["config"]))
+            for job in read_json(file)["jobs"]
+        ]
+    except (KeyError, TypeError) as error:
+        raise ConfigError("it lists no jobs", str(file), "restore the file, or resume its runs one by one") from error
+    if wrong := next((name for name, _, _ in jobs if Path(name).name != name or name in ("", ".", "..")), None):
+        raise ConfigError(f"{wrong!r} is no folder of the sweep", str(file), "restore the file")
+    return [SweepJob(folder / name, words, Result.read(folder / name), digest) for name, words, digest in jobs]
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=8).hexdigest()
