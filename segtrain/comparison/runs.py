@@ -147,9 +147,19 @@ def read_run(path: Path, split: str | None = None) -> Run:
         arrays = read_arrays(file)
         if not {*COUNTS, "names", "classes"} <= arrays.keys():
             return run
+        shape = (
+            (len(arrays["names"]), len(arrays["classes"]))
+            if arrays["names"].ndim == arrays["classes"].ndim == 1
+            else None
+        )
+        texts = all(arrays[name].dtype.kind == "U" for name in ("names", "classes"))
+        groups = arrays.get("groups", arrays["names"])
+        counted = all(arrays[name].shape == shape and arrays[name].dtype.kind == "i" for name in COUNTS)
+        if not texts or not counted or groups.shape != arrays["names"].shape:
+            raise ConfigError("not the counts of a run", str(file), "restore the file, or leave this folder out")
         order = np.argsort(arrays["names"])
         run.names, run.classes = arrays["names"][order], tuple(arrays["classes"].tolist())
-        run.groups = arrays.get("groups", arrays["names"])[order]
+        run.groups = groups[order]
         run.counts = np.stack([arrays[name] for name in COUNTS], axis=1)[order]
     return run
 

@@ -69,8 +69,9 @@ def read_sweep(folder: Path) -> list[SweepJob]:
         ]
     except (KeyError, TypeError) as error:
         raise ConfigError("it lists no jobs", str(file), "restore the file, or resume its runs one by one") from error
-    if wrong := next((name for name, _, _ in jobs if Path(name).name != name or name in ("", ".", "..")), None):
-        raise ConfigError(f"{wrong!r} is no folder of the sweep", str(file), "restore the file")
+    for name, _, _ in jobs:
+        if Path(name).name != name or name in ("", ".", "..") or (folder / name).is_symlink():
+            raise ConfigError(f"{name!r} is no folder of the sweep", str(file), "restore the file and the folder")
     return [SweepJob(folder / name, words, Result.read(folder / name), digest) for name, words, digest in jobs]
 
 

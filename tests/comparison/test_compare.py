@@ -111,6 +111,11 @@ def test_what_cannot_be_told_apart_is_said_with_what_it_would_take(tmp_path):
 def test_other_images_are_compared_apart_and_failures_are_named(segtrain, sweep, tmp_path):
     make_run(tmp_path / "sweep/other", {"trainer": {"alpha": 9}}, 0.9, names=[f"x{i:03}" for i in range(40)])
     make_run(tmp_path / "sweep/killed", {"trainer": {"alpha": 2}}, 0.9, status="preempted", error="stopped")
+    make_run(tmp_path / "sweep/odd", {"trainer": {"alpha": 3}}, 0.9)
+    write_arrays(
+        tmp_path / "sweep/odd/per_image.npz",
+        dict.fromkeys(("tp", "fp", "fn", "valid", "names", "classes"), np.zeros(3)),
+    )
     (tmp_path / "sweep/damaged").mkdir()
     (tmp_path / "sweep/damaged/result.json").write_text("{")
     done = segtrain("compare", "sweep", "--out", "report")
@@ -118,6 +123,7 @@ def test_other_images_are_compared_apart_and_failures_are_named(segtrain, sweep,
     assert "2 kinds of runs, of other images or classes" in done.out
     assert "preempted: sweep/killed: stopped; its best epoch so far" in done.out
     assert "sweep/damaged: not JSON" in done.out
+    assert "sweep/odd: not the counts of a run" in done.out
     assert (tmp_path / "report/comparison2.html").is_file()
 
 

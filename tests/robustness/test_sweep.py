@@ -7,7 +7,9 @@ import signal
 import pytest
 from test_kill import TINY
 
-from segtrain.files import read_json
+from segtrain.errors import ConfigError
+from segtrain.files import read_json, write_json
+from segtrain.runs.sweep import read_sweep
 
 WORDS = ["-m", *TINY, "trainer.epochs=2", "loader.workers=0", "loss.alpha=0,1", "seed=0,1", "hydra.sweep.dir=sweep"]
 JOBS = ["00_alpha=0,seed=0", "01_alpha=0,seed=1", "02_alpha=1,seed=0", "03_alpha=1,seed=1"]
@@ -68,3 +70,12 @@ def test_failed_jobs_are_listed_and_run_again_and_the_others_are_left_alone(serv
     assert "changed since the sweep was started" in text
     assert (sweep / JOBS[0] / "result.json").stat().st_mtime_ns == untouched
     assert text_of == json.loads((sweep / "sweep.json").read_text())
+
+
+@pytest.mark.parametrize("folder", ["../elsewhere", "/tmp", "..", "link"])
+def test_a_strangers_sweep_leads_nowhere_else(tmp_path, folder):
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep/link").symlink_to(tmp_path)
+    write_json(tmp_path / "sweep/sweep.json", {"jobs": [{"folder": folder, "overrides": [], "config": ""}]})
+    with pytest.raises(ConfigError, match="no folder of the sweep"):
+        read_sweep(tmp_path / "sweep")
