@@ -191,7 +191,10 @@ def pooled_score(name: str, sums: np.ndarray, class_names: list[str], foreground
     tp, fp, fn = (sums[..., k, :].astype(np.float64) for k in range(3))
     kind, _, part = name.partition("/")
     if name == "accuracy":
-        return _ratio(tp.sum(axis=-1), (tp + fn).sum(axis=-1))
+        valid = sums[..., 3, :].astype(np.float64)
+        if np.allclose((tp + fn).sum(axis=-1), valid[..., 0]):  # one label a pixel
+            return _ratio(tp.sum(axis=-1), valid[..., 0])
+        return _ratio((valid - fp - fn).sum(axis=-1), valid.sum(axis=-1))
     over, under = {
         "iou": (tp, tp + fp + fn),
         "dice": (2 * tp, 2 * tp + fp + fn),

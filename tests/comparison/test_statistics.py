@@ -24,11 +24,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
 
 def test_scores_of_sums_by_hand():
-    sums = np.array([[50, 0, 10], [10, 5, 0], [0, 0, 30], [60, 60, 60]])  # tp, fp, fn, valid of three classes
+    sums = np.array([[50, 0, 10], [10, 5, 0], [0, 0, 30], [90, 90, 90]])  # tp, fp, fn, valid of three classes
     names, foreground = ["background", "absent", "rare"], np.array([False, True, True])
     score = {n: float(pooled_score(n, sums, names, foreground)) for n in ("iou/mean", "iou/foreground", "recall/rare")}
     assert score == pytest.approx({"iou/mean": (50 / 60 + 10 / 40) / 2, "iou/foreground": 0.25, "recall/rare": 0.25})
     assert pooled_score("accuracy", sums, names, foreground) == pytest.approx(60 / 90)
+    several = np.array([[5, 2], [1, 0], [1, 2], [20, 20]])  # multi-label
+    assert pooled_score("accuracy", several, ["a", "b"], np.array([True, True])) == pytest.approx(36 / 40)
     assert np.isnan(pooled_score("iou/absent", sums, names, foreground)), "no pixel of it in the ground truth"
     with pytest.raises(KeyError):
         pooled_score("ece", sums, names, foreground)
