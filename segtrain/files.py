@@ -175,10 +175,17 @@ def whole(file: Path):
     except BaseException as error:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
-        cause = (stream and stream.error) or error
+        cause = (stream and stream.error) or _stop_behind(error) or error
         if not isinstance(cause, OSError):
             raise cause from None
         raise DiskError(f"cannot be written: {cause.strerror}", str(file), "free space, or write elsewhere") from error
+
+
+def _stop_behind(error: BaseException) -> BaseException | None:
+    """The stop signal that came while a file was written: torch.save ends with an error of its own then."""
+    while error is not None and not isinstance(error, Preempted | KeyboardInterrupt):
+        error = error.__context__
+    return error
 
 
 class _Stream:

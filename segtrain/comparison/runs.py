@@ -180,9 +180,10 @@ def settings_from(runs: list[Run]) -> list[Setting]:
             else:
                 repeats.append([run])
         varied = {key: members[0].settings.get(key) for key in columns}
-        if len(keys) > 1 and not named:
-            varied, named = {"run": members[0].path.name}, ["run"]
-        settings.append(Setting(varied, named, repeats))
+        if len(keys) > 1 and not named:  # nothing is known that tells them apart
+            settings.append(Setting({"run": members[0].path.name}, ["run"], repeats))
+        else:
+            settings.append(Setting(varied, named, repeats))
     return settings
 
 

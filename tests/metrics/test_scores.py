@@ -108,7 +108,8 @@ def test_swapping_truth_and_prediction_swaps_precision_and_recall():
 def test_counts_beyond_2_to_31_are_right():
     scores = scores_of([[[1]]], [[[1]]])
     tp, fp, fn = (np.array([[0, count, 0]] * 4) for count in (2**31, 2**30, 0))
-    scores.restore(**scores.state() | {"tp": tp, "fp": fp, "fn": fn, "valid": tp})
+    names = np.array(list("abcd"))
+    scores.restore(**scores.state() | {"tp": tp, "fp": fp, "fn": fn, "valid": tp, "names": names})
     assert scores.per_class()["iou"][1] == pytest.approx(2 / 3)
     assert scores.per_class()["support"][1] == 2**33
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from small_training import fit, parts
 
-from segtrain.errors import DiskError
+from segtrain.errors import DiskError, Preempted
 from segtrain.files import read_checkpoint, whole, write_checkpoint
 from segtrain.runs import checkpoints
 from segtrain.runs.folder import RunFolder
@@ -148,3 +148,16 @@ def test_full_disks_and_kills_in_a_save(tmp_path, monkeypatch, figure):
     figure("full disk at 50 offsets, 100 kills in a save", f"loads {loaded} of 150, {len(left)} temporary files left")
     assert loaded == 150
     assert left == []
+
+
+def test_a_stop_while_a_checkpoint_is_written_is_that_stop(tmp_path, monkeypatch):
+    def interrupted(content, stream):
+        try:
+            raise Preempted("stopped by SIGTERM")
+        finally:
+            raise RuntimeError("unexpected pos")  # as torch.save's writer
+
+    monkeypatch.setattr("torch.save", interrupted)
+    with pytest.raises(Preempted):
+        write_checkpoint(tmp_path / "last.pt", {})
+    assert not list(tmp_path.iterdir())
