@@ -6,8 +6,9 @@ Repeats of a setting (seed=0,1,2) are one row. How it is decided: docs/compariso
 import argparse
 from pathlib import Path
 
+from segtrain.comparison.answer import answer
 from segtrain.comparison.runs import Run, find_runs, settings_from
-from segtrain.comparison.verdict import answer, compare
+from segtrain.comparison.verdict import compare
 from segtrain.errors import ConfigError, counted, printable
 from segtrain.files import write_json, write_rows
 from segtrain.report.comparison import comparison_content, comparison_rows, comparison_table

@@ -192,7 +192,7 @@ def pooled_score(name: str, sums: np.ndarray, class_names: list[str], foreground
     kind, _, part = name.partition("/")
     if name == "accuracy":
         valid = sums[..., 3, :].astype(np.float64)
-        if np.allclose((tp + fn).sum(axis=-1), valid[..., 0]):  # one label a pixel
+        if np.allclose((tp + fn).sum(axis=-1), valid[..., 0]):  # one label per pixel
             return _ratio(tp.sum(axis=-1), valid[..., 0])
         return _ratio((valid - fp - fn).sum(axis=-1), valid.sum(axis=-1))
     over, under = {

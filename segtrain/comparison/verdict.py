@@ -1,4 +1,4 @@
-"""The comparison of settings on the same images: numbers, and the answer in words."""
+"""The comparison of settings that scored the same images."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,6 @@ from segtrain.comparison.statistics import (
     draw_groups,
     estimate,
     holm,
-    needed,
     pooled_score,
     ranks,
     seed_noise,
@@ -229,76 +228,3 @@ def choose_baseline(settings: list[Setting], wanted: str | None) -> int:
 def _key(word: str, setting: Setting) -> str:
     """The dotted key that a word is the end of."""
     return next((key for key in setting.varied if key == word or key.endswith(f".{word}")), word)
-
-
-def answer(found: Comparison) -> list[str]:
-    """The answer: one sentence on the best setting and the baseline, and sentences on what it is worth."""
-    best, base = found.settings[0], found.settings[found.baseline]
-    seeds = [len(setting.repeats) for setting in found.settings]
-    basis = f"{_range(seeds)} seed{'s' * (max(seeds) > 1)}"
-    if found.images:
-        basis += f", {found.images} images" + (f" of {found.groups} groups" if found.groups < found.images else "")
-    lines = []
-    if len(found.settings) == 1:
-        one = found.estimates[0]
-        return [f"One setting: {found.by} {text(found, one.value)}, 95 % interval {interval(found, one)}, {basis}."]
-    if found.baseline == 0:
-        other = estimate(found.scores, found.noise, 0, 1)
-        first = f"{best.label}, the baseline, is the best of {len(seeds)} settings"
-        verdict = "" if found.against_best[1] else ", but cannot be told apart from the next"
-        lines.append(f"{first}{verdict}: {text(found, other.value, True)} {found.by} over {found.settings[1].label}, 95 % interval "
-                     f"{interval(found, other, True)}, {basis}.")  # fmt: skip
-    else:
-        difference = found.differences[0]
-        words = f"{text(found, difference.value, True)} {found.by} over {base.label}, 95 % interval {interval(found, difference, True)}, {basis}"
-        if found.real[0]:
-            lines.append(f"{best.label}: {words}{_gains(found)}.")
-        else:
-            more = needed(difference, max(seeds), found.images)
-            hint = f" It would take {more} to show a difference of this size." if more else ""
-            lines.append(f"Cannot tell {best.label} from {base.label}: {words}.{hint}")
-    alike = [
-        setting.label for setting, apart in zip(found.settings[1:], found.against_best[1:], strict=True) if not apart
-    ]
-    if alike and found.baseline != 0 and len(seeds) > 2:
-        named = "; ".join(alike[:4]) + (f" and {len(alike) - 4} more" if len(alike) > 4 else "")
-        lines.append(f"The best cannot be told apart from {named}.")
-    if found.noise.freedom == 0:
-        lines.append(
-            "One training each: this speaks of other images, not of other trainings. Repeat it with seed=0,1,2."
-        )
-    if found.images == 0:
-        lines.append("The counts of single images are not there: this speaks of these images only.")
-    if found.ranks.optimism > 0.0005:
-        lines.append(
-            f"The best of {len(seeds)} looks about {100 * found.ranks.optimism:.1f} points better than it is, for having "
-            "been chosen on these images: report it on others (`segtrain evaluate RUN --split test`, `--split test` here)."
-        )
-    return lines
-
-
-def _gains(found: Comparison) -> str:
-    better = sorted(found.class_gains.items(), key=lambda item: -abs(item[1].value))
-    gained = [f"{name} ({_signed(e.value)})" for name, e in better if e.value > 0][:3]
-    lost = [f"{name} ({_signed(e.value)})" for name, e in better if e.value < 0][:3]
-    parts = [f"the gain is in {' and '.join(gained)}"] if gained else []
-    parts += [f"the loss in {' and '.join(lost)}"] if lost else []
-    return "; " + ", ".join(parts) if parts else ""
-
-
-def text(found: Comparison, value: float, signed: bool = False) -> str:
-    """A score, or a difference with its sign, in percent or as it is."""
-    scaled = f"{100 * value:{'+' * signed}.1f}" if found.unit == "%" else f"{value:{'+' * signed}.4g}"
-    return scaled.replace("-", "−")
-
-
-def interval(found: Comparison, one: Estimate, signed: bool = False) -> str:
-    return f"{text(found, one.low, signed)} to {text(found, one.high, signed)}"
-
-
-def _signed(value: float) -> str:
-    return f"{100 * value:+.1f}".replace("-", "−")
-
-
-def _range(numbers: list[int]) -> str:
-    return str(min(numbers)) if min(numbers) == max(numbers) else f"{min(numbers)} to {max(numbers)}"

@@ -2,8 +2,9 @@
 
 import numpy as np
 
+from segtrain.comparison.answer import answer, interval, text
 from segtrain.comparison.runs import short, value_text
-from segtrain.comparison.verdict import Comparison, answer, interval, text
+from segtrain.comparison.verdict import Comparison
 from segtrain.errors import counted
 from segtrain.report.text import percent, table
 

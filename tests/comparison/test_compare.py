@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import yaml
 
+from segtrain.comparison.answer import answer
 from segtrain.comparison.runs import find_runs, settings_from, varied_keys
-from segtrain.comparison.verdict import answer, compare
+from segtrain.comparison.verdict import compare
 from segtrain.errors import ConfigError
 from segtrain.files import write_arrays, write_json
 

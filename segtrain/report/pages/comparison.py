@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
+from segtrain.comparison.answer import answer, interval, text
 from segtrain.comparison.runs import short, value_text
-from segtrain.comparison.verdict import Comparison, answer, interval, text
+from segtrain.comparison.verdict import Comparison
 from segtrain.report import charts
 from segtrain.report.comparison import rarest
 from segtrain.report.html import write_page
