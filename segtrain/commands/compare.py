@@ -9,7 +9,7 @@ from pathlib import Path
 from segtrain.comparison.answer import answer
 from segtrain.comparison.runs import Run, find_runs, settings_from
 from segtrain.comparison.verdict import compare
-from segtrain.errors import ConfigError, counted, printable
+from segtrain.errors import ConfigError, printable
 from segtrain.files import write_json, write_rows
 from segtrain.report.comparison import comparison_content, comparison_rows, comparison_table
 from segtrain.report.pages.comparison import write_comparison_page
@@ -18,11 +18,10 @@ from segtrain.report.pages.comparison import write_comparison_page
 def main(words: list[str]) -> int:
     arguments = parse(words)
     runs, unread = find_runs(arguments.runs, arguments.split)
-    comparisons, pages, found = [], [], alike(runs)
-    for members in found:
-        comparisons.append(compare(settings_from(members), arguments.by, arguments.baseline))
-    if len(found) > 1:
-        print(f"{len(found)} kinds of runs, of other images or classes, which are compared apart\n")
+    comparisons = [compare(settings_from(members), arguments.by, arguments.baseline) for members in alike(runs)]
+    pages: list[Path] = []
+    if len(comparisons) > 1:
+        print(f"{len(comparisons)} kinds of runs, of other images or classes, which are compared apart\n")
     for comparison in comparisons:
         print(printable("\n".join(answer(comparison))) + "\n")
         print(comparison_table(comparison) + "\n")
@@ -72,5 +71,5 @@ def unfinished(run: Run) -> str:
     """A line on a run that did not finish, with the reason."""
     reason = (run.result.error or "").split("\n")[0]
     best = run.result.best
-    scored = f"; its best epoch so far, {counted(best['epoch'], 'epoch')}, is compared" if run.scored and best else ""
+    scored = f"; its best epoch so far ({best['epoch']}) is compared" if run.scored and best else ""
     return f"{run.result.status}: {run.path}{': ' * bool(reason)}{reason}{scored}"

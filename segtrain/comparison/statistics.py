@@ -210,4 +210,5 @@ def pooled_score(name: str, sums: np.ndarray, class_names: list[str], foreground
 
 
 def _ratio(over: np.ndarray, under: np.ndarray) -> np.ndarray:
+    """As segtrain.metrics.table.ratio, whose package imports torch: `compare` starts without those seconds."""
     return np.divide(over, under, out=np.full(np.broadcast(over, under).shape, np.nan), where=under > 0)
