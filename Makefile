@@ -30,7 +30,7 @@ test-fast: install  ## the tests that take no training through the console scrip
 	$(TEST) -m 'not slow and not long'
 
 test-long: install  ## the tests that take minutes
-	$(TEST) -m long
+	$(TEST) -m long -o timeout=3600
 
 lint: install  ## check style and format
 	$(BIN)/ruff check .

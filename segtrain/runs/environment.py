@@ -65,11 +65,10 @@ def changes(before: dict, now, allowed: list[str], where: str = "") -> dict[str,
     Raises ConfigError with every other difference.
     """
     now = flat(now)
-    found = differing(before, now)
     if before.get("class_weights") is None:  # killed before they were computed
-        found = {
-            key: value for key, value in found.items() if before.get(key) != CLASS_WEIGHTS and key != "class_weights"
-        }
+        weights = now.get("class_weights")
+        before = {**_with_class_weights(before, weights), "class_weights": weights}
+    found = differing(before, now)
     if refused := [key for key in found if key not in allowed]:
         lines = "".join(f"\n  - {key}: {before.get(key)} then, {now.get(key)} now" for key in refused)
         flags = " ".join(f"--allow {key}" for key in refused)
@@ -79,6 +78,15 @@ def changes(before: dict, now, allowed: list[str], where: str = "") -> dict[str,
             f"leave them as they were, or start a new run; to go on nevertheless: `segtrain resume {flags} RUN …`",
         )
     return found
+
+
+def _with_class_weights(value, weights):
+    """Saved settings with `weights` wherever they refer to the class weights, inside lists too."""
+    if isinstance(value, dict):
+        return {key: _with_class_weights(item, weights) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_with_class_weights(item, weights) for item in value]
+    return weights if value == CLASS_WEIGHTS else value
 
 
 def changed_settings(content: dict) -> dict[str, object]:

@@ -147,8 +147,8 @@ class Trainer:
         try:
             self.step.load_state_dict(resume_from)
             self.state = State.of(resume_from["state"])
-            if self.state.batch > len(parts.train) or self.state.epoch > self.epochs:
-                raise ValueError(f"it was written after {self.state.epoch} epochs and {self.state.batch} batches")
+            if self.state.batch > len(parts.train):
+                raise ValueError(f"it was written after {self.state.batch} batches of {len(parts.train)}")
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             what = f"the checkpoint does not fit the training: {' '.join(str(error).split())[:300]}"
             raise ConfigError(what, "checkpoints/last.pt", "resume it with the settings and version it has") from error

@@ -390,14 +390,18 @@ def test_the_check_reads_the_losses_of_a_loss(own):
     assert [m.split(":")[0] for m in config_check.config_mistakes(cfg)] == ["loss.region"]
 
 
-def test_a_config_from_before_the_weights_are_known_keeps_what_reads_them(tmp_path):
-    cfg = config.without_hydra(config.compose(["weighting=log_ratio", "loss=ce_dice"]))
+@pytest.mark.parametrize("loss", ["ce_dice", "phased"])  # phased holds its losses in a list
+def test_a_config_from_before_the_weights_are_known_keeps_what_reads_them(tmp_path, loss):
+    cfg = config.without_hydra(config.compose(["weighting=log_ratio", f"loss={loss}"]))
     text = as_text(cfg, weights_known=False)
     assert "${class_weights}" in text
     assert text.count("${") == text.count("${class_weights}")
     found = load_saved(saved(tmp_path, text), [], [])
     assert config_mistakes(found) == []
     found.class_weights = [1.0, 2.0, 3.0, 4.0]
-    assert found.loss.pixel.class_weights == [1.0, 2.0, 3.0, 4.0]
+    pixel = found.loss.losses[0] if loss == "phased" else found.loss.pixel
+    assert pixel.class_weights == [1.0, 2.0, 3.0, 4.0]
     assert "${" not in as_text(found)
     assert changes(settings_in(text), found, []) == {}
+    found.weighting.mu = 0.5
+    assert changes(settings_in(text), found, ["weighting.mu"]) == {"weighting.mu": 0.5}

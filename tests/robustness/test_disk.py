@@ -110,6 +110,12 @@ def test_epochs_before_are_kept(tmp_path):
     assert read_checkpoint(run.checkpoints / "epoch_004.pt")["state"]["epoch"] == 4
 
 
+def test_fewer_epochs_than_are_done_end_the_run(tmp_path):
+    fit(tmp_path / "run", epochs=3)
+    run, trainer = RunFolder(tmp_path / "run"), Trainer(epochs=1, device="cpu")
+    assert list(trainer.fit(parts(trainer=trainer), run.load_last(), run.save_last)) == []
+
+
 def test_an_error_that_is_none_of_the_disk_is_not_called_one(tmp_path):
     with pytest.raises(RuntimeError, match="a bug"), whole(tmp_path / "x"):
         raise RuntimeError("a bug")
@@ -143,7 +149,8 @@ def test_full_disks_and_kills_in_a_save(tmp_path, monkeypatch, figure):
         process.join()
         content = read_checkpoint(file)
         loaded += bool((content["model"]["weight"] == content["step"]).all())
-    RunFolder(tmp_path)
+    with RunFolder(tmp_path):
+        pass
     left = list(tmp_path.rglob("*.part"))
     figure("full disk at 50 offsets, 100 kills in a save", f"loads {loaded} of 150, {len(left)} temporary files left")
     assert loaded == 150
