@@ -12,7 +12,7 @@ from typing import TypedDict, Unpack
 import torch
 from torch import nn
 
-from segtrain.arguments import PositiveInt, checked
+from segtrain.arguments import NonNegativeInt, PositiveInt, checked
 from segtrain.encoder_weights import load_encoder, weights_file
 from segtrain.errors import ConfigError, did_you_mean
 
@@ -65,10 +65,24 @@ class Common(TypedDict, total=False):
 
 @checked
 def unet(
-    num_classes: PositiveInt, *, decoder_channels: list[int] = (128, 64, 32, 16, 8), **common: Unpack[Common]
+    num_classes: PositiveInt,
+    *,
+    decoder_channels: list[int] = (128, 64, 32, 16, 8),
+    full_resolution_skip: NonNegativeInt = 0,
+    **common: Unpack[Common],
 ) -> SegmentationModel:
-    """U-Net. Ronneberger et al., 2015, https://arxiv.org/abs/1505.04597"""
-    return _model("Unet", num_classes, {"decoder_channels": tuple(decoder_channels)}, **common)
+    """U-Net. Ronneberger et al., 2015, https://arxiv.org/abs/1505.04597
+
+    Args:
+        decoder_channels: of the five blocks of the decoder, from the lowest resolution to the full one.
+        full_resolution_skip: channels of a skip connection at full resolution, as in the paper. The encoders of
+            segmentation-models-pytorch begin with a stride of 2 and give none, so that objects of one or two pixels are
+            seen by no skip connection; 0: none.
+    """
+    model = _model("Unet", num_classes, {"decoder_channels": tuple(decoder_channels)}, **common)
+    if full_resolution_skip:
+        model.network = _FullResolutionSkip(model.network, decoder_channels, full_resolution_skip)
+    return model
 
 
 @checked
@@ -127,6 +141,35 @@ def _model(
     if from_file:
         load_encoder(network.encoder, from_file)
     return SegmentationModel(network, *_normalisation(in_channels, mean, std, encoder, encoder_weights))
+
+
+class _FullResolutionSkip(nn.Module):
+    """A U-Net of segmentation-models-pytorch whose last decoder block also sees two convolutions of the image."""
+
+    def __init__(self, unet: nn.Module, decoder_channels: list[int], skip_channels: int):
+        super().__init__()
+        from segmentation_models_pytorch.base.initialization import initialize_decoder
+        from segmentation_models_pytorch.base.modules import Conv2dReLU
+        from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder
+
+        in_channels, *encoder_channels = unet.encoder.out_channels
+        self.encoder, self.segmentation_head = unet.encoder, unet.segmentation_head
+        self.image = nn.Sequential(
+            Conv2dReLU(in_channels, skip_channels, kernel_size=3, padding=1, use_norm="batchnorm"),
+            Conv2dReLU(skip_channels, skip_channels, kernel_size=3, padding=1, use_norm="batchnorm"),
+        )
+        self.decoder = UnetDecoder(
+            (0, skip_channels, *encoder_channels),  # it leaves out the first
+            decoder_channels,
+            n_blocks=len(decoder_channels),
+            add_center_block=not isinstance(unet.decoder.center, nn.Identity),
+        )
+        initialize_decoder(self.image)
+        initialize_decoder(self.decoder)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        _, *features = self.encoder(x)
+        return self.segmentation_head(self.decoder([x, self.image(x), *features]))
 
 
 def set_prior_bias(model: nn.Module, counts) -> None:

@@ -18,6 +18,8 @@ from segtrain.config.build import (
     refusals,
 )
 from segtrain.config.schema import as_text, flat
+from segtrain.data.augment import as_augment
+from segtrain.data.loader import needs_locations
 from segtrain.data.sampling import as_sampling
 from segtrain.errors import ConfigError, DataError
 from segtrain.inference import Predictor
@@ -67,9 +69,14 @@ def train(cfg, run: RunFolder, checkpoint: dict | None = None) -> float | None:
     optimizer, inference = build(cfg, "optimizer", model=model), build_inference(cfg, val_set)
     labels = build_labels(cfg, train_set)
     build_loss(cfg, train_set, labels)  # answers mistakes before the masks are counted
-    loader, augment, sampling = build(cfg, "loader"), build(cfg, "augment"), as_sampling(build(cfg, "sampling"))
+    loader, augment, sampling = (
+        build(cfg, "loader"),
+        as_augment(build(cfg, "augment")),
+        as_sampling(build(cfg, "sampling")),
+    )
 
-    counts = count_classes(train_set, cache=default_cache(), progress=True, locations=sampling.foreground_share > 0)
+    located = needs_locations(augment, sampling)
+    counts = count_classes(train_set, cache=default_cache(), progress=True, locations=located)
     val_counts = count_classes(val_set, cache=default_cache(), progress=True)
     check_counts(counts)
     size = train_set.image(0).shape[:2]

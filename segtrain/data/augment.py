@@ -20,10 +20,12 @@ class Augmentation:
     Attributes:
         keeps_size: images keep their size, so a batch needs images of one size.
         crops: it crops, and centres the crop on `centre`.
+        paste: share of the samples that pixels of a rare class of another training image are pasted into.
     """
 
     keeps_size = False
     crops = True
+    paste = 0.0
 
     def __call__(
         self, image: np.ndarray, mask: np.ndarray, seed: tuple[int, ...], centre: int = -1
@@ -69,6 +71,7 @@ class Augment(Augmentation):
         saturation, hue: largest relative change of colour.
         noise: largest standard deviation of Gaussian noise, as a share of the range.
         blur: probability of a slight blur.
+        paste: share of the samples that pixels of a rare class of another training image are pasted into.
 
     Raises ConfigError for scale and rotate_90 without a crop: whole images would differ in size.
     """
@@ -89,6 +92,7 @@ class Augment(Augmentation):
         hue: Fraction = 0.0,
         noise: Fraction = 0.0,
         blur: Fraction = 0.0,
+        paste: Fraction = 0.0,
     ):
         for name, value in {"scale": scale, "rotate_90": rotate_90}.items():
             if value and size is None:
@@ -96,7 +100,7 @@ class Augment(Augmentation):
                 fix = f"set a crop, for example augment.size=[256,256], or augment.{name}=0"
                 raise ConfigError(what, f"augment.{name}, augment.size=null", fix)
         self.keeps_size, self.crops = size is None, size is not None
-        self.size, self.ignore_index = size, ignore_index
+        self.size, self.ignore_index, self.paste = size, ignore_index, paste
         self._flips, self._light = (horizontal_flip, vertical_flip), (brightness, contrast)
         self._colour = bool(saturation or hue)
         self._before = self._after = None

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 from segtrain.arguments import NonNegativeInt, PositiveInt, checked
 from segtrain.data.augment import Augmentation, as_augment
 from segtrain.data.dataset import SegmentationDataset, as_dataset
+from segtrain.data.paste import Paste, pasted
 from segtrain.data.sampling import Sampling, as_sampling
 from segtrain.data.views import EveryAnnotator, InMemory, read_checked
 from segtrain.errors import ConfigError, OutOfMemory, SegtrainError
@@ -48,20 +49,24 @@ class Loader:
 
         Args:
             dataset, augment, sampling: parts of segtrain, or a user's own.
-            counts: the ClassCounts of `dataset`; with class locations when sampling.foreground_share > 0.
+            counts: the ClassCounts of `dataset`; with class locations when `needs_locations` says so.
             annotated: the target is every annotator's mask, uint8 [N,A,H,W].
 
-        Raises ConfigError for images of different sizes without a crop, and for foreground oversampling without one.
+        Raises ConfigError for images of different sizes without a crop, for foreground oversampling without one, and
+        for pasting with several annotators.
         """
         dataset, augment, sampling = as_dataset(dataset), as_augment(augment), as_sampling(sampling)
         if augment.keeps_size:
             _check_equal_sizes(dataset)
         if sampling.foreground_share and not augment.crops:
             raise ConfigError("foreground oversampling of whole images: there is no crop to centre", "sampling", CROP)
+        if annotated and augment.paste:
+            raise ConfigError("pasting with the masks of several annotators", "augment.paste", "set augment.paste=0")
         dataset = EveryAnnotator(dataset) if annotated else dataset
         dataset = InMemory(dataset) if self.cache == "ram" else dataset
         order = EpochOrder(counts, self.batch_size, sampling, seed)
-        return TrainBatches(self._loader(_TrainSamples(dataset, augment, seed), batch_sampler=order), order)
+        samples = _TrainSamples(dataset, augment, seed, Paste(augment.paste, counts) if augment.paste else None)
+        return TrainBatches(self._loader(samples, batch_sampler=order), order)
 
     def evaluation(self, dataset) -> "EvaluationBatches":
         """Whole images, each at its own size."""
@@ -82,6 +87,11 @@ class Loader:
             worker_init_fn=_leave_process_group,
             **how,
         )
+
+
+def needs_locations(augment: Augmentation, sampling: Sampling) -> bool:
+    """Whether the counts of the training images must hold class locations, to centre crops on."""
+    return sampling.foreground_share > 0 or (augment.crops and augment.paste > 0)
 
 
 class EpochOrder:
@@ -150,8 +160,8 @@ class EvaluationBatches:
 class _TrainSamples:
     """Augmented samples by (epoch, index, repeat, pixel to centre on): a batch, or an error, for a list of them."""
 
-    def __init__(self, dataset: SegmentationDataset, augment: Augmentation, seed: int):
-        self._dataset, self._augment, self._seed = dataset, augment, seed
+    def __init__(self, dataset: SegmentationDataset, augment: Augmentation, seed: int, paste: Paste | None = None):
+        self._dataset, self._augment, self._seed, self._paste = dataset, augment, seed, paste
 
     @property
     def names(self) -> list[str]:
@@ -162,13 +172,19 @@ class _TrainSamples:
 
     def _sample(self, key: tuple[int, int, int, int]):
         epoch, index, repeat, centre = key
-        image, mask = read_checked(self._dataset, index)
         seed = (self._seed, epoch, index, *([repeat] if repeat else []))
+        image, mask = self._augmented(index, seed, centre)
+        if self._paste is not None and (donor := self._paste.donor(seed)) is not None:
+            image, mask = pasted(image, mask, *self._augmented(donor.index, donor.seed, donor.centre), donor.label)
+        return image, mask, index
+
+    def _augmented(self, index: int, seed: tuple[int, ...], centre: int) -> tuple[np.ndarray, np.ndarray]:
+        image, mask = read_checked(self._dataset, index)
         image, mask = self._augment(image, mask, seed=seed, centre=centre)
         if image.dtype != np.uint8 or mask.dtype != np.uint8:
             what = f"the augmentation gives an image of {image.dtype} and a mask of {mask.dtype}"
             raise ConfigError(what, "augment", "both must be uint8: the model normalises")
-        return image, mask, index
+        return image, mask
 
     def _one_size(self, batches: list[Batch]) -> None:
         """Raise ConfigError when a training batch falls apart."""
