@@ -1,6 +1,7 @@
 """The console script, run for real: train, sweep, evaluate, compare, resume, a user's own parts, the wheel."""
 
 import csv
+import html
 import json
 import os
 import re
@@ -33,6 +34,18 @@ def only_run(folder: Path) -> Path:
 
 def result_of(run: Path) -> dict:
     return json.loads((run / "result.json").read_text())
+
+
+def hparams_of(events) -> set[str]:
+    """Settings and scores on TensorBoard's HPARAMS page."""
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+    found = set()
+    for content in events.summary_metadata.values():
+        data = HParamsPluginData.FromString(content.plugin_data.content)
+        found |= {info.name for info in data.experiment.hparam_infos} | set(data.session_start_info.hparams)
+        found |= {info.name.tag for info in data.experiment.metric_infos}
+    return found
 
 
 def test_train_evaluate_and_the_run_folder(segtrain, tmp_path):
@@ -97,6 +110,14 @@ def test_train_evaluate_and_the_run_folder(segtrain, tmp_path):
     tags = events.Tags()
     assert set(tags["images"]) == {"confusion matrix", "image | ground truth | prediction"}
     assert {"loss/train", "means/iou_mean", "means/kappa", "iou/cross", "recall/cross"} <= set(tags["scalars"])
+    best = {name: events.Scalars(f"best/{name}")[-1].value for name in ("iou/mean", "iou/foreground", "iou/cross")}
+    assert best == {name: pytest.approx(result["scores"][name]) for name in best}
+    assert {"loss", "weighting", "loss.alpha", "seed", "best/iou/cross"} <= hparams_of(events)
+
+    page = (run / "page.html").read_text()
+    assert "loss=ce_dice weighting=median_frequency dataset=shapes model=unet" in page
+    assert environment["command"] in html.unescape(page)
+    assert '<td><code>trainer.epochs</code></td><td class="left">1</td><td class="left dim">14</td>' in page
 
     evaluated = segtrain("evaluate", run, "loader.batch_size=3")
     assert evaluated.code == 0, evaluated

@@ -6,13 +6,17 @@ Repeats of a setting (seed=0,1,2) are one row. How it is decided: docs/compariso
 import argparse
 from pathlib import Path
 
+import numpy as np
+
 from segtrain.comparison.answer import answer
+from segtrain.comparison.images import image_scores, most_different
 from segtrain.comparison.runs import Run, find_runs, settings_from
-from segtrain.comparison.verdict import compare
-from segtrain.errors import ConfigError, printable
+from segtrain.comparison.verdict import Comparison, compare
+from segtrain.errors import ConfigError, SegtrainError, printable
 from segtrain.files import write_json, write_rows
 from segtrain.report.comparison import comparison_content, comparison_rows, comparison_table
 from segtrain.report.pages.comparison import write_comparison_page
+from segtrain.report.text import percent
 
 
 def main(words: list[str]) -> int:
@@ -34,7 +38,8 @@ def main(words: list[str]) -> int:
         write_json(arguments.out / "comparison.json", {"comparisons": [comparison_content(c) for c in comparisons]})
         for number, comparison in enumerate(comparisons):
             pages.append(arguments.out / f"comparison{number + 1 if number else ''}.html")
-            write_comparison_page(pages[-1], comparison)
+            shown = pictures(comparison, arguments) if arguments.pictures else []
+            write_comparison_page(pages[-1], comparison, shown)
         print(f"\nwritten to {arguments.out}: comparison.csv, comparison.json, {', '.join(p.name for p in pages)}")
     return 0
 
@@ -50,6 +55,20 @@ def parse(words: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--split", metavar="SPLIT", help="take the scores of `segtrain evaluate RUN --split SPLIT`")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for comparison.csv, .json and .html")
+    parser.add_argument(
+        "--pictures",
+        type=int,
+        default=6,
+        metavar="N",
+        help="images on the page that baseline and best predict most differently (6; 0: none, which is quicker)",
+    )
+    parser.add_argument(
+        "--trust",
+        action="append",
+        default=[],
+        metavar="PACKAGE",
+        help="build the runs' classes of this package for them",
+    )
     return parser.parse_intermixed_args(words)
 
 
@@ -65,6 +84,40 @@ def alike(runs: list[Run]) -> list[list[Run]]:
             size = tuple(map(int, run.counts[:, 3, 0])) if run.counts is not None and images else ()
             found.setdefault((run.classes, images, size), []).append(run)
     return list(found.values())
+
+
+def pictures(found: Comparison, arguments: argparse.Namespace) -> list[tuple[str, np.ndarray]]:
+    """Captions and pictures of the images that baseline and best predict most differently; none when a run cannot be
+    loaded, which is said."""
+    scored, best = image_scores(found), int(found.baseline == 0)
+    if scored is None or len(found.settings) < 2:
+        return []
+    from segtrain.commands.evaluate import predictor_of  # torch takes seconds to import
+    from segtrain.config.build import build_dataset
+    from segtrain.report.pictures import as_rgb, colour_mask, side_by_side
+    from segtrain.runs.trained import load
+    from segtrain.training import predict_one
+
+    names, values = scored
+    try:
+        pair = [load(str(found.settings[i].runs[0].path), trust=arguments.trust) for i in (found.baseline, best)]
+        dataset = build_dataset(pair[0].config, arguments.split or "val")
+        predictors = [predictor_of(trained, dataset) for trained in pair]
+        drawn, position = [], {name: index for index, name in enumerate(dataset.names)}
+        for i in most_different(values, found.baseline, best, arguments.pictures):
+            if (index := position.get(str(names[i]))) is None:  # of another fold
+                continue
+            image, mask = dataset.image(index), dataset.mask(index)
+            truth = mask.transpose(2, 0, 1) if dataset.multilabel else mask
+            masks = [truth, *(predict_one(predictor, image) for predictor in predictors)]
+            picture = side_by_side([as_rgb(image), *(colour_mask(mask, dataset) for mask in masks)])
+            drawn.append(
+                (f"{names[i]}: IoU {percent(values[found.baseline, i])} → {percent(values[best, i])} %", picture)
+            )
+        return drawn
+    except SegtrainError as error:
+        print(printable(f"no pictures on the page: {error.what} ({error.where})"))
+        return []
 
 
 def unfinished(run: Run) -> str:

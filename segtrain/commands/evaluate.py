@@ -189,11 +189,10 @@ def evaluate_split(trained: Trained, split: str):
     cfg = trained.config
     dataset = build_dataset(cfg, split)
     trainer, scores = build(cfg, "trainer"), build_scores(cfg, dataset)
-    inference, loss = build_inference(cfg, dataset), build_loss(cfg, dataset).to(trainer.device)
+    loss = build_loss(cfg, dataset).to(trainer.device)
     loss.start_epoch(max(trained.epoch - 1, 0))  # of phases, the one that the checkpoint was validated with
-    warn_of_other_sizes(trained, dataset, inference.resize)
-    network = trained.network.to(trainer.device)
-    predictor = Predictor(network, trainer.device, trainer.autocast, dataset.multilabel, inference, dataset.background)
+    warn_of_other_sizes(trained, dataset, cfg.inference.resize)
+    predictor = predictor_of(trained, dataset)
     batches = build(cfg, "loader").evaluation(dataset)
     progress = Progress(split, batches.num_images(trainer.val_batches))
     mean_loss = evaluate(predictor, batches, scores, loss, dataset.names, trainer.val_batches, progress.advance)
@@ -205,3 +204,10 @@ def evaluate_split(trained: Trained, split: str):
         return example(dataset, index, predict_one(predictor, dataset.image(index)), True, label)
 
     return scores, result, dataset, draw
+
+
+def predictor_of(trained: Trained, dataset) -> Predictor:
+    """Of a run's network and inference settings, on the device its config names, for the classes of a dataset."""
+    trainer, inference = build(trained.config, "trainer"), build_inference(trained.config, dataset)
+    network = trained.network.to(trainer.device)
+    return Predictor(network, trainer.device, trainer.autocast, dataset.multilabel, inference, dataset.background)

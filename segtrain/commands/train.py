@@ -17,6 +17,8 @@ from segtrain.config.build import (
     build_scores,
     refusals,
 )
+from segtrain.config.compose import compose, without_hydra
+from segtrain.config.saved import settings_of
 from segtrain.config.schema import as_text, flat
 from segtrain.data.augment import as_augment
 from segtrain.data.loader import needs_locations
@@ -27,6 +29,7 @@ from segtrain.models import set_prior_bias
 from segtrain.report.advice import advice
 from segtrain.report.logger import Logger
 from segtrain.report.pages.evaluation import write_evaluation_page
+from segtrain.report.pages.training import Training
 from segtrain.report.pictures import example, images_with_rare_classes
 from segtrain.report.scores import counts_table, final_report
 from segtrain.runs import checkpoints
@@ -109,7 +112,7 @@ def train(cfg, run: RunFolder, checkpoint: dict | None = None) -> float | None:
             run.record(epoch, val_set.class_names, groups)
             logger.show(epoch, run.result.best["value"])
 
-    describe_best(run, parts, trainer)
+    describe_best(run, parts, trainer, counts)
     run.finish()
     log.info(final_report(run.result, counts, run.path, scores.records()))
     return run.result.best["value"]
@@ -120,7 +123,7 @@ def first_step(checkpoint: dict | None) -> int | None:
     return checkpoint["state"]["step"] + (checkpoint["state"]["batch"] == 0) if checkpoint else None
 
 
-def describe_best(run: RunFolder, parts: Parts, trainer) -> None:
+def describe_best(run: RunFolder, parts: Parts, trainer, train_counts: ClassCounts) -> None:
     """Of the best epoch: intervals and best thresholds into the run's result, and the page of its images."""
     scores, val_set = parts.scores, parts.val.dataset
     if not (counts := run.best_counts()):
@@ -145,14 +148,12 @@ def describe_best(run: RunFolder, parts: Parts, trainer) -> None:
         leave_if_stopped()  # what is missing of the page is made by `resume`
         return example(val_set, index, predict_one(predictor, val_set.image(index)), True, label)
 
-    write_evaluation_page(
-        run.path / "page.html",
-        f"{run.path.name}, best epoch {run.result.best['epoch']}",
-        scores,
-        run.result,
-        val_set,
-        draw,
-    )
+    best, settings = run.result.best, settings_of(run.path)
+    defaults, command = flat(without_hydra(compose([]))), run.command()
+    weights, monitor = settings["class_weights"], trainer.monitored(scores)
+    facts = Training(settings, defaults, train_counts, weights, run.rows, best, monitor, command)
+    title = f"{run.path.name}, best epoch {best['epoch']}"
+    write_evaluation_page(run.path / "page.html", title, scores, run.result, val_set, draw, facts)
 
 
 def check_counts(counts: ClassCounts) -> None:

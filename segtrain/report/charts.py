@@ -92,11 +92,14 @@ def points(of: dict[str, tuple[float, float]], x: str, y: str) -> str:
     return _svg(figure)
 
 
-def curves_by_epoch(lines: dict[str, np.ndarray], y: str) -> str:
-    """A line a name, a value an epoch."""
-    figure, axes = _axes("epoch", y, "Learning curves, mean over the seeds")
+def curves_by_epoch(lines: dict[str, np.ndarray], y: str, title: str, best: int | None = None) -> str:
+    """A line a name, a value an epoch; `best` is an epoch to mark."""
+    figure, axes = _axes("epoch", y, title)
     for name, values in lines.items():
-        axes.plot(np.arange(1, len(values) + 1), values, label=name)
+        values = np.array(values, float)  # None becomes NaN
+        axes.plot(np.arange(1, len(values) + 1), values, label=name, marker="." if len(values) < 30 else None)
+    if best is not None:
+        axes.axvline(best, color="#d64541", linewidth=1)
     axes.autoscale()
     _legend_below(axes)
     return _svg(figure)

@@ -41,6 +41,8 @@ class Logger:
 
         self._folder, self._dataset, self._epochs = folder, dataset, epochs
         self._records = {**scores.records(), LOSS.name: LOSS}
+        # One tag for the best epoch of each: what a table of runs compares.
+        self._of_best = {name: f"best/{name}" for name, score in scores.records().items() if score.kind == "iou"}
         self._writer = SummaryWriter
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step)
 
@@ -76,6 +78,9 @@ class Logger:
         for key, value in row.items():
             if key in tags and value is not None and value == value:
                 self._board.add_scalar(tags[key], value, epoch.step)
+        for name, tag in self._of_best.items() if epoch.best is not None else ():
+            if (value := row.get(f"val/{name}")) is not None and value == value:
+                self._board.add_scalar(tag, value, epoch.step)
         if epoch.best is not None and "confusion" in epoch.best.counts and not self._dataset.multilabel:
             picture = charts.confusion_matrix(epoch.best.counts["confusion"], self._dataset.class_names)
             self._picture("confusion matrix", picture, epoch.step)
@@ -87,7 +92,8 @@ class Logger:
                 pictures.write_png(picture, self._folder / "plots" / "examples.png")
 
     def settings(self, config: dict) -> None:
-        """The settings one compares, by dotted key, for TensorBoard's HPARAMS page, in this run's own event file."""
+        """For TensorBoard's HPARAMS page, in this run's own event file: the settings one compares, by dotted key, and the
+        scores of the best epoch."""
         from torch.utils.tensorboard.summary import hparams
 
         plain = {}
@@ -96,7 +102,10 @@ class Logger:
                 name = key.removesuffix("._target_")
                 value = str(value).rpartition(".")[2] if name != key else value
                 plain[name] = value if isinstance(value, int | float | str | bool) else str(value)
-        for summary in hparams(plain, {"run/best": float("nan")}):  # the scalar of that name is each epoch's
+        tags = {"run/best", *self._of_best.values()}
+        for summary in hparams(
+            plain, dict.fromkeys(sorted(tags), float("nan"))
+        ):  # scalars of these names are each epoch's
             self._board.file_writer.add_summary(summary)
 
     def _picture(self, name: str, picture: np.ndarray, step: int) -> None:

@@ -19,10 +19,7 @@ COUNTED = {"support": "ground-truth pixels", "images": "images", "objects": "obj
 
 def counts_table(counts: ClassCounts, weights: list[float] | None, val_counts: ClassCounts | None = None) -> str:
     """Pixels, share, images and weight of each class, and the share of images without foreground."""
-    columns = ["class", "pixels", "share", "images", "weight"]
-    weights = weights or [1] * len(counts.class_names)
-    cells = zip(counts.class_names, counts.pixels, counts.share, counts.images, weights, strict=True)
-    rows = [[name, f"{n:,}", share(part), str(images), number(weight)] for name, n, part, images, weight in cells]
+    columns, rows = counts_rows(counts, weights)
     if val_counts is not None:
         columns.append("val pixels")
         for row, pixels in zip(rows, val_counts.pixels, strict=True):
@@ -32,6 +29,14 @@ def counts_table(counts: ClassCounts, weights: list[float] | None, val_counts: C
     if counts.ignored_pixels:
         title += f", {counts.ignored_pixels:,} pixels ignored"
     return table(columns, rows, title)
+
+
+def counts_rows(counts: ClassCounts, weights: list[float] | None) -> tuple[list[str], list[list[str]]]:
+    """Columns, and a row a class; weights None: all 1."""
+    weights = weights or [1] * len(counts.class_names)
+    cells = zip(counts.class_names, counts.pixels, counts.share, counts.images, weights, strict=True)
+    rows = [[name, f"{n:,}", share(part), str(images), number(weight)] for name, n, part, images, weight in cells]
+    return ["class", "pixels", "share", "images", "weight"], rows
 
 
 def scores_table(per_class: list[dict], counts_share: dict[str, float] | None = None, intervals=None) -> str:

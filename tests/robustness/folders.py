@@ -28,8 +28,14 @@ def content(run: Path) -> dict[str, object]:
         "best.pt": tensors(torch.load(run / "checkpoints/best.pt", weights_only=True)),
         "last.pt": tensors(torch.load(run / "checkpoints/last.pt", weights_only=True)),
         "tensorboard": scalars(run),
-        "page": (run / "page.html").read_text().replace(f"{run.name}, best epoch", "best epoch"),
+        "page": page(run),
     }
+
+
+def page(run: Path) -> str:
+    """Without the run's name and command."""
+    text = (run / "page.html").read_text().replace(f"{run.name}, best epoch", "best epoch")
+    return re.sub(r"<p><code>segtrain .*?</code></p>", "", text)
 
 
 def tensors(value, path: str = "") -> dict[str, object]:

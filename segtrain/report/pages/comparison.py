@@ -6,16 +6,23 @@ from pathlib import Path
 import numpy as np
 
 from segtrain.comparison.answer import answer, interval, text
+from segtrain.comparison.images import image_scores
 from segtrain.comparison.runs import short, value_text
 from segtrain.comparison.verdict import Comparison
 from segtrain.report import charts
 from segtrain.report.comparison import rarest
-from segtrain.report.html import write_page
+from segtrain.report.html import inline, write_page
 from segtrain.report.text import percent
 
+SCATTERED = 500  # images
 
-def write_comparison_page(file: Path, found: Comparison) -> None:
-    """Write a self-contained HTML page. Raises DiskError."""
+
+def write_comparison_page(file: Path, found: Comparison, pictures: list[tuple[str, np.ndarray]]) -> None:
+    """Write a self-contained HTML page. Raises DiskError.
+
+    Args:
+        pictures: captions and uint8 [H, W, 3], of images under the baseline and the best.
+    """
     keys = list(found.settings[0].varied)
     base = found.class_means[found.baseline] if found.class_means.size else None
     write_page(
@@ -30,6 +37,8 @@ def write_comparison_page(file: Path, found: Comparison) -> None:
             [_cell(means[c], base[c], i == found.baseline) for c in range(len(found.classes))]
             for i, means in enumerate(found.class_means)
         ],
+        scatter=scatter(found),
+        pictures=[{"data": inline(picture, 1100), "caption": caption} for caption, picture in pictures],
         charts=[chart for chart in (over_number(found), trade(found), learning_curves(found)) if chart],
     )
 
@@ -82,6 +91,21 @@ def over_number(found: Comparison) -> str:
     )
 
 
+def scatter(found: Comparison) -> dict | None:
+    """The score of each image under each setting, to draw any two against each other; None when nothing was counted."""
+    if (scored := image_scores(found)) is None or len(found.settings) < 2:
+        return None
+    names, values = scored
+    chosen = np.unique(np.linspace(0, len(names) - 1, min(len(names), SCATTERED)).astype(int))
+    return {
+        "settings": [setting.label for setting in found.settings],
+        "names": names[chosen].tolist(),
+        "values": np.round(values[:, chosen], 3).tolist(),
+        "x": found.baseline,
+        "y": next(i for i in range(len(found.settings)) if i != found.baseline),
+    }
+
+
 def trade(found: Comparison) -> str:
     """What is won on rare classes against what is lost in accuracy: a point a setting."""
     rare = rarest(found)
@@ -104,7 +128,7 @@ def learning_curves(found: Comparison) -> str:
         if curves:
             length = min(map(len, curves))
             lines[setting.label] = np.mean([curve[:length] for curve in curves], axis=0)
-    return charts.curves_by_epoch(lines, found.by) if lines else ""
+    return charts.curves_by_epoch(lines, found.by, "Learning curves, mean over the seeds") if lines else ""
 
 
 def _curve(file: Path, column: str) -> list[float]:

@@ -21,13 +21,14 @@ SHOWN_CLASSES = 8  # the rarest; a page of 150 classes would not be read
 WHOLE_MATRIX = 25  # classes up to which the whole confusion matrix is shown
 
 
-def write_evaluation_page(file: Path, title: str, scores: Metric, result: Result, dataset, draw) -> None:
+def write_evaluation_page(file: Path, title: str, scores: Metric, result: Result, dataset, draw, training=None) -> None:
     """Write a self-contained HTML page.
 
     Args:
         scores: of the images of `dataset`.
         result: scores, per_class and intervals.
         draw: (index, label) -> uint8 [H, W, 3], the picture of an image and its errors, of one class or, for None, all.
+        training: facts of pages.training.Training, of the page of a run.
     """
     numbers, records = result.scores, scores.records()
     rows, intervals = sorted(result.per_class, key=lambda row: row["support"]), result.intervals or {}
@@ -44,7 +45,7 @@ def write_evaluation_page(file: Path, title: str, scores: Metric, result: Result
         file,
         "evaluation.html",
         title=title,
-        subtitle=counted(len(scores.names), "image"),
+        subtitle=counted(len(scores.names), "image") + (f"; {training.title()}" if training else ""),
         means=[line(score) for score in records.values() if score.summary],
         columns=[*CLASS_SCORES.values(), *(text for name, text in COUNTED.items() if rows and name in rows[0])],
         classes=class_rows(rows, panels.html_colours(dataset), cell),
@@ -61,6 +62,7 @@ def write_evaluation_page(file: Path, title: str, scores: Metric, result: Result
             for title, kinds in class_sections(records).items()
         ],
         curves=curve_charts(scores, shown),
+        training=training.content() if training else None,
         others=[line(score) for score in other_scores(numbers, records) if not score.summary],
         **confusion_tables(scores.confusion(), dataset.class_names),
     )
