@@ -107,6 +107,8 @@ def _job(cfg, folder: Path) -> float | None:
             from segtrain.commands.train import job
 
             return job(cfg, run)
-    except Preempted as error:  # as an ordinary error, Hydra would go on with the next job of the sweep
+    except SegtrainError as error:
+        if not isinstance(error, Preempted) and not cfg.sweep.fail_fast:
+            raise
         print(f"\n{error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        sys.exit(error.exit_code)  # after an ordinary error, Hydra would go on with the next job of the sweep

@@ -1,17 +1,20 @@
 """Check a config against the signatures of the classes it names, before any of them is imported."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
-from segtrain.arguments import NonNegativeInt, Weights, mistake
+from segtrain.arguments import NonNegativeInt, Range, Weights, mistake
 from segtrain.config.signatures import members_of, signature_of
 from segtrain.errors import ConfigError, did_you_mean
 from segtrain.protocols import PROTOCOLS
 
-ROOT_KEYS = {"seed": NonNegativeInt, "class_weights": Weights | None, "advice": bool, "debug": bool}
+Sweep = Annotated[
+    dict, Range("{fail_fast: true or false}", lambda v: [*v] == ["fail_fast"] and isinstance(v["fail_fast"], bool))
+]
+ROOT_KEYS = {"seed": NonNegativeInt, "class_weights": Weights | None, "advice": bool, "debug": bool, "sweep": Sweep}
 # The parts of a config, with the arguments that build.py fills in: a config need not hold them.
 PARTS: dict[str, set[str]] = {
     "dataset": {"split", "strict"},

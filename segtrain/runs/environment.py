@@ -20,6 +20,7 @@ UNSIGNED = (
     "seed",
     "advice",
     "debug",
+    "sweep.fail_fast",
     "class_weights",
     "dataset.root",
     "loader.workers",

@@ -54,6 +54,22 @@ def test_a_killed_sweep_is_resumed_to_the_same_results(server, whole, tmp_path, 
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("fail_fast", ["false", "true"])
+def test_a_failure_that_all_jobs_share_may_end_the_sweep(server, tmp_path, fail_fast):
+    words = [
+        *WORDS[:-2],
+        "seed=0,1",
+        "model.encoder=tu-no_such",
+        f"sweep.fail_fast={fail_fast}",
+        "hydra.sweep.dir=sweep",
+    ]
+    code, text = server.run(*words, cwd=tmp_path)
+    assert code == 2, text
+    assert text.count("not started") == (3 if fail_fast == "true" else 0), text
+    assert "0 of 4 jobs finished" in text
+
+
+@pytest.mark.slow
 def test_failed_jobs_are_listed_and_run_again_and_the_others_are_left_alone(server, whole, tmp_path):
     sweep = shutil.copytree(whole, tmp_path / "sweep")
     for name in (JOBS[1], JOBS[2]):
