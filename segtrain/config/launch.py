@@ -59,6 +59,9 @@ def _run(arguments: Namespace, task: Task, make_folder: MakeFolder) -> None:
     from hydra.types import RunMode
 
     cfg = compose(arguments.overrides, arguments.config_dir, arguments.config_name)
+    if params := cfg.hydra.sweeper.get("params"):
+        what = f"the experiment sweeps {', '.join(params)}: a single run would ignore that"
+        raise ConfigError(what, f"experiment={cfg.hydra.runtime.choices.get('experiment')}", "add -m")
     check_config(without_hydra(cfg))
     folder = make_folder(lambda: folder_of(cfg, "hydra.run.dir"))
     with read_write(cfg.hydra), open_dict(cfg.hydra):
@@ -114,10 +117,15 @@ def _checked_jobs(cfg: DictConfig, arguments: Namespace) -> tuple[set[str], list
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    overrides = OverridesParser.create().parse_overrides(list(cfg.hydra.overrides.task))
-    swept = {o.key_or_group for o in overrides if o.is_sweep_override()}
+    words = [f"{key}={values}" for key, values in (cfg.hydra.sweeper.get("params") or {}).items()]  # of an experiment
+    overrides = OverridesParser.create().parse_overrides([*words, *cfg.hydra.overrides.task])
+    last = {override.key_or_group: override for override in overrides}  # the command line's, where both have one
+    swept = {key for key, override in last.items() if override.is_sweep_override()}
     if not cfg.hydra.sweeper._target_.endswith("BasicSweeper"):
         return swept, []
+    if not swept and cfg.hydra.launcher._target_.endswith("BasicLauncher"):
+        fix = "give a setting several values: segtrain -m loss.alpha=0,0.25,1 seed=0,1,2; or leave out -m"
+        raise ConfigError("nothing to sweep", "-m", fix)
     jobs = internals.jobs_of_sweep(overrides)
     hydra_overrides = [o for o in arguments.overrides if o.lstrip("+~").startswith("hydra")]
     mistakes, found = {}, []
