@@ -2,8 +2,11 @@
 
 import itertools
 import math
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -49,6 +52,21 @@ class Inference:
             raise ValueError("scales is empty: give [1.0] for the image as it is")
         self.flips, self.scales, self.window, self.overlap = tuple(dict.fromkeys(flips)), scales, window, overlap
         self.threshold, self.presence, self.resize = threshold, presence, resize
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The prediction for an image.
+
+    Attributes:
+        mask: classes uint8 [H,W], or multi-label bool [C,H,W].
+        confidence: float32 [C], the highest probability of each class in the image.
+        probabilities: float16 [C,H,W], when they were asked for.
+    """
+
+    mask: np.ndarray
+    confidence: np.ndarray
+    probabilities: np.ndarray | None
 
 
 class Predictor:
@@ -101,16 +119,49 @@ class Predictor:
     def decide(self, logits: torch.Tensor) -> torch.Tensor:
         """The prediction: classes uint8 [N,H,W], or multi-label bool [N,C,H,W]."""
         prediction = predict(logits, self.multilabel, self.inference.threshold)
-        return prediction if self.inference.presence is None else self._without_absent(prediction, logits)
+        if self.inference.presence is None:
+            return prediction
+        return self._without_absent(prediction, self._confident_pixels(self.probabilities(logits)))
 
-    def _without_absent(self, prediction: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-        classes = torch.arange(logits.shape[1], device=logits.device)
-        area, confidence = (
-            torch.as_tensor(self.inference.presence[key], device=logits.device).expand(len(classes))
-            for key in ("area", "confidence")
-        )
-        probability = logits.float().sigmoid() if self.multilabel else logits.float().softmax(dim=1)
-        present = (probability >= confidence.view(-1, 1, 1)).sum(dim=(2, 3)) >= area
+    def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
+        """float32 [N,C,H,W]."""
+        return logits.float().sigmoid() if self.multilabel else logits.float().softmax(dim=1)
+
+    @torch.no_grad()
+    def image(self, image: np.ndarray, keep_probabilities: bool = False) -> "Prediction":
+        """The prediction for an image uint8 [H,W,B] of any size.
+
+        With windows, and neither flips, scales nor resize, rows are finished one window's height after another: beside
+        the image and its mask no more is in memory than the logits of that height.
+        """
+        mask, probabilities, confident, highest = [], [], 0, 0.0
+        for logits in self._bands(torch.from_numpy(np.require(image, requirements="CW")).permute(2, 0, 1)[None]):
+            probability = self.probabilities(logits)
+            highest = torch.maximum(probability.amax(dim=(0, 2, 3)), torch.as_tensor(highest, device=logits.device))
+            if self.inference.presence is not None:
+                confident = confident + self._confident_pixels(probability)
+            if keep_probabilities:
+                probabilities.append(probability[0].half().cpu().numpy())
+            mask.append(predict(logits, self.multilabel, self.inference.threshold).cpu())
+        mask = torch.cat(mask, dim=-2)
+        if self.inference.presence is not None:
+            mask = self._without_absent(mask, confident.cpu())
+        kept = np.concatenate(probabilities, axis=1) if keep_probabilities else None
+        return Prediction(mask[0].numpy(), highest.cpu().numpy(), kept)
+
+    def _bands(self, images: torch.Tensor) -> Iterator[torch.Tensor]:
+        """The logits from top to bottom, in bands of all columns; one of all rows where views have to be averaged."""
+        plain = (tuple(self.inference.scales), self.inference.flips, self.inference.resize) == ((1.0,), (), None)
+        return self._in_bands(images.to(self.device)) if plain else iter([self.logits(images)])
+
+    def _confident_pixels(self, probability: torch.Tensor) -> torch.Tensor:
+        """int64 [N,C]: pixels of at least the probability that presence asks for."""
+        confidence = torch.as_tensor(self.inference.presence["confidence"], device=probability.device)
+        return (probability >= confidence.expand(probability.shape[1]).view(-1, 1, 1)).sum(dim=(2, 3))
+
+    def _without_absent(self, prediction: torch.Tensor, confident: torch.Tensor) -> torch.Tensor:
+        classes = torch.arange(confident.shape[1], device=confident.device)
+        present = confident >= torch.as_tensor(self.inference.presence["area"], device=confident.device)
         if self.multilabel:
             return prediction & present[:, :, None, None]
         labels = classes.where(present, self.background).to(torch.uint8)
@@ -125,26 +176,40 @@ class Predictor:
         return nn.functional.interpolate(self._in_windows(images).float(), size, mode="bilinear")
 
     def _in_windows(self, images: torch.Tensor) -> torch.Tensor:
+        bands = list(self._in_bands(images))
+        return torch.cat(bands, dim=-2) if len(bands) > 1 else bands[0]
+
+    def _in_bands(self, images: torch.Tensor) -> Iterator[torch.Tensor]:
+        """The logits from top to bottom: rows that no window below reaches."""
         height, width = images.shape[-2:]
         tall, wide = self.inference.window or (height, width)
         tall, wide = min(tall, height), min(wide, width)
         if (tall, wide) == (height, width):
-            return self._forward(images)
+            yield self._forward(images)
+            return
         weight = _gaussian(tall, wide).to(self.device)
-        total, weights = None, weight.new_zeros(height, width)
-        for top in _starts(height, tall, self.inference.overlap):
+        total, weights = None, weight.new_zeros(tall, width)  # of the rows from `top` on
+        tops = _starts(height, tall, self.inference.overlap)
+        for top, below in itertools.pairwise([*tops, height]):
             for left in _starts(width, wide, self.inference.overlap):
-                place = (..., slice(top, top + tall), slice(left, left + wide))
-                logits = self._forward(images[place]).float()
+                columns = slice(left, left + wide)
+                logits = self._forward(images[..., top : top + tall, columns]).float()
                 if total is None:
-                    total = logits.new_zeros(*logits.shape[:2], height, width)
-                total[place] += logits * weight
-                weights[place] += weight
-        return total / weights
+                    total = logits.new_zeros(*logits.shape[:2], tall, width)
+                total[..., columns] += logits * weight
+                weights[:, columns] += weight
+            done = below - top
+            yield total[..., :done, :] / weights[:done]
+            total, weights = (_moved_up(kept, done) for kept in (total, weights))
 
     def _forward(self, images: torch.Tensor) -> torch.Tensor:
         with self.autocast():
             return self.model(images)
+
+
+def _moved_up(rows: torch.Tensor, by: int) -> torch.Tensor:
+    """[…, H, W] without the first rows, zeros below."""
+    return torch.cat([rows[..., by:, :], torch.zeros_like(rows[..., :by, :])], dim=-2)
 
 
 def _starts(size: int, window: int, overlap: float) -> list[int]:

@@ -153,7 +153,7 @@ class _FullResolutionSkip(nn.Module):
         from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder
 
         in_channels, *encoder_channels = unet.encoder.out_channels
-        self.encoder, self.segmentation_head = unet.encoder, unet.segmentation_head
+        self.encoder = unet.encoder
         self.image = nn.Sequential(
             Conv2dReLU(in_channels, skip_channels, kernel_size=3, padding=1, use_norm="batchnorm"),
             Conv2dReLU(skip_channels, skip_channels, kernel_size=3, padding=1, use_norm="batchnorm"),
@@ -166,6 +166,7 @@ class _FullResolutionSkip(nn.Module):
         )
         initialize_decoder(self.image)
         initialize_decoder(self.decoder)
+        self.segmentation_head = unet.segmentation_head  # the last of the modules, as in other networks
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         _, *features = self.encoder(x)

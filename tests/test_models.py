@@ -131,3 +131,16 @@ def test_encoder_weights_for_other_channels(tmp_path):
         assert len(other.scale) == channels
         found = other.network.encoder.eval()(images.expand(1, channels, 32, 32))[1]
         torch.testing.assert_close(found, features, rtol=1e-4, atol=1e-4)
+
+
+def test_a_skip_at_full_resolution_sees_single_pixels():
+    shape = {"encoder": "resnet18", "decoder_channels": [16, 16, 8, 8, 8]}
+    image = torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
+    for channels in (0, 4):
+        model = models.unet(3, full_resolution_skip=channels, **shape).eval()
+        assert model(image).shape == (1, 3, 64, 64)
+        last = [module for module in model.modules() if isinstance(module, torch.nn.Conv2d)][-1]
+        assert last is model.network.segmentation_head[0], "whose bias starts at the classes' shares"
+    changed = image.clone()
+    changed[..., 31, 31] = 255
+    assert model.network.image(changed.float()).sub(model.network.image(image.float())).abs().amax(dim=1)[0, 31, 31] > 0

@@ -68,6 +68,8 @@ class ClassCounts:
                 {"index": i, "name": name, "pixels": pixels, "share": share, "images": images}
                 for i, (name, pixels, share, images) in enumerate(rows)
             ],
+            "background": self.background,
+            "multilabel": self.multilabel,
             "valid_pixels": int(self.valid_pixels.max()),
             "ignored_pixels": self.ignored_pixels,
             "images": self.num_images,

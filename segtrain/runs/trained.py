@@ -3,9 +3,11 @@
 import operator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from segtrain.arguments import Size, mistake
+import numpy as np
+
+from segtrain.arguments import Label, Range, Size, mistake
 from segtrain.config.build import build
 from segtrain.config.saved import load_saved, settings_in
 from segtrain.config.schema import check_config
@@ -14,6 +16,27 @@ from segtrain.files import read_checkpoint, read_json
 from segtrain.runs.claim import refuse_links
 from segtrain.runs.environment import differing
 from segtrain.runs.result import Result
+
+Colour = Annotated[list[Label], Range("[r, g, b]", lambda v: len(v) == 3)]
+
+
+@dataclass(frozen=True)
+class Classes:
+    """The classes that a run was trained on.
+
+    Attributes:
+        background: index, or None. multilabel: whether a pixel may have several.
+        palette: uint8 [C, 3] for pictures, or None.
+    """
+
+    class_names: list[str]
+    background: int | None
+    multilabel: bool
+    palette: np.ndarray | None
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
 
 
 @dataclass
@@ -74,6 +97,31 @@ def load(
             "leave model.* as the run had it",
         ) from error
     return Trained(folder, cfg, network, _class_names(folder), Result.read(folder), epoch, _image_size(folder))
+
+
+def classes_of(trained: Trained) -> Classes:
+    """What is predicted, without the dataset. Raises ConfigError for a run that did not keep it."""
+    file = trained.run / "class_counts.json"
+    content = read_json(file)
+    background, multilabel = content.get("background"), content.get("multilabel")
+    names = trained.class_names
+    if not names or not isinstance(multilabel, bool) or not (background is None or background in range(len(names))):
+        what = "it does not say which class is the background and whether a pixel may have several"
+        raise ConfigError(what, str(file), "restore the file; of an older version of segtrain, train again")
+    return Classes(names, background, multilabel, _palette(trained.config.dataset, len(names)))
+
+
+def _palette(dataset, num_classes: int) -> np.ndarray | None:
+    """The colours that the dataset's settings give the classes: dataset.palette, or the first of dataset.colors."""
+    colours = [
+        list(colour) if isinstance(colour[0], int) else list(colour[0])
+        for colour in dataset.get("palette") or dataset.get("colors") or ()
+    ]
+    if not colours:
+        return None
+    if len(colours) != num_classes or mistake(colours, list[Colour]):
+        raise ConfigError(f"{colours} are no colours", "dataset.palette", "give one [r,g,b] per class")
+    return np.array(colours, dtype=np.uint8)
 
 
 def _class_names(folder: Path) -> list[str]:

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from segtrain.commands import compare, evaluate, repeat, resume
+from segtrain.commands import compare, evaluate, predict, repeat, resume
 from segtrain.errors import ConfigError, SegtrainError
 from segtrain.runs import trained as runs
 
@@ -175,7 +176,16 @@ KINDS = {
     "changed settings that are none": written("environment.json", '{"resumes": [3]}'),
     **{f"{name} is a link": link(name) for name in ("checkpoints", "evaluation", "segtrain.log", ".hydra", "plots")},
 }
+
+
+def predict_one_image(run: Path) -> None:
+    Image.new("RGB", (32, 32)).save(run.parent / "image.png")
+    shutil.rmtree(run.parent / "predicted", ignore_errors=True)
+    predict.main([str(run), str(run.parent / "image.png"), "--out", str(run.parent / "predicted")])
+
+
 COMMANDS = {
+    "predict": predict_one_image,
     "resume": lambda run: resume.main([str(run)]),
     "evaluate": lambda run: evaluate.main([str(run), "--bootstrap", "0"]),
     "repeat": lambda run: repeat.main([str(run)]),
@@ -184,6 +194,7 @@ COMMANDS = {
 }
 # What each command reads, and so must refuse; elsewhere it is enough that nothing is executed.
 READ = {
+    "predict": ("config", "checkpoint", "result", "link"),
     "resume": ("config", "checkpoint", "arrays", "result", "settings", "link"),
     "evaluate": ("config", "checkpoint", "result", "link"),
     "teacher": ("config", "checkpoint", "result", "link"),
@@ -240,6 +251,7 @@ def attacked(trained: Path, tmp_path: Path, kind: str, command: str) -> str:
 def _quiet(monkeypatch, tmp_path):
     monkeypatch.setattr(resume, "log_to_screen", lambda *_: None)
     monkeypatch.setattr(repeat, "log_to_screen", lambda *_: None)
+    monkeypatch.setattr(predict, "log_to_screen", lambda *_: None)
     monkeypatch.setenv("SEGTRAIN_CACHE", str(tmp_path / "cache"))
 
 
@@ -252,7 +264,9 @@ def outcomes(trained: Path, tmp_path: Path, command: str, kinds: list[str]) -> d
 
 @pytest.mark.slow
 def test_hostile_folders_are_refused(trained, tmp_path):
-    assert outcomes(trained, tmp_path, "resume", [k for k in KINDS if "os.system" in k or " as " not in k]) == {}
+    kinds = [kind for kind in KINDS if "os.system" in kind or " as " not in kind]
+    assert outcomes(trained, tmp_path, "resume", kinds) == {}
+    assert outcomes(trained, tmp_path, "predict", kinds) == {}
 
 
 @pytest.mark.long

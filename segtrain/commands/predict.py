@@ -1,0 +1,207 @@
+"""`segtrain predict RUN IMAGES… --out DIR`: masks, overlays and a table for images without ground truth.
+
+IMAGES are files, folders or patterns ('scans/*.tif'). Windows, flips, thresholds and presence are the run's
+inference.* and can be given. A damaged file is named and left out, with exit code 3 at the end; a call that was stopped
+goes on where it was.
+"""
+
+import argparse
+import csv
+import hashlib
+import logging
+import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from segtrain.commands.evaluate import choose_presence, predictor_of, thresholds_of
+from segtrain.config.schema import flat
+from segtrain.data.folder.images import MAX_PIXELS, read_image
+from segtrain.data.inputs import find_images
+from segtrain.errors import ConfigError, DataError, counted, printable
+from segtrain.files import read_json, write_json, write_rows
+from segtrain.inference import Predictor
+from segtrain.report.logger import log_to_screen
+from segtrain.report.predictions import row_of, write_mask, write_overlay, write_probabilities
+from segtrain.runs.trained import Trained, classes_of, load
+from segtrain.signals import leave_if_stopped, watched
+from segtrain.training.progress import Progress
+
+log = logging.getLogger("segtrain")
+
+LARGE = 2048 * 2048  # pixels; without a window, larger images are predicted in windows
+WINDOW = [1024, 1024]
+MATTERS = (
+    "inference.",
+    "trainer.device",
+    "trainer.precision",
+    "dataset.image_range",
+    "dataset.exif",
+    "dataset.max_pixels",
+)
+SAVED_EVERY = 10.0  # seconds, of predictions.csv
+
+
+def main(words: list[str]) -> int:
+    arguments, images, overrides = parse(words)
+    log_to_screen()
+    files = find_images(images)
+    trained = load(str(arguments.run), arguments.checkpoint, arguments.trust, overrides)
+    cfg = trained.config
+    if threshold := thresholds_of(trained):
+        cfg.inference.threshold = threshold
+    if cfg.inference.presence == "best":
+        choose_presence(trained, bool(threshold))
+    cfg.inference.resize = cfg.inference.resize or cfg.dataset.get("resize")
+    classes = classes_of(trained)
+    predictor = predictor_of(trained, classes)
+    refuse_inputs(arguments.out, files)
+    done = rows_before(arguments, trained)
+    with watched():
+        rows, damaged = predict_all(arguments, trained, predictor, classes, files, done)
+    found = [f"{name} in {sum(row[f'present/{name}'] for row in rows)}" for name in classes.class_names]
+    print(printable(f"{counted(len(rows), 'image')}: {', '.join(found)}\nwritten to {arguments.out}"))
+    for error in damaged:
+        log.error(printable(str(error)))
+    return DataError.exit_code if damaged else 0
+
+
+def parse(words: list[str]) -> tuple[argparse.Namespace, list[str], list[str]]:
+    """The arguments, the images, and the settings among the words."""
+    usage = "segtrain predict RUN IMAGE… --out DIR [inference.key=value …] [--probabilities] [--no-overlays]"
+    parser = argparse.ArgumentParser(prog="segtrain predict", usage=usage, description=__doc__)
+    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run")
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="files, folders, patterns; and inference.key=value")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for what is written")
+    parser.add_argument("--probabilities", action="store_true", help="write float16 [C, H, W] of each image, too")
+    parser.add_argument("--no-overlays", action="store_true", help="masks and the table only")
+    parser.add_argument("--checkpoint", default="best", choices=["best", "last"])
+    parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help="allow classes of this package")
+    arguments = parser.parse_intermixed_args(words)
+    overrides = [w for w in arguments.images if "=" in w and not Path(w).exists()]
+    images = [w for w in arguments.images if w not in overrides]
+    if idle := [w for w in overrides if not w.startswith(MATTERS)]:
+        raise ConfigError(
+            f"{idle[0].partition('=')[0]} does not matter to predict", idle[0], f"keys: {', '.join(MATTERS)}"
+        )
+    if not images:
+        raise ConfigError("no image is named", fix=usage)
+    return arguments, images, overrides
+
+
+def refuse_inputs(out: Path, files: dict[str, Path]) -> None:
+    """Raise ConfigError when what is written might replace an image that is read."""
+    written = {(out / kind).resolve() for kind in ("masks", "overlays", "probabilities")}
+    for file in files.values():
+        if written & {*file.resolve().parents}:
+            raise ConfigError(f"{file} lies where predictions are written", "--out", "choose another folder")
+
+
+def rows_before(arguments, trained: Trained) -> dict[str, dict]:
+    """Rows of predictions.csv that a call with the same run and settings wrote before; by name.
+
+    Raises ConfigError for a folder with predictions of another run or of other settings.
+    """
+    out, inference = arguments.out, {k: v for k, v in flat(trained.config).items() if k.startswith(MATTERS)}
+    weights = (arguments.run / "checkpoints" / f"{arguments.checkpoint}.pt").read_bytes()
+    request = {
+        "weights": hashlib.blake2b(weights, digest_size=8).hexdigest(),
+        "settings": inference,
+        "probabilities": arguments.probabilities,
+    }
+    request["overlays"] = not arguments.no_overlays
+    before = read_json(out / "predict.json")
+    if before and {key: before.get(key) for key in request} != request:
+        raise ConfigError("it holds predictions of another run, or of other settings", str(out), "choose another --out")
+    write_json(out / "predict.json", {"run": str(arguments.run), **request})
+    if not before or not (file := out / "predictions.csv").is_file():
+        return {}
+    with file.open(encoding="utf-8", newline="") as stream:
+        return {row["name"]: row for row in csv.DictReader(stream)}
+
+
+def predict_all(
+    arguments, trained: Trained, predictor: Predictor, classes, files: dict[str, Path], done: dict[str, dict]
+) -> tuple[list[dict], list[DataError]]:
+    """Predict what is not done; returns all rows, and the errors of the files that cannot be read.
+
+    Decoding before and writing after the network are done by threads, while it works on the image between.
+    """
+    rows: dict[str, dict | Future] = {name: as_numbers(row) for name, row in done.items() if name in files}
+    damaged, saved_at = [], time.monotonic()
+    missing = {name: file for name, file in files.items() if name not in rows}
+    progress = Progress("predict", len(files), len(rows))
+    if rows and missing:
+        log.info(f"{counted(len(rows), 'image')} of {len(files)} done before")
+
+    def write(name: str, image: np.ndarray, found) -> dict:
+        write_mask(arguments.out, name, found.mask, classes)
+        if not arguments.no_overlays:
+            write_overlay(arguments.out, name, image, found.mask, classes)
+        if found.probabilities is not None:
+            write_probabilities(arguments.out, name, found.probabilities)
+        return row_of(name, files[name], found.mask, found.confidence, classes)
+
+    def save() -> None:
+        ordered = [rows[name] for name in files if isinstance(rows.get(name), dict)]
+        write_rows(arguments.out / "predictions.csv", ordered)
+
+    with ThreadPoolExecutor(1) as writer:
+        try:
+            for name, image in read_ahead(missing, trained.config.dataset, trained.network):
+                leave_if_stopped()
+                if isinstance(image, DataError):
+                    damaged.append(image)
+                    continue
+                set_window(predictor, trained, image)
+                rows[name] = writer.submit(write, name, image, predictor.image(image, arguments.probabilities))
+                finished = [n for n, row in rows.items() if isinstance(row, Future) and (row.done() or n != name)]
+                rows |= {n: rows[n].result() for n in finished}  # waits for the image before: not more are in memory
+                progress.advance(1)
+                if time.monotonic() - saved_at > SAVED_EVERY:
+                    save()
+                    saved_at = time.monotonic()
+        finally:
+            rows |= {n: row.result() for n, row in rows.items() if isinstance(row, Future) and row.exception() is None}
+            save()
+            progress.close()
+    return [rows[name] for name in files if name in rows], damaged
+
+
+def as_numbers(row: dict[str, str]) -> dict:
+    """A row of predictions.csv as it was written."""
+    return {key: int(value) if key.startswith(("pixels/", "present/")) else value for key, value in row.items()}
+
+
+def read_ahead(files: dict[str, Path], dataset, network) -> Iterator[tuple[str, np.ndarray | DataError]]:
+    """The images, or why one cannot be read, in order; the next is decoded by a thread meanwhile."""
+    channels = len(network.scale) if hasattr(network, "scale") else dataset.get("channels") or 3
+
+    def read(file: Path) -> np.ndarray | DataError:
+        limits, exif = dataset.get("image_range"), dataset.get("exif", "apply") == "apply"
+        try:
+            return read_image(file, channels, limits and tuple(limits), exif, dataset.get("max_pixels") or MAX_PIXELS)
+        except DataError as error:
+            return error
+
+    waiting: deque[tuple[str, Future]] = deque()
+    with ThreadPoolExecutor(1) as reader:
+        for name, file in files.items():
+            waiting.append((name, reader.submit(read, file)))
+            if len(waiting) > 1:
+                before, image = waiting.popleft()
+                yield before, image.result()
+        for name, image in waiting:
+            yield name, image.result()
+
+
+def set_window(predictor: Predictor, trained: Trained, image: np.ndarray) -> None:
+    """Windows for a large image of a run without, so that memory does not grow with it; said once."""
+    own = trained.config.inference.window
+    large = own is None and predictor.inference.resize is None and image.shape[0] * image.shape[1] > LARGE
+    if large and predictor.inference.window is None:
+        log.info(f"images of more than {LARGE:,} pixels are predicted in windows of {WINDOW} (inference.window)")
+    predictor.inference.window = WINDOW if large else own

@@ -1,0 +1,67 @@
+"""What is written for a predicted image: mask, overlay, probabilities, a row of numbers."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from segtrain.files import whole, write_arrays
+from segtrain.report.pictures import as_rgb, class_colours, colour_mask, write_png
+
+OVERLAY_SIDE = 2000  # pixels; larger overlays are shrunk
+
+
+def write_mask(folder: Path, name: str, mask: np.ndarray, classes) -> None:
+    """masks/NAME.png, whose values are the classes and whose palette has their colours; multi-label masks/CLASS/NAME.png
+    of 0 and 255. Raises DiskError.
+
+    Args:
+        mask: classes uint8 [H, W], or multi-label bool [C, H, W].
+    """
+    if mask.ndim == 2:
+        picture = Image.fromarray(mask, mode="P")
+        picture.putpalette(class_colours(classes).reshape(-1).tolist())
+        _save(picture, folder / "masks" / f"{name}.png")
+        return
+    for label, plane in enumerate(mask):
+        _save(
+            Image.fromarray(plane.astype(np.uint8) * 255),
+            folder / "masks" / class_folder(classes, label) / f"{name}.png",
+        )
+
+
+def class_folder(classes, label: int) -> str:
+    """Name of the folder of a class's masks."""
+    return re.sub(r"[^\w-]", "_", classes.class_names[label]) or str(label)
+
+
+def write_overlay(folder: Path, name: str, image: np.ndarray, mask: np.ndarray, classes) -> None:
+    """overlays/NAME.png: the image, half covered by the colours of the predicted foreground. Raises DiskError."""
+    step = max(1, -(-max(image.shape[:2]) // OVERLAY_SIDE))
+    image, mask = as_rgb(image[::step, ::step]), mask[..., ::step, ::step]
+    covered = mask.any(axis=0) if mask.ndim == 3 else mask != (-1 if classes.background is None else classes.background)
+    colours = colour_mask(mask.astype(np.uint8), classes)
+    mixed = (image.astype(np.uint16) + colours) // 2
+    write_png(np.where(covered[..., None], mixed, image).astype(np.uint8), folder / "overlays" / f"{name}.png")
+
+
+def write_probabilities(folder: Path, name: str, probabilities: np.ndarray) -> None:
+    """probabilities/NAME.npz with float16 [C, H, W]. Raises DiskError."""
+    write_arrays(folder / "probabilities" / f"{name}.npz", {"probabilities": probabilities})
+
+
+def row_of(name: str, file: Path, mask: np.ndarray, confidence: np.ndarray, classes) -> dict:
+    """Of predictions.csv: pixels of each class, whether there are any, and its highest probability."""
+    count = mask.reshape(len(mask), -1).sum(axis=1) if mask.ndim == 3 else np.bincount(mask.reshape(-1), minlength=256)
+    row = {"name": name, "image": str(file), "height": mask.shape[-2], "width": mask.shape[-1]}
+    for label, class_name in enumerate(classes.class_names):
+        row[f"pixels/{class_name}"] = int(count[label])
+        row[f"present/{class_name}"] = int(count[label] > 0)
+        row[f"confidence/{class_name}"] = round(float(confidence[label]), 4)
+    return row
+
+
+def _save(picture: Image.Image, file: Path) -> None:
+    with whole(file) as stream:
+        picture.save(stream, "PNG")

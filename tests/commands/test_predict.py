@@ -1,0 +1,173 @@
+"""`segtrain predict`: equal to evaluate, windows, damaged files, repeated calls, names, what is refused."""
+
+import csv
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from segtrain.config.saved import load_saved
+from segtrain.data.inputs import find_images
+from segtrain.data.shapes import Shapes
+from segtrain.errors import ConfigError
+from segtrain.files import read_arrays
+from segtrain.inference import Inference, Predictor
+
+
+def rows_of(folder):
+    with (folder / "predictions.csv").open() as stream:
+        return list(csv.DictReader(stream))
+
+
+@pytest.fixture
+def images(tmp_path, trained):
+    """The validation images of the trained run, as files."""
+    cfg = load_saved(trained / "config.yaml", [], [])
+    data = Shapes("val", list(cfg.dataset.size), val_images=cfg.dataset.val_images)
+    (tmp_path / "images").mkdir()
+    for index, name in enumerate(data.names):
+        Image.fromarray(data.image(index)).save(tmp_path / f"images/{name}.png")
+    return data
+
+
+@pytest.mark.slow
+def test_predictions_are_those_of_evaluate(segtrain, trained, images, tmp_path):
+    done = segtrain("predict", trained, "images", "--out", "out", "--probabilities")
+    assert done.code == 0, done
+    saved = read_arrays(trained / "per_image.npz")
+    for index, name in enumerate(images.names):
+        mask = np.asarray(Image.open(tmp_path / f"out/masks/{name}.png"))
+        position = saved["names"].tolist().index(name)
+        for label in range(images.num_classes):
+            found, truth = mask == label, images.mask(index) == label
+            counts = [saved[key][position, label] for key in ("tp", "fp", "fn")]
+            assert [int(n.sum()) for n in (found & truth, found & ~truth, truth & ~found)] == counts
+        probabilities = read_arrays(tmp_path / f"out/probabilities/{name}.npz")["probabilities"]
+        assert probabilities.dtype == np.float16
+        assert (probabilities.argmax(axis=0) == mask).mean() > 0.99  # of two classes as probable float16 says less
+    rows = rows_of(tmp_path / "out")
+    assert [row["name"] for row in rows] == images.names
+    assert (
+        int(rows[0]["pixels/background"]) == (np.asarray(Image.open(tmp_path / "out/masks/val_00000.png")) == 0).sum()
+    )
+    assert len(list((tmp_path / "out/overlays").iterdir())) == len(images.names)
+
+
+@pytest.mark.slow
+def test_damaged_files_are_named_and_a_second_call_goes_on(segtrain, trained, images, tmp_path):
+    (tmp_path / "images/broken.png").write_bytes((tmp_path / "images/val_00000.png").read_bytes()[:200])
+    words = ["predict", trained, "images", "--out", "out", "--no-overlays"]
+    first = segtrain(*words)
+    assert (first.code, first.err.count("broken.png")) == (3, 1), first
+    rows = rows_of(tmp_path / "out")
+    assert len(rows) == len(images.names)
+    assert not (tmp_path / "out/overlays").exists()
+    (tmp_path / "images/broken.png").unlink()
+    (tmp_path / "out/masks/val_00003.png").unlink()  # would be there again, were it predicted again
+    again = segtrain(*words)
+    assert again.code == 0, again
+    assert f"{len(rows)} images of {len(rows)} done" not in again.err
+    assert rows_of(tmp_path / "out") == rows
+    assert not (tmp_path / "out/masks/val_00003.png").exists()
+    other = segtrain(*words, "inference.flips=[horizontal]")
+    assert (other.code, "of other settings" in other.err) == (2, True)
+
+
+@pytest.mark.slow
+def test_a_stopped_call_goes_on(segtrain, trained, images, tmp_path):
+    code = (
+        "import sys; from segtrain import signals; from segtrain.commands import predict\n"
+        "from segtrain.errors import Preempted\n"
+        "seen = []\n"
+        "def leave():\n"
+        "    seen.append(1)\n"
+        "    if len(seen) == 4: raise Preempted('stopped')\n"
+        "predict.leave_if_stopped = leave\n"
+        "predict.main(sys.argv[1:])"
+    )
+    words = [str(trained), "images", "--out", "out"]
+    stopped = subprocess.run([sys.executable, "-c", code, *words], cwd=tmp_path, capture_output=True, text=True)
+    assert "Preempted" in stopped.stderr
+    assert len(rows_of(tmp_path / "out")) == 3
+    done = segtrain("predict", *words)
+    assert done.code == 0, done
+    assert f"3 images of {len(images.names)} done before" in done.err
+    assert len(rows_of(tmp_path / "out")) == len(images.names)
+
+
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        (["images", "trainer.epochs=3", "--out", "out"], "trainer.epochs does not matter to predict"),
+        (["nowhere/*.png", "--out", "out"], "no such file, folder or pattern"),
+        (["out/masks", "--out", "out"], "lies where predictions are written"),
+    ],
+)
+def test_what_is_refused(segtrain, trained, images, tmp_path, words, what):
+    (tmp_path / "out/masks").mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(tmp_path / "out/masks/a.png")
+    refused = segtrain("predict", trained, *words)
+    assert refused.code == 2, refused
+    assert what in refused.err
+    assert not (tmp_path / "out/predictions.csv").exists()
+
+
+def test_names_of_files_folders_and_patterns(tmp_path):
+    for name in ("a/x.png", "a/b/x.png", "a/b/y.jpg", "a/b/y.png", "c/x.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 4)).save(tmp_path / name)
+    assert list(find_images([str(tmp_path / "a")])) == ["b/x", "b/y.jpg", "b/y.png", "x"]
+    assert list(find_images([str(tmp_path / "a/b/*.png")])) == ["x", "y"]
+    assert list(find_images([str(tmp_path / "c/x.png")])) == ["x"]
+    with pytest.raises(ConfigError, match="2 images of the name x"):
+        find_images([str(tmp_path / "a/x.png"), str(tmp_path / "c/x.png")])
+
+
+class Plain(torch.nn.Module):
+    """Logits that depend on the pixels around, and so on the border of a window."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = torch.nn.Conv2d(3, 3, 5, padding=2)
+
+    def forward(self, images):
+        return self.layer(images.float() / 255)
+
+
+@pytest.mark.parametrize("presence", [None, {"area": 900, "confidence": 0.34}])
+@pytest.mark.parametrize("multilabel", [False, True])
+@pytest.mark.parametrize(("window", "overlap"), [(None, 0.5), ([16, 24], 0.5), ([16, 16], 0.7), ([64, 8], 0.0)])
+def test_an_image_in_bands_is_the_image_at_once(window, overlap, multilabel, presence):
+    image = np.random.default_rng(0).integers(0, 256, (53, 61, 3)).astype(np.uint8)
+    inference = Inference(window=window, overlap=overlap, presence=presence)
+    predictor = Predictor(Plain(), torch.device("cpu"), torch.no_grad, multilabel, inference, background=0)
+    logits = predictor.logits(torch.from_numpy(image).permute(2, 0, 1)[None])
+    found = predictor.image(image, keep_probabilities=True)
+    assert np.array_equal(found.mask, predictor.decide(logits)[0].numpy())
+    probability = predictor.probabilities(logits)[0]
+    assert np.array_equal(found.confidence, probability.amax(dim=(1, 2)).numpy())
+    assert np.array_equal(found.probabilities, probability.half().numpy())
+
+
+@pytest.mark.long
+def test_memory_does_not_grow_with_the_image(trained, tmp_path, figure):
+    """12,000 × 12,000 pixels take 0.4 GB, their logits would take 2.3."""
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (12000, 12000, 3), dtype=np.uint8)).save(
+        tmp_path / "large.bmp"
+    )
+    code = (
+        "import resource, sys; from segtrain.cli import main\n"
+        "try: main()\n"
+        "finally: print('peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
+    )
+    words = ["predict", str(trained), str(tmp_path / "large.bmp"), "--out", str(tmp_path / "out")]
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
+    peak = int(re.search(r"peak (\d+)", done.stdout)[1])
+    figure("an image of 12,000 × 12,000 pixels", f"{peak:,} MiB")
+    assert done.returncode == 0, done.stderr
+    assert peak < 2048
