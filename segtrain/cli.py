@@ -8,6 +8,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
+import segtrain
 from segtrain.cpu import keep_memory
 from segtrain.errors import ConfigError, DiskError, Preempted, SegtrainError, did_you_mean
 from segtrain.signals import watched
@@ -68,6 +69,11 @@ def _dispatch(words: list[str]) -> int:
     if words[:1] in (["help"], ["--help"], ["-h"]):
         print(HELP.format(commands="\n".join(f"  segtrain {line}" for line in COMMANDS.values())))
         return _train(["--help"])
+    if words == ["--version"]:
+        print(f"segtrain {segtrain.__version__}")
+        return 0
+    if words[:1] == ["train"]:  # what a run without a command does
+        return _train(words[1:])
     if words and not words[0].startswith("-") and "=" not in words[0]:
         command = words[0]
         if command not in COMMANDS:

@@ -29,6 +29,8 @@ from segtrain.training.progress import Progress
 
 log = logging.getLogger("segtrain")
 
+IDLE = ("optimizer.", "schedule.", "augment.", "sampling.", "weighting.", "trainer.")  # of the training alone, but for
+MATTERS = ("trainer.device", "trainer.precision", "trainer.val_batches")
 SIZES_ALIKE = 1.5  # factor between the sides of evaluated and trained images; a larger one gives a warning
 
 
@@ -76,7 +78,7 @@ def parse(words: list[str]) -> argparse.Namespace:
     )
     parser = argparse.ArgumentParser(prog="segtrain evaluate", usage=usage, description=__doc__)
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example dataset.root=PATH")
+    parser.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="for example dataset.root=PATH")
     parser.add_argument("--split", default="val", choices=["train", "val", "test"])
     parser.add_argument("--checkpoint", default="best", choices=["best", "last"])
     parser.add_argument(
@@ -85,7 +87,12 @@ def parse(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--bootstrap", type=draws, default=1000, metavar="N", help="draws for the intervals; 0: none")
     parser.add_argument("--config-dir", metavar="DIR", help="where your own option of metric=NAME is")
     parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help="allow classes of this package")
-    return parser.parse_intermixed_args(words)
+    arguments = parser.parse_intermixed_args(words)
+    for word in arguments.overrides:
+        if word.startswith(IDLE) and not word.startswith(MATTERS):
+            what, fix = f"{word.partition('=')[0]} does not matter to evaluate", f"of trainer: {', '.join(MATTERS)}"
+            raise ConfigError(what, word, fix)
+    return arguments
 
 
 def draws(text: str) -> int:

@@ -23,7 +23,20 @@ def parse(own: ArgumentParser, words: list[str]) -> Namespace:
     if arguments.help:
         print(f"{own.description}\n\nusage: {own.prog} key=value … [--config-dir DIR] [--config-name NAME]")
         raise SystemExit(0)
+    arguments.overrides = [
+        setting for word in arguments.overrides for setting in _as_settings(word, arguments.overrides)
+    ]
     return arguments
+
+
+def _as_settings(word: str, words: list[str]) -> list[str]:
+    """A folder that is named alone is the dataset's: dataset=folder, unless another is chosen, and dataset.root=FOLDER."""
+    if "=" in word or not Path(word).is_dir():
+        return [word]
+    chosen = [] if any(other.startswith("dataset=") for other in words) else ["dataset=folder"]
+    settings = [*chosen, f"dataset.root='{word}'" if "'" not in word else f'dataset.root="{word}"']
+    print(f"{word} is taken for {' '.join(settings)}")
+    return settings
 
 
 def config_loader(config_dir: str | None = None):
