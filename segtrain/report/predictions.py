@@ -32,8 +32,10 @@ def write_mask(folder: Path, name: str, mask: np.ndarray, classes) -> None:
 
 
 def class_folder(classes, label: int) -> str:
-    """Name of the folder of a class's masks."""
-    return re.sub(r"[^\w-]", "_", classes.class_names[label]) or str(label)
+    """Name of the folder of a class's masks; with its index where names would be the same."""
+    names = [re.sub(r"[^\w-]", "_", name).lower() for name in classes.class_names]
+    plain = re.sub(r"[^\w-]", "_", classes.class_names[label])
+    return plain if plain and names.count(plain.lower()) == 1 else f"{label}_{plain}"
 
 
 def write_overlay(folder: Path, name: str, image: np.ndarray, mask: np.ndarray, classes) -> None:
