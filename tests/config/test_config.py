@@ -26,6 +26,7 @@ NEEDED = {  # settings an option cannot have a default for, and companions it ne
     **{f"dataset={name}": ["dataset.root=x"] for name in ("camvid", "voc", "cityscapes", "ade20k")},
     "dataset=magnetic_tile": ["dataset.root=x"],
     "experiment=street_scenes": ["dataset.root=x"],
+    "experiment=defects": ["dataset.root=x"],
     "labels=teacher": ["labels.teacher.run=RUN"],
     "augment=strong": ["augment.size=[32,32]"],
     "weighting=manual": ["weighting.weights=[1,2,3,4]"],
