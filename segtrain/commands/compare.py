@@ -87,8 +87,8 @@ def alike(runs: list[Run]) -> list[list[Run]]:
 
 
 def pictures(found: Comparison, arguments: argparse.Namespace) -> list[tuple[str, np.ndarray]]:
-    """Captions and pictures of the images that baseline and best predict most differently; none when a run cannot be
-    loaded, which is said."""
+    """Captions and pictures of the images that baseline and best predict most differently; none, with the reason printed,
+    when a run cannot be loaded."""
     scored, best = image_scores(found), int(found.baseline == 0)
     if scored is None or len(found.settings) < 2:
         return []

@@ -2,13 +2,11 @@
 
 from pathlib import Path
 
-from segtrain.class_counts import count_classes, default_cache
-from segtrain.commands.train import class_weights, seed_everything
+from segtrain.commands.train import class_weights, count_training_images, seed_everything
 from segtrain.config.build import build, build_dataset, build_labels, build_loss
 from segtrain.config.internals import parse, parser
 from segtrain.config.launch import checked_config
 from segtrain.data.augment import as_augment
-from segtrain.data.loader import needs_locations
 from segtrain.data.sampling import as_sampling
 from segtrain.errors import ConfigError
 from segtrain.files import write_bytes, write_rows
@@ -32,13 +30,9 @@ def main(words: list[str]) -> int:
     train_set, trainer = build_dataset(cfg, "train"), build(cfg, "trainer")
     model = build(cfg, "model").to(trainer.device)
     optimizer, labels = build(cfg, "optimizer", model=model), build_labels(cfg, train_set)
-    loader, augment, sampling = (
-        build(cfg, "loader"),
-        as_augment(build(cfg, "augment")),
-        as_sampling(build(cfg, "sampling")),
-    )
-    located = needs_locations(augment, sampling)
-    counts = count_classes(train_set, cache=default_cache(), progress=True, locations=located)
+    loader, augment = build(cfg, "loader"), as_augment(build(cfg, "augment"))
+    sampling = as_sampling(build(cfg, "sampling"))
+    counts = count_training_images(train_set, augment, sampling)
     cfg.class_weights = class_weights(cfg, counts)
     loss = build_loss(cfg, train_set, labels).to(trainer.device)
     if trainer.prior_bias:

@@ -72,14 +72,10 @@ def train(cfg, run: RunFolder, checkpoint: dict | None = None) -> float | None:
     optimizer, inference = build(cfg, "optimizer", model=model), build_inference(cfg, val_set)
     labels = build_labels(cfg, train_set)
     build_loss(cfg, train_set, labels)  # answers mistakes before the masks are counted
-    loader, augment, sampling = (
-        build(cfg, "loader"),
-        as_augment(build(cfg, "augment")),
-        as_sampling(build(cfg, "sampling")),
-    )
+    loader, augment = build(cfg, "loader"), as_augment(build(cfg, "augment"))
+    sampling = as_sampling(build(cfg, "sampling"))
 
-    located = needs_locations(augment, sampling)
-    counts = count_classes(train_set, cache=default_cache(), progress=True, locations=located)
+    counts = count_training_images(train_set, augment, sampling)
     val_counts = count_classes(val_set, cache=default_cache(), progress=True)
     check_counts(counts)
     size = train_set.image(0).shape[:2]
@@ -116,6 +112,12 @@ def train(cfg, run: RunFolder, checkpoint: dict | None = None) -> float | None:
     run.finish()
     log.info(final_report(run.result, counts, run.path, scores.records()))
     return run.result.best["value"]
+
+
+def count_training_images(train_set, augment, sampling) -> ClassCounts:
+    """With class locations, where crops are centred on them."""
+    locations = needs_locations(augment, sampling)
+    return count_classes(train_set, cache=default_cache(), progress=True, locations=locations)
 
 
 def first_step(checkpoint: dict | None) -> int | None:

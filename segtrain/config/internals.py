@@ -35,7 +35,7 @@ def _as_settings(word: str, words: list[str]) -> list[str]:
         return [word]
     chosen = [] if any(other.startswith("dataset=") for other in words) else ["dataset=folder"]
     settings = [*chosen, f"dataset.root='{word}'" if "'" not in word else f'dataset.root="{word}"']
-    print(f"{word} is taken for {' '.join(settings)}")
+    print(f"reading {word} as {' '.join(settings)}")
     return settings
 
 

@@ -21,7 +21,7 @@ def test_a_folder_named_alone_is_the_dataset(segtrain, tmp_path):
     write_folder_dataset(tmp_path / "my data")
     done = segtrain("check", "my data", "dataset.num_classes=3")
     assert done.code == 0, done
-    assert "my data is taken for dataset=folder dataset.root='my data'" in done.out
+    assert "reading my data as dataset=folder dataset.root='my data'" in done.out
 
 
 @pytest.mark.parametrize("setting", ["trainer.epochs=3", "optimizer.lr=1", "weighting.mu=2"])
