@@ -1,7 +1,6 @@
 """`segtrain predict`: equal to evaluate, windows, damaged files, repeated calls, names, what is refused."""
 
 import csv
-import re
 import subprocess
 import sys
 
@@ -152,22 +151,3 @@ def test_an_image_in_bands_is_the_image_at_once(window, overlap, multilabel, pre
     probability = predictor.probabilities(logits)[0]
     assert np.array_equal(found.confidence, probability.amax(dim=(1, 2)).numpy())
     assert np.array_equal(found.probabilities, probability.half().numpy())
-
-
-@pytest.mark.long
-def test_memory_does_not_grow_with_the_image(trained, tmp_path, figure):
-    """12,000 × 12,000 pixels take 0.4 GB, their logits would take 2.3."""
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (12000, 12000, 3), dtype=np.uint8)).save(
-        tmp_path / "large.bmp"
-    )
-    code = (
-        "import resource, sys; from segtrain.cli import main\n"
-        "try: main()\n"
-        "finally: print('peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
-    )
-    words = ["predict", str(trained), str(tmp_path / "large.bmp"), "--out", str(tmp_path / "out")]
-    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
-    peak = int(re.search(r"peak (\d+)", done.stdout)[1])
-    figure("an image of 12,000 × 12,000 pixels", f"{peak:,} MiB")
-    assert done.returncode == 0, done.stderr
-    assert peak < 2048
