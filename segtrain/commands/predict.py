@@ -164,6 +164,7 @@ def predict_all(
                 if time.monotonic() - saved_at > SAVED_EVERY:
                     save()
                     saved_at = time.monotonic()
+            rows |= {n: row.result() for n, row in rows.items() if isinstance(row, Future)}  # or why it was not written
         finally:
             rows |= {n: row.result() for n, row in rows.items() if isinstance(row, Future) and row.exception() is None}
             save()

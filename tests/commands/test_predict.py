@@ -151,3 +151,11 @@ def test_an_image_in_bands_is_the_image_at_once(window, overlap, multilabel, pre
     probability = predictor.probabilities(logits)[0]
     assert np.array_equal(found.confidence, probability.amax(dim=(1, 2)).numpy())
     assert np.array_equal(found.probabilities, probability.half().numpy())
+
+
+@pytest.mark.slow
+def test_a_prediction_that_cannot_be_written_is_an_error(segtrain, trained, images, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/masks").write_text("in the way")
+    done = segtrain("predict", trained, f"images/{images.names[0]}.png", "--out", "out")
+    assert done.code == 5, done
