@@ -19,17 +19,24 @@ SHOWS = ("help", "hydra_help", "cfg", "info", "shell_completion")  # options tha
 
 def checked_config(arguments: Namespace) -> DictConfig:
     """The config of parsed arguments, without Hydra's node. Raises ConfigError with every mistake."""
-    cfg = without_hydra(compose(arguments.overrides, arguments.config_dir, arguments.config_name))
+    return composed(arguments.overrides, arguments)[0]
+
+
+def composed(overrides: list[str], arguments: Namespace) -> tuple[DictConfig, dict[str, str]]:
+    """A checked config without Hydra's node, and the option chosen of each group. Raises ConfigError with every mistake."""
+    with_hydra = compose(overrides, arguments.config_dir, arguments.config_name)
+    cfg = without_hydra(with_hydra)
     check_config(cfg)
-    return cfg
+    return cfg, OmegaConf.to_container(with_hydra.hydra.runtime.choices)
 
 
 class Job(NamedTuple):
-    """A job of a sweep: the name of its folder, its overrides, and its config."""
+    """A job of a sweep: the name of its folder, its overrides, its config, and the option chosen of each group."""
 
     name: str
     overrides: list[str]
     config: DictConfig
+    choices: dict[str, str]
 
 
 def launch(
@@ -95,8 +102,8 @@ def _sweep(arguments: Namespace, task: Task, make_folder: MakeFolder, begin_swee
             f"hydra.job.config.override_dirname.exclude_keys=[{','.join(fixed)}]",
         ]
 
-    names = [_job_folder(cfg, number, overrides, fixed) for number, (overrides, _) in enumerate(jobs)]
-    begin_sweep(folder, [Job(name, overrides, job) for name, (overrides, job) in zip(names, jobs, strict=True)])
+    names = [_job_folder(cfg, number, overrides, fixed) for number, (overrides, *_) in enumerate(jobs)]
+    begin_sweep(folder, [Job(name, *job) for name, job in zip(names, jobs, strict=True)])
 
     def job(cfg: DictConfig) -> float | None:
         from hydra.core.hydra_config import HydraConfig
@@ -131,9 +138,8 @@ def _checked_jobs(cfg: DictConfig, arguments: Namespace) -> tuple[set[str], list
     mistakes, found = {}, []
     for job in jobs:  # a twentieth of a second each
         try:
-            one = without_hydra(compose([*job, *hydra_overrides], arguments.config_dir, arguments.config_name))
-            check_config(one)
-            found.append((job, one))
+            one, choices = composed([*job, *hydra_overrides], arguments)
+            found.append((job, one, choices))
         except ConfigError as error:
             mistakes.setdefault(error.what, " ".join(o for o in job if o.split("=")[0] in swept))
     if mistakes:

@@ -97,16 +97,13 @@ def _plain(text: str, where: str, resolved: bool = True) -> dict:
     """
     import yaml
 
-    class Loader(yaml.SafeLoader):
-        def compose_node(self, parent, index):
-            if self.check_event(yaml.AliasEvent):  # a few lines of which stand for gigabytes
-                raise ValueError("it holds an alias")
-            return super().compose_node(parent, index)
-
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # where PyYAML came without libyaml, ten times as slow
     if len(text) > MAX_BYTES:
         raise ConfigError(f"not a config: {len(text):,} characters", where, "use the file the run wrote")
     try:
-        content = yaml.load(text, Loader)
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, loader)):
+            raise ValueError("it holds an alias")  # a few lines of which stand for gigabytes
+        content = yaml.load(text, loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"not a config: {str(error).splitlines()[0]}", where, "use the file the run wrote") from error
     if not isinstance(content, dict):
@@ -219,13 +216,14 @@ def settings_of(run: Path) -> dict[str, object]:
     saved, composed = run / "config.yaml", run / ".hydra"
     file = saved if saved.is_file() else composed / "config.yaml"  # a run may fail before it saves its config
     settings = flat(_plain(_text(file), str(file), resolved=False)) if file.is_file() else {}
-    if (file := composed / "hydra.yaml").is_file():
-        choices = _choices(file)
-        settings |= {group: choice for group, choice in choices.items() if "/" not in group and group != "hydra"}
-    return settings
+    choices = choices_of(run)
+    return settings | {group: choice for group, choice in choices.items() if "/" not in group and group != "hydra"}
 
 
-def _choices(file: Path) -> dict[str, str]:
+def choices_of(run: Path) -> dict[str, str]:
+    """The option that was chosen of each group; none when it is not known."""
+    if not (file := run / ".hydra" / "hydra.yaml").is_file():
+        return {}
     try:
         choices = _plain(_text(file), str(file), resolved=False)["hydra"]["runtime"]["choices"]
         return {str(group): choice if choice is None else str(choice) for group, choice in choices.items()}

@@ -45,18 +45,25 @@ class SweepJob:
 def begin_sweep(folder: Path, jobs: list) -> None:
     """Write sweep.json and the jobs' config.yaml; nothing for a sweeper that chooses its jobs on the way.
 
+    To a sweep that is there the jobs are added.
+
     Args:
-        jobs: of segtrain.config.launch, each with the name of its folder, overrides and config.
+        jobs: of segtrain.config.launch, each with the name of its folder, overrides, config and choices.
     """
     if not jobs:
         return
-    content = []
-    for number, job in enumerate(jobs):
+    before = read_json(folder / FILE)
+    content = before.get("jobs", [])
+    for number, job in enumerate(jobs, start=len(content)):
         text = as_text(job.config, weights_known=False)
         write_text(folder / job.name / "config.yaml", text)
+        choices = {
+            "hydra": {"runtime": {"choices": job.choices}}
+        }  # as Hydra would write it, for a job that `resume` starts
+        write_text(folder / job.name / ".hydra" / "hydra.yaml", as_text(choices))
         digest = _digest(text.encode(errors="backslashreplace"))
         content.append({"number": number, "overrides": job.overrides, "folder": job.name, "config": digest})
-    write_json(folder / FILE, {"command": typed(), "jobs": content})
+    write_json(folder / FILE, {"command": before.get("command", typed()), "jobs": content})
 
 
 def read_sweep(folder: Path) -> list[SweepJob]:
