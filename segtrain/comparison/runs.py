@@ -8,7 +8,7 @@ import numpy as np
 from segtrain.config.saved import settings_of
 from segtrain.errors import ConfigError, SegtrainError
 from segtrain.files import read_arrays, read_json
-from segtrain.runs.environment import UNSIGNED, signature
+from segtrain.runs.environment import FREE, UNSIGNED, changed_settings, signature
 from segtrain.runs.result import Result
 
 FOLD = "dataset.fold"
@@ -137,9 +137,12 @@ def read_run(path: Path, split: str | None = None) -> Run:
             raise ConfigError(f"{split} was not evaluated", str(path), f"`segtrain evaluate {path} --split {split}`")
         result.scores, result.per_class = saved["scores"], saved["per_class"]
         file = folder / "per_image.npz"
+    changed = changed_settings(environment)  # since it was resumed
+    settings |= changed
     own = {key: value for key, value in settings.items() if key != FOLD and not key.endswith(DERIVED)}
     kfold = settings.get("dataset.splits") == "kfold"
-    key = signature(own) if kfold or "signature" not in environment else str(environment["signature"])
+    known = "signature" in environment and not kfold and set(changed) <= FREE
+    key = str(environment["signature"]) if known else signature(own)
     if not settings:  # nothing is known of it
         key = str(path)
     run = Run(path, result, settings, key, str(environment.get("command", "")))
