@@ -16,6 +16,7 @@ from segtrain.signals import watched
 COMMANDS = {
     "check": "check key=value … [--out DIR]     read every file of a dataset and list what is wrong with it",
     "weights": "weights key=value …              count the masks; counts and every weighting side by side",
+    "find": "find key=value … --hours H           which loss, weighting and sampling to train with, within a budget of time",
     "lr-find": "lr-find key=value …              suggest a learning rate for these settings, within two minutes",
     "evaluate": "evaluate RUN [key=value …]       score a finished run on its validation images again",
     "predict": "predict RUN IMAGE … --out DIR    masks, overlays and a table for images without ground truth",

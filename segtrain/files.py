@@ -55,6 +55,17 @@ def write_rows(file: Path, rows: list[dict]) -> None:
     write_text(file, stream.getvalue())
 
 
+def read_rows(file: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file; none when there is no file. Raises ConfigError for a damaged one."""
+    if not file.is_file():
+        return []
+    try:
+        with file.open(encoding="utf-8", errors="replace", newline="") as stream:
+            return list(csv.DictReader(stream))
+    except csv.Error as error:
+        raise _damaged(file, str(error)) from error
+
+
 def write_arrays(file: Path, arrays: dict[str, np.ndarray]) -> None:
     """A compressed NPZ file. Raises DiskError."""
     with whole(file) as stream:

@@ -29,10 +29,11 @@ ALLOWED = {
     "training": f"{GROUND} optimizers data losses labels metrics inference",
     "runs": f"{GROUND} config",
     "comparison": f"{GROUND} config runs",
+    "search": f"{GROUND} data class_counts weighting",
     "report": f"{GROUND} data class_counts weighting losses metrics dataset_check runs comparison",
     "config": f"{GROUND} data losses metrics",
     "commands": f"{GROUND} models data class_counts weighting losses labels metrics inference dataset_check training"
-    " runs comparison report config",
+    " runs comparison report search config",
     "cli": "errors cpu signals config runs report commands",
     "__main__": "cli",
 }

@@ -1,6 +1,6 @@
 """`segtrain resume RUN_OR_SWEEP`: continue a run in its own folder, from its last checkpoint; without one, from the start.
 
-Of a sweep, what is missing, interrupted or failed.
+Of a sweep, what is missing, interrupted or failed; of a search (`segtrain find`), what it has not decided yet.
 
 A setting may be changed when it is named: --allow trainer.epochs RUN trainer.epochs=40. Workers, device and how often
 checkpoints are written are free.
@@ -8,6 +8,7 @@ checkpoints are written are free.
 
 import argparse
 import sys
+from importlib import import_module
 from pathlib import Path
 
 from segtrain.config.saved import load_saved
@@ -38,6 +39,8 @@ def main(words: list[str]) -> int:
     )
     parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help="allow classes of this package")
     arguments = parser.parse_intermixed_args(words)
+    if (arguments.run / "find.json").is_file():
+        return import_module("segtrain.commands.find").search(arguments.run, arguments.trust)
     if (arguments.run / "sweep.json").is_file():
         return resume_sweep(arguments)
     return resume(arguments.run, arguments.overrides, arguments.allow, arguments.trust)
@@ -62,8 +65,8 @@ def resume_sweep(arguments) -> int:
     return code
 
 
-def resume(path: Path, overrides: list[str], allow: list[str], trust: list[str]) -> int:
-    """Continue a run, or start one of which there is only the config."""
+def resume(path: Path, overrides: list[str], allow: list[str], trust: list[str], only_warnings: bool = False) -> int:
+    """Continue a run, or start one of which there is only the config; its other log lines may be for its file alone."""
     if not (path / "config.yaml").is_file():
         raise ConfigError(f"{path} holds no run: config.yaml is missing", fix="name the folder of a run")
     started = (path / "checkpoints/last.pt").is_file()
@@ -83,7 +86,7 @@ def resume(path: Path, overrides: list[str], allow: list[str], trust: list[str])
         if run.result.status == "finished" and not changed.keys() & LONGER:
             fix = f"start a new run, or train on: `segtrain resume --allow trainer.epochs {run.path} trainer.epochs=NUMBER`"
             raise ConfigError("the run is finished", str(run.path), fix)
-        log_to_screen(run.path / "segtrain.log")
+        log_to_screen(run.path / "segtrain.log", only_warnings)
         from segtrain.commands.train import train
 
         with run:

@@ -17,12 +17,13 @@ log = logging.getLogger("segtrain")
 _COMPARED = ("loss", "weighting", "model", "optimizer", "schedule", "augment.size", "loader.batch_size", "seed")
 
 
-def log_to_screen(file: Path | None = None) -> None:
-    """Show log lines, and append them to `file`; Hydra does this for the jobs it starts."""
+def log_to_screen(file: Path | None = None, only_warnings: bool = False) -> None:
+    """Show log lines, or warnings alone, and append all lines to `file`; Hydra does this for the jobs it starts."""
     handlers = [logging.StreamHandler()] + ([logging.FileHandler(file)] if file is not None else [])
+    handlers[0].setLevel(logging.WARNING if only_warnings else logging.INFO)
     for handler in handlers:
         handler.setFormatter(Printable("%(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=handlers)
+    logging.basicConfig(level=logging.INFO, handlers=handlers, force=True)  # in place of those of a run before
 
 
 class Logger:

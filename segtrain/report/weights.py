@@ -16,7 +16,6 @@ SCHEMES = {
     "effective_number": weighting.EffectiveNumber,
     "neg_pos_ratio": weighting.NegPosRatio,
 }
-SWEPT = ("none", "inverse_sqrt", "log_ratio", "median_frequency", "inverse_frequency")  # from small to large weights
 
 
 def weights_text(counts: ClassCounts, chosen=None, words: str = "", weighted: bool = True) -> str:
@@ -99,17 +98,14 @@ def recommendation(counts: ClassCounts, words: str = "", weighted: bool = True) 
         text = f"Multi-label: neg_pos_ratio is the pos_weight of each class. The largest is {number(ratio)}"
         text += ": cap it, weighting.max_ratio=10, or precision is lost." if ratio > 100 else "."
         return f"{text} Which helps is found out by `{sweep.format('none,inverse_sqrt,neg_pos_ratio')}`"
-    weights = {name: SCHEMES[name]()(counts)[there] for name in SWEPT}
+    weights = {name: scheme()(counts)[there] for name, scheme in weighting.FROM_SMALL_TO_LARGE.items()}
     parts = counts.share[there]
     rarest, name = parts.argmin(), np.array(counts.class_names)[there][parts.argmin()]
     shares = [f"{scheme} {share((w * parts)[rarest] / (w * parts).sum())}" for scheme, w in weights.items()]
     lines = [f"Of the cross-entropy the rarest class, {name}, has as its share: {', '.join(shares)}."]
-    kept: dict[str, np.ndarray] = {}
-    for scheme, values in weights.items():
-        if same := next((other for other, w in kept.items() if _alike(values, w)), None):
-            lines.append(f"{scheme} is {same} here, but for a factor.")
-        else:
-            kept[scheme] = values
+    first = weighting.same_as(counts)
+    lines += [f"{scheme} is {other} here, but for a factor." for scheme, other in first.items() if scheme != other]
+    kept = [scheme for scheme, other in first.items() if scheme == other]
     if len(kept) == 1:
         return "\n".join([*lines, "Weights change nothing here."])
     lines.append(
@@ -118,9 +114,3 @@ def recommendation(counts: ClassCounts, words: str = "", weighted: bool = True) 
     )
     lines.append(f"  {sweep.format(','.join(kept))}")
     return "\n".join(lines)
-
-
-def _alike(one: np.ndarray, other: np.ndarray) -> bool:
-    """Equal to 5 %, but for a factor, of which a weighted mean takes no notice."""
-    ratio = one / other
-    return ratio.max() < 1.05 * ratio.min()

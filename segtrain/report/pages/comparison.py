@@ -1,6 +1,5 @@
 """The page of a comparison: the answer first, then a sortable table, classes, curves and commands."""
 
-import csv
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +8,8 @@ from segtrain.comparison.answer import answer, interval, text
 from segtrain.comparison.images import image_scores
 from segtrain.comparison.runs import short, value_text
 from segtrain.comparison.verdict import Comparison
+from segtrain.errors import ConfigError
+from segtrain.files import read_rows
 from segtrain.report import charts
 from segtrain.report.comparison import rarest
 from segtrain.report.html import inline, write_page
@@ -132,10 +133,7 @@ def learning_curves(found: Comparison) -> str:
 
 
 def _curve(file: Path, column: str) -> list[float]:
-    if not file.is_file():
-        return []
     try:
-        with file.open(encoding="utf-8", errors="replace") as stream:
-            return [float(row[column] or "nan") for row in csv.DictReader(stream)]
-    except (KeyError, ValueError, TypeError, csv.Error):
+        return [float(row[column] or "nan") for row in read_rows(file)]
+    except (KeyError, ValueError, TypeError, ConfigError):
         return []  # of a run of other scores

@@ -1,0 +1,269 @@
+"""`segtrain find key=value … --hours H`: which loss, weighting and sampling to train with, answered within a budget of time.
+
+Many settings are trained briefly, a third of them goes on for three times as long, and the two best are trained anew
+with several seeds beside the config as it is; `segtrain compare` says what the difference is worth. The folder is a
+sweep's: `segtrain resume FOLDER` continues a search that was killed.
+"""
+
+import math
+import sys
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from segtrain.class_counts import count_classes, default_cache
+from segtrain.commands import compare
+from segtrain.commands.resume import resume
+from segtrain.config.build import build_augment, build_dataset
+from segtrain.config.compose import compose, folder_of
+from segtrain.config.internals import parse, parser
+from segtrain.config.launch import Job, checked_config, composed
+from segtrain.config.saved import choices_of, load_saved, settings_of
+from segtrain.config.schema import flat
+from segtrain.errors import ConfigError, Preempted, SegtrainError, printable
+from segtrain.files import read_json, read_rows, write_json
+from segtrain.report.text import table, value_text
+from segtrain.runs.claim import make_run_folder
+from segtrain.runs.environment import changed_settings, typed
+from segtrain.runs.result import Result
+from segtrain.runs.sweep import SweepJob, begin_sweep, read_sweep
+from segtrain.search.candidates import candidates
+from segtrain.search.halving import FINALISTS, Plan, plan, survivors
+from segtrain.signals import watched
+
+FILE = "find.json"
+MOST_SEEDS = 10  # of a finalist, when there is time
+
+
+def main(words: list[str]) -> int:
+    own = parser("segtrain find")
+    own.description = __doc__
+    own.add_argument(
+        "--hours", type=float, required="--help" not in words and "-h" not in words, help="the time it may take"
+    )
+    own.add_argument(
+        "--trust", action="append", default=[], metavar="PACKAGE", help="your package, whose classes the config names"
+    )
+    arguments = parse(own, words)
+    if not 0 < arguments.hours < 10_000:
+        raise ConfigError(
+            f"--hours {arguments.hours:g}", fix="give the time the search may take: --hours 2, --hours 0.25"
+        )
+    cfg = checked_config(arguments)
+    train_set = build_dataset(cfg, "train")
+    counts = count_classes(train_set, cache=default_cache(), progress=True)
+    fixed = {word.partition("=")[0].partition(".")[0].lstrip("+~") for word in arguments.overrides}
+    found: dict[str, Job] = {}
+    for changed in candidates(counts, fixed, build_augment(cfg, train_set).crops):
+        one, choices = composed([*arguments.overrides, *changed], arguments)
+        name = f"{len(found):02d}_{','.join(changed) or 'as_it_is'}"
+        found.setdefault(str(flat(one)), Job(name, changed, one, choices))  # a change may be what the config is already
+    if len(found) < 2:
+        raise ConfigError("nothing to choose among", " ".join(sorted(fixed)), "leave loss, weighting or sampling open")
+    with_hydra = compose(arguments.overrides, arguments.config_dir, arguments.config_name, sweep=True)
+    folder = make_run_folder(lambda: folder_of(with_hydra, "hydra.sweep.dir"))
+    begin_sweep(folder, list(found.values()))
+    state = {"command": typed(), "hours": arguments.hours, "epochs": cfg.trainer.epochs, "candidates": len(found)}
+    write_json(folder / FILE, state)
+    return search(folder, arguments.trust)
+
+
+def search(folder: Path, trust: list[str]) -> int:
+    """Begin a search, or continue one, to its answer."""
+    with watched():
+        found = Search(folder, trust)
+        finalists = found.run()
+    print(f"\n{found.stages_table()}\n")
+    code = compare.main(
+        [
+            *(str(run.folder) for run in finalists),
+            "--baseline",
+            str(finalists[0].folder),
+            "--out",
+            str(folder / "comparison"),
+        ]
+    )
+    print(f"the best of all runs: `segtrain predict {finalists[order_of(finalists)[0]].folder} IMAGE … --out DIR`")
+    return code
+
+
+@dataclass
+class Stage:
+    """A stage that is done: the settings that were trained, by the number of their jobs, and those that go on.
+
+    Attributes:
+        epochs: of each, those of the stages before included.
+        seconds: that it took.
+    """
+
+    epochs: int
+    tried: list[int]
+    kept: list[int]
+    seconds: float
+
+
+class Search:
+    """A search in its folder. What it has decided is in find.json, so it goes on wherever it was killed.
+
+    Args:
+        folder: of a sweep, whose first jobs are the candidates.
+        trust: packages of the user's whose classes may be built.
+
+    Raises ConfigError for a damaged find.json.
+    """
+
+    def __init__(self, folder: Path, trust: list[str]):
+        self.folder, self.trust, self.file, self.state = folder, trust, folder / FILE, read_json(folder / FILE)
+        try:
+            self.seconds, self.epochs = 3600 * float(self.state["hours"]), int(self.state["epochs"])
+            self.candidates = list(range(int(self.state["candidates"])))
+            self.stages = [Stage(**stage) for stage in self.state.get("stages", [])]
+            self.plan = Plan(**self.state["plan"]) if "plan" in self.state else None
+            known = range(len(self.jobs()))
+            if not self.candidates or any(
+                n not in known for s in self.stages for n in (*s.tried, *s.kept, *self.candidates)
+            ):
+                raise ValueError
+        except (KeyError, TypeError, ValueError) as error:
+            raise ConfigError("not the state of a search", str(self.file), "restore the file") from error
+
+    def jobs(self) -> list[SweepJob]:
+        return read_sweep(self.folder)
+
+    def run(self) -> list[SweepJob]:
+        """Every stage that is not done; returns the finalists' trainings, first those of the config as it is."""
+        self.train(0, 1)  # to know how long an epoch takes
+        chosen = self.plan or self.choose_plan()
+        left = self.candidates[: chosen.candidates]
+        for number, epochs in enumerate(chosen.rungs):
+            left = self.stages[number].kept if number < len(self.stages) else self.stage(left, epochs, chosen)
+        return self.finals([0, *(number for number in left if number != 0)][:FINALISTS])
+
+    def choose_plan(self) -> Plan:
+        """Made when an epoch of the first candidate has been timed."""
+        first = self.jobs()[0]
+        if first.result.status != "finished":
+            raise ConfigError(
+                "the config as it is cannot be trained", str(first.folder), "mend what the error above says"
+            )
+        epoch = float(read_rows(first.folder / "metrics.csv")[0]["seconds"])
+        around = first.result.seconds - epoch
+        self.plan = plan(self.seconds - first.result.seconds, epoch, around, self.epochs, len(self.candidates))
+        if self.plan is None:
+            what = f"an epoch takes {epoch:.0f} s: {self.seconds / 3600:g} hours are too short for a search"
+            raise ConfigError(what, "--hours", "give it more time, or smaller images (dataset.resize, augment.size)")
+        self.save()
+        return self.plan
+
+    def stage(self, tried: list[int], epochs: int, chosen: Plan) -> list[int]:
+        """Train settings to so many epochs; returns those that go on."""
+        before = self.used()
+        for number in tried:
+            self.train(number, epochs)
+        jobs = self.jobs()
+        ranked = [tried[i] for i in order_of([jobs[number] for number in tried])]
+        kept = survivors(ranked, last=epochs == chosen.rungs[-1])
+        self.stages.append(Stage(epochs, tried, kept, round(self.used() - before, 1)))
+        self.save()
+        return kept
+
+    def finals(self, finalists: list[int]) -> list[SweepJob]:
+        """The finalists trained anew, seed after seed, and more seeds while there is time for one of each."""
+        jobs, done = self.jobs(), len(self.candidates)
+        if len(jobs) == done:
+            self.fit_finals(len(finalists))
+        seed = int(settings_of(jobs[0].folder)["seed"])
+        found: list[SweepJob] = []
+        for repeat in range(1, MOST_SEEDS + 1):
+            numbers = [done + (repeat - 1) * len(finalists) + i for i in range(len(finalists))]
+            known = len(self.jobs())
+            if numbers[0] >= known:
+                took = [run.result.seconds for run in found[-len(finalists) :]]
+                if repeat > self.plan.seeds and self.used() + sum(took) > self.seconds:
+                    break
+                self.add([(f"{n:02d}_seed={seed + repeat},{jobs[of].folder.name[3:]}", of, seed + repeat)
+                          for n, of in zip(numbers, finalists, strict=True)])  # fmt: skip
+            for number in numbers:
+                self.train(number, self.plan.epochs)
+            found += [self.jobs()[number] for number in numbers]
+        return found
+
+    def fit_finals(self, finalists: int) -> None:
+        """Fewer epochs, or fewer seeds, when the stages took longer than was planned."""
+        last, before = self.stages[-1], self.stages[-2].epochs if len(self.stages) > 1 else 0
+        per_epoch = last.seconds / len(last.tried) / (last.epochs - before)
+        for seeds in range(self.plan.seeds, 1, -1):
+            epochs = min(self.plan.epochs, int((self.seconds - self.used()) / (finalists * seeds * per_epoch)))
+            if epochs >= self.plan.epochs / 2:
+                break
+        self.plan = replace(self.plan, epochs=max(epochs, 1), seeds=seeds)
+        self.save()
+
+    def add(self, trainings: list[tuple[str, int, int]]) -> None:
+        """Jobs by name, the candidate that they repeat, and seed."""
+        jobs, added = self.jobs(), []
+        for name, of, seed in trainings:
+            run = jobs[of].folder
+            settings = [f"seed={seed}", f"trainer.epochs={self.plan.epochs}"]
+            cfg = load_saved(run / "config.yaml", settings, self.trust)
+            added.append(Job(name, [*jobs[of].overrides, *settings], cfg, choices_of(run)))
+        begin_sweep(self.folder, added)
+
+    def train(self, number: int, epochs: int) -> None:
+        """Train a job to so many epochs, unless it has done so; a failure leaves the others to go on."""
+        job = self.jobs()[number]
+        if job.result.status == "finished" and epochs_of(job.folder) >= epochs:
+            return
+        used = f"{self.used() / 60:.1f} of {self.seconds / 60:g} min"
+        print(printable(f"{used}  {job.folder.name}, {epochs} epoch{'s' * (epochs > 1)}: "), end="", flush=True)
+        try:
+            job.check_unchanged()
+            resume(job.folder, [f"trainer.epochs={epochs}"], ["trainer.epochs"], self.trust, only_warnings=True)
+            result = Result.read(job.folder)
+            print(f"{value_text(result.best['value'], result.unit)} {result.best['monitor']}", flush=True)
+        except Preempted:
+            raise
+        except SegtrainError as error:
+            print(f"\n{error}", file=sys.stderr)
+
+    def used(self) -> float:
+        """Seconds of all trainings so far."""
+        return sum(job.result.seconds for job in self.jobs())
+
+    def save(self) -> None:
+        stages = [asdict(stage) for stage in self.stages]
+        write_json(self.file, {**self.state, "plan": asdict(self.plan), "stages": stages})
+
+    def stages_table(self) -> str:
+        """What each stage tried, what it took, and what was dropped."""
+        jobs, rows = self.jobs(), []
+        for number, stage in enumerate(self.stages):
+            dropped = [jobs[n].folder.name[3:] for n in stage.tried if n not in stage.kept]
+            took = f"{stage.seconds / 60:.1f} min"
+            rows.append([f"stage {number + 1}", str(len(stage.tried)), str(stage.epochs), took, ", ".join(dropped)])
+        finals = jobs[len(self.candidates) :]
+        took = f"{sum(job.result.seconds for job in finals) / 60:.1f} min"
+        rows.append(["finals", f"{len(finals)} trainings", str(self.plan.epochs), took, ""])
+        untried = len(self.candidates) - self.plan.candidates
+        title = (
+            f"{self.used() / 60:.1f} of {self.seconds / 60:.0f} minutes"
+            + f"; {untried} settings not tried, for lack of time" * bool(untried)
+        )
+        return table(["", "settings", "epochs", "time", "dropped"], rows, title, left=("time", "dropped"))
+
+
+def order_of(jobs: list[SweepJob]) -> list[int]:
+    """Positions of jobs by score, best first; those without one last."""
+
+    def worth(position: int) -> float:
+        result = jobs[position].result
+        if result.best is None or result.status != "finished":
+            return -math.inf
+        return -result.best["value"] if result.lower_is_better else result.best["value"]
+
+    return sorted(range(len(jobs)), key=worth, reverse=True)
+
+
+def epochs_of(run: Path) -> int:
+    """How many epochs a run was to train when it was last started."""
+    settings = settings_of(run) | changed_settings(read_json(run / "environment.json"))
+    return int(settings["trainer.epochs"])

@@ -1,0 +1,34 @@
+"""The settings that a search tries: losses, weightings and samplings that suit the classes of a dataset."""
+
+from itertools import product
+
+from segtrain.class_counts import ClassCounts
+from segtrain.data.sampling import RareClasses
+from segtrain.weighting import same_as
+
+LOSSES = (["loss=ce_dice", "loss.alpha=1.0"], ["loss=ce"], ["loss=ce_dice", "loss.alpha=0.25"], ["loss=ce_lovasz"])
+MULTILABEL_LOSSES = (["loss=bce_dice"], ["loss=bce"], ["loss=bce_jaccard"])
+UNEVEN = 1.5  # times as often as another an image must come, for sampling=rare_classes to be tried
+
+
+def candidates(counts: ClassCounts, fixed: set[str], crops: bool) -> list[list[str]]:
+    """Overrides of each candidate: the config as it is, then one change of it, then two, then three.
+
+    Args:
+        counts: of the training split.
+        fixed: the groups that the user has chosen, such as `loss`: they stay.
+        crops: whether training images are cropped, so that crops can be centred on the foreground.
+    """
+    losses = MULTILABEL_LOSSES if counts.multilabel else LOSSES
+    different = [scheme for scheme, first in same_as(counts).items() if scheme == first]
+    weightings = ["none", "inverse_sqrt", "neg_pos_ratio"] if counts.multilabel else different
+    drawn = RareClasses().weights(counts)
+    samplings = ["foreground_crops"] * crops + ["rare_classes"] * bool(drawn.max() > UNEVEN * drawn.min())
+    axes = {
+        "sampling": [["sampling=uniform"], *([f"sampling={name}"] for name in samplings)],
+        "weighting": [[f"weighting={name}"] for name in weightings],
+        "loss": losses,  # of as many changes the losses come first
+    }
+    choices = [[[], *options] for group, options in axes.items() if group not in fixed]
+    combined = sorted(product(*choices), key=lambda options: sum(map(bool, options)))
+    return [[word for option in reversed(options) for word in option] for options in combined]

@@ -1,0 +1,129 @@
+"""What a search tries, and how it divides its time."""
+
+import json
+import signal
+
+import numpy as np
+import pytest
+from conftest import TINY
+from hypothesis import given
+from hypothesis import strategies as st
+
+from segtrain.class_counts import count_classes
+from segtrain.data.shapes import Shapes, ShapesMultilabel
+from segtrain.files import read_json
+from segtrain.search.candidates import candidates
+from segtrain.search.halving import FINALISTS, plan, survivors
+
+
+@pytest.fixture(scope="module")
+def counts():
+    return count_classes(Shapes("train", [64, 64], train_images=32))
+
+
+def test_candidates_are_the_config_itself_then_what_differs_in_one_group_then_in_more(counts):
+    found = candidates(counts, set(), crops=False)
+    groups = [{word.partition("=")[0].partition(".")[0] for word in words} for words in found]
+    assert found[0] == []
+    assert [len(one) for one in groups] == sorted(len(one) for one in groups)
+    assert ["loss=ce_dice", "loss.alpha=0.25"] in found
+    assert ["loss=ce", "weighting=median_frequency", "sampling=rare_classes"] in found
+    assert len({tuple(words) for words in found}) == len(found)
+
+
+def test_what_the_user_has_chosen_stays(counts):
+    for words in candidates(counts, {"loss", "sampling"}, crops=True):
+        assert all(word.startswith("weighting=") for word in words)
+
+
+def test_crops_on_the_foreground_are_tried_where_there_are_crops(counts):
+    assert not any("sampling=foreground_crops" in words for words in candidates(counts, set(), crops=False))
+    assert any("sampling=foreground_crops" in words for words in candidates(counts, set(), crops=True))
+
+
+def test_multilabel_classes_have_losses_and_weights_of_their_own():
+    counts = count_classes(ShapesMultilabel("train", [64, 64], train_images=32))
+    words = {word for words in candidates(counts, set(), crops=False) for word in words}
+    assert {"loss=bce", "weighting=neg_pos_ratio"} <= words
+    assert not any("ce_dice" in word and "bce" not in word for word in words)
+
+
+def test_a_plan_by_hand():
+    # 3600 s, 10 s an epoch, nothing around: the finals have 216 epochs, 24 for each of 9 trainings, 14 are asked.
+    # Stages of 2 and 6 epochs: a candidate takes 20 s, a third of them 40 s more: 33.3 s; 1440 s are 43 of them.
+    found = plan(3600, 10, 0, 14, 100)
+    assert (found.candidates, found.rungs, found.epochs, found.seeds) == (43, [2, 6], 14, 3)
+    assert plan(3600, 10, 0, 14, 20).candidates == 20
+    # 900 s: 54 epochs are 6 for each of 9 trainings, fewer than half of 14; of 6 trainings 9 each
+    assert (plan(900, 10, 0, 14, 100).epochs, plan(900, 10, 0, 14, 100).seeds) == (9, 2)
+    assert plan(100, 10, 0, 14, 100) is None
+
+
+@given(st.floats(60, 1e6), st.floats(0.1, 1000), st.floats(0, 30), st.integers(1, 300), st.integers(2, 60))
+def test_a_plan_keeps_to_its_time(seconds, per_epoch, around, epochs, candidates):
+    found = plan(seconds, per_epoch, around, epochs, candidates)
+    if found is None:
+        return
+    assert 2 <= found.candidates <= candidates
+    assert found.epochs <= epochs
+    assert found.rungs == sorted(found.rungs)
+    left, used, before = list(range(found.candidates)), 0.0, 0
+    for rung in found.rungs:
+        used += len(left) * (around + (rung - before) * per_epoch)
+        left, before = survivors(left, last=rung == found.rungs[-1]), rung
+    finals = min(FINALISTS, found.candidates) * found.seeds * (around + found.epochs * per_epoch)
+    assert finals <= 0.6001 * seconds
+    # a stage has no fewer settings than there are finalists, which may be more than a third
+    assert used <= 0.4001 * seconds + FINALISTS * (around * 3 + found.rungs[-1] * per_epoch)
+
+
+def test_a_third_goes_on_but_no_fewer_than_the_finalists():
+    assert survivors(list(range(18)), last=False) == [0, 1, 2, 3, 4, 5]
+    assert survivors(list(range(5)), last=False) == [0, 1, 2]
+    assert survivors(list(range(18)), last=True) == [0, 1, 2]
+    assert survivors([7, 8], last=True) == [7, 8]
+
+
+WORDS = [
+    "find",
+    *TINY,
+    "trainer.epochs=2",
+    "weighting=none",
+    "sampling=uniform",
+    "--hours",
+    "0.03",
+    "hydra.sweep.dir=found",
+]
+
+
+@pytest.mark.long
+def test_a_search_that_is_killed_goes_on_to_its_answer(server, tmp_path):
+    command = server.start(*WORDS, cwd=tmp_path)
+    command.wait_for(tmp_path / "found/01_loss=ce/metrics.csv")
+    command.kill(signal.SIGKILL)
+    command.wait()
+    code, text = server.run("resume", "found", cwd=tmp_path)
+    assert code == 0, text
+    state = read_json(tmp_path / "found/find.json")
+    assert [stage["epochs"] for stage in state["stages"]] == state["plan"]["rungs"]
+    answer = json.loads((tmp_path / "found/comparison/comparison.json").read_text())["comparisons"]
+    assert len(answer) == 1
+    assert "segtrain predict found/" in text
+    finals = sorted(folder.name for folder in (tmp_path / "found").glob("*seed=*"))
+    assert len(finals) >= 2 * state["plan"]["seeds"]
+    assert all(read_json(tmp_path / "found" / name / "result.json")["status"] == "finished" for name in finals)
+    assert np.ptp([len(list((tmp_path / "found").glob(f"*seed={seed},*"))) for seed in (1, 2)]) == 0
+    code, text = server.run("resume", "found", cwd=tmp_path)
+    assert (code, text.count("epoch  ")) == (0, 0), "nothing is left to do"
+
+
+def test_mistakes_are_told_before_anything_is_trained(segtrain, tmp_path):
+    for words, what in (
+        (["--hours", "0"], "--hours 0"),
+        (["--hours", "1", "loss=ce", "weighting=none", "sampling=uniform"], "nothing to choose among"),
+        (["--hours", "1", "loss=cee"], "did you mean"),
+    ):
+        done = segtrain("find", *TINY, *words)
+        assert done.code == 2, done
+        assert what in done.err
+    assert not (tmp_path / "outputs").exists()
