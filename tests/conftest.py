@@ -19,6 +19,7 @@ TINY = [
     "dataset.size=[32,32]",
     "trainer.epochs=1",
     "loader.workers=0",
+    "loader.min_images=1",
     "model.decoder_channels=[32,16,8,8,8]",
     "trainer.device=cpu",
 ]

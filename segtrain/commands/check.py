@@ -19,7 +19,8 @@ def main(words: list[str]) -> int:
     own.add_argument("--out", type=Path, metavar="DIR", help="write check.html there")
     arguments = parse(own, words)
     cfg = checked_config(arguments)
-    reports = check_dataset(datasets(cfg), cfg.augment.get("size"), progress=True)
+    crop = cfg.augment.get("size")
+    reports = check_dataset(datasets(cfg), None if crop == "auto" else crop, progress=True)
     print(printable(dataset_text(reports)))
     if arguments.out is not None:
         title = f"Dataset check: {cfg.dataset.get('root') or cfg.dataset._target_}"

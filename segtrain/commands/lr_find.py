@@ -3,10 +3,9 @@
 from pathlib import Path
 
 from segtrain.commands.train import class_weights, count_training_images, seed_everything
-from segtrain.config.build import build, build_dataset, build_labels, build_loss
+from segtrain.config.build import build, build_augment, build_dataset, build_labels, build_loss
 from segtrain.config.internals import parse, parser
 from segtrain.config.launch import checked_config
-from segtrain.data.augment import as_augment
 from segtrain.data.sampling import as_sampling
 from segtrain.errors import ConfigError
 from segtrain.files import write_bytes, write_rows
@@ -30,7 +29,7 @@ def main(words: list[str]) -> int:
     train_set, trainer = build_dataset(cfg, "train"), build(cfg, "trainer")
     model = build(cfg, "model").to(trainer.device)
     optimizer, labels = build(cfg, "optimizer", model=model), build_labels(cfg, train_set)
-    loader, augment = build(cfg, "loader"), as_augment(build(cfg, "augment"))
+    loader, augment = build(cfg, "loader"), build_augment(cfg, train_set)
     sampling = as_sampling(build(cfg, "sampling"))
     counts = count_training_images(train_set, augment, sampling)
     cfg.class_weights = class_weights(cfg, counts)

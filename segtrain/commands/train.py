@@ -10,6 +10,7 @@ import torch
 from segtrain.class_counts import ClassCounts, count_classes, default_cache
 from segtrain.config.build import (
     build,
+    build_augment,
     build_dataset,
     build_inference,
     build_labels,
@@ -20,7 +21,6 @@ from segtrain.config.build import (
 from segtrain.config.compose import compose, without_hydra
 from segtrain.config.saved import settings_of
 from segtrain.config.schema import as_text, flat
-from segtrain.data.augment import as_augment
 from segtrain.data.loader import needs_locations
 from segtrain.data.sampling import as_sampling
 from segtrain.errors import ConfigError, DataError
@@ -72,7 +72,7 @@ def train(cfg, run: RunFolder, checkpoint: dict | None = None) -> float | None:
     optimizer, inference = build(cfg, "optimizer", model=model), build_inference(cfg, val_set)
     labels = build_labels(cfg, train_set)
     build_loss(cfg, train_set, labels)  # answers mistakes before the masks are counted
-    loader, augment = build(cfg, "loader"), as_augment(build(cfg, "augment"))
+    loader, augment = build(cfg, "loader"), build_augment(cfg, train_set)
     sampling = as_sampling(build(cfg, "sampling"))
 
     counts = count_training_images(train_set, augment, sampling)

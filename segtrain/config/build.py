@@ -4,6 +4,7 @@ import contextlib
 
 from omegaconf import DictConfig
 
+from segtrain.data.augment import Augmentation, as_augment, crop_size
 from segtrain.data.dataset import as_dataset, check_sample
 from segtrain.errors import ConfigError, DataError, SegtrainError
 
@@ -38,6 +39,12 @@ def build_dataset(cfg: DictConfig, split: str):
         raise DataError(f"the {split} split is empty", f"dataset ({cfg.dataset._target_})", "give it images")
     check_sample(dataset.image(0), dataset.mask(0), dataset, 0)
     return dataset
+
+
+def build_augment(cfg: DictConfig, dataset) -> Augmentation:
+    """The augmentation, with the crop that suits the dataset when augment.size=auto."""
+    automatic = {"size": crop_size(dataset)} if cfg.augment.get("size") == "auto" else {}
+    return as_augment(build(cfg, "augment", **automatic))
 
 
 def build_inference(cfg: DictConfig, dataset):

@@ -4,14 +4,18 @@ Crops, flips and light are what nearly every training has. They are done here, i
 OpenCV and the arithmetic of albumentations (albucore): its own transforms take several times as long.
 """
 
+import math
 import os
 import random
+from typing import Literal
 
 import numpy as np
 
 from segtrain.arguments import Fraction, Label, NonNegative, Size, checked
 from segtrain.errors import ConfigError
 from segtrain.protocols import adopted
+
+LARGEST_CROP = 256  # of augment.size=auto
 
 
 class Augmentation:
@@ -62,7 +66,8 @@ class Augment(Augmentation):
     Padding and the corners of a rotation are ignored pixels in the mask, black in the image.
 
     Args:
-        size: [height, width] of the training crop; None keeps whole images, which must then be equal in size.
+        size: [height, width] of the training crop; None keeps whole images, which must then be equal in size. `auto`
+            stands for `crop_size` of the dataset in a config.
         ignore_index: mask value of the padding.
         horizontal_flip, vertical_flip, rotate_90: probability of each.
         scale: random zoom by a factor from 1/(1+scale) to 1+scale, before the crop.
@@ -79,7 +84,7 @@ class Augment(Augmentation):
     @checked
     def __init__(
         self,
-        size: Size | None = None,
+        size: Size | Literal["auto"] | None = None,
         ignore_index: Label = 255,
         horizontal_flip: Fraction = 0.0,
         vertical_flip: Fraction = 0.0,
@@ -94,6 +99,8 @@ class Augment(Augmentation):
         blur: Fraction = 0.0,
         paste: Fraction = 0.0,
     ):
+        if size == "auto":
+            raise ConfigError("no dataset to choose a crop for", "size=auto", "pass size=crop_size(dataset)")
         for name, value in {"scale": scale, "rotate_90": rotate_90}.items():
             if value and size is None:
                 what = f"{name}={value} of whole images: they would differ in size"
@@ -185,6 +192,21 @@ class Augment(Augmentation):
         gain, contrast = (1 + rng.uniform(-change, change) for change in self._light)
         mean = cv2.mean(image.reshape(len(image), -1))[0]
         return albucore.multiply_add(image, gain * contrast, gain * mean * (1 - contrast), inplace=True)
+
+
+def crop_size(dataset) -> list[int] | None:
+    """[height, width] of the training crop that `augment.size=auto` stands for; None: whole images.
+
+    Images of one size of at most 256×256 stay whole. Otherwise crops of at most 256 a side, of small images as large as
+    most of them are: more steps, and of different places, in the time of a step on a whole image.
+    """
+    sizes = [dataset.size(index) for index in range(len(dataset.names))]
+    if None in sizes:  # a dataset that does not know them: as its first image
+        sizes = [dataset.image(0).shape[:2]]
+    if len(set(sizes)) == 1 and max(sizes[0]) <= LARGEST_CROP:
+        return None
+    height, width = np.median(sizes, axis=0)
+    return [min(LARGEST_CROP, 32 * math.ceil(length / 32)) for length in (height, width)]  # encoders halve five times
 
 
 def _flip(array: np.ndarray, horizontal: bool, vertical: bool) -> np.ndarray:

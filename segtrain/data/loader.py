@@ -20,7 +20,7 @@ from segtrain.arguments import NonNegativeInt, PositiveInt, checked
 from segtrain.data.augment import Augmentation, as_augment
 from segtrain.data.dataset import SegmentationDataset, as_dataset
 from segtrain.data.paste import Paste, pasted
-from segtrain.data.sampling import Sampling, as_sampling
+from segtrain.data.sampling import Epoch, Sampling, as_sampling
 from segtrain.data.views import EveryAnnotator, InMemory, read_checked
 from segtrain.errors import ConfigError, OutOfMemory, SegtrainError
 from segtrain.signals import STOPS, leave_if_stopped
@@ -36,13 +36,18 @@ class Loader:
         batch_size: images a step (a micro-batch when `trainer.accumulate` > 1).
         workers: processes that read and augment; 0 does it in the main process.
         cache: `ram` decodes every image once, at the start, and keeps it as uint8.
+        min_images: about as many images an epoch at least: of a smaller dataset each is drawn several times.
     """
 
     @checked
     def __init__(
-        self, batch_size: PositiveInt = 8, workers: NonNegativeInt = 2, cache: Literal["none", "ram"] = "none"
+        self,
+        batch_size: PositiveInt = 8,
+        workers: NonNegativeInt = 2,
+        cache: Literal["none", "ram"] = "none",
+        min_images: PositiveInt = 1,
     ):
-        self.batch_size, self.workers, self.cache = batch_size, workers, cache
+        self.batch_size, self.workers, self.cache, self.min_images = batch_size, workers, cache, min_images
 
     def train(self, dataset, augment, sampling, counts, seed: int, annotated: bool = False) -> "TrainBatches":
         """Augmented batches of the images that `sampling` draws.
@@ -64,7 +69,7 @@ class Loader:
             raise ConfigError("pasting with the masks of several annotators", "augment.paste", "set augment.paste=0")
         dataset = EveryAnnotator(dataset) if annotated else dataset
         dataset = InMemory(dataset) if self.cache == "ram" else dataset
-        order = EpochOrder(counts, self.batch_size, sampling, seed)
+        order = EpochOrder(counts, self.batch_size, sampling, seed, self.min_images)
         samples = _TrainSamples(dataset, augment, seed, Paste(augment.paste, counts) if augment.paste else None)
         return TrainBatches(self._loader(samples, batch_sampler=order), order)
 
@@ -97,12 +102,14 @@ def needs_locations(augment: Augmentation, sampling: Sampling) -> bool:
 class EpochOrder:
     """Batch sampler: lists of (epoch, index, repeat, pixel to centre on), in the order `sampling` gives.
 
-    A last batch of one image joins the batch before it: batch norm cannot learn from one.
+    An epoch is one pass over the images; for fewer than `min_images` as many as come nearest to them. A last batch of
+    one image joins the batch before it: batch norm cannot learn from one.
     """
 
-    def __init__(self, counts, batch_size: int, sampling: Sampling, seed: int):
+    def __init__(self, counts, batch_size: int, sampling: Sampling, seed: int, min_images: int = 1):
         self.counts, self.batch_size, self.sampling, self.seed = counts, batch_size, sampling, seed
-        self.length = counts.num_images
+        self.passes = max(1, round(min_images / counts.num_images))
+        self.length = self.passes * counts.num_images
         self.epoch, self.first_batch = 0, 0
 
     def __len__(self) -> int:
@@ -110,7 +117,9 @@ class EpochOrder:
         return -(-self.length // self.batch_size) - alone
 
     def __iter__(self) -> Iterator[list[tuple[int, int, int, int]]]:
-        chosen = self.sampling(self.counts, self.seed, self.epoch)
+        numbers = range(self.epoch * self.passes, (self.epoch + 1) * self.passes)
+        passes = [self.sampling(self.counts, self.seed, number) for number in numbers]
+        chosen = Epoch(*(np.concatenate([getattr(one, field) for one in passes]) for field in ("indices", "centres")))
         columns = (chosen.indices.tolist(), chosen.repeats.tolist(), chosen.centres.tolist())
         samples = [(self.epoch, *sample) for sample in zip(*columns, strict=True)]
         for batch in range(self.first_batch, len(self)):

@@ -28,7 +28,7 @@ NEEDED = {  # settings an option cannot have a default for, and companions it ne
     "experiment=street_scenes": ["dataset.root=x"],
     "experiment=defects": ["dataset.root=x"],
     "labels=teacher": ["labels.teacher.run=RUN"],
-    "augment=strong": ["augment.size=[32,32]"],
+    **{f"augment={name}": ["augment.size=[32,32]"] for name in ("none", "light", "strong")},
     "weighting=manual": ["weighting.weights=[1,2,3,4]"],
 }
 OPTIONS = sorted(

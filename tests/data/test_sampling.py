@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from segtrain.class_counts import ClassCounts, count_classes
 from segtrain.class_counts.locations import LOCATIONS, find_locations
-from segtrain.data.augment import Augment
+from segtrain.data.augment import Augment, crop_size
 from segtrain.data.dataset import as_dataset
 from segtrain.data.folder import Folder
 from segtrain.data.loader import EpochOrder, Loader, _as_it_is, _TrainSamples
@@ -41,6 +41,49 @@ def counts_of(per_image, background=0):
         per_image=per_image,
         background=background,
     )
+
+
+class Sizes:
+    """A dataset of which only the sizes are known."""
+
+    def __init__(self, *sizes):
+        self.sizes, self.names = sizes, [str(i) for i in range(len(sizes))]
+
+    def size(self, index):
+        return self.sizes[index]
+
+    def image(self, index):
+        return np.zeros((100, 300, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "crop"),
+    [
+        ([(64, 64)] * 3, None),
+        ([(256, 256)] * 3, None),
+        ([(512, 512)] * 3, [256, 256]),
+        ([(360, 480), (480, 360), (360, 480)], [256, 256]),
+        ([(100, 300)] * 3, [128, 256]),
+        ([(60, 90), (61, 97), (62, 200)], [64, 128]),
+        ([None] * 3, [128, 256]),
+    ],
+)
+def test_the_automatic_crop_is_256_or_what_small_images_have(sizes, crop):
+    assert crop_size(Sizes(*sizes)) == crop
+
+
+def test_of_a_small_dataset_each_image_comes_several_times_an_epoch():
+    counts = counts_of(TABLE[:30])
+    order = EpochOrder(counts, 4, Uniform(), seed=0, min_images=128)
+    order.epoch = 3
+    samples = [sample for batch in order for sample in batch]
+    assert len(samples) == order.length == 120
+    assert len(order) == 30
+    assert Counter(index for _, index, _, _ in samples) == dict.fromkeys(range(30), 4)
+    assert {(index, repeat) for _, index, repeat, _ in samples} == {(i, r) for i in range(30) for r in range(4)}
+    for each in range(4):  # pass after pass, in an order of its own
+        assert sorted(index for _, index, _, _ in samples[30 * each : 30 * (each + 1)]) == list(range(30))
+    assert EpochOrder(COUNTS, 4, Uniform(), seed=0, min_images=128).length == 100
 
 
 # 100 images: all have background, 50 have class 1, 4 have class 2 (and class 1)
