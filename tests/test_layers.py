@@ -1,6 +1,7 @@
 """The layer rule of CONTRIBUTING.md: what each folder and each file beside them may import of segtrain."""
 
 import ast
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -73,3 +74,14 @@ def test_hydra_and_omegaconf_are_imported_by_config_alone(file):
 
 def test_only_build_calls_instantiate():
     assert [f.name for f in MODULES if "instantiate(" in f.read_text(encoding="utf-8")] == ["build.py"]
+
+
+def test_a_wheel_holds_every_folder():
+    packages = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    code = {".".join(file.relative_to(PACKAGE.parent).parent.parts) for file in [*MODULES, PACKAGE / "__init__.py"]}
+    settings = {
+        "segtrain." + ".".join(f.relative_to(PACKAGE.parent).parent.parts)
+        for f in PACKAGE.parent.glob("configs/**/*.yaml")
+    }
+    templates = "segtrain.report.templates"
+    assert set(packages) == code | settings | {templates}
