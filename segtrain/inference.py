@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from segtrain.arguments import FractionBelowOne, Positive, Range, Size, checked
+from segtrain.arguments import Fraction, FractionBelowOne, Positive, Range, Size, checked
 from segtrain.data.resize import Resize, resized_size
 from segtrain.metrics import predict
+from segtrain.regions import Regions
 
 Threshold = Annotated[float, Range("a number above 0 and below 1", lambda v: 0 < v < 1)]
 _AXES = {"horizontal": -1, "vertical": -2}
@@ -33,6 +34,9 @@ class Inference:
             at least that probability is predicted nowhere in the image, so that clean images stay clean; its pixels are
             background. best: `segtrain evaluate` chooses them on val.
         resize: as dataset.resize, but the logits are brought back to the image's own size.
+        regions: a run on small images that says in which windows to look; the others are background. In `evaluate` and
+            `predict`.
+        region_recall: share of the foreground pixels of val that the windows looked at must hold.
     """
 
     @checked
@@ -45,13 +49,18 @@ class Inference:
         threshold: Threshold | list[Threshold] | None = None,
         presence: Literal["best"] | dict | None = None,
         resize: Resize = None,
+        regions: str | None = None,
+        region_recall: Fraction = 0.99,
     ):
+        if regions is not None and window is None:
+            raise ValueError("regions without windows to look at: give inference.window=[256,256]")
         if isinstance(presence, dict) and set(presence) != {"area", "confidence"}:
             raise ValueError(f"presence has {', '.join(presence)}: give area and confidence")
         if not scales:
             raise ValueError("scales is empty: give [1.0] for the image as it is")
         self.flips, self.scales, self.window, self.overlap = tuple(dict.fromkeys(flips)), scales, window, overlap
         self.threshold, self.presence, self.resize = threshold, presence, resize
+        self.regions, self.region_recall = regions, region_recall
 
 
 @dataclass(frozen=True)
@@ -77,6 +86,7 @@ class Predictor:
         autocast: a function that returns the context of a forward pass.
         multilabel: whether classes may overlap (multi-label).
         background: index of the class that takes the place of an absent one; see `Inference`, presence.
+        regions: which windows to look at; None: all.
     """
 
     def __init__(
@@ -87,9 +97,11 @@ class Predictor:
         multilabel: bool,
         inference: Inference,
         background: int | None = None,
+        regions: Regions | None = None,
     ):
         self.model, self.device, self.autocast = model.eval(), device, autocast
         self.multilabel, self.inference, self.background = multilabel, inference, background
+        self.regions = regions
 
     @torch.no_grad()
     def logits(self, images: torch.Tensor) -> torch.Tensor:
@@ -184,22 +196,30 @@ class Predictor:
         height, width = images.shape[-2:]
         tall, wide = self.inference.window or (height, width)
         tall, wide = min(tall, height), min(wide, width)
-        if (tall, wide) == (height, width):
+        if (tall, wide) == (height, width) and self.regions is None:
             yield self._forward(images)
             return
         weight = _gaussian(tall, wide).to(self.device)
-        total, weights = None, weight.new_zeros(tall, width)  # of the rows from `top` on
-        tops = _starts(height, tall, self.inference.overlap)
-        for top, below in itertools.pairwise([*tops, height]):
-            for left in _starts(width, wide, self.inference.overlap):
-                columns = slice(left, left + wide)
-                logits = self._forward(images[..., top : top + tall, columns]).float()
+        total, weights = None, weight.new_zeros(len(images), 1, tall, width)  # of the rows from `top` on
+        tops, lefts = (window_starts(*side, self.inference.overlap) for side in ((height, tall), (width, wide)))
+        looked_at = torch.ones(len(images), len(tops), len(lefts), dtype=torch.bool)
+        if self.regions is not None:
+            looked_at = self.regions.wanted(images, tops, lefts, (tall, wide))
+            total = weight.new_zeros(len(images), self.regions.num_classes, tall, width)
+        for row, (top, below) in enumerate(itertools.pairwise([*tops, height])):
+            for column, left in enumerate(lefts):
+                columns, of = slice(left, left + wide), looked_at[:, row, column]
+                if not of.any():
+                    continue
+                of = slice(None) if of.all() else of.to(self.device)
+                logits = self._forward(images[of, :, top : top + tall, columns]).float()
                 if total is None:
                     total = logits.new_zeros(*logits.shape[:2], tall, width)
-                total[..., columns] += logits * weight
-                weights[:, columns] += weight
+                total[of, :, :, columns] += logits * weight
+                weights[of, :, :, columns] += weight
             done = below - top
-            yield total[..., :done, :] / weights[:done]
+            rows = total[..., :done, :] / weights[..., :done, :]
+            yield rows if self.regions is None else rows.where(weights[..., :done, :] > 0, self.regions.nothing(weight))
             total, weights = (_moved_up(kept, done) for kept in (total, weights))
 
     def _forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -212,7 +232,7 @@ def _moved_up(rows: torch.Tensor, by: int) -> torch.Tensor:
     return torch.cat([rows[..., by:, :], torch.zeros_like(rows[..., :by, :])], dim=-2)
 
 
-def _starts(size: int, window: int, overlap: float) -> list[int]:
+def window_starts(size: int, window: int, overlap: float) -> list[int]:
     """Starts of the windows along a side: evenly spread, the last ends at the border, the overlap is at least `overlap`."""
     count = 1 + math.ceil((size - window) / max(1, int(window * (1 - overlap))))
     return [round(i * (size - window) / max(1, count - 1)) for i in range(count)]

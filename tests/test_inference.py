@@ -13,7 +13,7 @@ from torch import nn
 
 from segtrain import models
 from segtrain.data.resize import resize_image
-from segtrain.inference import Inference, Predictor, _starts
+from segtrain.inference import Inference, Predictor, window_starts
 
 CPU = torch.device("cpu")
 
@@ -77,7 +77,7 @@ def test_far_from_borders_of_windows_a_network_of_small_reach_sees_the_same():
 @given(size=st.integers(1, 300), window=st.integers(1, 100), overlap=st.floats(0, 0.95))
 def test_windows_cover_everything_and_overlap_enough(size, window, overlap):
     window = min(size, window)
-    starts = _starts(size, window, overlap)
+    starts = window_starts(size, window, overlap)
     assert starts[0] == 0
     assert starts[-1] == size - window
     steps = np.diff(starts)

@@ -25,7 +25,9 @@ ALLOWED = {
     "losses": GROUND,
     "labels": f"{GROUND} losses",
     "metrics": f"{GROUND} losses",
-    "inference": f"{GROUND} data metrics",
+    "regions": f"{GROUND} data",
+    "proposals": f"{GROUND} data regions",
+    "inference": f"{GROUND} data metrics regions",
     "dataset_check": f"{GROUND} data",
     "training": f"{GROUND} optimizers data losses labels metrics inference",
     "runs": f"{GROUND} config",
@@ -33,7 +35,7 @@ ALLOWED = {
     "search": f"{GROUND} data class_counts weighting",
     "report": f"{GROUND} data class_counts weighting losses metrics dataset_check runs comparison",
     "config": f"{GROUND} data losses metrics",
-    "commands": f"{GROUND} models data class_counts weighting losses labels metrics inference dataset_check training"
+    "commands": f"{GROUND} regions models data class_counts weighting losses labels metrics inference dataset_check training"
     " runs comparison report search config",
     "cli": "errors cpu signals config runs report commands",
     "__main__": "cli",

@@ -11,19 +11,21 @@ import re
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from segtrain.config.build import build, build_dataset, build_inference, build_loss, build_scores, check_presence
 from segtrain.config.schema import flat
 from segtrain.data.resize import resized_size
 from segtrain.errors import ConfigError, printable
 from segtrain.files import write_arrays, write_json, write_rows
-from segtrain.inference import Predictor
+from segtrain.inference import Predictor, window_starts
+from segtrain.regions import Regions, spans, threshold_for
 from segtrain.report.logger import log_to_screen
 from segtrain.report.pages.evaluation import write_evaluation_page
 from segtrain.report.pictures import example
 from segtrain.report.scores import cross_fitted_line, means_line, more_tables, not_defined, scores_table
 from segtrain.runs.result import Result, per_class_rows
-from segtrain.runs.trained import Trained, load
+from segtrain.runs.trained import Trained, classes_of, load
 from segtrain.training import evaluate, predict_one
 from segtrain.training.progress import Progress
 
@@ -217,4 +219,42 @@ def predictor_of(trained: Trained, dataset) -> Predictor:
     """Of a run's network and inference settings, on the device its config names, for the classes of a dataset."""
     trainer, inference = build(trained.config, "trainer"), build_inference(trained.config, dataset)
     network = trained.network.to(trainer.device)
-    return Predictor(network, trainer.device, trainer.autocast, dataset.multilabel, inference, dataset.background)
+    settings = (trainer.device, trainer.autocast, dataset.multilabel, inference, dataset.background)
+    return Predictor(network, *settings, regions_of(trained, trainer, inference, dataset))
+
+
+def regions_of(trained: Trained, trainer, inference, classes) -> Regions | None:
+    """The windows to look at, by the run that inference.regions names; its threshold is chosen on val.
+
+    Args:
+        classes: of the fine network.
+    """
+    if inference.regions is None:
+        return None
+    coarse = load(inference.regions, trust=trained.trusted)
+    seen = classes_of(coarse)
+    if seen.background is None and not seen.multilabel:
+        raise ConfigError(
+            "its dataset has no background", inference.regions, "name a run that tells foreground from it"
+        )
+    network, resize = coarse.network.to(trainer.device), coarse.config.dataset.get("resize")
+    found = Regions(
+        network, trainer.autocast, resize, seen.multilabel, seen.background, classes.num_classes, classes.background
+    )
+    val = build_dataset(trained.config, "val")
+    values, pixels = [], []
+    for index in range(len(val.names)):
+        image, mask = torch.from_numpy(val.image(index)).permute(2, 0, 1)[None].to(trainer.device), val.mask(index)
+        window = tuple(map(min, inference.window, mask.shape[:2]))
+        starts = [window_starts(*side, inference.overlap) for side in zip(mask.shape[:2], window, strict=True)]
+        values.append(found.highest(image, *starts, window)[0].cpu().numpy().ravel())
+        there = mask.any(axis=2) if val.multilabel else ~np.isin(mask, (val.background, val.ignore_index))
+        rows, columns = (spans(*side) for side in zip(starts, window, mask.shape[:2], strict=True))
+        pixels.append([there[top:bottom, left:right].sum() for top, bottom in rows for left, right in columns])
+    values, pixels = np.concatenate(values), np.concatenate(pixels)
+    found.threshold = threshold_for(values, pixels, inference.region_recall)
+    print(
+        f"regions: windows with foreground of at least {100 * found.threshold:.3g} %, {100 * (values >= found.threshold).mean():.1f} % of "
+        f"those of val; they hold {100 * pixels[values >= found.threshold].sum() / max(pixels.sum(), 1):.2f} % of its foreground"
+    )
+    return found

@@ -32,6 +32,7 @@ def main(words: list[str]) -> int:
     loader, augment = build(cfg, "loader"), build_augment(cfg, train_set)
     sampling = as_sampling(build(cfg, "sampling"))
     counts = count_training_images(train_set, augment, sampling)
+    sampling.prepare(train_set, trainer.device)
     cfg.class_weights = class_weights(cfg, counts)
     loss = build_loss(cfg, train_set, labels).to(trainer.device)
     if trainer.prior_bias:

@@ -69,7 +69,7 @@ def train(cfg, run: RunFolder, checkpoint: dict | None = None) -> float | None:
     trainer.check_monitor(scores)
     loaded = checkpoint is not None and "encoder_weights" in cfg.model  # every weight comes from the checkpoint
     model = build(cfg, "model", **({"encoder_weights": None} if loaded else {})).to(trainer.device)
-    optimizer, inference = build(cfg, "optimizer", model=model), build_inference(cfg, val_set)
+    optimizer, inference = build(cfg, "optimizer", model=model), build_inference(cfg, val_set, training=True)
     labels = build_labels(cfg, train_set)
     build_loss(cfg, train_set, labels)  # answers mistakes before the masks are counted
     loader, augment = build(cfg, "loader"), build_augment(cfg, train_set)
@@ -88,6 +88,7 @@ def train(cfg, run: RunFolder, checkpoint: dict | None = None) -> float | None:
         set_prior_bias(model, counts)
     give_advice(cfg, loss, counts, trainer.monitored(scores))
 
+    sampling.prepare(train_set, trainer.device)
     if summary := sampling.summary(counts):
         log.info(summary)
     train_batches = loader.train(train_set, augment, sampling, counts, cfg.seed, annotated=labels.annotated)

@@ -47,8 +47,12 @@ def build_augment(cfg: DictConfig, dataset) -> Augmentation:
     return as_augment(build(cfg, "augment", **automatic))
 
 
-def build_inference(cfg: DictConfig, dataset):
-    """Windows, flips, scales, thresholds, presence. Raises ConfigError for those that do not fit the classes."""
+def build_inference(cfg: DictConfig, dataset, training: bool = False):
+    """Windows, flips, scales, thresholds, presence, regions. Raises ConfigError for those that do not fit the classes.
+
+    Args:
+        training: for the validation of a training, which has no regions.
+    """
     import torch
 
     from segtrain.metrics import predict
@@ -57,6 +61,10 @@ def build_inference(cfg: DictConfig, dataset):
     with refusals(f"inference ({cfg.inference._target_})"):
         predict(torch.zeros(1, dataset.num_classes, 1, 1), dataset.multilabel, inference.threshold)
         check_presence(inference.presence, dataset)
+        if training and inference.regions is not None:
+            raise ValueError("regions are for a trained network: `segtrain evaluate RUN inference.regions=RUN`")
+        if inference.regions is not None and dataset.background is None and not dataset.multilabel:
+            raise ValueError("regions: the dataset has no background (dataset.background), which the rest would be")
     return inference
 
 

@@ -49,7 +49,7 @@ def load_saved(
     except OmegaConfBaseException as error:  # such as a date
         raise ConfigError(f"not a config: {error}", str(file), "use the file the run wrote") from error
     saved = cfg.get("inference", {})
-    if "presence" not in saved:  # of a run before there was this setting
+    if "regions" not in saved:  # of a run before there was this setting
         cfg.inference = {**compose([]).inference, **saved}
     _refuse_interpolations(changed or {}, str(file))
     for key, value in (changed or {}).items():
@@ -156,9 +156,7 @@ def _check_targets(cfg: DictConfig, trust: list[str], file: Path) -> None:
         if "trust" in node:
             node["trust"] = trust
         if target == TEACHER and (more := sorted(set(node) - {"_target_", "run", "checkpoint", "trust"})):
-            raise ConfigError(
-                f"a saved teacher may not have {', '.join(more)}", str(file), "use the file the run wrote"
-            )
+            raise ConfigError(f"a saved run may not have {', '.join(more)}", str(file), "use the file the run wrote")
         if target not in known and not (package in trust and _lives_in(target, package)):
             raise ConfigError(
                 f"the run's config builds {target}, which is not a class of segtrain",

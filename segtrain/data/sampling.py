@@ -44,6 +44,9 @@ class Sampling:
 
     foreground_share = 0.0
 
+    def prepare(self, dataset, device) -> None:
+        """Look at the training images once, before the first epoch; `device` is the torch.device of the training."""
+
     def __call__(self, counts, seed: int, epoch: int) -> Epoch:
         """The samples of epoch `epoch`."""
         raise NotImplementedError

@@ -51,6 +51,7 @@ class Trained:
         result: its scores and thresholds.
         epoch: after which the checkpoint was written, from 1.
         image_size: height and width of the first training image; None in runs of earlier versions.
+        trusted: packages besides segtrain's whose classes were allowed.
     """
 
     run: Path
@@ -60,6 +61,7 @@ class Trained:
     result: Result
     epoch: int
     image_size: list[int] | None
+    trusted: list[str]
 
 
 def load(
@@ -96,7 +98,9 @@ def load(
             str(file),
             "leave model.* as the run had it",
         ) from error
-    return Trained(folder, cfg, network, _class_names(folder), Result.read(folder), epoch, _image_size(folder))
+    return Trained(
+        folder, cfg, network, _class_names(folder), Result.read(folder), epoch, _image_size(folder), trust or []
+    )
 
 
 def classes_of(trained: Trained) -> Classes:

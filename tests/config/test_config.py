@@ -28,6 +28,7 @@ NEEDED = {  # settings an option cannot have a default for, and companions it ne
     "experiment=street_scenes": ["dataset.root=x"],
     "experiment=defects": ["dataset.root=x"],
     "labels=teacher": ["labels.teacher.run=RUN"],
+    "sampling=proposals": ["sampling.coarse.run=RUN"],
     **{f"augment={name}": ["augment.size=[32,32]"] for name in ("none", "light", "strong")},
     "weighting=manual": ["weighting.weights=[1,2,3,4]"],
 }
@@ -48,7 +49,12 @@ def test_every_option_composes_and_passes_the_check(option):
 
 
 @pytest.mark.parametrize(
-    "option", [o for o in OPTIONS if o.split("=")[0] in ("loss", "weighting", "augment", "sampling")]
+    "option",
+    [
+        o
+        for o in OPTIONS
+        if o.split("=")[0] in ("loss", "weighting", "augment", "sampling") and o != "sampling=proposals"
+    ],
 )
 def test_every_option_builds(option):
     cfg = compose(option, *NEEDED.get(option, []))

@@ -1,0 +1,62 @@
+"""Sampling of the crops that a coarse network proposes: what the fine one will be shown, false alarms included."""
+
+import contextlib
+
+import numpy as np
+import torch
+
+from segtrain.arguments import Fraction, checked
+from segtrain.data.sampling import Epoch, Sampling
+from segtrain.errors import ConfigError, counted
+from segtrain.regions import Regions
+
+PLACES = 64  # of an image that are kept
+
+
+class Proposals(Sampling):
+    """Every image once an epoch; a share of the crops is centred where a coarse network sees foreground.
+
+    Images in which it sees none are cropped anywhere.
+
+    Args:
+        coarse: a trained run (segtrain.runs.trained.Trained) on small images of the same dataset.
+        share: of the crops.
+        threshold: probability of foreground above which a pixel is proposed.
+
+    Raises ConfigError for a run without a background class.
+    """
+
+    @checked
+    def __init__(self, coarse, share: Fraction = 0.66, threshold: Fraction = 0.1):
+        self.coarse, self.foreground_share, self.threshold = coarse, share, threshold
+        self.places = np.zeros((0, PLACES), int)
+
+    def prepare(self, dataset, device: torch.device) -> None:
+        """Look at every training image once."""
+        background = self.coarse.config.dataset.get("background")
+        if background is None and not dataset.multilabel:
+            raise ConfigError("its dataset has no background", str(self.coarse.run), "name another run")
+        network = self.coarse.network.to(device)
+        resize = self.coarse.config.dataset.get("resize")
+        regions = Regions(network, contextlib.nullcontext, resize, dataset.multilabel, background, 0, None)
+        self.places = np.full((len(dataset.names), PLACES), -1)
+        for index in range(len(dataset.names)):
+            image = dataset.image(index)
+            seen = regions.foreground(torch.from_numpy(image).permute(2, 0, 1)[None].to(device))[0].cpu().numpy()
+            found = np.argwhere(seen > self.threshold)
+            chosen = np.random.default_rng(index).permutation(len(found))[:PLACES]
+            scale = np.array(image.shape[:2]) / seen.shape
+            rows, columns = ((found[chosen] + 0.5) * scale).astype(int).T
+            self.places[index, : len(chosen)] = rows * image.shape[1] + columns
+        network.cpu()
+
+    def __call__(self, counts, seed: int, epoch: int) -> Epoch:
+        rng = np.random.default_rng([seed, epoch])
+        order = rng.permutation(counts.num_images)
+        number = (self.places >= 0).sum(axis=1)[order]
+        place = self.places[order, (rng.random(len(order)) * number).astype(int)]
+        return Epoch(order, np.where(rng.random(len(order)) < self.foreground_share, place, -1))
+
+    def summary(self, counts) -> str:
+        seen = int((self.places[:, 0] >= 0).sum())
+        return f"{self.coarse.run} sees foreground in {counted(seen, 'training image')} of {len(self.places)}; {100 * self.foreground_share:.0f} % of their crops are there"

@@ -1,0 +1,116 @@
+"""Two stages: a coarse network on small images says where foreground may be, and a fine one looks there only.
+
+For small objects in large images, most of which hold nothing: the fine network's windows without a sign of foreground are
+not predicted, they are background.
+"""
+
+import itertools
+import math
+
+import numpy as np
+import torch
+from torch import nn
+
+from segtrain.data.resize import Resize, resized_size
+
+NOT_LOOKED_AT = 15.0  # logit of certainty; float16 holds its exponential
+
+
+class Regions:
+    """Where windows are worth a look.
+
+    Each pixel belongs to the window whose centre is nearest. A window is looked at when the coarse network gives some
+    pixel of its own at least `threshold` as the probability of foreground.
+
+    Args:
+        network: the coarse one, uint8 [N,B,H,W] -> logits [N,C,H,W].
+        autocast: a function that returns the context of a forward pass.
+        resize: of images for it, as dataset.resize of its training; None: as they are.
+        multilabel: whether its classes may overlap.
+        background: its class that is no foreground; for multi-label None.
+        num_classes, outside: of the fine network, and its class where it does not look; None for multi-label.
+        threshold: chosen by `threshold_for`.
+
+    Attributes:
+        looked_at, windows: so many windows were looked at, of so many.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        autocast,
+        resize: Resize,
+        multilabel: bool,
+        background: int | None,
+        num_classes: int,
+        outside: int | None,
+        threshold: float = 0.0,
+    ):
+        self.network, self.autocast, self.resize = network.eval(), autocast, resize
+        self.multilabel, self.background, self.threshold = multilabel, background, threshold
+        self.num_classes, self.outside = num_classes, outside
+        self.looked_at = self.windows = 0
+
+    @torch.no_grad()
+    def foreground(self, images: torch.Tensor) -> torch.Tensor:
+        """float [N,H',W'], the probability that a pixel of the resized images is foreground."""
+        if self.resize is not None:
+            size = resized_size(tuple(images.shape[-2:]), self.resize)
+            images = nn.functional.interpolate(images, size, mode="bilinear", antialias=True)
+        with self.autocast():
+            logits = self.network(images)
+        if self.multilabel:
+            return logits.float().sigmoid().amax(dim=1)
+        return 1 - logits.float().softmax(dim=1)[:, self.background]
+
+    def highest(self, images: torch.Tensor, tops: list[int], lefts: list[int], window: tuple[int, int]) -> torch.Tensor:
+        """float [N, windows down, windows across]: the highest probability of foreground among a window's own pixels."""
+        found = self.foreground(images)
+        own = []
+        for starts, length, size, coarse in zip(
+            (tops, lefts), window, images.shape[-2:], found.shape[-2:], strict=True
+        ):
+            ends = [
+                (first * coarse // size, math.ceil(last * coarse / size)) for first, last in spans(starts, length, size)
+            ]
+            own.append(ends)
+        rows, columns = own
+        across = torch.stack([found[:, :, first:last].amax(dim=2) for first, last in columns], dim=2)
+        return torch.stack([across[:, first:last].amax(dim=1) for first, last in rows], dim=1)
+
+    def wanted(self, images: torch.Tensor, tops: list[int], lefts: list[int], window: tuple[int, int]) -> torch.Tensor:
+        """bool [N, windows down, windows across] on the CPU: the windows to look at."""
+        wanted = (self.highest(images, tops, lefts, window) >= self.threshold).cpu()
+        self.looked_at += int(wanted.sum())
+        self.windows += wanted.numel()
+        return wanted
+
+    def nothing(self, like: torch.Tensor) -> torch.Tensor:
+        """float [C,1,1], the fine network's logits where it does not look."""
+        logits = like.new_full((self.num_classes, 1, 1), -NOT_LOOKED_AT)
+        if self.outside is not None:
+            logits[self.outside] = NOT_LOOKED_AT
+        return logits
+
+
+def spans(starts: list[int], window: int, size: int) -> list[tuple[int, int]]:
+    """First and last row (or column) of each window's own pixels, which it is nearest to."""
+    middles = [(before + after + window) // 2 for before, after in itertools.pairwise(starts)]
+    return list(zip([0, *middles], [*middles, size], strict=True))
+
+
+def threshold_for(values: np.ndarray, pixels: np.ndarray, recall: float) -> float:
+    """The largest threshold at which windows that are looked at hold at least this share of all foreground pixels.
+
+    Args:
+        values: float [n], the highest probability of each window's own pixels.
+        pixels: int [n], its own foreground pixels.
+        recall: from 0 to 1.
+
+    Returns 0, which looks everywhere, when there is no foreground.
+    """
+    order = np.argsort(-values, kind="stable")
+    found = np.cumsum(pixels[order])
+    if not len(found) or found[-1] == 0:
+        return 0.0
+    return float(values[order][np.searchsorted(found, recall * found[-1])])
