@@ -100,7 +100,7 @@ def folder_dataset(tmp_path) -> Path:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
-    """A server of segtrain processes, tests/robustness/processes.py."""
+    """A server of segtrain processes, tests/processes.py."""
     from processes import Server
 
     found = Server(tmp_path_factory.mktemp("server"))

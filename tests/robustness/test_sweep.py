@@ -1,8 +1,10 @@
 """A sweep that fails or is killed: what is missing is run by `resume`, in the same folders, to the same end."""
 
 import json
+import random
 import shutil
 import signal
+import time
 
 import pytest
 from test_kill import TINY
@@ -86,6 +88,75 @@ def test_failed_jobs_are_listed_and_run_again_and_the_others_are_left_alone(serv
     assert "changed since the sweep was started" in text
     assert (sweep / JOBS[0] / "result.json").stat().st_mtime_ns == untouched
     assert text_of == json.loads((sweep / "sweep.json").read_text())
+
+
+TWELVE = [
+    "-m",
+    *TINY,
+    "trainer.epochs=1",
+    "loader.workers=0",
+    "loss.alpha=0,0.5,1",
+    "seed=range(0,4)",
+    "hydra.sweep.dir=sweep",
+]
+
+
+def all_scores(sweep) -> dict:
+    return {job.folder.name: (job.result.status, job.result.scores) for job in read_sweep(sweep)}
+
+
+@pytest.fixture(scope="module")
+def twelve(server, tmp_path_factory):
+    """The scores of a sweep of twelve jobs without faults."""
+    folder = tmp_path_factory.mktemp("twelve")
+    code, text = server.run(*TWELVE, cwd=folder)
+    assert code == 0, text
+    return all_scores(folder / "sweep")
+
+
+@pytest.mark.long
+def test_of_twelve_jobs_two_fail_and_one_is_killed(server, twelve, tmp_path):
+    names = list(twelve)
+    for name in (names[2], names[5]):  # what the job has to write is in the way
+        (tmp_path / "sweep" / name / "class_counts.json").mkdir(parents=True)
+    command = server.start(*TWELVE, cwd=tmp_path)
+    command.wait_for(tmp_path / "sweep" / names[11] / "environment.json")
+    command.kill(signal.SIGKILL)
+    command.wait()
+    done = all_scores(tmp_path / "sweep")
+    assert [name for name in names if done[name][0] == "finished"] == [
+        n for n in names if n not in (names[2], names[5], names[11])
+    ]
+    assert [done[name][0] for name in (names[2], names[5], names[11])] == ["failed", "failed", "running"]
+    code, text = server.run("resume", "sweep", cwd=tmp_path)
+    assert (code, "10 of 12 jobs finished" in text) == (5, True), text
+    for name in (names[2], names[5]):
+        (tmp_path / "sweep" / name / "class_counts.json").rmdir()
+    code, text = server.run("resume", "sweep", cwd=tmp_path)
+    assert code == 0, text
+    assert text.count("best epoch") == 2, "the other ten are left alone"
+    assert all_scores(tmp_path / "sweep") == twelve
+
+
+@pytest.mark.long
+def test_a_sweep_killed_at_ten_moments_ends_as_one_that_was_not(server, twelve, tmp_path, figure):
+    rng, kills = random.Random(0), 0
+    began = time.monotonic()
+    assert server.run(*TWELVE, cwd=tmp_path)[0] == 0
+    whole = time.monotonic() - began
+    for moment in range(10):
+        folder = tmp_path / str(moment)
+        folder.mkdir()
+        command = server.start(*TWELVE, cwd=folder)
+        time.sleep(rng.uniform(0.05, 0.95) * whole)
+        command.kill(signal.SIGKILL)
+        kills += command.wait() == -signal.SIGKILL
+        words = ("resume", "sweep") if (folder / "sweep/sweep.json").is_file() else TWELVE
+        code, text = server.run(*words, cwd=folder)
+        assert code == 0, text
+        assert all_scores(folder / "sweep") == twelve
+    assert kills >= 8
+    figure("sweeps of 12 jobs", f"{kills} of 10 killed, all end with the same 12 results")
 
 
 @pytest.mark.parametrize("folder", ["../elsewhere", "/tmp", "..", "link"])
