@@ -149,7 +149,7 @@ class Search:
         around = first.result.seconds - epoch
         self.plan = plan(self.seconds - first.result.seconds, epoch, around, self.epochs, len(self.candidates))
         if self.plan is None:
-            what = f"an epoch takes {epoch:.0f} s: {self.seconds / 3600:g} hours are too short for a search"
+            what = f"a training of one epoch takes {epoch + around:.1f} s: {self.seconds / 60:g} minutes are too short for a search"
             raise ConfigError(what, "--hours", "give it more time, or smaller images (dataset.resize, augment.size)")
         self.save()
         return self.plan
