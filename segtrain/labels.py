@@ -54,9 +54,11 @@ class Smooth(Labels):
         ignored = target == self.ignore_index
         if target.ndim == 4:  # multi-label targets keep ignore_index, in the channel it stands in
             return self.smoothed(target.float(), target).masked_fill_(ignored, self.ignore_index)
-        labels = target.long().masked_fill(ignored, 0)[:, None]
-        soft = torch.zeros(len(target), self.num_classes, *target.shape[1:], device=target.device)
-        return self.smoothed(soft.scatter_(1, labels, 1.0), target).masked_fill_(ignored[:, None], IGNORED)
+        soft = one_hot(target, self.num_classes)
+        soft.masked_fill_(
+            ~(soft.any(dim=1, keepdim=True) | ignored[:, None]), torch.nan
+        )  # no class: refused by the loss
+        return self.smoothed(soft, target).masked_fill_(ignored[:, None], IGNORED)
 
     def smoothed(self, soft: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """(1 - epsilon) y + epsilon / C; of independent classes each is one of two, so + epsilon / 2."""
@@ -115,10 +117,12 @@ class Annotators(Labels):
         soft = torch.zeros(n, self.num_classes, h, w, device=target.device)
         votes = torch.zeros(n, 1, h, w, device=target.device)
         for each in target.unbind(1):
-            valid = (each != self.ignore_index)[:, None]
-            soft.scatter_add_(1, each.long()[:, None].where(valid, 0), valid.float())
+            valid, vote = (each != self.ignore_index)[:, None], one_hot(each, self.num_classes)
+            soft += vote.masked_fill_(~valid, 0)
             votes += valid
-        return (soft / votes.clamp_min(1)).masked_fill_(votes == 0, IGNORED)
+        soft /= votes.clamp_min(1)
+        soft.masked_fill_(soft.sum(dim=1, keepdim=True) < 1 - 1e-3, torch.nan)  # no class: refused by the loss
+        return soft.masked_fill_(votes == 0, IGNORED)
 
 
 class Teacher(Labels):
@@ -149,3 +153,9 @@ class Teacher(Labels):
 
     def training_loss(self, loss: Loss) -> Loss:
         return Distillation(loss, **self.settings)
+
+
+def one_hot(labels: torch.Tensor, num_classes: int) -> torch.Tensor:
+    """float [N,C,H,W] of integers [N,H,W]; zeros for a label that is no class, at which an index would stop CUDA."""
+    classes = torch.arange(num_classes, device=labels.device, dtype=labels.dtype)
+    return (labels[:, None] == classes[:, None, None]).float()

@@ -36,6 +36,15 @@ def test_smooth_by_hand():
     assert Smooth(num_classes=3, epsilon=0.2).target(several).flatten().tolist() == pytest.approx([0.9, 0.1, 255])
 
 
+@pytest.mark.parametrize("labels", [Smooth(num_classes=4), BoundarySmooth(num_classes=4), Annotators(num_classes=4)])
+def test_labels_that_are_no_class_are_refused(labels):
+    target = TARGET.clone()
+    target[0, 0, 0] = 7
+    soft = labels.target(target[None] if labels.annotated else target)
+    with pytest.raises(ValueError, match="soft label nan is not from 0 to 1"):
+        Dice()(torch.zeros(soft.shape), soft)
+
+
 def test_smooth_is_label_smoothing_of_cross_entropy():
     logits, target = torch.randn(2, 3, 8, 8), torch.randint(0, 3, (2, 8, 8))
     target[0, 0] = 255

@@ -3,7 +3,7 @@
 import torch
 
 from segtrain.arguments import Label, Weights, checked
-from segtrain.losses.loss import Loss, weights_like, weights_tensor
+from segtrain.losses.loss import Loss, weighted, weights_tensor
 from segtrain.losses.sums import Needs, Sums
 
 
@@ -34,9 +34,8 @@ class BinaryCrossEntropy(Loss):
         self.register_buffer("pos_weight", weights_tensor(pos_weight), persistent=False)
 
     def from_sums(self, sums: Sums) -> torch.Tensor:
-        weights = weights_like(self.class_weights, sums.Y)
-        positive = weights_like(self.pos_weight, sums.Y)
-        loss = (weights * (positive * sums.positive + sums.negative)).sum() / sums.valid.sum().clamp_min(1)
+        each = weighted(weighted(sums.positive, self.pos_weight) + sums.negative, self.class_weights)
+        loss = each.sum() / sums.valid.sum().clamp_min(1)
         self.parts = {"bce": loss.detach()}
         return loss
 

@@ -3,7 +3,7 @@
 import torch
 
 from segtrain.arguments import NonNegative, checked
-from segtrain.losses.loss import Loss, as_loss, one_of
+from segtrain.losses.loss import Loss, as_loss, one_of, scaled, total
 from segtrain.losses.sums import Sums
 
 
@@ -34,10 +34,10 @@ class PixelRegion(Loss):
         self.needs = needs[0].merged(needs[1]) if shared else None
 
     def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        return sum(self.terms(logits, target))
+        return total(self.terms(logits, target))
 
     def from_sums(self, sums: Sums) -> torch.Tensor:
-        return sum(self._weighted(self.pixel.from_sums(sums), self.region.from_sums(sums)))
+        return total(self._weighted(self.pixel.from_sums(sums), self.region.from_sums(sums)))
 
     def terms(self, logits: torch.Tensor, target: torch.Tensor) -> list[torch.Tensor]:
         """The weighted pixel term, and the weighted region term unless alpha is 0."""
@@ -51,7 +51,7 @@ class PixelRegion(Loss):
     def _weighted(self, pixel: torch.Tensor, region: torch.Tensor) -> list[torch.Tensor]:
         self.parts = {**self.pixel.parts, **self.region.parts}
         # A factor 0 would still send zeros backward; leaving the term out keeps the gradient bit for bit.
-        return [self.pixel_weight * pixel, *([self.alpha * region] if self.alpha else [])]
+        return [scaled(pixel, self.pixel_weight), *([scaled(region, self.alpha)] if self.alpha else [])]
 
     def amounts(self, target: torch.Tensor) -> list:
         return [loss.amount(target) for loss in ([self.pixel, self.region] if self.alpha else [self.pixel])]
@@ -65,4 +65,4 @@ class PixelRegion(Loss):
         if self.needs is not None:
             return super().of_pieces(pieces)
         pixel, region = zip(*pieces, strict=True)
-        return sum(self._weighted(self.pixel.of_pieces(pixel), self.region.of_pieces(region)))
+        return total(self._weighted(self.pixel.of_pieces(pixel), self.region.of_pieces(region)))

@@ -3,7 +3,7 @@
 import torch
 
 from segtrain.arguments import FractionBelowOne, Label, Weights, checked
-from segtrain.losses.loss import Loss, over, weights_like, weights_tensor
+from segtrain.losses.loss import Loss, over, weighted, weights_tensor
 from segtrain.losses.sums import Needs, Sums
 from segtrain.losses.targets import is_ignored
 
@@ -36,11 +36,10 @@ class CrossEntropy(Loss):
         self.register_buffer("class_weights", weights_tensor(class_weights), persistent=False)
 
     def from_sums(self, sums: Sums) -> torch.Tensor:
-        weights = weights_like(self.class_weights, sums.Y)
-        total = (weights * sums.Y).sum()
-        loss = over((weights * sums.pixel).sum(), total)
+        total = weighted(sums.Y, self.class_weights).sum()
+        loss = over(weighted(sums.pixel, self.class_weights).sum(), total)
         if self.label_smoothing:
-            uniform = over((weights * sums.uniform).sum(), total) / sums.Y.shape[1]
+            uniform = over(weighted(sums.uniform, self.class_weights).sum(), total) / sums.Y.shape[1]
             loss = (1 - self.label_smoothing) * loss + self.label_smoothing * uniform
         self.parts = {self.name: loss.detach()}
         return loss
@@ -52,5 +51,6 @@ class CrossEntropy(Loss):
         if self.class_weights is None:
             return [valid.sum() if hard else (target * valid).sum()]
         if hard:
-            return [(self.class_weights[target.long().where(valid, 0)] * valid).sum()]
+            labels = target.long().where(valid, 0).clamp(0, len(self.class_weights) - 1)  # on CUDA none is looked at
+            return [(self.class_weights[labels] * valid).sum()]
         return [((target * valid).sum(dim=(0, 2, 3)) * self.class_weights).sum()]

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 
 from segtrain.arguments import Fraction, Label, Positive, checked
 from segtrain.losses.compound import PixelRegion
-from segtrain.losses.loss import Loss
+from segtrain.losses.loss import Loss, total
 from segtrain.losses.targets import IGNORED
 
 
@@ -35,7 +35,7 @@ class Distillation(Loss):
         return self.loss.start_epoch(epoch)
 
     def forward(self, logits: torch.Tensor, target: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-        return sum(self.terms(logits, target))
+        return total(self.terms(logits, target))
 
     def terms(self, logits: torch.Tensor, target: tuple[torch.Tensor, torch.Tensor]) -> list[torch.Tensor]:
         """The weighted terms of labels, divergence and, unless alpha is 0, region."""

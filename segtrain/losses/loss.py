@@ -118,13 +118,13 @@ def weights_tensor(weights) -> torch.Tensor | None:
     return None if weights is None else torch.as_tensor(weights, dtype=torch.float64)
 
 
-def weights_like(weights: torch.Tensor | None, sums: torch.Tensor) -> torch.Tensor:
-    """Class weights [C] in the dtype of `sums`, 1 for None. Raises ValueError when there is not one per class."""
+def weighted(values: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
+    """Values [..., C] times class weights [C]; as they are for None. Raises ValueError when there is not one per class."""
     if weights is None:
-        return sums.new_ones(sums.shape[1])
-    if len(weights) != sums.shape[1]:
-        raise ValueError(f"{len(weights)} class weights for {sums.shape[1]} classes")
-    return weights.to(sums)
+        return values
+    if len(weights) != values.shape[-1]:
+        raise ValueError(f"{len(weights)} class weights for {values.shape[-1]} classes")
+    return weights.to(values) * values
 
 
 def weighted_mean(values: torch.Tensor, weights: torch.Tensor, dim: int) -> torch.Tensor:
@@ -133,5 +133,14 @@ def weighted_mean(values: torch.Tensor, weights: torch.Tensor, dim: int) -> torc
 
 
 def over(total: torch.Tensor, amount: torch.Tensor) -> torch.Tensor:
-    """total / amount; 0, connected to the graph, where the amount is 0."""
-    return total / torch.where(amount > 0, amount, 1.0)
+    """total / amount, which is not negative; 0, connected to the graph, where the amount is 0."""
+    return total / amount.clamp_min(1e-30)
+
+
+def scaled(loss: torch.Tensor, factor: float) -> torch.Tensor:
+    return loss if factor == 1 else factor * loss
+
+
+def total(terms: list[torch.Tensor]) -> torch.Tensor:
+    """Their sum, without the kernel that adds 0."""
+    return sum(terms[1:], start=terms[0])

@@ -13,8 +13,9 @@ from torch.autograd.function import once_differentiable
 
 from segtrain.arguments import FractionBelowOne, Label, checked
 from segtrain.losses.loss import Loss
+from segtrain.losses.sums import form
 from segtrain.losses.targets import check_labels, is_hard, work_dtype
-from segtrain.losses.tversky import Classes, selected_classes
+from segtrain.losses.tversky import Classes, class_index, selected_classes
 
 
 class Lovasz(Loss):
@@ -42,68 +43,56 @@ class Lovasz(Loss):
         super().__init__()
         self.aggregate, self.classes, self.tolerance = aggregate, classes, tolerance
         self.ignore_index, self.activation = ignore_index, activation
+        self.register_buffer("class_index", class_index(classes), persistent=False)
 
     def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Scalar, from logits [N,C,H,W] and target integer [N,H,W]; sigmoid: [N,C,H,W] of 0, 1 or ignore_index.
 
-        Raises ValueError for soft labels.
+        Raises ValueError for soft labels. On CUDA labels other than these make the loss NaN: to name them, the host would
+        have to wait.
         """
-        hard = is_hard(logits, target)
-        if hard != (self.activation == "softmax") or (not hard and not _only_0_and_1(target, self.ignore_index)):
+        hard, by_class = is_hard(logits, target), form(logits) == "tiles"
+        soft = by_class and not hard and not _only_0_and_1(target, self.ignore_index).all()
+        if hard != (self.activation == "softmax") or soft:
             raise ValueError(
                 f"Lovasz(activation={self.activation}) takes hard labels only: "
                 + ("integer [N,H,W]" if self.activation == "softmax" else "[N,C,H,W] of 0 and 1")
                 + f", it got {target.dtype} {list(target.shape)}; use Jaccard for soft labels"
             )
-        if hard:
+        if hard and by_class:
             check_labels(target, logits.shape[1], self.ignore_index)
-        loss = lovasz(logits, target, self.aggregate, self.classes, self.tolerance, self.ignore_index)
+        loss = lovasz(logits, target, self, by_class)
         self.parts = {"lovasz": loss.detach()}
         return loss
 
+    def selected(self, present: torch.Tensor) -> torch.Tensor:
+        """bool [..., C]: the classes to average over, from whether each is present."""
+        return selected_classes(self.classes, self.class_index, present)
+
 
 @torch.compiler.disable
-def lovasz(logits, target, aggregate: str, classes, tolerance: float, ignore_index: int) -> torch.Tensor:
-    """The Lovász loss of logits [N,C,H,W] and a hard target [N,H,W] (softmax) or [N,C,H,W] (hinge)."""
-    return _Lovasz.apply(logits, target, aggregate, classes, tolerance, ignore_index)[0]
+def lovasz(logits: torch.Tensor, target: torch.Tensor, settings: Lovasz, by_class: bool) -> torch.Tensor:
+    """The Lovász loss of logits [N,C,H,W] and a hard target [N,H,W] (softmax) or [N,C,H,W] (hinge).
+
+    Args:
+        by_class: one class after another, for the CPU; else all at once, without a wait for the device.
+    """
+    return _Lovasz.apply(logits, target, settings, by_class)[0]
 
 
 class _Lovasz(torch.autograd.Function):
     """The loss is linear in the errors once they are sorted: forward keeps the slope of every error."""
 
     @staticmethod
-    def forward(logits, target, aggregate, classes, tolerance, ignore_index):
+    def forward(logits, target, settings, by_class):
         softmax = target.ndim == 3
         dtype = work_dtype(logits)
-        scores = torch.softmax(logits, dim=1, dtype=dtype) if softmax else logits.to(dtype)
-        slopes = torch.zeros_like(scores, memory_format=torch.contiguous_format)
-        n, c = scores.shape[:2]
-        groups = [slice(0, n)] if aggregate == "batch" else [slice(i, i + 1) for i in range(n)]
-        losses = []
-        for group in groups:
-            truth = target[group]
-            valid = truth != ignore_index
-            foreground = [((truth == k) if softmax else (truth[:, k] == 1)) for k in range(c)]
-            present = torch.stack([f.any() for f in foreground])
-            chosen = [k for k, s in enumerate(selected_classes(classes, present).tolist()) if s and valid.any()]
-
-            def one(k, group=group, valid=valid, foreground=foreground):
-                where = valid if softmax else valid[:, k]
-                return _class(scores[group, k], foreground[k], where, slopes[group, k], softmax, tolerance)
-
-            with ThreadPoolExecutor(max(torch.get_num_threads() if logits.device.type == "cpu" else 1, 1)) as pool:
-                values = list(pool.map(one, chosen))
-            if chosen:
-                losses.append(torch.stack(values).mean())
-                slopes[group] /= len(chosen)
-        if not losses:
-            return scores.new_zeros(()), slopes
-        slopes /= len(losses)
-        return torch.stack(losses).mean(), slopes
+        scores = torch.softmax(logits, dim=1, dtype=dtype) if softmax else logits.detach().to(dtype)
+        return (_by_class if by_class else _at_once)(scores, target, settings)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        ctx.softmax = inputs[1].ndim == 3
+        ctx.softmax, ctx.by_class = inputs[1].ndim == 3, inputs[3]
         ctx.mark_non_differentiable(output[1])
         ctx.save_for_backward(inputs[0], output[1])
 
@@ -112,13 +101,82 @@ class _Lovasz(torch.autograd.Function):
     def backward(ctx, d_loss, _):
         logits, slopes = ctx.saved_tensors
         if not ctx.softmax:
-            return (slopes * d_loss).to(logits.dtype), None, None, None, None, None
+            return (slopes * d_loss).to(logits.dtype), None, None, None
+        if not ctx.by_class:
+            p = torch.softmax(logits, dim=1, dtype=slopes.dtype)
+            d_p = slopes * d_loss
+            gradient = p * (d_p - (d_p * p).sum(dim=1, keepdim=True))
+            return gradient.to(logits.dtype), None, None, None
         gradient = torch.empty_like(logits)
         for n in range(len(logits)):  # an image at a time: a third of the memory
             p = torch.softmax(logits[n], dim=0, dtype=slopes.dtype)
             d_p = slopes[n] * d_loss
             gradient[n] = p.mul_(d_p.sub_((d_p * p).sum(dim=0)))
-        return gradient, None, None, None, None, None
+        return gradient, None, None, None
+
+
+def _at_once(scores: torch.Tensor, target: torch.Tensor, settings: Lovasz) -> tuple[torch.Tensor, torch.Tensor]:
+    """Loss, and its slopes like `scores` [N,C,H,W]: one sort of a row a class, of the batch or of each image."""
+    n, c, *size = scores.shape
+    softmax = target.ndim == 3
+    scores, labels = scores.flatten(2), target.flatten(-2).reshape(n, -1, size[0] * size[1])
+    valid = labels != settings.ignore_index
+    truth = (labels == torch.arange(c, device=labels.device)[:, None]) & valid if softmax else labels == 1
+    sound = truth.any(dim=1, keepdim=True) | ~valid if softmax else _only_0_and_1(labels, settings.ignore_index)
+    # softmax: |truth - p|; hinge: 1 - logit * sign. Ignored pixels come last, and add nothing.
+    error = torch.where(truth, 1 - scores, scores if softmax else 1 + scores).where(valid, -torch.inf)
+
+    def rows(pixels: torch.Tensor) -> torch.Tensor:
+        """[N,C,P] to [groups, C, pixels of a group]."""
+        return pixels if settings.aggregate == "image" else pixels.transpose(0, 1).reshape(1, c, -1)
+
+    kept, order = rows(error).sort(dim=2, descending=True, stable=True)
+    fg = rows(truth).gather(2, order)
+    total, wrong = fg.sum(dim=2, keepdim=True), fg.cumsum(dim=2, dtype=torch.int32)
+    union = total + torch.arange(1, kept.shape[2] + 1, device=kept.device, dtype=torch.int32) - wrong
+    # The growth of 1 - (total - wrong) / union, without the difference, which would cost digits.
+    united, missing = union.to(kept.dtype), (total - wrong).where(union > 1, 1).to(kept.dtype)
+    growth = torch.where(fg, 1, missing / (united - 1).clamp_min(1)) / united
+    growth = growth.where((kept >= settings.tolerance) & (softmax | (kept > 0)), 0)
+    losses = (kept.clamp_min(0) * growth).sum(dim=2)
+
+    selected = settings.selected(total[..., 0] > 0) & rows(valid.expand(n, c, -1)).any(dim=2).any(dim=1, keepdim=True)
+    share = selected.to(kept.dtype)  # of each class in the loss: of its group, and of all groups
+    share = share / share.sum(dim=1, keepdim=True).clamp_min(1) / share.amax(dim=1).sum().clamp_min(1)
+    slopes = torch.zeros_like(kept).scatter_(2, order, torch.where(fg, -growth, growth) * share[..., None])
+    if settings.aggregate == "batch":
+        slopes = slopes.view(c, n, -1).transpose(0, 1)
+    loss = (losses * share).sum().where(sound.all(), torch.nan)
+    return loss, slopes.reshape(n, c, *size)
+
+
+def _by_class(scores: torch.Tensor, target: torch.Tensor, settings: Lovasz) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same, of one class after another, in threads; only the pixels that can add to it are sorted."""
+    softmax = target.ndim == 3
+    slopes = torch.zeros_like(scores, memory_format=torch.contiguous_format)
+    n, c = scores.shape[:2]
+    groups = [slice(0, n)] if settings.aggregate == "batch" else [slice(i, i + 1) for i in range(n)]
+    losses = []
+    for group in groups:
+        truth = target[group]
+        valid = truth != settings.ignore_index
+        foreground = [((truth == k) if softmax else (truth[:, k] == 1)) for k in range(c)]
+        present = torch.stack([f.any() for f in foreground])
+        chosen = [k for k, s in enumerate(settings.selected(present).tolist()) if s and valid.any()]
+
+        def one(k, group=group, valid=valid, foreground=foreground):
+            where = valid if softmax else valid[:, k]
+            return _class(scores[group, k], foreground[k], where, slopes[group, k], softmax, settings.tolerance)
+
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            values = list(pool.map(one, chosen))
+        if chosen:
+            losses.append(torch.stack(values).mean())
+            slopes[group] /= len(chosen)
+    if not losses:
+        return scores.new_zeros(()), slopes
+    slopes /= len(losses)
+    return torch.stack(losses).mean(), slopes
 
 
 def _class(scores, foreground, valid, slopes, softmax: bool, tolerance: float) -> torch.Tensor:
@@ -165,5 +223,5 @@ def _descending(errors: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy((keys[::-1] & np.uint64(0xFFFFFFFF)).astype(np.int64))
 
 
-def _only_0_and_1(target: torch.Tensor, ignore_index: int) -> bool:
-    return bool(((target == 0) | (target == 1) | (target == ignore_index)).all())
+def _only_0_and_1(target: torch.Tensor, ignore_index: int) -> torch.Tensor:
+    return (target == 0) | (target == 1) | (target == ignore_index)

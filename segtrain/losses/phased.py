@@ -27,11 +27,13 @@ class Phased(Loss):
         if starts[0] != 0 or any(a >= b for a, b in pairwise(starts)):
             raise ValueError(f"Phased: starts={list(starts)} must rise from 0")
         self.losses, self.starts, self.phase = nn.ModuleList(map(as_loss, losses)), tuple(starts), 0
+        self._phase = torch.tensor(0.0)
         self.activation = one_of({loss.activation for loss in self.losses}, "Phased", "activation")
 
     def start_epoch(self, epoch: int) -> str | None:
         """Choose the phase of `epoch`; returns the name of its loss when the phase is new."""
         before, self.phase = self.phase, sum(epoch >= start for start in self.starts) - 1
+        self._phase = torch.tensor(float(self.phase))  # once: a tensor made in each step is copied to the device
         return type(self.losses[self.phase]).__name__ if self.phase != before else None
 
     @property
@@ -56,7 +58,7 @@ class Phased(Loss):
     @property
     def parts(self) -> dict[str, torch.Tensor]:
         """The phase, from 0, and the terms of its loss."""
-        return {"phase": torch.tensor(float(self.phase)), **self.current.parts}
+        return {"phase": self._phase, **self.current.parts}
 
     @parts.setter
     def parts(self, _) -> None:  # those of the phase's loss

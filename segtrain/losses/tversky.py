@@ -11,7 +11,7 @@ import torch
 
 from segtrain.arguments import Label, NonNegative, Positive, Range, Weights, checked
 from segtrain.errors import did_you_mean
-from segtrain.losses.loss import Loss, weighted_mean, weights_like, weights_tensor
+from segtrain.losses.loss import Loss, scaled, total, weighted, weighted_mean, weights_tensor
 from segtrain.losses.sums import Needs, Sums
 
 Aggregate = Literal["batch", "image", "class", "agnostic"]
@@ -58,32 +58,30 @@ class RegionLoss(Loss):
         self.classes, self.log, self.gamma, self.smooth = classes, log, gamma, smooth
         self.ignore_index, self.activation = ignore_index, activation
         self.register_buffer("class_weights", weights_tensor(class_weights), persistent=False)
+        self.register_buffer("class_index", class_index(classes), persistent=False)
 
     def from_sums(self, sums: Sums) -> torch.Tensor:
-        loss = sum(share * self._aggregated(sums, how) for how, share in self.aggregates.items())
+        loss = total([scaled(self._aggregated(sums, how), share) for how, share in self.aggregates.items()])
         self.parts = {type(self).__name__.lower(): loss.detach()}
         return loss
 
     def _aggregated(self, sums: Sums, how: str) -> torch.Tensor:
-        weights = weights_like(self.class_weights, sums.Y)
-        if how == "batch":
-            selected = selected_classes(self.classes, sums.present.any(dim=0, keepdim=True))
-            losses = self._losses(sums.P.sum(0), sums.TP.sum(0), sums.Y.sum(0))
-            return weighted_mean(losses, weights * selected[0], dim=0)
-        if how == "agnostic":
-            chosen = selected_classes(self.classes, sums.present.any(dim=0, keepdim=True)).to(sums.P)
-            P, TP, Y = ((t * chosen).sum() for t in (sums.P, sums.TP, sums.Y))
-            return self._losses(P, TP, Y) * chosen.any()
-        selected = selected_classes(self.classes, sums.present).to(sums.P)
+        if how in ("batch", "agnostic"):
+            present = selected_classes(self.classes, self.class_index, sums.present.any(dim=0)).to(sums.P)
+            P, TP, Y = (t.sum(dim=0) for t in (sums.P, sums.TP, sums.Y))
+            if how == "batch":
+                return weighted_mean(self._losses(P, TP, Y), weighted(present, self.class_weights), dim=0)
+            return self._losses(*((present * t).sum() for t in (P, TP, Y))) * present.any()
+        selected = selected_classes(self.classes, self.class_index, sums.present).to(sums.P)
         losses = self._losses(sums.P, sums.TP, sums.Y)
         if how == "image":
-            per_image = weighted_mean(losses, weights * selected, dim=1)
-            return weighted_mean(per_image, ((weights * selected).sum(dim=1) > 0).to(losses), dim=0)
+            weights = weighted(selected, self.class_weights)
+            return weighted_mean(weighted_mean(losses, weights, dim=1), (weights.sum(dim=1) > 0).to(losses), dim=0)
         per_class = weighted_mean(losses, selected, dim=0)
-        return weighted_mean(per_class, weights * selected.any(dim=0), dim=0)
+        return weighted_mean(per_class, weighted(selected.amax(dim=0), self.class_weights), dim=0)
 
     def _losses(self, P: torch.Tensor, TP: torch.Tensor, Y: torch.Tensor) -> torch.Tensor:
-        rest = self.fp_weight * (P - TP) + self.fn_weight * (Y - TP)
+        rest = scaled(P - TP, self.fp_weight) + scaled(Y - TP, self.fn_weight)
         # 1 - T is written as rest / (...): no digits are lost when T is close to 1.
         whole = TP + rest + self.smooth
         loss = torch.log(whole / (TP + self.smooth)) if self.log else rest / whole
@@ -117,17 +115,20 @@ class Dice(RegionLoss):
     fp_weight = fn_weight = 0.5
 
 
-def selected_classes(classes, present: torch.Tensor) -> torch.Tensor:
-    """bool [..., C]: the classes to average over, from whether each is present."""
+def class_index(classes) -> torch.Tensor | None:
+    """A list of classes as a tensor for a buffer: a list would be copied to the device in each step."""
+    return None if isinstance(classes, str) else torch.tensor(classes)
+
+
+def selected_classes(classes, index: torch.Tensor | None, present: torch.Tensor) -> torch.Tensor:
+    """bool [..., C]: the classes to average over, from whether each is present; `index` is their class_index."""
     if classes == "present":
         return present
     if classes == "all":
         return torch.ones_like(present)
     if max(classes) >= present.shape[-1]:
         raise ValueError(f"classes={list(classes)}, but there are {present.shape[-1]} classes, counted from 0")
-    selected = torch.zeros_like(present)
-    selected[..., list(classes)] = True
-    return selected
+    return torch.zeros_like(present).index_fill_(-1, index.to(present.device), True)
 
 
 def _aggregates(aggregate) -> dict[str, float]:

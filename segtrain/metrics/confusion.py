@@ -4,9 +4,12 @@ import numpy as np
 import torch
 
 from segtrain.cpu import on_all_cores
+from segtrain.losses.sums import form
 from segtrain.losses.targets import check_labels
 
 _TILE = 1 << 16  # pixels that are decided on at a time: they fit into the cache of a core
+_LABELS = 257  # those of a byte, and one for all that is none
+_COPIES = 8  # of a histogram on CUDA
 _EXACT = 1 << 24  # pixels up to which float32, which OpenCV counts in, holds every whole number
 
 
@@ -71,18 +74,40 @@ def confusion_per_image(
         prediction: integers [N,...].
         target: integers of the same shape, or ignore_index.
 
-    Raises ValueError, on the CPU, for values that are no class; on CUDA the check would wait for the device.
+    Raises ValueError, on the CPU, for values that are no class; on CUDA, where the check would wait for the device, they
+    are not counted.
     """
-    count = _count_by_opencv if prediction.device.type == "cpu" else _count_by_torch
+    count = _count_by_opencv if form(prediction) == "tiles" else _count_by_torch
     return count(prediction.flatten(1), target.flatten(1), num_classes, ignore_index)
 
 
+def valid_per_image(matrix: torch.Tensor, target: torch.Tensor, ignore_index: int) -> torch.Tensor:
+    """int64 [N]: pixels that are not ignored, of which `matrix` [N,C,C] on CUDA lacks those that are no class."""
+    return matrix.sum(dim=(1, 2)) if form(target) == "tiles" else (target.flatten(1) != ignore_index).sum(dim=1)
+
+
 def _count_by_torch(prediction: torch.Tensor, target: torch.Tensor, num_classes: int, ignore_index: int):
-    n, c = len(prediction), num_classes
-    truth = target.long().masked_fill(target == ignore_index, c)
-    image = torch.arange(n, device=truth.device)[:, None]
-    cell = (image * (c + 1) + truth) * c + prediction
-    return torch.bincount(cell.flatten(), minlength=n * (c + 1) * c).view(n, c + 1, c)[:, :c]
+    n, pixels = target.shape
+    predicted, truth = _bytes(prediction), _bytes(target)
+    columns = 2 if prediction.dtype == torch.bool else _LABELS
+    cells = torch.add(predicted, truth.long(), alpha=columns)
+    if pixels % _COPIES:
+        cells = torch.nn.functional.pad(cells, (0, -pixels % _COPIES), value=ignore_index * columns)
+    # Neighbours are mostly of one cell, whose count they would wait for in turn: each adds to its own copy. bincount, which
+    # has none, waits for the device twice.
+    counts = torch.zeros(n, _LABELS * columns, _COPIES, dtype=torch.int32, device=cells.device)
+    one = torch.ones(1, 1, 1, dtype=torch.int32, device=cells.device)
+    cells = cells.view(n, -1, _COPIES)
+    matrix = counts.scatter_add_(1, cells, one.expand_as(cells)).sum(dim=2).view(n, _LABELS, columns)
+    if ignore_index < num_classes:
+        matrix[:, ignore_index] = 0
+    return matrix[:, :num_classes, :num_classes]
+
+
+def _bytes(labels: torch.Tensor) -> torch.Tensor:
+    """Labels of which every number that is no byte is the largest of _LABELS."""
+    narrow = labels.dtype in (torch.uint8, torch.bool)
+    return labels if narrow else labels.where((labels >= 0) & (labels < _LABELS), _LABELS - 1)
 
 
 def _count_by_opencv(prediction: torch.Tensor, target: torch.Tensor, num_classes: int, ignore_index: int):

@@ -1,11 +1,13 @@
 """Histograms of probabilities, and the curves of each class by threshold; no probability is stored."""
 
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 import torch
 
 from segtrain.cpu import on_all_cores
+from segtrain.losses.sums import form
 from segtrain.metrics.table import ratio
 
 # Levels of odds p / (1 - p), for the curves of a class: 128 in each doubling, from 2^-48 to 2^48. Rare classes and
@@ -46,7 +48,7 @@ def count_probabilities(odds: torch.Tensor, target: torch.Tensor) -> tuple[torch
     truth = target.flatten(2) if target.ndim == 4 else target.flatten(1)[:, None]
     total = torch.zeros(c, LEVELS, 2, dtype=torch.int64, device=odds.device)
     parts = torch.zeros(n, c, len(COARSE), 2, dtype=torch.int32, device=odds.device)
-    count = _count_planes if odds.device.type == "cpu" else _count_at_once
+    count = _count_planes if form(odds) == "tiles" else _count_at_once
     for i in range(n):
         count(codes[i], truth[i], classes.to(target.dtype), total, parts[i])
     return total, parts
@@ -75,8 +77,13 @@ def _count_at_once(codes: torch.Tensor, truth: torch.Tensor, classes: torch.Tens
     cells = codes.int().add_((truth == classes[:, None]).int(), alpha=_CODES)
     counts = _levels(count_rows(cells, 2 * _CODES).view(-1, 2, _CODES)).transpose(1, 2)
     total += counts
-    part_of = torch.from_numpy(np.searchsorted(COARSE, np.arange(LEVELS), side="right") - 1).to(counts.device)
-    parts.index_add_(1, part_of, counts.int())
+    parts.index_add_(1, _part_of_level(counts.device), counts.int())
+
+
+@cache
+def _part_of_level(device: torch.device) -> torch.Tensor:
+    """int64 [LEVELS]: the part of COARSE that a level is in. Kept, since a copy to the device is waited for."""
+    return torch.from_numpy(np.searchsorted(COARSE, np.arange(LEVELS), side="right") - 1).to(device)
 
 
 def _levels(counts: torch.Tensor) -> torch.Tensor:
@@ -89,8 +96,11 @@ def _levels(counts: torch.Tensor) -> torch.Tensor:
 
 def count_rows(cells: torch.Tensor, bins: int) -> torch.Tensor:
     """int64 [R, bins] of int32 [R, P]."""
-    row = torch.arange(len(cells), device=cells.device)[:, None] * bins
-    return torch.bincount((cells + row).flatten(), minlength=len(cells) * bins).view(-1, bins)
+    if form(cells) == "tiles":
+        row = torch.arange(len(cells), device=cells.device)[:, None] * bins
+        return torch.bincount((cells + row).flatten(), minlength=len(cells) * bins).view(-1, bins)
+    counts = torch.zeros(len(cells), bins, dtype=torch.int64, device=cells.device)  # bincount waits for the device
+    return counts.scatter_add_(1, cells.long(), counts.new_ones(1, 1).expand_as(cells))
 
 
 @dataclass(frozen=True)

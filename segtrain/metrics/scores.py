@@ -120,7 +120,7 @@ class SegmentationScores(Metric):
             names: one per image.
             logits: [N,C,H,W], for calibration and the best thresholds.
 
-        Raises ValueError for shapes that differ and, on the CPU, for values that are no class.
+        Raises ValueError for shapes that differ and, on the CPU, for values that are no class (on CUDA: `compute` does).
         """
         if prediction.shape != target.shape:
             raise ValueError(f"prediction {list(prediction.shape)} and target {list(target.shape)} differ in shape")
@@ -227,8 +227,19 @@ class SegmentationScores(Metric):
         return self.groups[0].per_image(self.counts())
 
     def compute(self) -> dict[str, float]:
-        """All scores by name: iou/mean, iou/foreground, iou/<class name>, dice/mean, accuracy, …"""
-        return self._scores(self.counts())
+        """All scores by name: iou/mean, iou/foreground, iou/<class name>, dice/mean, accuracy, …
+
+        Raises ValueError for values on CUDA that are no class; on the CPU `update` has refused them.
+        """
+        table = self.counts()
+        counted = table["valid"][:, 0] if self.multilabel else (table["tp"] + table["fn"]).sum(axis=1)
+        wrong = (table["valid"] < 0).any(axis=1) | (counted != table["valid"][:, 0])
+        if wrong.any():
+            raise ValueError(
+                f"labels or predictions that are no class of 0 to {1 if self.multilabel else self.num_classes - 1} and not "
+                f"ignore_index={self.ignore_index} in {wrong.sum()} images, the first is {self.names[wrong.argmax()]}"
+            )
+        return self._scores(table)
 
     def _scores(self, table: Table) -> dict[str, float]:
         found = {}

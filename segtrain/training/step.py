@@ -4,14 +4,17 @@ import contextlib
 import math
 
 import torch
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from segtrain.errors import ConfigError, NotFinite, few
+from segtrain.errors import ConfigError, DataError, NotFinite, few
+from segtrain.losses.loss import scaled, total
+from segtrain.losses.targets import check_labels, check_shares
 from segtrain.optimizers import is_of_encoder
+from segtrain.training.average import Average
 from segtrain.training.device import autocast
 from segtrain.training.resuming import misfit, optimizer_misfit
 from segtrain.training.state import Parts
 
+LOOK_EVERY = 20  # steps, at which the host looks at a flag of the device
 SMALLEST_SCALE = 1.0  # of a float16 loss: the scaler halves it at every step whose gradient is not finite
 
 
@@ -34,13 +37,13 @@ class Step:
         self.loss = self.labels.training_loss(parts.loss).to(device)
         self.optimizer, self.schedule = parts.optimizer, parts.schedule
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
-        average = get_ema_multi_avg_fn(ema_decay) if ema_decay is not None else None
-        self.average = AveragedModel(self.model, multi_avg_fn=average, use_buffers=True) if average else None
+        self.average = Average(self.model, ema_decay) if ema_decay is not None else None
         self.names, self.skip = parts.train.names, skip
         self.bad = torch.zeros((), device=device)  # becomes 1 at the first step that is not finite
+        self.seen = torch.zeros((), pin_memory=device.type == "cuda")  # the flag, as it was some steps ago
         self.unchecked: list[dict] = []  # what is known of the steps since the flag was read
         # On CUDA, asking for the flag in each step would let the device wait for the host. Fused optimizers
-        # skip a step whose flag is set, so asking now and then is enough to keep the weights unspoilt.
+        # skip a step whose flag is set, so a late look at a copy is enough to keep the weights unspoilt.
         self.guarded = (
             device.type == "cuda"
             and not skip
@@ -69,7 +72,7 @@ class Step:
         Raises NotFinite before the weights are changed.
         """
         found: dict[str, torch.Tensor] = {}
-        indices = [index for batch in batches for index in batch[2]]
+        indices, masks = [index for batch in batches for index in batch[2]], [batch[1] for batch in batches]
         buffers = [buffer.clone() for buffer in self.model.buffers()] if self.skip else []
         batches = [[part.to(self.device, non_blocking=True) for part in batch[:2]] for batch in batches]
         with autocast(self.device, self.precision):
@@ -81,20 +84,23 @@ class Step:
             if share is None:
                 loss, part = self.loss(logits, target), 1.0
             else:
-                loss = sum(term * own for term, own in zip(self.loss.terms(logits, target), share, strict=True))
+                loss = total([term * own for term, own in zip(self.loss.terms(logits, target), share, strict=True)])
                 part = len(images) / sum(len(images) for images, _ in batches)
             self.scaler.scale(loss).backward()
-            found["loss"] = found.get("loss", 0) + loss.detach()
-            for name, value in self.loss.parts.items():
-                found[name] = found.get(name, 0) + value * part
-        norm = self._gradient_norm()
-        bad = ~(torch.isfinite(found["loss"]) & torch.isfinite(norm))
-        self.bad = torch.maximum(self.bad, bad.float())
+            for name, value in {
+                "loss": loss.detach(),
+                **{n: scaled(v, part) for n, v in self.loss.parts.items()},
+            }.items():
+                found[name] = found[name] + value if name in found else value
+        bad = ~torch.isfinite(found["loss"] + self._gradient_norm())
+        self.bad = torch.maximum(self.bad, bad)
         images = [images for images, _ in batches]
         for before in self.unchecked:  # on the device, of one step only
             before.pop("images", None)
-        self.unchecked.append({"step": number + 1, "bad": bad, "indices": indices, "images": images, "terms": found})
+        known = {"step": number + 1, "bad": bad, "indices": indices, "masks": masks, "classes": logits.shape[1]}
+        self.unchecked.append({**known, "images": images, "terms": found})
         if self.skip and self.bad:
+            self._refuse_labels()
             self._leave_out(buffers)
             return {}
         self._update(number)
@@ -134,19 +140,29 @@ class Step:
     def _update(self, number: int) -> None:
         if self.guarded:
             self.optimizer.found_inf, self.optimizer.grad_scale = self.bad, None
-        if not self.guarded or number % 20 == 0:
+        if not self.guarded:
             self.check_finite()
+        elif number % LOOK_EVERY == 0:
+            self._look()
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         self.schedule.step()
         if self.average is not None:
-            self.average.update_parameters(self.model)
+            self.average.update()
+
+    def _look(self) -> None:
+        """Read the flag of the last look, which has long been copied, and copy the present one in the background."""
+        if self.seen.numpy():
+            self.check_finite()
+        self.seen.copy_(self.bad, non_blocking=True)
+        self.unchecked = self.unchecked[-LOOK_EVERY:]
 
     def check_finite(self) -> None:
-        """Raise NotFinite when the loss or gradient of a step since the last call was not."""
+        """Raise NotFinite when the loss or gradient of a step since the last call was not; DataError for its labels."""
         lost = self.scaler.is_enabled() and self.scaler.get_scale() < SMALLEST_SCALE
         if self.bad or lost:
+            self._refuse_labels()
             seen = self._seen()
             raise NotFinite(
                 "the gradient is not finite, however it is scaled; no step was made since"
@@ -159,9 +175,28 @@ class Step:
             )
         self.unchecked = []
 
+    def _first_bad(self) -> dict:
+        return next((step for step in self.unchecked if step["bad"]), self.unchecked[-1])
+
+    def _refuse_labels(self) -> None:
+        """Raise DataError when the first bad step has labels that are no class: on CUDA they make the loss NaN."""
+        first = self._first_bad()
+        for masks in first["masks"] if self.loss.ignore_index is not None else []:
+            try:
+                if masks.ndim == 4 and not self.labels.annotated:
+                    check_shares(masks, self.loss.ignore_index, "label")
+                else:
+                    check_labels(masks, first["classes"], self.loss.ignore_index)
+            except ValueError as error:
+                raise DataError(
+                    str(error),
+                    f"step {first['step']}, images {few([self.names[index] for index in first['indices']])}",
+                    "run `segtrain check`; look at dataset.num_classes and dataset.ignore_index",
+                ) from error
+
     def _seen(self) -> dict:
         """Of the first bad step: its images and loss; and the gradients, which are those of the last step."""
-        first = next((step for step in self.unchecked if step["bad"]), self.unchecked[-1])
+        first = self._first_bad()
         norms = {n: float(p.grad.norm()) for n, p in self.model.named_parameters() if p.grad is not None}
         return {
             "step": first["step"],

@@ -176,7 +176,7 @@ class Trainer:
             state.lr = self.parts.optimizer.param_groups[0]["lr"]
             terms, count = self.step(group, state.step), sum(len(images) for images, _, _ in group)
             for name, value in terms.items():
-                state.sums[name] = state.sums.get(name, 0) + value.double() * count
+                state.sums[name] = value.double().mul_(count).add_(state.sums.get(name, 0))
             state.step, state.batch, state.images = state.step + 1, state.batch + len(group), state.images + count
             state.counted += count if terms else 0
             state.seconds, group = time.perf_counter() - started, []

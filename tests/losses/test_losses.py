@@ -26,10 +26,6 @@ from segtrain.losses import (
     Tversky,
     as_loss,
 )
-from segtrain.losses.sums import dense
-from segtrain.losses.sums.hard import HardSums
-from segtrain.losses.sums.sigmoid import SigmoidSums
-from segtrain.losses.sums.soft import SoftSums
 
 DATA = Path(__file__).parents[1] / "reference"
 REFERENCE = json.loads((DATA / "reference.json").read_text())["losses"]
@@ -564,42 +560,6 @@ def test_terms_of_micro_batches_weighed_by_their_amounts(name, labels):
     assert torch.stack(whole).sum().item() == pytest.approx(loss(logits, target).item(), rel=1e-12)
     if len(found) == 2:
         assert found[1].item() == pytest.approx(terms[:, 1].mean().item(), rel=1e-9)
-
-
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("kind", ["hard", "soft", "sigmoid"])
-@pytest.mark.parametrize(("gamma", "smoothing"), [(0.0, False), (2.0, True)])
-def test_sums_of_a_whole_batch_equal_those_of_tiles(kind, gamma, smoothing, dtype):
-    """What CUDA runs, run on the CPU: the same sums and the same gradient."""
-    logits, target = batch(n=3, c=4, ignored=0.3)
-    if kind == "soft":
-        target = soft_labels(logits)
-        target[0, :, :3] = -1
-    if kind == "sigmoid":
-        target = torch.stack([torch.where(target == 255, 255, target == c) for c in range(4)], dim=1)
-    more = () if kind == "sigmoid" else (gamma, smoothing)
-    tiles = {"hard": HardSums, "soft": SoftSums, "sigmoid": SigmoidSums}[kind].apply
-    whole = {"hard": dense.hard_sums, "soft": dense.soft_sums, "sigmoid": dense.sigmoid_sums}[kind]
-    found = []
-    for sums in (tiles, whole):
-        z = logits.detach().to(dtype).requires_grad_()
-        values = [v.double() for v in sums(z, target, 255, *more)]
-        factors = torch.rand(4, *values[0].shape, generator=torch.Generator().manual_seed(0)).double()
-        sum((f * v).sum() for f, v in zip(factors, values[:4], strict=True)).backward()
-        found.append((values[: len(values) - (kind == "hard")] if sums is tiles else values, z.grad))
-    digits = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 1e-5}[dtype]
-    for one, other in zip(*(values for values, _ in found), strict=True):
-        torch.testing.assert_close(one, other, rtol=digits, atol=digits)
-    torch.testing.assert_close(
-        found[0][1], found[1][1], rtol=max(digits, 1e-2 * (dtype == torch.bfloat16)), atol=digits
-    )
-
-
-def test_sums_of_a_whole_batch_flag_labels_that_are_no_class():
-    logits, target = batch()
-    target[0, 0, 0] = 77
-    with pytest.raises(RuntimeError, match="a label is no class"):
-        dense.hard_sums(logits, target, 255, 0.0, False)
 
 
 def test_a_module_with_forward_alone_is_a_loss():

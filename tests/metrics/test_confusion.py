@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from segtrain.metrics import SegmentationScores, predict
 from segtrain.metrics import confusion as counting
-from segtrain.metrics import predict
 from segtrain.metrics.confusion import confusion_per_image
 
 
@@ -34,14 +34,36 @@ def test_counts_equal_a_plain_count(seed, classes, ignored):
         assert np.array_equal(found.numpy()[:, known], expected[:, known])
 
 
-@pytest.mark.parametrize("classes", [2, 11, 150])
-def test_what_cuda_is_given_counts_the_same(classes):
-    target, prediction = torch.randint(0, classes, (2, 3, 400)).to(torch.uint8)
-    target[:, :50] = 255
+@pytest.mark.parametrize("classes", [2, 11, 150, 256])
+@pytest.mark.parametrize(("dtype", "ignored"), [(torch.uint8, 255), (torch.int64, 1)])
+@pytest.mark.parametrize("pixels", [400, 403])
+def test_what_cuda_is_given_counts_the_same(classes, dtype, ignored, pixels):
+    target, prediction = torch.randint(0, classes, (2, 3, pixels)).to(dtype)
+    target[:, :50] = ignored
     one, other = (
-        count(prediction, target, classes, 255) for count in (counting._count_by_opencv, counting._count_by_torch)
+        count(prediction, target, classes, ignored) for count in (counting._count_by_opencv, counting._count_by_torch)
     )
     assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("multilabel", "where", "value"),
+    [(False, "target", 7), (False, "target", -3), (True, "target", 300), (False, "prediction", 3)],
+)
+def test_what_cuda_is_given_refuses_values_that_are_no_class_in_the_end(multilabel, where, value, monkeypatch):
+    shape = (2, 3, 4, 5) if multilabel else (2, 4, 5)
+    prediction, target = torch.randint(0, 2, (2, *shape))
+    scores, found = SegmentationScores(3, multilabel=multilabel, background=None), []
+    for how in ("tiles", "dense"):
+        monkeypatch.setenv("SEGTRAIN_SUMS", how)
+        scores.reset()
+        scores.update(prediction.bool() if multilabel else prediction, target, ["a", "b"])
+        found.append(scores.compute())
+    assert found[1] == pytest.approx(found[0], nan_ok=True)
+    (target if where == "target" else prediction)[1, ..., 2] = value
+    scores.update(prediction.bool() if multilabel else prediction, target, ["c", "d"])
+    with pytest.raises(ValueError, match=r"labels or predictions that are no class of .* in 1 images, the first is d"):
+        scores.compute()
 
 
 def test_large_images_are_counted_in_parts(monkeypatch):

@@ -5,10 +5,12 @@ in one more softmax. With a_c = dL/dP_c, b_c = dL/dTP_c and k = dL/dpixel_y, a p
     dz_c = p_c (a_c - S + k), and at c = y also p_y b_y - k, where S = sum_c a_c p_c + b_y p_y.
 On the CPU no one-hot and no copy of the logits is made: the work is done in tiles that stay in the cache (`tiles`), and
 the softmax is computed again in backward, which costs less than writing it out and reading it back. On other devices
-the whole batch is one computation without a wait for the device (`dense`).
+the whole batch is one computation without a wait for the device (`dense`), for which labels that are no class are not
+named: they make Y, or for a sigmoid all but P, NaN, and with it the loss.
 """
 
 import math
+import os
 from dataclasses import dataclass, fields
 
 import torch
@@ -46,7 +48,7 @@ class Sums:
 
     Attributes:
         pixel: softmax: sum over pixels of class c of (1 - p)^gamma (-ln p). Soft labels: of each class's share.
-        uniform: sum of -ln p_c over all valid pixels, for label smoothing (zeros unless needed).
+        uniform: sum of -ln p_c over all valid pixels, for label smoothing (zeros or None unless needed).
         positive, negative: sigmoid: sums of y softplus(-z) and of (1 - y) softplus(z).
         P, TP, Y: sums of p, of min(p, y) and of y.
         present: bool, whether the class has a valid pixel of ground truth (soft labels: one above 0.01).
@@ -75,20 +77,35 @@ def joined(batches: list[Sums]) -> Sums:
     return Sums(**{n: c if c is None or c.dtype == torch.bool else c.double() for n, c in columns.items()})
 
 
+FORMS = ("tiles", "dense")
+
+
+def form(logits: torch.Tensor) -> str:
+    """How sums are computed: of FORMS what the environment variable SEGTRAIN_SUMS says, else tiles on the CPU alone."""
+    chosen = os.environ.get("SEGTRAIN_SUMS") or ("tiles" if logits.device.type == "cpu" else "dense")
+    if chosen not in FORMS:
+        raise ValueError(f"SEGTRAIN_SUMS={chosen} is none of {', '.join(FORMS)}")
+    return chosen
+
+
 @torch.compiler.disable
 def softmax_sums(logits: torch.Tensor, target: torch.Tensor, ignore_index: int, needs: Needs) -> Sums:
     """Sums for class indices [N,H,W], or for soft labels [N,C,H,W].
 
     Soft: pixels with a negative value are ignored, and with ignore_index, unless that is 0 or 1.
     """
-    hard, tiled = is_hard(logits, target), logits.device.type == "cpu"
-    if tiled and hard:
+    hard, how = is_hard(logits, target), form(logits)
+    if how == "tiles" and hard:
         ignore_index = ignore_index if check_labels(target, logits.shape[1], ignore_index) else None
-    elif tiled:
+    elif how == "tiles":
         check_shares(target, ignore_index, "soft label", lowest=-math.inf)  # below 0: ignored
-    on_cpu, elsewhere = (HardSums, dense.hard_sums) if hard else (SoftSums, dense.soft_sums)
-    of = on_cpu.apply if tiled else elsewhere
-    pixel, uniform, P, TP, Y, present, valid, *_ = of(logits, target, ignore_index, needs.focal_gamma, needs.smoothing)
+    sums = {
+        "tiles": HardSums.apply if hard else SoftSums.apply,
+        "dense": dense.DenseHardSums.apply if hard else dense.soft_sums,
+    }[how]
+    pixel, uniform, P, TP, Y, present, valid, *_ = sums(
+        logits, target, ignore_index, needs.focal_gamma, needs.smoothing
+    )
     return Sums(P, TP, Y, present, valid, pixel=pixel, uniform=uniform)
 
 
@@ -97,9 +114,9 @@ def sigmoid_sums(logits: torch.Tensor, target: torch.Tensor, ignore_index: int) 
     """Sums for labels [N,C,H,W] from 0 to 1, each channel on its own; values of ignore_index are ignored."""
     if is_hard(logits, target):
         raise ValueError(f"a sigmoid loss needs a target [N,C,H,W] like the logits, it is {list(target.shape)}")
-    tiled = logits.device.type == "cpu"
-    if tiled:
+    how = form(logits)
+    if how == "tiles":
         check_shares(target, ignore_index, "label")
-    sums = SigmoidSums.apply if tiled else dense.sigmoid_sums
-    positive, negative, P, TP, Y, present, valid = sums(logits, target, ignore_index)
+    sums = {"tiles": SigmoidSums.apply, "dense": dense.sigmoid_sums}[how]
+    positive, negative, P, TP, Y, present, valid, *_ = sums(logits, target, ignore_index)
     return Sums(P, TP, Y, present, valid, positive=positive, negative=negative)

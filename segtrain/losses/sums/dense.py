@@ -1,33 +1,56 @@
-"""The same sums over the whole batch at once, by autograd: for CUDA, until a kernel does it in one pass.
+"""The same sums over the whole batch at once, in plain PyTorch: for CUDA without Triton, and the oracle of its kernels.
 
-No loop over images, no wait for the device, and nothing that adds in an order of chance: sums by label are a comparison
-with every class and a matrix product. Labels that are no class raise a flag on the device.
+No loop over images, no wait for the device, and nothing that adds in an order of chance. A label that is no class, which
+the host would have to wait for to name, makes Y NaN, and with it the loss.
 """
 
 import torch
+from torch.autograd.function import once_differentiable
 
+from segtrain.losses.sums.function import SumsFunction
 from segtrain.losses.targets import is_ignored, work_dtype
 
 
-def hard_sums(logits: torch.Tensor, target: torch.Tensor, ignore_index: int, gamma: float, smoothing: bool):
-    """pixel, uniform, P, TP, Y, present and valid, each [N,C], of a softmax against class indices [N,H,W]."""
-    z, y = logits.flatten(2).to(work_dtype(logits)), target.flatten(1)
-    classes = torch.arange(z.shape[1], device=z.device, dtype=y.dtype)
-    valid = y != ignore_index
-    truth = (y[:, None] == classes[:, None]) & valid[:, None]
-    torch._assert_async((truth.any(dim=1) | ~valid).all(), "a label is no class and not ignore_index")
-    log_p = z.log_softmax(dim=1)
-    p, weight = log_p.exp(), valid.to(z.dtype)
-    # where, not a product: 0 times the -inf of a class that has no probability would be NaN
-    log_py, py = (torch.where(truth, each, 0).sum(dim=1) for each in (log_p, p))
-    surprise = -log_py if gamma == 0 else -log_py * (1 - py).clamp_min(1e-12) ** gamma
-    columns = torch.stack([surprise, py, weight], dim=2)
-    # Counts stay exact and sums right to float32's digits as long as torch.backends.cuda.matmul.allow_tf32 is off.
-    pixel, TP, Y = (truth.to(z.dtype) @ columns).unbind(dim=2)
-    P = (p @ weight[..., None])[..., 0]
-    uniform = -(log_p @ weight[..., None])[..., 0] if smoothing else torch.zeros_like(P)
-    Y = Y.detach()
-    return pixel, uniform, P, TP, Y, Y > 0, Y.sum(dim=1, keepdim=True).expand_as(Y)
+class DenseHardSums(SumsFunction):
+    @staticmethod
+    def forward(logits, target, ignore_index, gamma, smoothing):
+        dtype, y = work_dtype(logits), target.flatten(1)
+        classes = torch.arange(logits.shape[1], device=y.device, dtype=y.dtype)
+        valid, truth = (y != ignore_index)[:, None], y[:, None] == classes[:, None]
+        if ignore_index < logits.shape[1]:
+            truth &= valid
+        log_p = logits.flatten(2).log_softmax(dim=1, dtype=dtype)
+        p = log_p.exp()
+        surprise = log_p if gamma == 0 else log_p * (1 - p) ** gamma
+        # where, not a product: 0 times the -inf of a class that has no probability would be NaN
+        pixel = -torch.where(truth, surprise, 0).sum(dim=2)
+        TP, P = (p * truth).sum(dim=2), (p * valid).sum(dim=2)
+        uniform = -torch.where(valid, log_p, 0).sum(dim=2) if smoothing else None
+        Y, count = truth.sum(dim=2, dtype=dtype), valid.sum(dim=2, dtype=dtype)
+        Y.masked_fill_(Y.sum(dim=1, keepdim=True) != count, torch.nan)
+        return pixel, uniform, P, TP, Y, Y > 0, count.expand_as(Y), log_p, truth, valid
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, d_pixel, d_uniform, d_P, d_TP, *_):
+        (logits, _, log_p, truth, valid), (_, gamma, smoothing) = ctx.saved_tensors, ctx.settings
+        p = log_p.exp()
+        slope = torch.zeros_like(p) if d_P is None else p * (d_P[..., None] * valid)  # dL/d(ln p_c)
+        if d_TP is not None:
+            slope += truth * p * d_TP[..., None]
+        if d_pixel is not None:
+            k = d_pixel[..., None] if gamma == 0 else d_pixel[..., None] * focal_slope(p, log_p, gamma)
+            slope -= torch.where(truth, k, 0)
+        if smoothing and d_uniform is not None:
+            slope -= d_uniform[..., None] * valid
+        slope = torch.addcmul(slope, p, slope.sum(dim=1, keepdim=True), value=-1)
+        return slope.view(logits.shape).to(logits.dtype), None, None, None, None
+
+
+def focal_slope(p: torch.Tensor, log_p: torch.Tensor, gamma: float) -> torch.Tensor:
+    """-d/d(ln p) of (1 - p)^gamma (-ln p), gamma > 0: it is 1 for cross-entropy."""
+    rest = 1 - p
+    return rest**gamma - gamma * p * log_p * rest.clamp_min(1e-12) ** (gamma - 1)
 
 
 def soft_sums(logits: torch.Tensor, target: torch.Tensor, ignore_index: int, gamma: float, smoothing: bool):
@@ -36,11 +59,11 @@ def soft_sums(logits: torch.Tensor, target: torch.Tensor, ignore_index: int, gam
     y = target.flatten(2).to(z.dtype)
     valid = ~is_ignored(y, ignore_index).any(dim=1, keepdim=True)
     y = y.where(valid, 0)
-    torch._assert_async((y <= 1).all(), "a soft label is not from 0 to 1 and not ignore_index")
+    y = y.where(y <= 1, torch.nan)  # no share of a class
     log_p = z.log_softmax(dim=1)
     p = log_p.exp()
     surprise = -log_p if gamma == 0 else -log_p * (1 - p).clamp_min(1e-12) ** gamma
-    uniform = -torch.where(valid, log_p, 0).sum(dim=2) if smoothing else torch.zeros_like(p[..., 0])
+    uniform = -torch.where(valid, log_p, 0).sum(dim=2) if smoothing else None
     p, pixel = p.where(valid, 0), (y * surprise).sum(dim=2)
     return (
         pixel,
@@ -59,7 +82,7 @@ def sigmoid_sums(logits: torch.Tensor, target: torch.Tensor, ignore_index: int):
     y = target.flatten(2).to(z.dtype)
     valid = y != ignore_index
     y = y.where(valid, 0)
-    torch._assert_async(((y >= 0) & (y <= 1)).all(), "a label is not from 0 to 1 and not ignore_index")
+    y = y.where((y >= 0) & (y <= 1), torch.nan)  # no label
     p, plus = z.sigmoid().where(valid, 0), torch.nn.functional.softplus(z)
     positive = (y * (plus - z)).sum(dim=2)
     negative = torch.where(valid, (1 - y) * plus, 0).sum(dim=2)

@@ -3,11 +3,12 @@
 import torch
 from torch.autograd.function import once_differentiable
 
-from segtrain.losses.sums.tiles import TiledSums, tiles, without_ignored, zeros
+from segtrain.losses.sums.function import SumsFunction
+from segtrain.losses.sums.tiles import tiles, without_ignored, zeros
 from segtrain.losses.targets import work_dtype
 
 
-class SigmoidSums(TiledSums):
+class SigmoidSums(SumsFunction):
     @staticmethod
     def forward(logits, target, ignore_index):
         dtype = work_dtype(logits)

@@ -3,11 +3,12 @@
 import torch
 from torch.autograd.function import once_differentiable
 
-from segtrain.losses.sums.tiles import TiledSums, pixel_sum, tiles, without_ignored, zeros
+from segtrain.losses.sums.function import SumsFunction
+from segtrain.losses.sums.tiles import pixel_sum, tiles, without_ignored, zeros
 from segtrain.losses.targets import is_ignored, work_dtype
 
 
-class SoftSums(TiledSums):
+class SoftSums(SumsFunction):
     @staticmethod
     def forward(logits, target, ignore_index, gamma, smoothing):
         dtype = work_dtype(logits)

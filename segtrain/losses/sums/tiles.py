@@ -26,17 +26,6 @@ def tiles(logits: torch.Tensor, target: torch.Tensor):
             yield n, part, work.copy_(z[:, part]), spare, y[..., part]
 
 
-class TiledSums(torch.autograd.Function):
-    """What the sums share: `forward` returns seven, of which the first four have a gradient, then what `backward` needs."""
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        logits, target, *ctx.settings = inputs
-        ctx.save_for_backward(logits, target, *output[7:])
-        ctx.mark_non_differentiable(*output[4:])
-        ctx.set_materialize_grads(False)
-
-
 def without_ignored(y: torch.Tensor, ignored: torch.Tensor, dtype: torch.dtype):
     """Labels, ignored ones set to 0; and 1 for valid, 0 for ignored ones (None: all are valid)."""
     if not ignored.any():

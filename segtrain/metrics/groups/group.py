@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from segtrain.metrics.confusion import confusion_per_image
+from segtrain.metrics.confusion import confusion_per_image, valid_per_image
 from segtrain.metrics.records import Score
 from segtrain.metrics.table import Classes, Table
 
@@ -35,19 +35,28 @@ class Batch:
         c, ignored = len(self.classes), self.classes.ignore_index
         if not self.classes.multilabel:
             return confusion_per_image(self.prediction, self.target, c, ignored)
-        flat = [labels.flatten(0, 1) for labels in (self.prediction.to(torch.uint8), self.target)]
-        return confusion_per_image(*flat, 2, ignored).view(-1, c, 2, 2)
+        return confusion_per_image(*self._planes, 2, ignored).view(-1, c, 2, 2)
+
+    @property
+    def _planes(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of multi-label, prediction and target of each class as an image of its own."""
+        narrow = self.prediction if self.prediction.dtype == torch.bool else self.prediction.to(torch.uint8)
+        return narrow.flatten(0, 1), self.target.flatten(0, 1)
 
     @cached_property
     def counts(self) -> dict[str, torch.Tensor]:
-        """tp, fp, fn and valid pixels: int64 [N, C] each."""
-        matrix = self.confusion
+        """tp, fp, fn and valid pixels: int64 [N, C] each. On CUDA the valid pixels of an image some of whose labels or
+        predictions are no class are not the sum of the others, or negative (see SegmentationScores.compute)."""
+        matrix, ignored = self.confusion, self.classes.ignore_index
         if self.classes.multilabel:
-            tp, fp, fn, valid = matrix[..., 1, 1], matrix[..., 0, 1], matrix[..., 1, 0], matrix.sum(dim=(2, 3))
+            tp, fp, fn = matrix[..., 1, 1], matrix[..., 0, 1], matrix[..., 1, 0]
+            counted = matrix.sum(dim=(2, 3))
+            valid = valid_per_image(matrix.flatten(0, 1), self._planes[1], ignored).view_as(counted)
+            valid = valid.where(valid == counted, -1)
         else:
             tp = matrix.diagonal(dim1=1, dim2=2)
             fp, fn = matrix.sum(dim=1) - tp, matrix.sum(dim=2) - tp
-            valid = matrix.sum(dim=(1, 2))[:, None].expand_as(tp)
+            valid = valid_per_image(matrix, self.target, ignored)[:, None].expand_as(tp)
         # contiguous: a view would keep the whole matrix in memory
         return {"tp": tp.contiguous(), "fp": fp.contiguous(), "fn": fn.contiguous(), "valid": valid}
 

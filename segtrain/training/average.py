@@ -1,0 +1,43 @@
+"""An exponential moving average of a network's weights."""
+
+import copy
+
+import torch
+from torch import nn
+
+
+class Average:
+    """`module` holds decay * itself + (1 - decay) * network of every floating-point parameter and buffer, step by step.
+
+    Integer buffers are the network's. The first update copies. All tensors are updated by a few kernels.
+
+    Args:
+        network: stays on its device, and its tensors stay the same objects.
+        decay: a step.
+    """
+
+    def __init__(self, network: nn.Module, decay: float):
+        self.module, self.decay, self.updates = copy.deepcopy(network).requires_grad_(False), decay, 0
+        pairs = list(zip(_tensors(self.module), _tensors(network), strict=True))
+        self._averaged, self._copied = (
+            list(zip(*(pair for pair in pairs if pair[0].is_floating_point() == floating), strict=True))
+            for floating in (True, False)
+        )
+
+    @torch.no_grad()
+    def update(self) -> None:
+        torch._foreach_lerp_(*self._averaged, 1 - self.decay if self.updates else 1.0)
+        if self._copied:
+            torch._foreach_copy_(*self._copied)
+        self.updates += 1
+
+    def state_dict(self) -> dict:
+        return {"module": self.module.state_dict(), "updates": self.updates}
+
+    def load_state_dict(self, content: dict) -> None:
+        self.module.load_state_dict(content["module"])
+        self.updates = int(content["updates"])
+
+
+def _tensors(network: nn.Module) -> list[torch.Tensor]:
+    return [tensor.detach() for tensor in (*network.parameters(), *network.buffers())]
