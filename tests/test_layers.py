@@ -25,13 +25,14 @@ ALLOWED = {
     "labels": f"{GROUND} losses",
     "metrics": f"{GROUND} losses",
     "inference": f"{GROUND} data metrics",
+    "exported": f"{GROUND} metrics",
     "dataset_check": f"{GROUND} data",
     "training": f"{GROUND} optimizers data losses labels metrics inference",
     "runs": f"{GROUND} config",
     "comparison": f"{GROUND} config runs",
     "report": f"{GROUND} data class_counts weighting losses metrics dataset_check runs comparison",
     "config": f"{GROUND} data losses metrics",
-    "commands": f"{GROUND} models data class_counts weighting losses labels metrics inference dataset_check training"
+    "commands": f"{GROUND} models data class_counts weighting losses labels metrics inference exported dataset_check training"
     " runs comparison report config",
     "cli": "errors cpu signals config runs report commands",
     "__main__": "cli",

@@ -151,7 +151,7 @@ def predict_all(
 
     with ThreadPoolExecutor(1) as writer:
         try:
-            for name, image in read_ahead(missing, trained.config):
+            for name, image in read_ahead(missing, trained):
                 leave_if_stopped()
                 if isinstance(image, DataError):
                     damaged.append(image)
@@ -177,10 +177,9 @@ def as_numbers(row: dict[str, str]) -> dict:
     return {key: int(value) if key.startswith(("pixels/", "present/")) else value for key, value in row.items()}
 
 
-def read_ahead(files: dict[str, Path], cfg) -> Iterator[tuple[str, np.ndarray | DataError]]:
+def read_ahead(files: dict[str, Path], trained: Trained) -> Iterator[tuple[str, np.ndarray | DataError]]:
     """The images, or why one cannot be read, in order; the next is decoded by a thread meanwhile."""
-    dataset = cfg.dataset
-    channels = cfg.model.get("in_channels") or dataset.get("channels") or 3
+    dataset, channels = trained.config.dataset, trained.channels
 
     def read(file: Path) -> np.ndarray | DataError:
         limits, exif = dataset.get("image_range"), dataset.get("exif", "apply") == "apply"

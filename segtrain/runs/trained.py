@@ -61,6 +61,11 @@ class Trained:
     epoch: int
     image_size: list[int] | None
 
+    @property
+    def channels(self) -> int:
+        """Of the images."""
+        return self.config.model.get("in_channels") or self.config.dataset.get("channels") or 3
+
 
 def load(
     run: str,
