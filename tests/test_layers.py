@@ -34,6 +34,7 @@ ALLOWED = {
     "config": f"{GROUND} data losses metrics",
     "commands": f"{GROUND} models data class_counts weighting losses labels metrics inference exported dataset_check training"
     " runs comparison report config",
+    "python": f"{GROUND} data report runs config commands",
     "cli": "errors cpu signals config runs report commands",
     "__main__": "cli",
 }
