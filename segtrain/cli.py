@@ -20,6 +20,7 @@ COMMANDS = {
     "lr-find": "lr-find key=value …              suggest a learning rate for these settings, within two minutes",
     "evaluate": "evaluate RUN [key=value …]       score a finished run on its validation images again",
     "predict": "predict RUN IMAGE … --out DIR    masks, overlays and a table for images without ground truth",
+    "export": "export RUN [--format onnx]       the network as a file for onnxruntime or PyTorch, without segtrain",
     "resume": "resume RUN_OR_SWEEP              continue a run in its own folder; of a sweep, what is missing",
     "repeat": "repeat RUN                       train again from a run's settings, and say whether the result is equal",
     "compare": "compare RUN_OR_SWEEP … [--out DIR] settings that differ against scores, best first",

@@ -41,9 +41,10 @@ class SegmentationModel(nn.Module):
             raise ValueError(f"images of {images.shape[1]} channels for a network of {len(self.scale)}")
         x = images.to(self.scale.dtype) * self.scale - self.shift
         bottom, right = -height % self.stride, -width % self.stride
-        if bottom or right:
+        exporting = torch.compiler.is_exporting()  # for images of any size
+        if exporting or bottom or right:
             x = nn.functional.pad(x, (0, right, 0, bottom), mode="replicate")  # zeros look like an object's edge
-        logits = self.network(x.contiguous(memory_format=torch.channels_last))
+        logits = self.network(x if exporting else x.contiguous(memory_format=torch.channels_last))
         return logits[..., :height, :width]
 
 

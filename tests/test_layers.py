@@ -28,6 +28,7 @@ ALLOWED = {
     "regions": f"{GROUND} data",
     "proposals": f"{GROUND} data regions",
     "inference": f"{GROUND} data metrics regions",
+    "exported": f"{GROUND} metrics",
     "dataset_check": f"{GROUND} data",
     "training": f"{GROUND} optimizers data losses labels metrics inference",
     "runs": f"{GROUND} config",
@@ -35,8 +36,9 @@ ALLOWED = {
     "search": f"{GROUND} data class_counts weighting",
     "report": f"{GROUND} data class_counts weighting losses metrics dataset_check runs comparison",
     "config": f"{GROUND} data losses metrics",
-    "commands": f"{GROUND} regions models data class_counts weighting losses labels metrics inference dataset_check training"
+    "commands": f"{GROUND} regions models data class_counts weighting losses labels metrics inference exported dataset_check training"
     " runs comparison report search config",
+    "python": f"{GROUND} data report runs config commands",
     "cli": "errors cpu signals config runs report commands",
     "__main__": "cli",
 }

@@ -26,7 +26,7 @@ from segtrain.files import read_json, write_json, write_rows
 from segtrain.inference import Predictor
 from segtrain.report.logger import log_to_screen
 from segtrain.report.predictions import row_of, write_mask, write_overlay, write_probabilities
-from segtrain.runs.trained import Trained, classes_of, load
+from segtrain.runs.trained import Classes, Trained, classes_of, load
 from segtrain.signals import leave_if_stopped, watched
 from segtrain.training.progress import Progress
 
@@ -50,14 +50,7 @@ def main(words: list[str]) -> int:
     log_to_screen()
     files = find_images(images)
     trained = load(str(arguments.run), arguments.checkpoint, arguments.trust, overrides)
-    cfg = trained.config
-    if threshold := thresholds_of(trained):
-        cfg.inference.threshold = threshold
-    if cfg.inference.presence == "best":
-        choose_presence(trained, bool(threshold))
-    cfg.inference.resize = cfg.inference.resize or cfg.dataset.get("resize")
-    classes = classes_of(trained)
-    predictor = predictor_of(trained, classes)
+    predictor, classes = prepared(trained)
     refuse_inputs(arguments.out, files)
     done = rows_before(arguments, trained)
     with watched():
@@ -67,6 +60,18 @@ def main(words: list[str]) -> int:
     for error in damaged:
         log.error(printable(str(error)))
     return DataError.exit_code if damaged else 0
+
+
+def prepared(trained: Trained) -> tuple[Predictor, Classes]:
+    """The predictor of a run, with the thresholds, the presence and the size of images that its result asks for."""
+    cfg = trained.config
+    if threshold := thresholds_of(trained):
+        cfg.inference.threshold = threshold
+    if cfg.inference.presence == "best":
+        choose_presence(trained, bool(threshold))
+    cfg.inference.resize = cfg.inference.resize or cfg.dataset.get("resize")
+    classes = classes_of(trained)
+    return predictor_of(trained, classes), classes
 
 
 def parse(words: list[str]) -> tuple[argparse.Namespace, list[str], list[str]]:
@@ -151,7 +156,7 @@ def predict_all(
 
     with ThreadPoolExecutor(1) as writer:
         try:
-            for name, image in read_ahead(missing, trained.config):
+            for name, image in read_ahead(missing, trained):
                 leave_if_stopped()
                 if isinstance(image, DataError):
                     damaged.append(image)
@@ -177,27 +182,31 @@ def as_numbers(row: dict[str, str]) -> dict:
     return {key: int(value) if key.startswith(("pixels/", "present/")) else value for key, value in row.items()}
 
 
-def read_ahead(files: dict[str, Path], cfg) -> Iterator[tuple[str, np.ndarray | DataError]]:
+def read_ahead(files: dict[str, Path], trained: Trained) -> Iterator[tuple[str, np.ndarray | DataError]]:
     """The images, or why one cannot be read, in order; the next is decoded by a thread meanwhile."""
-    dataset = cfg.dataset
-    channels = cfg.model.get("in_channels") or dataset.get("channels") or 3
 
-    def read(file: Path) -> np.ndarray | DataError:
-        limits, exif = dataset.get("image_range"), dataset.get("exif", "apply") == "apply"
+    def image_or_error(file: Path) -> np.ndarray | DataError:
         try:
-            return read_image(file, channels, limits and tuple(limits), exif, dataset.get("max_pixels") or MAX_PIXELS)
+            return read(file, trained)
         except DataError as error:
             return error
 
     waiting: deque[tuple[str, Future]] = deque()
     with ThreadPoolExecutor(1) as reader:
         for name, file in files.items():
-            waiting.append((name, reader.submit(read, file)))
+            waiting.append((name, reader.submit(image_or_error, file)))
             if len(waiting) > 1:
                 before, image = waiting.popleft()
                 yield before, image.result()
         for name, image in waiting:
             yield name, image.result()
+
+
+def read(file: Path, trained: Trained) -> np.ndarray:
+    """An image file as the run's dataset would read it, uint8 [H, W, channels]. Raises DataError."""
+    dataset = trained.config.dataset
+    limits, exif = dataset.get("image_range"), dataset.get("exif", "apply") == "apply"
+    return read_image(file, trained.channels, limits and tuple(limits), exif, dataset.get("max_pixels") or MAX_PIXELS)
 
 
 def set_window(predictor: Predictor, trained: Trained, image: np.ndarray) -> None:

@@ -57,12 +57,15 @@ def job(cfg, run: RunFolder) -> float | None:
     return train(cfg, run, checkpoint)
 
 
-def train(cfg, run: RunFolder, checkpoint: dict | None = None) -> float | None:
+def train(cfg, run: RunFolder, checkpoint: dict | None = None, datasets: tuple | None = None) -> float | None:
     """Train by a checked config into `run`, from a checkpoint or from the start; returns the best epoch's monitored score.
 
     What is cheap to check comes first: the files of the dataset, device, score and encoder by name.
+
+    Args:
+        datasets: those of training and validation, of a call from Python; None: what the config names.
     """
-    train_set, val_set = build_dataset(cfg, "train"), build_dataset(cfg, "val")
+    train_set, val_set = datasets or (build_dataset(cfg, "train"), build_dataset(cfg, "val"))
 
     seed_everything(cfg.seed, cfg.trainer.deterministic)
     trainer, scores = build(cfg, "trainer"), build_scores(cfg, val_set)

@@ -35,10 +35,15 @@ def refusals(where: str):
 def build_dataset(cfg: DictConfig, split: str):
     """One split of the dataset. Raises ConfigError when a class of the user's lacks what segtrain needs."""
     dataset = as_dataset(build(cfg, "dataset", split=split))
-    if not len(dataset.names):
-        raise DataError(f"the {split} split is empty", f"dataset ({cfg.dataset._target_})", "give it images")
-    check_sample(dataset.image(0), dataset.mask(0), dataset, 0)
+    check_samples(dataset, split, cfg.dataset._target_)
     return dataset
+
+
+def check_samples(dataset, split: str, name: str) -> None:
+    """Raise DataError when a split is empty, or its first image or mask is not of the form a dataset promises."""
+    if not len(dataset.names):
+        raise DataError(f"the {split} split is empty", f"dataset ({name})", "give it images")
+    check_sample(dataset.image(0), dataset.mask(0), dataset, 0)
 
 
 def build_augment(cfg: DictConfig, dataset) -> Augmentation:

@@ -61,15 +61,20 @@ def launch(
         _run(arguments, task, make_folder)
 
 
+def check_single(cfg: DictConfig) -> None:
+    """Raise ConfigError with every mistake of the composed config of a single run."""
+    if params := cfg.hydra.sweeper.get("params"):
+        what = f"the experiment sweeps {', '.join(params)}: a single run would ignore that"
+        raise ConfigError(what, f"experiment={cfg.hydra.runtime.choices.get('experiment')}", "add -m")
+    check_config(without_hydra(cfg))
+
+
 def _run(arguments: Namespace, task: Task, make_folder: MakeFolder) -> None:
     from hydra.core.utils import run_job
     from hydra.types import RunMode
 
     cfg = compose(arguments.overrides, arguments.config_dir, arguments.config_name)
-    if params := cfg.hydra.sweeper.get("params"):
-        what = f"the experiment sweeps {', '.join(params)}: a single run would ignore that"
-        raise ConfigError(what, f"experiment={cfg.hydra.runtime.choices.get('experiment')}", "add -m")
-    check_config(without_hydra(cfg))
+    check_single(cfg)
     folder = make_folder(lambda: folder_of(cfg, "hydra.run.dir"))
     with read_write(cfg.hydra), open_dict(cfg.hydra):
         cfg.hydra.run.dir, cfg.hydra.mode = str(folder), RunMode.RUN

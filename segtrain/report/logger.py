@@ -26,6 +26,23 @@ def log_to_screen(file: Path | None = None, only_warnings: bool = False) -> None
     logging.basicConfig(level=logging.INFO, handlers=handlers, force=True)  # in place of those of a run before
 
 
+@contextlib.contextmanager
+def logged_to(file: Path):
+    """Within this, log lines are shown and appended to `file`; for a call from Python, whose logging stays as it was."""
+    handlers, level = [logging.StreamHandler(), logging.FileHandler(file)], log.level
+    for handler in handlers:
+        handler.setFormatter(Printable("%(message)s"))
+        log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+        for handler in handlers:
+            log.removeHandler(handler)
+            handler.close()
+
+
 class Logger:
     """As a context, the TensorBoard events below `folder`.
 

@@ -63,6 +63,11 @@ class Trained:
     image_size: list[int] | None
     trusted: list[str]
 
+    @property
+    def channels(self) -> int:
+        """Of the images."""
+        return self.config.model.get("in_channels") or self.config.dataset.get("channels") or 3
+
 
 def load(
     run: str,

@@ -25,6 +25,10 @@ NEEDED = {  # settings an option cannot have a default for, and companions it ne
     "dataset=folder": ["dataset.root=x", "dataset.num_classes=2"],
     **{f"dataset={name}": ["dataset.root=x"] for name in ("camvid", "voc", "cityscapes", "ade20k")},
     "dataset=magnetic_tile": ["dataset.root=x"],
+    "dataset=python": [
+        *("dataset.num_classes=2", "dataset.class_names=[a,b]", "dataset.ignore_index=255"),
+        *("dataset.background=0", "dataset.multilabel=false"),
+    ],
     "experiment=street_scenes": ["dataset.root=x"],
     "experiment=defects": ["dataset.root=x"],
     "labels=teacher": ["labels.teacher.run=RUN"],

@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from segtrain.commands import compare, evaluate, predict, repeat, resume
+from segtrain.commands import compare, evaluate, export, predict, repeat, resume
 from segtrain.errors import ConfigError, SegtrainError
 from segtrain.runs import trained as runs
 
@@ -186,6 +186,7 @@ def predict_one_image(run: Path) -> None:
 
 COMMANDS = {
     "predict": predict_one_image,
+    "export": lambda run: export.main([str(run), "--format", "torch_export"]),
     "resume": lambda run: resume.main([str(run)]),
     "evaluate": lambda run: evaluate.main([str(run), "--bootstrap", "0"]),
     "repeat": lambda run: repeat.main([str(run)]),
@@ -195,6 +196,7 @@ COMMANDS = {
 # What each command reads, and so must refuse; elsewhere it is enough that nothing is executed.
 READ = {
     "predict": ("config", "checkpoint", "result", "link"),
+    "export": ("config", "checkpoint", "result", "link"),
     "resume": ("config", "checkpoint", "arrays", "result", "settings", "link"),
     "evaluate": ("config", "checkpoint", "result", "link"),
     "teacher": ("config", "checkpoint", "result", "link"),
@@ -252,6 +254,7 @@ def _quiet(monkeypatch, tmp_path):
     monkeypatch.setattr(resume, "log_to_screen", lambda *_: None)
     monkeypatch.setattr(repeat, "log_to_screen", lambda *_: None)
     monkeypatch.setattr(predict, "log_to_screen", lambda *_: None)
+    monkeypatch.setattr(export, "log_to_screen", lambda *_: None)
     monkeypatch.setenv("SEGTRAIN_CACHE", str(tmp_path / "cache"))
 
 
@@ -267,6 +270,7 @@ def test_hostile_folders_are_refused(trained, tmp_path):
     kinds = [kind for kind in KINDS if "os.system" in kind or " as " not in kind]
     assert outcomes(trained, tmp_path, "resume", kinds) == {}
     assert outcomes(trained, tmp_path, "predict", kinds) == {}
+    assert outcomes(trained, tmp_path, "export", [kind for kind in kinds if must_be_refused(kind, "export")]) == {}
 
 
 @pytest.mark.long

@@ -1,0 +1,172 @@
+"""segtrain in Python: `segtrain.load(RUN)` for a trained run, `segtrain.train(overrides, dataset=…)` for a training."""
+
+import functools
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from segtrain.commands.predict import prepared, read, set_window
+from segtrain.commands.train import train as run_training
+from segtrain.config.build import check_samples
+from segtrain.config.compose import compose, folder_of, without_hydra
+from segtrain.config.launch import check_single
+from segtrain.config.schema import as_text, flat
+from segtrain.data.dataset import as_dataset
+from segtrain.data.given import settings_of, train_and_val
+from segtrain.errors import ConfigError, DataError
+from segtrain.files import read_arrays
+from segtrain.report.logger import logged_to
+from segtrain.runs import trained
+from segtrain.runs.claim import make_run_folder
+from segtrain.runs.environment import environment
+from segtrain.runs.folder import RunFolder
+from segtrain.runs.result import Result
+from segtrain.signals import watched
+
+PathLike = str | Path
+
+
+class Run:
+    """A trained run, ready to predict.
+
+    Attributes:
+        path: its folder.
+        config: its settings by name, such as `run.config.loss.alpha`.
+        network: a torch module, uint8 images [N, channels, H, W] -> logits [N, C, H, W], in evaluation mode on its device.
+        class_names: the C classes.
+        epoch: after which the checkpoint was written, from 1.
+        result: what result.json holds: `per_class`, `intervals`, `thresholds`, and more.
+    """
+
+    path: Path
+    config: Any
+    network: Any
+    class_names: list[str]
+    epoch: int
+    result: Result
+
+    def __init__(self, found: trained.Trained):
+        self._trained = found
+        self._predictor, classes = prepared(found)
+        self.path, self.config, self.network = found.run, found.config, self._predictor.model
+        self.class_names, self.epoch, self.result = classes.class_names, found.epoch, found.result
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """The scores of the best epoch on val by name: `run.scores["iou/mean"]`. A score that is not defined is None."""
+        return self.result.scores
+
+    @functools.cached_property
+    def per_image(self) -> dict[str, np.ndarray]:
+        """Counts of the best epoch for each validation image: `tp`, `fp`, `fn` int64 [images, C], `names`, `classes`, `groups`.
+
+        Raises ConfigError for a run whose metric keeps none.
+        """
+        return read_arrays(self.path / "per_image.npz")
+
+    def predict(self, image: np.ndarray | PathLike) -> np.ndarray:
+        """The predicted classes, uint8 [H, W]; of a multi-label run bool [C, H, W].
+
+        With the run's windows, flips, thresholds and presence (`inference.*`), as `segtrain predict`.
+
+        Args:
+            image: uint8 [H, W, channels], 3 channels are RGB; or an image file.
+
+        Raises DataError for a file that cannot be read, and an array of another form.
+        """
+        return self._prediction(image, probabilities=False).mask
+
+    def probabilities(self, image: np.ndarray | PathLike) -> np.ndarray:
+        """The probability of each class, float16 [C, H, W], for an image as `predict` takes it."""
+        return self._prediction(image, probabilities=True).probabilities
+
+    def _prediction(self, image: np.ndarray | PathLike, probabilities: bool):
+        if isinstance(image, np.ndarray):
+            channels = self._trained.channels
+            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != channels or not image.size:
+                form = f"{image.dtype} {list(image.shape)}"
+                raise DataError(f"the image is {form}", "predict", f"give uint8 [H, W, {channels}], or a file")
+        else:
+            image = read(Path(image), self._trained)
+        set_window(self._predictor, self._trained, image)
+        return self._predictor.image(image, probabilities)
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r}, epoch {self.epoch}, classes {', '.join(self.class_names)})"
+
+
+def load(
+    run: PathLike,
+    checkpoint: Literal["best", "last"] = "best",
+    *,
+    overrides: list[str] | None = None,
+    trust: list[str] | None = None,
+) -> Run:
+    """A trained run from its folder. No code of the folder is executed.
+
+    Args:
+        overrides: settings such as `inference.window=[512,512]` and `trainer.device=cpu`.
+        trust: packages besides segtrain's whose classes its config may build.
+
+    Raises ConfigError for a folder without a run, a damaged one, and classes that are not trusted.
+    """
+    return Run(trained.load(str(run), checkpoint, trust, overrides))
+
+
+def train(
+    overrides: list[str] | None = None,
+    dataset: Any = None,
+    *,
+    val_ratio: float = 0.2,
+    folder: PathLike | None = None,
+    config_dir: PathLike | None = None,
+) -> Run:
+    """Train, as `segtrain key=value …` does, and return the run with the weights of its best epoch.
+
+    Args:
+        overrides: settings as on the command line: `["loss=ce_dice", "trainer.epochs=20"]`.
+        dataset: an object with what `segtrain.data.dataset.SegmentationDataset` describes, or a pair of them, for training
+            and for validation; None: the dataset that the overrides name.
+        val_ratio: share of the groups of a single dataset that is for validation, chosen by a hash of their names.
+        folder: of the run, which must not hold one; None: a new one in outputs/.
+        config_dir: where your own YAML files are.
+
+    Raises ConfigError for settings that are wrong, DataError for data that are, before the training starts.
+    """
+    words, datasets = list(overrides or []), None
+    if dataset is not None:
+        if named := [word for word in words if word.partition("=")[0].split(".")[0].lstrip("+~") == "dataset"]:
+            raise ConfigError("a dataset object is given, too", named[0], "leave it out, or leave out dataset=…")
+        datasets = _pair(dataset, val_ratio)
+        words = ["dataset=python", *words]
+    cfg = compose(words, None if config_dir is None else str(config_dir))
+    if datasets is not None:
+        cfg.dataset.update(settings_of(datasets[0]))
+    check_single(cfg)
+    path = make_run_folder(lambda: folder_of(cfg, "hydra.run.dir") if folder is None else Path(folder))
+    cfg = without_hydra(cfg)
+    with watched(), logged_to(path / "segtrain.log"), RunFolder(path) as run:
+        command = {"command": f"segtrain.train({overrides or []!r}{', dataset=…' * (dataset is not None)})"}
+        run.write_environment({**environment(flat(cfg)), **command})
+        run.write_config(as_text(cfg, weights_known=False))
+        run_training(cfg, run, datasets=datasets)
+    packages = {str(value).split(".")[0] for key, value in flat(cfg).items() if key.endswith("_target_")}
+    return load(path, trust=sorted(packages - {"segtrain"}))
+
+
+def _pair(dataset: Any, val_ratio: float) -> tuple:
+    """The datasets of training and validation, checked. Raises ConfigError when their classes differ."""
+    if isinstance(dataset, tuple | list):
+        if len(dataset) != 2:
+            raise ConfigError(f"{len(dataset)} datasets", "dataset", "give one, or a pair: (TRAIN, VAL)")
+        pair = (as_dataset(dataset[0]), as_dataset(dataset[1]))
+    else:
+        pair = train_and_val(as_dataset(dataset), val_ratio)
+    for split, each in zip(("train", "val"), pair, strict=True):
+        check_samples(each, split, type(dataset).__name__)
+    first, second = map(settings_of, pair)
+    if different := [key for key in first if first[key] != second[key]]:
+        what = f"the two datasets differ in {', '.join(different)}"
+        raise ConfigError(what, "dataset", "give both the same classes")
+    return pair
