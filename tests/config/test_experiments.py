@@ -31,7 +31,7 @@ def test_the_header_asks_a_question_and_says_how_many_trainings(name):
 def test_the_command_line_takes_the_place_of_what_the_experiment_sweeps():
     swept, jobs = jobs_of("experiment=alpha_sweep", "seed=5", "loss.alpha=0,1", "trainer.epochs=2")
     assert swept == {"loss.alpha"}
-    assert [(cfg.loss.alpha, cfg.seed, cfg.trainer.epochs) for _, cfg in jobs] == [(0, 5, 2), (1, 5, 2)]
+    assert [(cfg.loss.alpha, cfg.seed, cfg.trainer.epochs) for _, cfg, _ in jobs] == [(0, 5, 2), (1, 5, 2)]
 
 
 @pytest.mark.parametrize(
