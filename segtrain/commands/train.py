@@ -37,6 +37,7 @@ from segtrain.runs.environment import FREE, changes, environment, fingerprint
 from segtrain.runs.folder import RunFolder
 from segtrain.signals import leave_if_stopped
 from segtrain.training import Parts, predict_one
+from segtrain.training.memory import check_memory
 
 log = logging.getLogger("segtrain")
 
@@ -96,6 +97,8 @@ def train(cfg, run: RunFolder, checkpoint: dict | None = None, datasets: tuple |
         log.info(summary)
     train_batches = loader.train(train_set, augment, sampling, counts, cfg.seed, annotated=labels.annotated)
     val_batches = loader.evaluation(val_set)
+    crop = getattr(augment, "size", None) or size
+    check_memory(model, trainer.device, trainer.autocast(), loader.batch_size, train_set.channels, crop)
     schedule = build(cfg, "schedule", optimizer=optimizer, steps=trainer.total_steps(len(train_batches)))
 
     shown = images_with_rare_classes(val_set, trainer.panel_images)

@@ -1,0 +1,89 @@
+"""Whether a training step fits into memory, before one is tried: on a CPU the system kills a process that takes too much."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from segtrain.errors import OutOfMemory
+
+PROBE = 128  # height and width of the image that is tried
+
+
+def check_memory(
+    model: nn.Module, device: torch.device, context, images: int, channels: int, size: tuple[int, int]
+) -> None:
+    """Raise OutOfMemory when what a network keeps of a batch for its backward pass is more than there is.
+
+    A step takes more than that, so a batch that passes may still not fit.
+
+    Args:
+        context: of the forward pass, as of autocast.
+        images, channels, size: of a batch; height and width.
+    """
+    free = free_memory(device)
+    if free is None:
+        return
+    try:
+        needed = kept_bytes(model, device, context, channels) / PROBE**2 * images * size[0] * size[1]
+    except (RuntimeError, ValueError):  # a network for images of another size: the first step will tell
+        return
+    if needed > free:
+        raise OutOfMemory(
+            f"a training step keeps at least {needed / 1e9:.1f} GB of a batch of {images} × {size[0]}×{size[1]} pixels, "
+            f"{free / 1e9:.1f} GB of {device.type} memory are free",
+            "loader.batch_size, augment.size",
+            "lower loader.batch_size (and raise trainer.accumulate by as much), or augment.size",
+        )
+
+
+def kept_bytes(model: nn.Module, device: torch.device, context, channels: int) -> int:
+    """Bytes that a forward pass of one image of 128×128 keeps for the backward pass, without the weights.
+
+    Leaves buffers and random numbers as they were.
+    """
+    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    found: dict[int, int] = {}
+
+    def kept(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            found[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    buffers, training = [buffer.clone() for buffer in model.buffers()], model.training
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), context:
+        with torch.autograd.graph.saved_tensors_hooks(kept, lambda tensor: tensor):
+            # Two images: batch norm after a global pooling cannot learn from one.
+            logits = model.train()(torch.zeros(2, channels, PROBE, PROBE, dtype=torch.uint8, device=device))
+        del logits
+    model.train(training)
+    with torch.no_grad():
+        for buffer, before in zip(model.buffers(), buffers, strict=True):
+            buffer.copy_(before)
+    return sum(found.values()) // 2
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that this process may still take; of the CPU no more than its control group allows. None: not known."""
+    if device.type == "cuda":
+        return (
+            torch.cuda.mem_get_info(device)[0]
+            + torch.cuda.memory_reserved(device)
+            - torch.cuda.memory_allocated(device)
+        )
+    try:
+        lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        free = [1024 * int(lines["MemAvailable"].split()[0])]
+    except (OSError, KeyError, ValueError):  # not Linux
+        return None
+    group = Path("/sys/fs/cgroup")
+    for limit, used in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
+        try:
+            free.append(int((group / limit).read_text()) - int((group / used).read_text()))
+        except (OSError, ValueError):  # no such file, or no limit
+            continue
+    return max(min(free), 0)
