@@ -4,7 +4,7 @@
     python scripts/make_sheets.py PREPARED SHEETS --train 24 --val 12 --size 2048
     segtrain dataset=magnetic_tile dataset.root=SHEETS
 
-A sheet is rows of tiles, each row as high as its lowest tile. `--defects` of them, on average, have a defect.
+A sheet is rows of tiles, each row as high as its lowest tile. Of the val sheets few tiles have a defect, of those to learn from more.
 """
 
 import argparse
@@ -52,15 +52,15 @@ if __name__ == "__main__":
     parser.add_argument("--train", type=int, default=24, help="sheets")
     parser.add_argument("--val", type=int, default=12, help="sheets")
     parser.add_argument("--size", type=int, default=2048, help="height and width in pixels")
-    parser.add_argument("--defects", type=float, default=0.03, help="share of the tiles")
+    parser.add_argument(
+        "--defects", type=float, nargs=2, default=[0.2, 0.03], help="share of the tiles of train and of val"
+    )
     arguments = parser.parse_args()
     rng = np.random.default_rng(0)
-    for split in ("train", "val"):
+    for split, share in zip(("train", "val"), arguments.defects, strict=True):
         tiles = tiles_of(arguments.prepared / split)
         for part in ("images", "masks"):
             (arguments.sheets / split / part).mkdir(parents=True, exist_ok=True)
         for number in range(getattr(arguments, split)):
-            for part, pixels in zip(
-                ("images", "masks"), sheet(*tiles, arguments.size, arguments.defects, rng), strict=True
-            ):
+            for part, pixels in zip(("images", "masks"), sheet(*tiles, arguments.size, share, rng), strict=True):
                 Image.fromarray(pixels).save(arguments.sheets / split / part / f"sheet_{number:03d}.png")

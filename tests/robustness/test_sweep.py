@@ -159,6 +159,19 @@ def test_a_sweep_killed_at_ten_moments_ends_as_one_that_was_not(server, twelve, 
     figure("sweeps of 12 jobs", f"{kills} of 10 killed, all end with the same 12 results")
 
 
+@pytest.mark.long
+def test_jobs_of_a_queue_of_submitit_end_like_others(segtrain, tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    words = [*WORDS, "hydra/launcher=submitit_local"]
+    (tmp_path / "sweep" / JOBS[2] / "class_counts.json").mkdir(parents=True)  # in the way of what the job writes
+    done = segtrain(*words)
+    assert done.code == 5, done
+    assert "3 of 4 jobs finished" in done.out
+    (tmp_path / "sweep" / JOBS[2] / "class_counts.json").rmdir()
+    done = segtrain("resume", "sweep")
+    assert (done.code, "4 of 4 jobs finished" in done.out) == (0, True), done
+
+
 @pytest.mark.parametrize("folder", ["../elsewhere", "/tmp", "..", "link"])
 def test_a_strangers_sweep_leads_nowhere_else(tmp_path, folder):
     (tmp_path / "sweep").mkdir()
