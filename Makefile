@@ -17,7 +17,7 @@ install: .venv/installed  ## make .venv with segtrain and all it needs
 	@echo "installing into .venv: PyTorch and what else is needed, some minutes"
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -qq --upgrade pip
-	$(BIN)/python -m pip install -qq --constraint constraints.txt --editable '.[dev,parallel,slurm,export]'
+	$(BIN)/python -m pip install -qq --constraint constraints.txt --editable '.[dev,parallel,slurm,search,export]'
 	touch $@
 
 run: install  ## train on the generated dataset, a minute and a half on two CPU cores

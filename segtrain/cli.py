@@ -100,11 +100,16 @@ def _train(words: list[str]) -> int:
         sweeps.extend([folder] if jobs else [])
 
     try:
-        launch(words, _job, make_run_folder, begin)
+        launch(words, _job, make_run_folder, begin, _search)
     finally:
         for folder in sweeps:
             print(f"\n{jobs_table(read_sweep(folder), folder)}")
     return 0
+
+
+def _search(folder: Path, settings: dict, templates: list) -> None:
+    """A search by Optuna."""
+    import_module("segtrain.commands.search").begin(folder, settings, templates)
 
 
 def _job(cfg, folder: Path) -> float | None:

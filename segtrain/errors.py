@@ -34,6 +34,12 @@ class DiskError(SegtrainError):
     exit_code, label = 5, "disk error"
 
 
+class Pruned(SegtrainError):
+    """Not a failure: a search ended the training, which was worse than others."""
+
+    exit_code, label = 0, "pruned"
+
+
 class NotFinite(SegtrainError):
     """A loss, gradient or prediction that is not finite. `seen`: what is known of the step, for the run's folder."""
 

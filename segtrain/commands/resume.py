@@ -39,6 +39,8 @@ def main(words: list[str]) -> int:
     )
     parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help="allow classes of this package")
     arguments = parser.parse_intermixed_args(words)
+    if (arguments.run / "search.json").is_file():
+        return import_module("segtrain.commands.search").go_on(arguments.run, arguments.trust)
     if (arguments.run / "find.json").is_file():
         return import_module("segtrain.commands.find").search(arguments.run, arguments.trust)
     if (arguments.run / "sweep.json").is_file():
@@ -65,8 +67,13 @@ def resume_sweep(arguments) -> int:
     return code
 
 
-def resume(path: Path, overrides: list[str], allow: list[str], trust: list[str], only_warnings: bool = False) -> int:
-    """Continue a run, or start one of which there is only the config; its other log lines may be for its file alone."""
+def resume(path: Path, overrides: list[str], allow: list[str], trust: list[str], only_warnings=False, **how) -> int:
+    """Continue a run, or start one of which there is only the config.
+
+    Args:
+        only_warnings: other log lines are for its file alone.
+        how: after_epoch of `train`.
+    """
     if not (path / "config.yaml").is_file():
         raise ConfigError(f"{path} holds no run: config.yaml is missing", fix="name the folder of a run")
     started = (path / "checkpoints/last.pt").is_file()
@@ -94,5 +101,5 @@ def resume(path: Path, overrides: list[str], allow: list[str], trust: list[str],
                 run.add_start(changed)
             else:
                 run.write_environment(environment(flat(cfg)))
-            train(cfg, run, checkpoint)
+            train(cfg, run, checkpoint, **how)
     return 0

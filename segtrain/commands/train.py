@@ -3,6 +3,7 @@
 import logging
 import os
 import random
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -36,7 +37,7 @@ from segtrain.runs import checkpoints
 from segtrain.runs.environment import FREE, changes, environment, fingerprint
 from segtrain.runs.folder import RunFolder
 from segtrain.signals import leave_if_stopped
-from segtrain.training import Parts, predict_one
+from segtrain.training import Epoch, Parts, predict_one
 from segtrain.training.memory import check_memory
 
 log = logging.getLogger("segtrain")
@@ -58,13 +59,20 @@ def job(cfg, run: RunFolder) -> float | None:
     return train(cfg, run, checkpoint)
 
 
-def train(cfg, run: RunFolder, checkpoint: dict | None = None, datasets: tuple | None = None) -> float | None:
+def train(
+    cfg,
+    run: RunFolder,
+    checkpoint: dict | None = None,
+    datasets: tuple | None = None,
+    after_epoch: Callable[[Epoch], None] = lambda epoch: None,
+) -> float | None:
     """Train by a checked config into `run`, from a checkpoint or from the start; returns the best epoch's monitored score.
 
     What is cheap to check comes first: the files of the dataset, device, score and encoder by name.
 
     Args:
         datasets: those of training and validation, of a call from Python; None: what the config names.
+        after_epoch: called when an epoch is recorded; may raise what ends the training.
     """
     train_set, val_set = datasets or (build_dataset(cfg, "train"), build_dataset(cfg, "val"))
 
@@ -114,6 +122,7 @@ def train(cfg, run: RunFolder, checkpoint: dict | None = None, datasets: tuple |
         for epoch in trainer.fit(parts, checkpoint, run.save_last):
             run.record(epoch, val_set.class_names, groups)
             logger.show(epoch, run.result.best["value"])
+            after_epoch(epoch)
 
     describe_best(run, parts, trainer, counts)
     run.finish()

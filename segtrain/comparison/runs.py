@@ -99,6 +99,8 @@ def short(key: str, keys) -> str:
 
 
 def value_text(value) -> str:
+    if isinstance(value, float) and len(str(value)) > 8:  # drawn by a search
+        return f"{value:.4g}"
     return "null" if value is None else str(value)
 
 

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from segtrain.config import internals
 from segtrain.config.compose import compose, folder_of, register_resolvers, without_hydra
 from segtrain.config.schema import check_config, config_error
+from segtrain.config.space import SWEEPER, check_keys, search_space
 from segtrain.errors import ConfigError
 
 Task = Callable[[DictConfig, Path], float | None]
@@ -40,14 +41,19 @@ class Job(NamedTuple):
 
 
 def launch(
-    words: list[str], task: Task, make_folder: MakeFolder, begin_sweep: Callable[[Path, list[Job]], None]
+    words: list[str],
+    task: Task,
+    make_folder: MakeFolder,
+    begin_sweep: Callable[[Path, list[Job]], None],
+    search: Callable[[Path, dict, list[Job]], None],
 ) -> None:
-    """Call `task(config, folder)` once, or with -m for every combination, or print help or the config.
+    """Call `task(config, folder)` once, or with -m for every combination, or search, or print help or the config.
 
     Args:
         make_folder: makes the folder of the run or sweep of the name it asks for; called when the config has no mistake.
         begin_sweep: is given the folder of a sweep and its jobs before the first one starts; none, when the sweeper
             chooses them on the way.
+        search: is given the folder of a search, its settings with the space, and a Job for each combination of options.
 
     Raises what the task raises, and ConfigError with every mistake of the config.
     """
@@ -56,7 +62,7 @@ def launch(
     if any(vars(arguments)[name] for name in SHOWS):
         internals.show(arguments)
     elif arguments.multirun:
-        _sweep(arguments, task, make_folder, begin_sweep)
+        _sweep(arguments, task, make_folder, begin_sweep, search)
     else:
         _run(arguments, task, make_folder)
 
@@ -92,11 +98,15 @@ def _run(arguments: Namespace, task: Task, make_folder: MakeFolder) -> None:
         raise failures[0]
 
 
-def _sweep(arguments: Namespace, task: Task, make_folder: MakeFolder, begin_sweep) -> None:
+def _sweep(arguments: Namespace, task: Task, make_folder: MakeFolder, begin_sweep, search) -> None:
     from hydra.core.plugins import Plugins
     from hydra.types import RunMode
 
     cfg = compose(arguments.overrides, arguments.config_dir, arguments.config_name, sweep=True)
+    if cfg.hydra.sweeper._target_ == SWEEPER:
+        settings, templates = _space(cfg, arguments)
+        search(make_folder(lambda: folder_of(cfg, "hydra.sweep.dir")), settings, templates)
+        return
     swept, jobs = _checked_jobs(cfg, arguments)
     folder = make_folder(lambda: folder_of(cfg, "hydra.sweep.dir"))
     fixed = sorted({o.split("=", 1)[0].lstrip("+~") for o in cfg.hydra.overrides.task} - swept)
@@ -122,17 +132,44 @@ def _sweep(arguments: Namespace, task: Task, make_folder: MakeFolder, begin_swee
     sweeper.sweep(arguments=OmegaConf.to_container(cfg.hydra.overrides.task, resolve=False))
 
 
+def _space(cfg: DictConfig, arguments: Namespace) -> tuple[dict, list[Job]]:
+    """Settings of a search with its space, and a job for each combination of options, without the settings searched."""
+    overrides = list(_last(_parsed(cfg)).values())
+    space, combinations = search_space(cfg, overrides)
+    fixed = [override.input_line for override in overrides if not override.is_sweep_override()]
+    templates = []
+    for number, options in enumerate(combinations):
+        words = [f"{group}={option}" for group, option in options.items()]
+        one, choices = composed([*fixed, *words], arguments)
+        check_keys(one, space, options)
+        templates.append(Job(f"{number:03d}", words, one, choices))
+    settings = OmegaConf.to_container(cfg.hydra.sweeper, resolve=True)
+    return {
+        **{key: value for key, value in settings.items() if key not in ("_target_", "params")},
+        "space": space,
+    }, templates
+
+
+def _parsed(cfg: DictConfig) -> list:
+    """The overrides of the sweep that an experiment has, then those of the command line."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    words = [f"{key}={values}" for key, values in (cfg.hydra.sweeper.get("params") or {}).items()]
+    return OverridesParser.create().parse_overrides([*words, *cfg.hydra.overrides.task])
+
+
+def _last(overrides: list) -> dict[str, object]:
+    """By key: the command line's, where an experiment has one, too."""
+    return {override.key_or_group: override for override in overrides}
+
+
 def _checked_jobs(cfg: DictConfig, arguments: Namespace) -> tuple[set[str], list[tuple[list[str], DictConfig]]]:
     """The keys that are swept, and the overrides and config of every job, as far as the sweeper is Hydra's own.
 
     Raises ConfigError with the mistakes of all jobs.
     """
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
-    words = [f"{key}={values}" for key, values in (cfg.hydra.sweeper.get("params") or {}).items()]  # of an experiment
-    overrides = OverridesParser.create().parse_overrides([*words, *cfg.hydra.overrides.task])
-    last = {override.key_or_group: override for override in overrides}  # the command line's, where both have one
-    swept = {key for key, override in last.items() if override.is_sweep_override()}
+    overrides = _parsed(cfg)
+    swept = {key for key, override in _last(overrides).items() if override.is_sweep_override()}
     if not cfg.hydra.sweeper._target_.endswith("BasicSweeper"):
         return swept, []
     if not swept and cfg.hydra.launcher._target_.endswith("BasicLauncher"):

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from segtrain.config.saved import settings_in
-from segtrain.errors import ConfigError, DataError, DiskError, NotFinite, Preempted, SegtrainError
+from segtrain.errors import ConfigError, DataError, DiskError, NotFinite, Preempted, Pruned, SegtrainError
 from segtrain.files import (
     read_arrays,
     read_json,
@@ -96,13 +96,13 @@ class RunFolder:
             log.info(hint)
         self.result.error = error.what if isinstance(error, SegtrainError) else repr(error)
         try:
-            if not stopped:
+            if not stopped and not isinstance(error, Pruned):
                 # A sweep prints its first error only: the folder of the failed job must have the rest.
                 with (self.path / "segtrain.log").open("a", encoding="utf-8") as stream:
                     stream.write("".join(traceback.format_exception(error)))
             if isinstance(error, NotFinite) and error.seen:
                 write_json(self.path / "failed" / f"step_{error.seen['step']:06d}.json", error.seen)
-            self._write_result("preempted" if stopped else "failed")
+            self._write_result("preempted" if stopped else "pruned" if isinstance(error, Pruned) else "failed")
         except (DiskError, OSError):
             log.error("how the run ended could not be written to its folder")
 

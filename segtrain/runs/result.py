@@ -16,7 +16,7 @@ class Result:
     """The outcome of a run, so far or in the end.
 
     Attributes:
-        status: running, finished, failed or preempted; empty when there is no run.
+        status: running, finished, failed, preempted or pruned (by a search); empty when there is no run.
         best: the best epoch: {"epoch" (from 1), "monitor", "value"}; None before the first validation.
         scores: of the best epoch, by name.
         per_class: of the best epoch: a row per class with index, name, iou, dice, precision, recall, support, …

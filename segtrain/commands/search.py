@@ -1,0 +1,249 @@
+"""`segtrain -m hydra/sweeper=optuna key=interval(…) …`: trials that Optuna chooses, each a job of a sweep.
+
+There is no storage but the sweep: the study is made anew from the trials' settings and results before each trial, and the
+sampler is seeded by their number, so a search goes on after a kill as if there had been none.
+"""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from segtrain.commands.resume import resume
+from segtrain.config.build import build_dataset, build_scores
+from segtrain.config.compose import job_name
+from segtrain.config.launch import Job
+from segtrain.config.saved import choices_of, load_saved
+from segtrain.config.schema import as_text
+from segtrain.errors import ConfigError, Preempted, Pruned, SegtrainError, printable
+from segtrain.files import read_json, read_rows, write_json, write_text
+from segtrain.metrics.records import LOSS
+from segtrain.report.text import table, value_text
+from segtrain.runs.environment import typed
+from segtrain.runs.sweep import SweepJob, begin_sweep, read_sweep
+from segtrain.signals import watched
+
+FILE = "search.json"
+STARTUP = 5  # trials before one is pruned
+SHOWN = 10  # trials in the last table
+
+
+def begin(folder: Path, settings: dict, templates: list[Job]) -> None:
+    """Write what the search is, and search.
+
+    Args:
+        settings: n_trials, seed, objectives, pruning and space, as of configs/hydra/sweeper/optuna.yaml.
+        templates: a job for each combination of options of groups.
+    """
+    optuna()
+    cfg = templates[0].config
+    records = {**build_scores(cfg, build_dataset(cfg, "val")).records(), LOSS.name: LOSS}
+    objectives = settings["objectives"] or [cfg.trainer.monitor]
+    if unknown := [name for name in objectives if name not in records]:
+        fix = f"choose among {', '.join(records)}"
+        raise ConfigError(f"no score {', '.join(unknown)}", "hydra.sweeper.objectives, trainer.monitor", fix)
+    options = []
+    for job in templates:
+        write_text(folder / "templates" / job.name / "config.yaml", as_text(job.config, weights_known=False))
+        choices = {"hydra": {"runtime": {"choices": job.choices}}}
+        write_text(folder / "templates" / job.name / ".hydra" / "hydra.yaml", as_text(choices))
+        options.append(job.overrides)
+    kinds = [[records[name].higher_is_better, records[name].unit] for name in objectives]
+    state = {
+        **settings,
+        "command": typed(),
+        "objectives": dict(zip(objectives, kinds, strict=True)),
+        "options": options,
+    }
+    write_json(folder / FILE, state)
+    go_on(folder, [])
+
+
+def go_on(folder: Path, trust: list[str]) -> int:
+    """The trials that are missing, and what was found."""
+    search = Search(folder, trust)
+    with watched():
+        search.run()
+    print(f"\n{search.summary()}")
+    return 0
+
+
+def optuna():
+    """The package. Raises ConfigError when it is not there."""
+    try:
+        import optuna
+    except ImportError as error:
+        raise ConfigError(
+            "optuna is not installed", "hydra/sweeper=optuna", "pip install 'segtrain[search]'"
+        ) from error
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna
+
+
+class Search:
+    """A search in the folder of its sweep.
+
+    Args:
+        trust: packages of the user's whose classes may be built.
+
+    Raises ConfigError for a damaged search.json.
+    """
+
+    def __init__(self, folder: Path, trust: list[str]):
+        self.folder, self.trust, self.optuna = folder, trust, optuna()
+        state = read_json(folder / FILE)
+        try:
+            self.trials, self.seed, self.pruning = int(state["n_trials"]), int(state["seed"]), bool(state["pruning"])
+            self.objectives = list(state["objectives"])
+            self.units = {name: str(unit) for name, (_, unit) in state["objectives"].items()}
+            self.directions = ["maximize" if higher else "minimize" for higher, _ in state["objectives"].values()]
+            self.options = [" ".join(map(str, words)) for words in state["options"]]
+            self.space = {str(key): self._distribution(**values) for key, values in state["space"].items()}
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ConfigError("not the settings of a search", str(folder / FILE), "restore the file") from error
+        if len(self.options) > 1:
+            self.space["options"] = self.optuna.distributions.CategoricalDistribution(self.options)
+
+    def _distribution(self, choices=None, low=0.0, high=0.0, step=None, log=False, whole=False):
+        found = self.optuna.distributions
+        if choices is not None:
+            return found.CategoricalDistribution(list(map(str, choices)))
+        if whole:
+            return found.IntDistribution(int(low), int(high), log=log, step=int(step or 1))
+        return found.FloatDistribution(low, high, log=log, step=step)
+
+    def jobs(self) -> list[SweepJob]:
+        return read_sweep(self.folder) if (self.folder / "sweep.json").is_file() else []
+
+    def run(self) -> None:
+        """Trial after trial; first the one that was interrupted."""
+        while True:
+            jobs = self.jobs()
+            unfinished = [job for job in jobs if job.result.status in ("", "running", "preempted")]
+            if not unfinished and len(jobs) >= self.trials:
+                return
+            if not unfinished:
+                self.add(len(jobs), self.study(jobs).ask(self.space).params)
+                continue
+            others = self.study([job for job in jobs if job is not unfinished[0]])
+            others.enqueue_trial(self.params(unfinished[0]))
+            self.train(unfinished[0], self.reporting(others.ask(self.space)))
+
+    def study(self, jobs: list[SweepJob]):
+        """The study that these trials make."""
+        sampler = self.optuna.samplers.TPESampler(seed=self.seed + len(jobs))
+        pruner = self.optuna.pruners.MedianPruner(n_startup_trials=STARTUP)
+        found = self.optuna.create_study(directions=self.directions, sampler=sampler, pruner=pruner)
+        for job in jobs:
+            found.add_trial(self.trial(job))
+        return found
+
+    def trial(self, job: SweepJob):
+        """A trial that is over, as Optuna has them."""
+        states = self.optuna.trial.TrialState
+        values = [job.result.scores.get(name) for name in self.objectives]
+        state = {"finished": states.COMPLETE, "pruned": states.PRUNED}.get(job.result.status, states.FAIL)
+        if state == states.COMPLETE and None in values:
+            state = states.FAIL
+        epochs = read_rows(job.folder / "metrics.csv") if len(self.objectives) == 1 else []
+        seen = {int(row["epoch"]): row.get(f"val/{self.objectives[0]}") for row in epochs}
+        return self.optuna.trial.create_trial(
+            state=state,
+            values=values if state == states.COMPLETE else None,
+            params=self.params(job),
+            distributions=self.space,
+            intermediate_values={epoch: float(value) for epoch, value in seen.items() if value},
+        )
+
+    def params(self, job: SweepJob) -> dict[str, object]:
+        """The values that were chosen, from the words of the job."""
+        words = dict(word.split("=", 1) for word in job.overrides)
+        found = {}
+        for key, distribution in self.space.items():
+            if key == "options":
+                own = [o for o in self.options if all(word in job.overrides for word in o.split(" "))]
+                found[key] = own[0] if own else self.options[0]
+            elif isinstance(distribution, self.optuna.distributions.CategoricalDistribution):
+                found[key] = words[key]
+            else:
+                number = float(words[key])
+                found[key] = (
+                    int(number) if isinstance(distribution, self.optuna.distributions.IntDistribution) else number
+                )
+        return found
+
+    def add(self, number: int, chosen: dict[str, object]) -> None:
+        """A job for the values that were chosen."""
+        options = str(chosen.get("options", self.options[0]))
+        template = self.folder / "templates" / f"{self.options.index(options):03d}"
+        values = {key: value for key, value in chosen.items() if key != "options"}
+        words = [f"{key}={value!r}" if isinstance(value, float) else f"{key}={value}" for key, value in values.items()]
+        cfg = load_saved(template / "config.yaml", words, self.trust)
+        short = [
+            f"{k.rpartition('.')[2]}={v:.4g}" if isinstance(v, float) else f"{k.rpartition('.')[2]}={v}"
+            for k, v in values.items()
+        ]
+        name = job_name(number, ",".join([*options.split(), *short]))
+        begin_sweep(self.folder, [Job(name, [*options.split(), *words], cfg, choices_of(template))])
+
+    def reporting(self, trial) -> Callable:
+        """What is called after each epoch: it ends a trial that is worse than others were."""
+
+        def after(epoch) -> None:
+            value = epoch.scores.get(self.objectives[0])
+            if value is None or not self.pruning or len(self.objectives) > 1:
+                return
+            trial.report(value, epoch.number)
+            if trial.should_prune():
+                raise Pruned(f"after {epoch.number} epochs, worse than the median of the trials before")
+
+        return after
+
+    def train(self, job: SweepJob, after_epoch: Callable) -> None:
+        """Start or continue a trial; a failure leaves the others to go on."""
+        print(printable(f"{job.folder.name}: "), end="", flush=True)
+        try:
+            job.check_unchanged()
+            resume(job.folder, [], [], self.trust, only_warnings=True, after_epoch=after_epoch)
+        except Preempted:
+            raise
+        except Pruned as error:
+            print(f"pruned {error.what}", flush=True)
+            return
+        except SegtrainError as error:
+            print(f"\n{error}", file=sys.stderr)
+            return
+        done = next(one for one in self.jobs() if one.folder == job.folder).result
+        print(", ".join(f"{name} {self.text(done, name)}" for name in self.objectives), flush=True)
+
+    def text(self, result, name: str) -> str:
+        value = result.scores.get(name)
+        return "" if value is None else value_text(value, self.units[name])
+
+    def summary(self) -> str:
+        """The best trials, the importance of what was searched, and what to do next."""
+        jobs = self.jobs()
+        study = self.study(jobs)
+        done = [(trial, job) for trial, job in zip(study.trials, jobs, strict=True) if trial.values]
+        if not done:
+            return f"no trial of {len(jobs)} finished"
+        sign = 1 if self.directions[0] == "minimize" else -1
+        best = sorted(done, key=lambda pair: sign * pair[0].values[0])
+        if len(self.objectives) > 1:  # those that no other beats in all scores
+            front = {trial.number for trial in study.best_trials}
+            best = [pair for pair in best if pair[0].number in front]
+        rows = [
+            [job.folder.name, *(self.text(job.result, name) for name in self.objectives)] for _, job in best[:SHOWN]
+        ]
+        pruned = sum(job.result.status == "pruned" for job in jobs)
+        title = f"{len(done)} of {len(jobs)} trials finished, {pruned} pruned, in {self.folder}; the best"
+        lines = [table(["trial", *self.objectives], rows, title)]
+        if len(self.objectives) == 1 and len(done) > 3 and len(self.space) > 1:
+            evaluator = self.optuna.importance.PedAnovaImportanceEvaluator()
+            found = self.optuna.importance.get_param_importances(study, evaluator=evaluator)
+            groups = " and ".join(word.partition("=")[0] for word in self.options[0].split())
+            named = [f"{groups if key == 'options' else key} {100 * share:.0f} %" for key, share in found.items()]
+            lines.append(f"importance: {', '.join(named)}")
+        lines.append(
+            f"`segtrain compare {self.folder} --out report`; a trial is one seed: train the best again with seed=1,2,3 before you believe it"
+        )
+        return printable("\n".join(lines))
