@@ -19,7 +19,8 @@ from segtrain.report.pages.comparison import write_comparison_page
 from segtrain.report.text import percent
 
 
-def main(words: list[str]) -> int:
+def main(words: list[str], notes: str = "") -> int:
+    """`notes` are shown on the page, such as what a search tried before."""
     arguments = parse(words)
     runs, unread = find_runs(arguments.runs, arguments.split)
     comparisons = [compare(settings_from(members), arguments.by, arguments.baseline) for members in alike(runs)]
@@ -39,7 +40,7 @@ def main(words: list[str]) -> int:
         for number, comparison in enumerate(comparisons):
             pages.append(arguments.out / f"comparison{number + 1 if number else ''}.html")
             shown = pictures(comparison, arguments) if arguments.pictures else []
-            write_comparison_page(pages[-1], comparison, shown)
+            write_comparison_page(pages[-1], comparison, shown, notes)
         print(f"\nwritten to {arguments.out}: comparison.csv, comparison.json, {', '.join(p.name for p in pages)}")
     return 0
 

@@ -72,16 +72,10 @@ def search(folder: Path, trust: list[str]) -> int:
     with watched():
         found = Search(folder, trust)
         finalists = found.run()
-    print(f"\n{found.stages_table()}\n")
-    code = compare.main(
-        [
-            *(str(run.folder) for run in finalists),
-            "--baseline",
-            str(finalists[0].folder),
-            "--out",
-            str(folder / "comparison"),
-        ]
-    )
+    stages = found.stages_table()
+    print(f"\n{stages}\n")
+    runs, out = [str(run.folder) for run in finalists], str(folder / "comparison")
+    code = compare.main([*runs, "--baseline", runs[0], "--out", out], notes=stages)
     print(f"the best of all runs: `segtrain predict {finalists[order_of(finalists)[0]].folder} IMAGE … --out DIR`")
     return code
 

@@ -18,11 +18,14 @@ from segtrain.report.text import percent
 SCATTERED = 500  # images
 
 
-def write_comparison_page(file: Path, found: Comparison, pictures: list[tuple[str, np.ndarray]]) -> None:
+def write_comparison_page(
+    file: Path, found: Comparison, pictures: list[tuple[str, np.ndarray]], notes: str = ""
+) -> None:
     """Write a self-contained HTML page. Raises DiskError.
 
     Args:
         pictures: captions and uint8 [H, W, 3], of images under the baseline and the best.
+        notes: of a search, what it tried before.
     """
     keys = list(found.settings[0].varied)
     base = found.class_means[found.baseline] if found.class_means.size else None
@@ -38,6 +41,7 @@ def write_comparison_page(file: Path, found: Comparison, pictures: list[tuple[st
             [_cell(means[c], base[c], i == found.baseline) for c in range(len(found.classes))]
             for i, means in enumerate(found.class_means)
         ],
+        notes=notes,
         scatter=scatter(found),
         pictures=[{"data": inline(picture, 1100), "caption": caption} for caption, picture in pictures],
         charts=[chart for chart in (over_number(found), trade(found), learning_curves(found)) if chart],
