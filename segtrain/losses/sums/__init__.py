@@ -4,14 +4,15 @@ A loss here is a function of [N,C] sums; autograd carries dL/dsums into `backwar
 in one more softmax. With a_c = dL/dP_c, b_c = dL/dTP_c and k = dL/dpixel_y, a pixel of class y gets
     dz_c = p_c (a_c - S + k), and at c = y also p_y b_y - k, where S = sum_c a_c p_c + b_y p_y.
 On the CPU no one-hot and no copy of the logits is made: the work is done in tiles that stay in the cache (`tiles`), and
-the softmax is computed again in backward, which costs less than writing it out and reading it back. On other devices
-the whole batch is one computation without a wait for the device (`dense`), for which labels that are no class are not
-named: they make Y, or for a sigmoid all but P, NaN, and with it the loss.
+the softmax is computed again in backward, which costs less than writing it out and reading it back. On CUDA that is done
+by kernels of our own (`triton`), or, without Triton, over the whole batch in plain PyTorch (`dense`). These do not wait
+for the device, so labels that are no class are not named there: they make Y NaN, and with it the loss.
 """
 
 import math
 import os
 from dataclasses import dataclass, fields
+from importlib.util import find_spec
 
 import torch
 
@@ -77,15 +78,28 @@ def joined(batches: list[Sums]) -> Sums:
     return Sums(**{n: c if c is None or c.dtype == torch.bool else c.double() for n, c in columns.items()})
 
 
-FORMS = ("tiles", "dense")
+FORMS = ("tiles", "dense", "triton")
 
 
 def form(logits: torch.Tensor) -> str:
-    """How sums are computed: of FORMS what the environment variable SEGTRAIN_SUMS says, else tiles on the CPU alone."""
-    chosen = os.environ.get("SEGTRAIN_SUMS") or ("tiles" if logits.device.type == "cpu" else "dense")
-    if chosen not in FORMS:
-        raise ValueError(f"SEGTRAIN_SUMS={chosen} is none of {', '.join(FORMS)}")
-    return chosen
+    """How sums are computed, one of FORMS: what the environment variable SEGTRAIN_SUMS says, or by device.
+
+    tiles on the CPU; elsewhere triton where it is installed and has kernels for the logits, else dense.
+    """
+    if chosen := os.environ.get("SEGTRAIN_SUMS"):
+        if chosen not in FORMS:
+            raise ValueError(f"SEGTRAIN_SUMS={chosen} is none of {', '.join(FORMS)}")
+        return chosen
+    if logits.device.type != "cuda":
+        return "tiles" if logits.device.type == "cpu" else "dense"
+    has_kernels = logits.dtype != torch.float64 and logits.shape[1] <= 256
+    return "triton" if has_kernels and find_spec("triton") is not None else "dense"
+
+
+@torch.compiler.disable
+def has_kernels(sums: torch.Tensor) -> bool:
+    """Whether the kernels of `means` take sums [N,C]."""
+    return sums.dtype == torch.float32 and form(sums) == "triton"
 
 
 @torch.compiler.disable
@@ -99,10 +113,14 @@ def softmax_sums(logits: torch.Tensor, target: torch.Tensor, ignore_index: int, 
         ignore_index = ignore_index if check_labels(target, logits.shape[1], ignore_index) else None
     elif how == "tiles":
         check_shares(target, ignore_index, "soft label", lowest=-math.inf)  # below 0: ignored
-    sums = {
-        "tiles": HardSums.apply if hard else SoftSums.apply,
-        "dense": dense.DenseHardSums.apply if hard else dense.soft_sums,
-    }[how]
+    if how == "triton":
+        from segtrain.losses.sums import triton
+
+        sums = triton.SoftmaxSums.apply
+    elif how == "dense":
+        sums = dense.DenseHardSums.apply if hard else dense.soft_sums
+    else:
+        sums = HardSums.apply if hard else SoftSums.apply
     pixel, uniform, P, TP, Y, present, valid, *_ = sums(
         logits, target, ignore_index, needs.focal_gamma, needs.smoothing
     )
@@ -117,6 +135,11 @@ def sigmoid_sums(logits: torch.Tensor, target: torch.Tensor, ignore_index: int) 
     how = form(logits)
     if how == "tiles":
         check_shares(target, ignore_index, "label")
-    sums = {"tiles": SigmoidSums.apply, "dense": dense.sigmoid_sums}[how]
+    if how == "triton":
+        from segtrain.losses.sums import triton
+
+        sums = triton.SigmoidSums.apply
+    else:
+        sums = dense.sigmoid_sums if how == "dense" else SigmoidSums.apply
     positive, negative, P, TP, Y, present, valid, *_ = sums(logits, target, ignore_index)
     return Sums(P, TP, Y, present, valid, positive=positive, negative=negative)
