@@ -9,9 +9,12 @@ by kernels of our own (`triton`), or, without Triton, over the whole batch in pl
 for the device, so labels that are no class are not named there: they make Y NaN, and with it the loss.
 """
 
+import logging
 import math
 import os
+import shutil
 from dataclasses import dataclass, fields
+from functools import cache
 from importlib.util import find_spec
 
 import torch
@@ -21,6 +24,8 @@ from segtrain.losses.sums.hard import HardSums
 from segtrain.losses.sums.sigmoid import SigmoidSums
 from segtrain.losses.sums.soft import SoftSums
 from segtrain.losses.targets import check_labels, check_shares, is_hard
+
+log = logging.getLogger("segtrain")
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,7 @@ FORMS = ("tiles", "dense", "triton")
 def form(logits: torch.Tensor) -> str:
     """How sums are computed, one of FORMS: what the environment variable SEGTRAIN_SUMS says, or by device.
 
-    tiles on the CPU; elsewhere triton where it is installed and has kernels for the logits, else dense.
+    tiles on the CPU; on CUDA triton where it runs and has kernels for the logits, else dense.
     """
     if chosen := os.environ.get("SEGTRAIN_SUMS"):
         if chosen not in FORMS:
@@ -93,7 +98,18 @@ def form(logits: torch.Tensor) -> str:
     if logits.device.type != "cuda":
         return "tiles" if logits.device.type == "cpu" else "dense"
     has_kernels = logits.dtype != torch.float64 and logits.shape[1] <= 256
-    return "triton" if has_kernels and find_spec("triton") is not None else "dense"
+    return "triton" if has_kernels and _triton_runs() else "dense"
+
+
+@cache
+def _triton_runs() -> bool:
+    """Whether Triton is installed, and the C compiler with which it makes what starts its kernels."""
+    if find_spec("triton") is None:
+        return False
+    compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
+    if compiler is None:
+        log.warning("no C compiler for Triton: the losses run without its kernels, which takes longer; install gcc")
+    return compiler is not None
 
 
 @torch.compiler.disable
