@@ -88,7 +88,7 @@ def softmax_forward(
     CP: tl.constexpr, B: tl.constexpr,
 ):  # fmt: skip
     """Sums of the pixels of every `blocks`-th block of B: pixel, uniform, P, TP, Y, largest y, valid pixels."""
-    n, block = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    block, n = tl.program_id(0), tl.program_id(1).to(tl.int64)
     c = tl.arange(0, CP)
     pixel_sum = tl.zeros([B, CP], tl.float32)
     uniform_sum = tl.zeros([B, CP], tl.float32)
@@ -136,9 +136,9 @@ def softmax_backward(
     CP: tl.constexpr, B: tl.constexpr,
 ):  # fmt: skip
     """The gradient of a block of B pixels, from those by pixel, uniform, P and TP."""
-    n = tl.program_id(0).to(tl.int64)
+    n = tl.program_id(1).to(tl.int64)
     c = tl.arange(0, CP)
-    first = tl.program_id(1) * B
+    first = tl.program_id(0) * B
     inside, at = _places(first, n, c, P, W, zn, zc, zh, zw, B)
     there = inside[:, None] & (c < C)[None, :]
     log_p = _log_softmax(tl.load(z + at, mask=there, other=0.0).to(tl.float32), c, C)
@@ -187,7 +187,7 @@ def sigmoid_forward(
     IGNORE: tl.constexpr, CP: tl.constexpr, B: tl.constexpr,
 ):  # fmt: skip
     """Sums of the pixels of every `blocks`-th block of B: positive, negative, P, TP, Y, largest y, valid pixels."""
-    n, block = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    block, n = tl.program_id(0), tl.program_id(1).to(tl.int64)
     c = tl.arange(0, CP)
     positive = tl.zeros([B, CP], tl.float32)
     negative = tl.zeros([B, CP], tl.float32)
@@ -223,9 +223,9 @@ def sigmoid_backward(
     IGNORE: tl.constexpr, CP: tl.constexpr, B: tl.constexpr,
 ):  # fmt: skip
     """The gradient of a block of B pixels, from those by positive, negative, P and TP."""
-    n = tl.program_id(0).to(tl.int64)
+    n = tl.program_id(1).to(tl.int64)
     c = tl.arange(0, CP)
-    first = tl.program_id(1) * B
+    first = tl.program_id(0) * B
     inside, at = _places(first, n, c, P, W, zn, zc, zh, zw, B)
     there = inside[:, None] & (c < C)[None, :]
     logits = tl.load(z + at, mask=there, other=0.0).to(tl.float32)
@@ -276,7 +276,7 @@ def _forward(kernel, logits: torch.Tensor, target: torch.Tensor, **constants) ->
     present = torch.empty(n, classes, dtype=torch.bool, device=logits.device)
     size = (classes, height * width, width)
     with torch.cuda.device_of(logits):
-        kernel[(n, blocks)](
+        kernel[(blocks, n)](
             logits, target, partial, *size, *logits.stride(), *_strides(target), blocks,
             **constants, CP=padded, B=pixels, num_warps=warps, **OPTIONS,
         )  # fmt: skip
@@ -294,7 +294,7 @@ def _backward(kernel, logits: torch.Tensor, target: torch.Tensor, slopes, **cons
     by = [part for s in slopes for part in ((logits, 0, 0) if s is None else (s, *s.stride()))]
     given = {f"GIVEN_{i}": slope is not None for i, slope in enumerate(slopes, 1)}
     with torch.cuda.device_of(logits):
-        kernel[(n, triton.cdiv(height * width, pixels))](
+        kernel[(triton.cdiv(height * width, pixels), n)](  # the first may be large, others 65535
             logits, target, gradient, *size, *logits.stride(), *_strides(target), *gradient.stride(), *by,
             **given, **constants, CP=padded, B=pixels, num_warps=warps, **OPTIONS,
         )  # fmt: skip
