@@ -7,6 +7,8 @@ Parts:
     metrics  decisions, counts and scores against torch and torchmetrics, and all scores against a forward pass
     many     the class count of up to 100,000 masks: time and memory
     trainer  a training epoch of segtrain against the bare forward/backward/step loop on the same batches
+    cuda     on a GPU: CE + Dice against F.cross_entropy, the share of loss and scores in a step of a U-Net, and whether the
+             host waits for the device in a step; not among the parts that run by default
     startup  a config error and --help against `python -c "import hydra"`
 
 The process keeps its freed memory, as the console script does. Prints a table a part and writes all numbers as JSON.
@@ -430,6 +432,98 @@ def benchmark_trainer() -> list[dict]:
     return [{"part": name, "seconds an epoch": s, "ratio": s / seconds["bare loop"]} for name, s in seconds.items()]
 
 
+def benchmark_cuda() -> list[dict]:
+    """Rows of milliseconds and ratios. Raises what CUDA raises at a wait for the device."""
+    from segtrain import models
+    from segtrain.metrics import predict
+
+    if not torch.cuda.is_available():
+        sys.exit("cuda: no CUDA device found")
+    n, c, side, device = 16, 19, 512, torch.device("cuda")
+    logits, target = (part.to(device) for part in blobs((n, c, side, side)))
+    wide, both, rows = target.long(), losses.PixelRegion(losses.CrossEntropy(), losses.Dice()), []
+
+    def timed(part: str, functions: dict, repeats: int = 50) -> None:
+        """Rows of functions that take turns; the first is what the others are compared with."""
+        times = {name: [] for name in functions}
+        for turn in range(repeats + 5):
+            for name, function in functions.items():
+                start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+                start.record()
+                function()
+                end.record()
+                torch.cuda.synchronize()
+                if turn >= 5:
+                    times[name].append(start.elapsed_time(end))
+        medians = {name: statistics.median(each) for name, each in times.items()}
+        base = next(iter(medians.values()))
+        rows.extend({"part": f"{part}: {k}", "milliseconds": v, "ratio": v / base} for k, v in medians.items())
+
+    def in_form(how: str, z: torch.Tensor):
+        def run() -> None:
+            os.environ["SEGTRAIN_SUMS"] = how
+            step(both, z, target)
+            del os.environ["SEGTRAIN_SUMS"]
+
+        return run
+
+    full, half = (logits.to(dtype).requires_grad_() for dtype in (torch.float32, torch.bfloat16))
+    last = half.detach().contiguous(memory_format=torch.channels_last).requires_grad_()
+    everything = lambda z, y: F.cross_entropy(z, y, ignore_index=255)  # noqa: E731
+    timed(
+        f"{n}×{c}×{side}²",
+        {
+            "F.cross_entropy, float32": lambda: step(everything, full, wide),
+            "CE + Dice by kernels, float32": in_form("triton", full),
+            "CE + Dice by kernels, bfloat16": in_form("triton", half),
+            "CE + Dice by kernels, bfloat16, channels last": in_form("triton", last),
+            "CE + Dice in PyTorch, bfloat16": in_form("dense", half),
+        },
+    )
+
+    batch, training, scores = cuda_step(models.unet(num_classes=c), both, target)
+    prediction = predict(half.detach(), False)
+    timed(
+        f"U-Net, {n}×{side}², bfloat16",
+        {
+            "step": lambda: training([batch], 1),
+            "its loss": in_form("triton", last),
+            "scores of a batch": lambda: scores.update(prediction, target),
+        },
+        repeats=20,
+    )
+    steps, alone = 38, rows[-3]["milliseconds"]
+    torch.cuda.synchronize()
+    begin = time.perf_counter()
+    torch.cuda.set_sync_debug_mode("error")
+    for number in range(2, 2 + steps):
+        training([batch], number)
+    scores.update(prediction, target)
+    torch.cuda.set_sync_debug_mode("default")
+    torch.cuda.synchronize()
+    each = 1000 * (time.perf_counter() - begin) / steps
+    rows.append({"part": f"a step of {steps} without a wait", "milliseconds": each, "ratio": each / alone})
+    return rows
+
+
+def cuda_step(model, loss, target: torch.Tensor):
+    """A pinned batch, a Step of the trainer, and scores, for benchmark_cuda."""
+    from segtrain import optimizers, schedules
+    from segtrain.metrics import SegmentationScores
+    from segtrain.training import Parts
+    from segtrain.training.step import Step
+
+    n, side, device = len(target), target.shape[-1], torch.device("cuda")
+    torch.backends.cudnn.benchmark = True
+    model = model.to(device)
+    optimizer, train = optimizers.adamw(model), type("Train", (), {"names": [""] * n, "batch_size": n})
+    parts = Parts(model, loss, optimizer, schedules.constant(optimizer, 10**6), train, None, None)
+    training = Step(parts, device, torch.bfloat16, 1.0, 0.99, False)
+    training.train(frozen_encoder=False)
+    images = torch.randint(0, 256, (n, 3, side, side), dtype=torch.uint8).pin_memory()
+    return (images, target.cpu().pin_memory(), list(range(n))), training, SegmentationScores(19)
+
+
 def benchmark_startup() -> list[dict]:
     script = str(Path(sys.executable).with_name("segtrain"))
 
@@ -467,9 +561,11 @@ def main() -> None:
         "many": benchmark_many,
         "metrics": benchmark_metrics,
         "trainer": benchmark_trainer,
+        "cuda": benchmark_cuda,
         "losses": lambda: benchmark_losses(list(arguments.shapes), not arguments.no_peers),
     }
-    results = {"threads": torch.get_num_threads(), "torch": torch.__version__}
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    results = {"threads": torch.get_num_threads(), "torch": torch.__version__, "gpu": gpu}
     for part in arguments.parts:
         rows = results[part] = parts[part]()
         shown = [

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import segtrain
 from segtrain.cpu import keep_memory
-from segtrain.errors import ConfigError, DiskError, Preempted, SegtrainError, did_you_mean
+from segtrain.errors import ConfigError, DiskError, Preempted, SegtrainError, did_you_mean, out_of_memory_explained
 from segtrain.signals import watched
 
 COMMANDS = {
@@ -45,7 +45,8 @@ def main() -> None:
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # a user's own package beside the config, as with `python -m`
     try:
-        sys.exit(_dispatch(sys.argv[1:]))
+        with out_of_memory_explained():
+            sys.exit(_dispatch(sys.argv[1:]))
     except SegtrainError as error:
         if verbose:
             raise
@@ -117,7 +118,7 @@ def _job(cfg, folder: Path) -> float | None:
     from segtrain.runs.folder import RunFolder
 
     try:
-        with watched(), RunFolder(folder) as run:
+        with watched(), RunFolder(folder) as run, out_of_memory_explained():
             from segtrain.commands.train import job
 
             return job(cfg, run)

@@ -1,5 +1,8 @@
 """Expected failures: what happened, where, and how to fix it; each has an exit code."""
 
+import contextlib
+import errno
+
 
 class SegtrainError(Exception):
     """An expected failure. `what` happened, `where` (file, key, class), `fix`: what the user can do."""
@@ -28,6 +31,32 @@ class DataError(SegtrainError):
 
 class OutOfMemory(SegtrainError):
     exit_code, label = 4, "out of memory"
+
+
+@contextlib.contextmanager
+def out_of_memory_explained(describe=lambda: ("", "lower loader.batch_size, or the size of images or windows")):
+    """Within this, an error that Python, NumPy, OpenCV, PyTorch or a CUDA library raises for want of memory is OutOfMemory.
+
+    Args:
+        describe: gives `where` and `fix`.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, SegtrainError):
+            raise
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        sentences = [sentence for line in lines for sentence in line.split(". ")]
+        found = [text for text in sentences if any(sign in text for sign in NO_MEMORY)]
+        if not (found or isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM):
+            raise
+        # Of a MemoryError of a loader's process the last line is that error, after its traceback.
+        what = [*found, *lines[-1:], "memory ran out"][0].removeprefix("MemoryError: ")
+        raise OutOfMemory(what, *describe()) from error
+
+
+# In the texts of: torch.OutOfMemoryError and CUDA; PyTorch on the CPU; cuBLAS, cuDNN and cuSOLVER; OpenCV.
+NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED", "Insufficient memory")
 
 
 class DiskError(SegtrainError):

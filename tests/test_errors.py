@@ -1,13 +1,17 @@
 """What a user reads after a mistake: what, where, what to do; the exit code; no traceback; fast, no torch."""
 
+import errno
+import json
 import pickle
 
+import cv2
 import numpy as np
 import pytest
+import torch
 from conftest import write_folder_dataset
 from PIL import Image
 
-from segtrain.errors import DataError, did_you_mean
+from segtrain.errors import DataError, OutOfMemory, did_you_mean, out_of_memory_explained
 
 
 def test_an_error_is_three_lines_and_survives_pickling():
@@ -195,6 +199,52 @@ def test_errors_that_need_torch_come_before_the_first_step(segtrain, name):
     assert text in result.err
     assert "Traceback" not in result.err
     assert "Error executing job" not in result.err
+
+
+CAUGHT = 'Caught MemoryError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n  File "x"\n'
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has"), "CUDA out of memory"),
+        (torch.AcceleratorError("CUDA error: out of memory\nCUDA kernel errors might be"), "CUDA error: out of memory"),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), "cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), "CUBLAS_STATUS"),
+        (MemoryError(), "memory ran out"),
+        (MemoryError(f"{CAUGHT}MemoryError: Unable to allocate 3 GiB"), "Unable to allocate 3 GiB"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "Cannot allocate memory"),
+        (lambda: torch.empty(1 << 55), "can't allocate memory"),
+        (lambda: np.empty(1 << 55), "Unable to allocate"),
+        (lambda: cv2.resize(np.zeros((9, 9), np.uint8), (30_000_000, 30_000_000)), "nsufficient memory"),
+    ],
+)
+def test_every_kind_of_out_of_memory(error, text):
+    with pytest.raises(OutOfMemory) as found, out_of_memory_explained(lambda: ("epoch 3", "lower it")):  # noqa: PT012
+        if callable(error):
+            error()
+        raise error
+    assert text in found.value.what
+    assert "\n" not in found.value.what
+    assert (found.value.where, found.value.fix, found.value.exit_code) == ("epoch 3", "lower it", 4)
+
+
+def test_other_errors_are_not_out_of_memory():
+    for error in (
+        RuntimeError("CUDA error: device-side assert triggered"),
+        DataError("out of memory"),
+        OSError(2, "x"),
+    ):
+        with pytest.raises(type(error)), out_of_memory_explained():
+            raise error
+
+
+def test_too_large_images_end_with_exit_code_4(segtrain, tmp_path):
+    result = segtrain("dataset.size=[2000000,2000000]", "hydra.run.dir=run", "trainer.device=cpu", "loader.workers=0")
+    assert result.code == 4, result
+    assert "out of memory: Unable to allocate" in result.err
+    assert "Traceback" not in result.err
+    assert json.loads((tmp_path / "run/result.json").read_text())["status"] == "failed"
 
 
 def test_unwritable_output_folder(segtrain, tmp_path):

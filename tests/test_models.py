@@ -71,6 +71,13 @@ def test_devices():
             devices.choose_device(name)
 
 
+def test_float32_is_float32():
+    torch.backends.cudnn.allow_tf32 = True
+    assert devices.choose_precision("float32", torch.device("cuda")) == torch.float32
+    assert not torch.backends.cudnn.allow_tf32
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
 def test_padding_repeats_the_border():
     """A grey image padded with anything else has an edge, which a network answers to."""
     seen = []

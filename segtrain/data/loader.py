@@ -142,6 +142,11 @@ class TrainBatches:
         return self._order.length
 
     @property
+    def batch_size(self) -> int:
+        """Images a batch; the last of an epoch may be of another number."""
+        return self._order.batch_size
+
+    @property
     def names(self) -> list[str]:
         """Of all images, by index."""
         return self._loader.dataset.names

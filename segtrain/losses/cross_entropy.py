@@ -3,8 +3,8 @@
 import torch
 
 from segtrain.arguments import FractionBelowOne, Label, Weights, checked
-from segtrain.losses.loss import Loss, over, weighted, weights_tensor
-from segtrain.losses.sums import Needs, Sums
+from segtrain.losses.loss import Loss, checked_weights, over, weighted, weights_tensor
+from segtrain.losses.sums import Needs, Sums, has_kernels
 from segtrain.losses.targets import is_ignored
 
 
@@ -36,13 +36,19 @@ class CrossEntropy(Loss):
         self.register_buffer("class_weights", weights_tensor(class_weights), persistent=False)
 
     def from_sums(self, sums: Sums) -> torch.Tensor:
-        total = weighted(sums.Y, self.class_weights).sum()
-        loss = over(weighted(sums.pixel, self.class_weights).sum(), total)
+        loss = self._mean(sums.pixel, sums.Y)
         if self.label_smoothing:
-            uniform = over(weighted(sums.uniform, self.class_weights).sum(), total) / sums.Y.shape[1]
+            uniform = self._mean(sums.uniform, sums.Y) / sums.Y.shape[1]
             loss = (1 - self.label_smoothing) * loss + self.label_smoothing * uniform
         self.parts = {self.name: loss.detach()}
         return loss
+
+    def _mean(self, values: torch.Tensor, amounts: torch.Tensor) -> torch.Tensor:
+        if has_kernels(values):
+            from segtrain.losses.sums.means import class_mean
+
+            return class_mean(values, amounts, checked_weights(self.class_weights, values.shape[1]))
+        return over(weighted(values, self.class_weights).sum(), weighted(amounts, self.class_weights).sum())
 
     def amounts(self, target: torch.Tensor) -> list[torch.Tensor]:
         """The sum of the weights of the labels [N,H,W]; of soft labels [N,C,H,W], each class's share counts."""

@@ -118,13 +118,17 @@ def weights_tensor(weights) -> torch.Tensor | None:
     return None if weights is None else torch.as_tensor(weights, dtype=torch.float64)
 
 
+def checked_weights(weights: torch.Tensor | None, classes: int) -> torch.Tensor | None:
+    """Raises ValueError when there is not one weight per class."""
+    if weights is not None and len(weights) != classes:
+        raise ValueError(f"{len(weights)} class weights for {classes} classes")
+    return weights
+
+
 def weighted(values: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
-    """Values [..., C] times class weights [C]; as they are for None. Raises ValueError when there is not one per class."""
-    if weights is None:
-        return values
-    if len(weights) != values.shape[-1]:
-        raise ValueError(f"{len(weights)} class weights for {values.shape[-1]} classes")
-    return weights.to(values) * values
+    """Values [..., C] times class weights [C]; as they are for None."""
+    weights = checked_weights(weights, values.shape[-1])
+    return values if weights is None else weights.to(values) * values
 
 
 def weighted_mean(values: torch.Tensor, weights: torch.Tensor, dim: int) -> torch.Tensor:

@@ -123,22 +123,24 @@ def _at_once(scores: torch.Tensor, target: torch.Tensor, settings: Lovasz) -> tu
     valid = labels != settings.ignore_index
     truth = (labels == torch.arange(c, device=labels.device)[:, None]) & valid if softmax else labels == 1
     sound = truth.any(dim=1, keepdim=True) | ~valid if softmax else _only_0_and_1(labels, settings.ignore_index)
-    # softmax: |truth - p|; hinge: 1 - logit * sign. Ignored pixels come last, and add nothing.
-    error = torch.where(truth, 1 - scores, scores if softmax else 1 + scores).where(valid, -torch.inf)
 
     def rows(pixels: torch.Tensor) -> torch.Tensor:
         """[N,C,P] to [groups, C, pixels of a group]."""
         return pixels if settings.aggregate == "image" else pixels.transpose(0, 1).reshape(1, c, -1)
 
-    kept, order = rows(error).sort(dim=2, descending=True, stable=True)
+    # softmax: |truth - p|; hinge: 1 - logit * sign. Ignored pixels come last, and add nothing.
+    errors = torch.where(truth, 1 - scores, scores if softmax else 1 + scores).where(valid, -torch.inf)
+    kept, order = rows(errors).sort(dim=2, descending=True, stable=True)
+    del errors
     fg = rows(truth).gather(2, order)
-    total, wrong = fg.sum(dim=2, keepdim=True), fg.cumsum(dim=2, dtype=torch.int32)
+    total, wrong = fg.sum(dim=2, keepdim=True, dtype=torch.int32), fg.cumsum(dim=2, dtype=torch.int32)
     union = total + torch.arange(1, kept.shape[2] + 1, device=kept.device, dtype=torch.int32) - wrong
     # The growth of 1 - (total - wrong) / union, without the difference, which would cost digits.
-    united, missing = union.to(kept.dtype), (total - wrong).where(union > 1, 1).to(kept.dtype)
-    growth = torch.where(fg, 1, missing / (united - 1).clamp_min(1)) / united
+    growth = (total - wrong).where(union > 1, 1).to(kept.dtype).div_((union - 1).clamp_min_(1))
+    growth = growth.where(~fg, 1).div_(union)
     growth = growth.where((kept >= settings.tolerance) & (softmax | (kept > 0)), 0)
-    losses = (kept.clamp_min(0) * growth).sum(dim=2)
+    del wrong, union
+    losses = (kept.clamp_min_(0) * growth).sum(dim=2)
 
     selected = settings.selected(total[..., 0] > 0) & rows(valid.expand(n, c, -1)).any(dim=2).any(dim=1, keepdim=True)
     share = selected.to(kept.dtype)  # of each class in the loss: of its group, and of all groups

@@ -11,8 +11,8 @@ import torch
 
 from segtrain.arguments import Label, NonNegative, Positive, Range, Weights, checked
 from segtrain.errors import did_you_mean
-from segtrain.losses.loss import Loss, scaled, total, weighted, weighted_mean, weights_tensor
-from segtrain.losses.sums import Needs, Sums
+from segtrain.losses.loss import Loss, checked_weights, scaled, total, weighted, weighted_mean, weights_tensor
+from segtrain.losses.sums import Needs, Sums, has_kernels
 
 Aggregate = Literal["batch", "image", "class", "agnostic"]
 Classes = (
@@ -67,7 +67,15 @@ class RegionLoss(Loss):
 
     def _aggregated(self, sums: Sums, how: str) -> torch.Tensor:
         if how in ("batch", "agnostic"):
-            present = selected_classes(self.classes, self.class_index, sums.present.any(dim=0)).to(sums.P)
+            present = selected_classes(self.classes, self.class_index, sums.present.any(dim=0))
+            if how == "batch" and has_kernels(sums.P):
+                from segtrain.losses.sums.means import region_mean
+
+                weights, numbers = checked_weights(self.class_weights, len(present)), (self.fp_weight, self.fn_weight)
+                return region_mean(
+                    sums.P, sums.TP, sums.Y, present, weights, *numbers, self.smooth, self.log, self.gamma
+                )
+            present = present.to(sums.P)
             P, TP, Y = (t.sum(dim=0) for t in (sums.P, sums.TP, sums.Y))
             if how == "batch":
                 return weighted_mean(self._losses(P, TP, Y), weighted(present, self.class_weights), dim=0)

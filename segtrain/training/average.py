@@ -31,12 +31,14 @@ class Average:
             torch._foreach_copy_(*self._copied)
         self.updates += 1
 
-    def state_dict(self) -> dict:
-        return {"module": self.module.state_dict(), "updates": self.updates}
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """In the form of torch.optim.swa_utils.AveragedModel."""
+        weights = {f"module.{name}": tensor for name, tensor in self.module.state_dict().items()}
+        return {"n_averaged": torch.tensor(self.updates), **weights}
 
-    def load_state_dict(self, content: dict) -> None:
-        self.module.load_state_dict(content["module"])
-        self.updates = int(content["updates"])
+    def load_state_dict(self, content: dict[str, torch.Tensor]) -> None:
+        self.updates = int(content["n_averaged"])
+        self.module.load_state_dict({n.removeprefix("module."): t for n, t in content.items() if n != "n_averaged"})
 
 
 def _tensors(network: nn.Module) -> list[torch.Tensor]:

@@ -25,14 +25,16 @@ class Step:
         device, precision: where and in what the network runs.
         clip_norm: largest norm of the gradient, or None.
         ema_decay: decay of the moving average of the weights, or None.
-        compiled: torch.compile the network.
+        compiled: torch.compile the network, for batches of the full size.
         skip: leave out a step whose loss or gradient is not finite, instead of raising.
     """
 
     def __init__(self, parts: Parts, device, precision, clip_norm, ema_decay, compiled, skip=False):
         self.device, self.precision, self.clip_norm = device, precision, clip_norm
         self.model = parts.model.to(memory_format=torch.channels_last)
-        self.forward = torch.compile(self.model) if compiled else self.model
+        # A crop has one size: one compilation. The last batch of an epoch, of another number of images, is left out of it.
+        self.compiled = torch.compile(self.model, dynamic=False) if compiled else None
+        self.batch_size = parts.train.batch_size if compiled else None
         self.labels = parts.labels.to(device)
         self.loss = self.labels.training_loss(parts.loss).to(device)
         self.optimizer, self.schedule = parts.optimizer, parts.schedule
@@ -54,7 +56,7 @@ class Step:
     @property
     def validated(self) -> torch.nn.Module:
         """The network that is validated and kept: the moving average, where there is one."""
-        return self.average.module if self.average is not None else self.forward
+        return self.average.module if self.average is not None else self.model
 
     def train(self, frozen_encoder: bool) -> None:
         """Training mode. A frozen encoder has no gradient and keeps its batch statistics."""
@@ -80,7 +82,7 @@ class Step:
         shares = self._shares([target for _, target in batches])
         for (images, target), share in zip(batches, shares, strict=True):
             with autocast(self.device, self.precision), _batch_norm_explained():
-                logits = self.forward(images)
+                logits = (self.compiled if len(images) == self.batch_size else self.model)(images)
             if share is None:
                 loss, part = self.loss(logits, target), 1.0
             else:

@@ -11,7 +11,7 @@ import torch
 
 from segtrain.arguments import FractionBelowOne, NonNegativeInt, Positive, PositiveInt, checked
 from segtrain.data.loader import killed_workers_explained
-from segtrain.errors import ConfigError, NotFinite, OutOfMemory, did_you_mean
+from segtrain.errors import ConfigError, NotFinite, did_you_mean, out_of_memory_explained
 from segtrain.inference import Predictor
 from segtrain.metrics.metric import Metric
 from segtrain.metrics.records import LOSS, Score
@@ -46,7 +46,8 @@ class Trainer:
             then waits for the device in each step).
         max_skipped: so many steps are skipped, then the training stops.
         deterministic: the same numbers on every run, also on CUDA, where it costs time.
-        compile: torch.compile the network.
+        compile: torch.compile the network, for training batches of loader.batch_size; others, and the validation, run
+            without.
         ema_decay: validate and keep an exponential moving average of the weights, with this decay a step.
         freeze_encoder: epochs in which the encoder, its batch statistics too, stays as it is.
         prior_bias: the last layer's bias starts at the logarithms of the classes' shares of the pixels (multi-label: of
@@ -127,7 +128,7 @@ class Trainer:
         """
         self.check_monitor(parts.scores)
         self._setup(parts, resume_from, checkpoint)
-        with killed_workers_explained(), self._out_of_memory_explained(), self._not_finite_described():
+        with killed_workers_explained(), out_of_memory_explained(self._of_memory), self._not_finite_described():
             while not self._finished():
                 losses = self._train_epoch()
                 self._save()
@@ -225,7 +226,7 @@ class Trainer:
         best = None
         if self._is_best(value):
             state.best = {"epoch": state.epoch + 1, "monitor": self.monitor, "value": value}
-            weights = (self.step.average.module if self.step.average is not None else self.step.model).state_dict()
+            weights = self.step.validated.state_dict()
             best = Best(weights, parts.scores.state(), parts.scores.per_class())
         return Epoch(
             number=state.epoch + 1,
@@ -274,13 +275,9 @@ class Trainer:
             error.seen = error.seen or {"step": self.state.step, "what": error.what, "where": error.where}
             raise
 
-    @contextlib.contextmanager
-    def _out_of_memory_explained(self):
-        try:
-            yield
-        except torch.OutOfMemoryError as error:
-            raise OutOfMemory(
-                str(error).split(". ")[0],
-                f"epoch {self.state.epoch + 1}, {torch.cuda.max_memory_allocated(self.device) / 2**30:.1f} GiB at the peak",
-                "lower loader.batch_size (and raise trainer.accumulate by as much), or augment.size",
-            ) from error
+    def _of_memory(self) -> tuple[str, str]:
+        """Where memory ran out, and what to do."""
+        cuda = self.device.type == "cuda"
+        peak = f", {torch.cuda.max_memory_allocated(self.device) / 2**30:.1f} GiB at the peak" if cuda else ""
+        fix = "lower loader.batch_size (and raise trainer.accumulate by as much), or augment.size"
+        return f"epoch {self.state.epoch + 1}{peak}", fix

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from test_losses import HARD_LOSSES, SIGMOID_LOSSES, SOFTMAX_LOSSES, batch, multilabels, soft_labels
 
-from segtrain.losses import CrossEntropy, Dice, Lovasz, PixelRegion
+from segtrain.losses import CrossEntropy, Dice, Lovasz, PixelRegion, sums
 from segtrain.losses.sums import form
 
 MORE = {
@@ -75,6 +75,25 @@ def test_the_form_is_chosen_by_the_environment(monkeypatch):
     monkeypatch.setenv("SEGTRAIN_SUMS", "fast")
     with pytest.raises(ValueError, match="SEGTRAIN_SUMS=fast is none of tiles, dense"):
         CrossEntropy()(*batch())
+
+
+def test_triton_is_used_where_it_runs(monkeypatch):
+    class OnCuda:  # what `form` reads of logits
+        device, dtype, shape = torch.device("cuda"), torch.bfloat16, (2, 19, 8, 8)
+
+    pytest.importorskip("triton")
+    for compiler, expected in ((None, "dense"), ("cc", "triton")):
+        sums._triton_runs.cache_clear()
+        monkeypatch.delenv("CC", raising=False)
+        monkeypatch.setenv("PATH", "")
+        if compiler:
+            monkeypatch.setenv("CC", compiler)
+        assert form(OnCuda) == expected
+    OnCuda.dtype = torch.float64
+    assert form(OnCuda) == "dense"
+    OnCuda.dtype, OnCuda.shape = torch.float32, (2, 300, 8, 8)
+    assert form(OnCuda) == "dense"
+    sums._triton_runs.cache_clear()
 
 
 def test_lovasz_of_a_class_that_is_absent_is_its_largest_error(monkeypatch):

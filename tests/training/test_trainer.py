@@ -165,12 +165,23 @@ def test_a_wrong_monitor_lists_the_right_ones(tmp_path):
     assert "iou/foreground" in error.value.fix
 
 
-@pytest.mark.parametrize(
-    "settings", [{"precision": "bfloat16"}, {"deterministic": True, "clip_norm": 1.0}, {"compile": True}]
-)
+@pytest.mark.parametrize("settings", [{"precision": "bfloat16"}, {"deterministic": True, "clip_norm": 1.0}])
 def test_settings_that_change_the_step(tmp_path, settings):
     fit(tmp_path, epochs=1, **settings)
     assert np.isfinite(float(rows(tmp_path)[0]["train/loss"]))
+
+
+def test_a_compiled_network_is_compiled_once(tmp_path):
+    """For training; not again for a last batch of two images, nor for the validation."""
+    from torch._dynamo.utils import counters
+
+    torch.compiler.reset()
+    counters.clear()
+    fit(tmp_path / "compiled", images=10, compile=True)
+    assert counters["stats"]["unique_graphs"] == 1
+    fit(tmp_path / "plain", images=10)
+    losses = [[float(row["train/loss"]) for row in rows(tmp_path / name)] for name in ("compiled", "plain")]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 
 def test_phases_are_marked_and_kept_by_resume(tmp_path):

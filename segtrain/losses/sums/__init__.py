@@ -4,14 +4,18 @@ A loss here is a function of [N,C] sums; autograd carries dL/dsums into `backwar
 in one more softmax. With a_c = dL/dP_c, b_c = dL/dTP_c and k = dL/dpixel_y, a pixel of class y gets
     dz_c = p_c (a_c - S + k), and at c = y also p_y b_y - k, where S = sum_c a_c p_c + b_y p_y.
 On the CPU no one-hot and no copy of the logits is made: the work is done in tiles that stay in the cache (`tiles`), and
-the softmax is computed again in backward, which costs less than writing it out and reading it back. On other devices
-the whole batch is one computation without a wait for the device (`dense`), for which labels that are no class are not
-named: they make Y, or for a sigmoid all but P, NaN, and with it the loss.
+the softmax is computed again in backward, which costs less than writing it out and reading it back. On CUDA that is done
+by kernels of our own (`triton`), or, without Triton, over the whole batch in plain PyTorch (`dense`). These do not wait
+for the device, so labels that are no class are not named there: they make Y NaN, and with it the loss.
 """
 
+import logging
 import math
 import os
+import shutil
 from dataclasses import dataclass, fields
+from functools import cache
+from importlib.util import find_spec
 
 import torch
 
@@ -20,6 +24,8 @@ from segtrain.losses.sums.hard import HardSums
 from segtrain.losses.sums.sigmoid import SigmoidSums
 from segtrain.losses.sums.soft import SoftSums
 from segtrain.losses.targets import check_labels, check_shares, is_hard
+
+log = logging.getLogger("segtrain")
 
 
 @dataclass(frozen=True)
@@ -77,15 +83,39 @@ def joined(batches: list[Sums]) -> Sums:
     return Sums(**{n: c if c is None or c.dtype == torch.bool else c.double() for n, c in columns.items()})
 
 
-FORMS = ("tiles", "dense")
+FORMS = ("tiles", "dense", "triton")
 
 
 def form(logits: torch.Tensor) -> str:
-    """How sums are computed: of FORMS what the environment variable SEGTRAIN_SUMS says, else tiles on the CPU alone."""
-    chosen = os.environ.get("SEGTRAIN_SUMS") or ("tiles" if logits.device.type == "cpu" else "dense")
-    if chosen not in FORMS:
-        raise ValueError(f"SEGTRAIN_SUMS={chosen} is none of {', '.join(FORMS)}")
-    return chosen
+    """How sums are computed, one of FORMS: what the environment variable SEGTRAIN_SUMS says, or by device.
+
+    tiles on the CPU; on CUDA triton where it runs and has kernels for the logits, else dense.
+    """
+    if chosen := os.environ.get("SEGTRAIN_SUMS"):
+        if chosen not in FORMS:
+            raise ValueError(f"SEGTRAIN_SUMS={chosen} is none of {', '.join(FORMS)}")
+        return chosen
+    if logits.device.type != "cuda":
+        return "tiles" if logits.device.type == "cpu" else "dense"
+    has_kernels = logits.dtype != torch.float64 and logits.shape[1] <= 256
+    return "triton" if has_kernels and _triton_runs() else "dense"
+
+
+@cache
+def _triton_runs() -> bool:
+    """Whether Triton is installed, and the C compiler with which it makes what starts its kernels."""
+    if find_spec("triton") is None:
+        return False
+    compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
+    if compiler is None:
+        log.warning("no C compiler for Triton: the losses run without its kernels, which takes longer; install gcc")
+    return compiler is not None
+
+
+@torch.compiler.disable
+def has_kernels(sums: torch.Tensor) -> bool:
+    """Whether the kernels of `means` take sums [N,C]."""
+    return sums.dtype == torch.float32 and form(sums) == "triton"
 
 
 @torch.compiler.disable
@@ -99,10 +129,14 @@ def softmax_sums(logits: torch.Tensor, target: torch.Tensor, ignore_index: int, 
         ignore_index = ignore_index if check_labels(target, logits.shape[1], ignore_index) else None
     elif how == "tiles":
         check_shares(target, ignore_index, "soft label", lowest=-math.inf)  # below 0: ignored
-    sums = {
-        "tiles": HardSums.apply if hard else SoftSums.apply,
-        "dense": dense.DenseHardSums.apply if hard else dense.soft_sums,
-    }[how]
+    if how == "triton":
+        from segtrain.losses.sums import triton
+
+        sums = triton.SoftmaxSums.apply
+    elif how == "dense":
+        sums = dense.DenseHardSums.apply if hard else dense.soft_sums
+    else:
+        sums = HardSums.apply if hard else SoftSums.apply
     pixel, uniform, P, TP, Y, present, valid, *_ = sums(
         logits, target, ignore_index, needs.focal_gamma, needs.smoothing
     )
@@ -117,6 +151,11 @@ def sigmoid_sums(logits: torch.Tensor, target: torch.Tensor, ignore_index: int) 
     how = form(logits)
     if how == "tiles":
         check_shares(target, ignore_index, "label")
-    sums = {"tiles": SigmoidSums.apply, "dense": dense.sigmoid_sums}[how]
+    if how == "triton":
+        from segtrain.losses.sums import triton
+
+        sums = triton.SigmoidSums.apply
+    else:
+        sums = dense.sigmoid_sums if how == "dense" else SigmoidSums.apply
     positive, negative, P, TP, Y, present, valid, *_ = sums(logits, target, ignore_index)
     return Sums(P, TP, Y, present, valid, positive=positive, negative=negative)

@@ -1,0 +1,334 @@
+"""The same sums by Triton kernels, for CUDA: the logits are read once forward, and read and written once backward.
+
+Every program adds up some pixels of one image, and a second kernel adds up what these programs found, in a fixed order:
+no atomics, so that results are the same from call to call. Arithmetic is in float32, whatever the logits are in.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch.autograd.function import once_differentiable
+
+from segtrain.losses.sums.function import SumsFunction
+
+PROGRAMS = 1024  # of a forward pass, about: enough for any device, however many images there are
+OPTIONS = {"enable_fp_fusion": True}
+
+# B pixels and CP >= C classes are worked on at a time. Strides are those of [N,C,H,W] and, of hard labels, of [N,H,W].
+
+
+@triton.jit
+def _places(first, n, c, P, W, sn, sc, sh, sw, B: tl.constexpr):
+    """Pixels [B] from `first` on, whether they are there, and their offsets [B,CP]."""
+    pixel = first + tl.arange(0, B)
+    rows, columns = (pixel // W).to(tl.int64), (pixel % W).to(tl.int64)
+    return pixel < P, (n * sn + rows * sh + columns * sw)[:, None] + (c.to(tl.int64) * sc)[None, :]
+
+
+@triton.jit
+def _softmax_labels(labels, c, inside, C, IGNORE: tl.constexpr, HARD: tl.constexpr):
+    """Labels [B,CP], NaN where they are none, and whether each pixel [B] counts."""
+    if HARD:  # labels [B,1]
+        valid = inside & (tl.sum((labels != IGNORE).to(tl.int32), 1) > 0)
+        y = tl.where((c[None, :] == labels) & valid[:, None], 1.0, 0.0)
+        y = tl.where(valid[:, None] & ((labels < 0) | (labels >= C)), float("nan"), y)
+    else:
+        ignored = labels < 0
+        if IGNORE > 1:
+            ignored = ignored | (labels == IGNORE)
+        valid = inside & (tl.sum(ignored.to(tl.int32), 1) == 0)
+        y = tl.where(valid[:, None], tl.where(labels <= 1, labels, float("nan")), 0.0)
+    return y, valid
+
+
+@triton.jit
+def _log_softmax(z, c, C):
+    z = tl.where((c < C)[None, :], z, float("-inf"))
+    z = z - tl.max(z, 1)[:, None]
+    return z - tl.log(tl.sum(tl.exp(z), 1))[:, None]
+
+
+@triton.jit
+def _power(x, EXPONENT: tl.constexpr):
+    """x^EXPONENT, x > 0."""
+    return tl.exp(EXPONENT * tl.log(x))
+
+
+@triton.jit
+def _below(p, y):
+    """The slope of min(p, y) by p."""
+    return tl.where(p < y, 1.0, 0.0) + tl.where(p == y, 0.5, 0.0)
+
+
+@triton.jit
+def _slope(slope, sn, sc, n, c, C, GIVEN: tl.constexpr):
+    """The gradient [1,CP] of the loss by one of the sums of an image, 0 where it is none."""
+    if GIVEN:
+        return tl.load(slope + n * sn + c * sc, mask=c < C, other=0.0)[None, :]
+    else:
+        return tl.zeros([1, 1], tl.float32)
+
+
+@triton.jit
+def _store_partial(partial, n, block, blocks, c, first, second, P, TP, Y, peak, count, CP: tl.constexpr):
+    out = partial + (n * blocks + block) * 7 * CP + c
+    tl.store(out, tl.sum(first, 0))
+    tl.store(out + CP, tl.sum(second, 0))
+    tl.store(out + 2 * CP, tl.sum(P, 0))
+    tl.store(out + 3 * CP, tl.sum(TP, 0))
+    tl.store(out + 4 * CP, tl.sum(Y, 0))
+    tl.store(out + 5 * CP, tl.max(peak, 0))
+    tl.store(out + 6 * CP, count)
+
+
+@triton.jit
+def softmax_forward(
+    z, y, partial, C, P, W, zn, zc, zh, zw, yn, yc, yh, yw, blocks,
+    IGNORE: tl.constexpr, GAMMA: tl.constexpr, SMOOTHING: tl.constexpr, HARD: tl.constexpr,
+    CP: tl.constexpr, B: tl.constexpr,
+):  # fmt: skip
+    """Sums of the pixels of every `blocks`-th block of B: pixel, uniform, P, TP, Y, largest y, valid pixels."""
+    block, n = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    c = tl.arange(0, CP)
+    pixel_sum = tl.zeros([B, CP], tl.float32)
+    uniform_sum = tl.zeros([B, CP], tl.float32)
+    P_sum = tl.zeros([B, CP], tl.float32)
+    TP_sum = tl.zeros([B, CP], tl.float32)
+    Y_sum = tl.zeros([B, CP], tl.float32)
+    peak = tl.zeros([B, CP], tl.float32)
+    count = tl.zeros([B], tl.float32)
+    for first in range(block * B, P, blocks * B):
+        inside, at = _places(first, n, c, P, W, zn, zc, zh, zw, B)
+        there = inside[:, None] & (c < C)[None, :]
+        log_p = _log_softmax(tl.load(z + at, mask=there, other=0.0).to(tl.float32), c, C)
+        p = tl.exp(log_p)
+        if HARD:
+            _, at = _places(first, n, tl.zeros([1], tl.int32), P, W, yn, yc, yh, yw, B)
+            labels = tl.load(y + at, mask=inside[:, None], other=0).to(tl.int32)
+        else:
+            _, at = _places(first, n, c, P, W, yn, yc, yh, yw, B)
+            labels = tl.load(y + at, mask=there, other=0.0).to(tl.float32)
+        labels, valid = _softmax_labels(labels, c, inside, C, IGNORE, HARD)
+        surprise = -log_p
+        if GAMMA > 0:
+            surprise = surprise * _power(tl.maximum(1 - p, 1e-30), GAMMA)
+        pixel_sum += tl.where(labels > 0, labels * surprise, 0.0)
+        if SMOOTHING:
+            uniform_sum += tl.where(valid[:, None] & (c < C)[None, :], -log_p, 0.0)
+        P_sum += tl.where(valid[:, None], p, 0.0)
+        TP_sum += tl.minimum(p, labels)
+        Y_sum += labels
+        if not HARD:
+            peak = tl.maximum(peak, labels)
+        count += tl.where(valid, 1.0, 0.0)
+    if HARD:
+        peak = Y_sum
+    every = tl.sum(count, 0) + tl.zeros([CP], tl.float32)
+    _store_partial(partial, n, block, blocks, c, pixel_sum, uniform_sum, P_sum, TP_sum, Y_sum, peak, every, CP)
+
+
+@triton.jit
+def softmax_backward(
+    z, y, gradient, C, P, W, zn, zc, zh, zw, yn, yc, yh, yw, gn, gc, gh, gw,
+    d_1, n_1, c_1, d_2, n_2, c_2, d_3, n_3, c_3, d_4, n_4, c_4,
+    GIVEN_1: tl.constexpr, GIVEN_2: tl.constexpr, GIVEN_3: tl.constexpr, GIVEN_4: tl.constexpr,
+    IGNORE: tl.constexpr, GAMMA: tl.constexpr, SMOOTHING: tl.constexpr, HARD: tl.constexpr,
+    CP: tl.constexpr, B: tl.constexpr,
+):  # fmt: skip
+    """The gradient of a block of B pixels, from those by pixel, uniform, P and TP."""
+    n = tl.program_id(1).to(tl.int64)
+    c = tl.arange(0, CP)
+    first = tl.program_id(0) * B
+    inside, at = _places(first, n, c, P, W, zn, zc, zh, zw, B)
+    there = inside[:, None] & (c < C)[None, :]
+    log_p = _log_softmax(tl.load(z + at, mask=there, other=0.0).to(tl.float32), c, C)
+    p = tl.exp(log_p)
+    if HARD:
+        _, at = _places(first, n, tl.zeros([1], tl.int32), P, W, yn, yc, yh, yw, B)
+        labels = tl.load(y + at, mask=inside[:, None], other=0).to(tl.int32)
+    else:
+        _, at = _places(first, n, c, P, W, yn, yc, yh, yw, B)
+        labels = tl.load(y + at, mask=there, other=0.0).to(tl.float32)
+    labels, valid = _softmax_labels(labels, c, inside, C, IGNORE, HARD)
+    d_P, d_TP = _slope(d_3, n_3, c_3, n, c, C, GIVEN_3), _slope(d_4, n_4, c_4, n, c, C, GIVEN_4)
+    surprise = labels * _slope(d_1, n_1, c_1, n, c, C, GIVEN_1)
+    if GAMMA > 0:
+        rest = tl.maximum(1 - p, 1e-12)
+        part = _power(rest, GAMMA - 1)
+        surprise = surprise * (part * (1 - p) - GAMMA * tl.where(p > 0, p * log_p, 0.0) * part)
+    by_log_p = p * (d_P + d_TP * _below(p, labels)) - surprise
+    if SMOOTHING:
+        by_log_p -= _slope(d_2, n_2, c_2, n, c, C, GIVEN_2)
+    d_z = by_log_p - p * tl.sum(by_log_p, 1)[:, None]
+    _, at = _places(first, n, c, P, W, gn, gc, gh, gw, B)
+    tl.store(gradient + at, tl.where(valid[:, None], d_z, 0.0).to(gradient.dtype.element_ty), mask=there)
+
+
+@triton.jit
+def _sigmoid_labels(labels, there, IGNORE: tl.constexpr):
+    """Labels, 0 where ignored and NaN where they are none, and whether each counts."""
+    valid = there & (labels != IGNORE)
+    return tl.where(valid, tl.where((labels >= 0) & (labels <= 1), labels, float("nan")), 0.0), valid
+
+
+@triton.jit
+def _softplus(z):
+    """ln(1 + exp(z)), and exp(-|z|)."""
+    small = tl.exp(-tl.abs(z))
+    # ln(1 + e) of a small e keeps its digits
+    return tl.maximum(z, 0.0) + tl.where(
+        small < 1e-3, small * (1 - small * (0.5 - small / 3)), tl.log(1 + small)
+    ), small
+
+
+@triton.jit
+def sigmoid_forward(
+    z, y, partial, C, P, W, zn, zc, zh, zw, yn, yc, yh, yw, blocks,
+    IGNORE: tl.constexpr, CP: tl.constexpr, B: tl.constexpr,
+):  # fmt: skip
+    """Sums of the pixels of every `blocks`-th block of B: positive, negative, P, TP, Y, largest y, valid pixels."""
+    block, n = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    c = tl.arange(0, CP)
+    positive = tl.zeros([B, CP], tl.float32)
+    negative = tl.zeros([B, CP], tl.float32)
+    P_sum = tl.zeros([B, CP], tl.float32)
+    TP_sum = tl.zeros([B, CP], tl.float32)
+    Y_sum = tl.zeros([B, CP], tl.float32)
+    peak = tl.zeros([B, CP], tl.float32)
+    count = tl.zeros([B, CP], tl.float32)
+    for first in range(block * B, P, blocks * B):
+        inside, at = _places(first, n, c, P, W, zn, zc, zh, zw, B)
+        there = inside[:, None] & (c < C)[None, :]
+        logits = tl.load(z + at, mask=there, other=0.0).to(tl.float32)
+        _, at = _places(first, n, c, P, W, yn, yc, yh, yw, B)
+        labels, valid = _sigmoid_labels(tl.load(y + at, mask=there, other=0).to(tl.float32), there, IGNORE)
+        plus, small = _softplus(logits)
+        p = tl.where(logits >= 0, 1.0, small) / (1 + small)
+        positive += tl.where(labels != 0, labels * (plus - logits), 0.0)
+        negative += tl.where(valid, (1 - labels) * plus, 0.0)
+        P_sum += tl.where(valid, p, 0.0)
+        TP_sum += tl.where(valid, tl.minimum(p, labels), 0.0)
+        Y_sum += labels
+        peak = tl.maximum(peak, labels)
+        count += tl.where(valid, 1.0, 0.0)
+    every = tl.sum(count, 0)
+    _store_partial(partial, n, block, blocks, c, positive, negative, P_sum, TP_sum, Y_sum, peak, every, CP)
+
+
+@triton.jit
+def sigmoid_backward(
+    z, y, gradient, C, P, W, zn, zc, zh, zw, yn, yc, yh, yw, gn, gc, gh, gw,
+    d_1, n_1, c_1, d_2, n_2, c_2, d_3, n_3, c_3, d_4, n_4, c_4,
+    GIVEN_1: tl.constexpr, GIVEN_2: tl.constexpr, GIVEN_3: tl.constexpr, GIVEN_4: tl.constexpr,
+    IGNORE: tl.constexpr, CP: tl.constexpr, B: tl.constexpr,
+):  # fmt: skip
+    """The gradient of a block of B pixels, from those by positive, negative, P and TP."""
+    n = tl.program_id(1).to(tl.int64)
+    c = tl.arange(0, CP)
+    first = tl.program_id(0) * B
+    inside, at = _places(first, n, c, P, W, zn, zc, zh, zw, B)
+    there = inside[:, None] & (c < C)[None, :]
+    logits = tl.load(z + at, mask=there, other=0.0).to(tl.float32)
+    _, at = _places(first, n, c, P, W, yn, yc, yh, yw, B)
+    labels, valid = _sigmoid_labels(tl.load(y + at, mask=there, other=0).to(tl.float32), there, IGNORE)
+    d_positive, d_negative = _slope(d_1, n_1, c_1, n, c, C, GIVEN_1), _slope(d_2, n_2, c_2, n, c, C, GIVEN_2)
+    d_P, d_TP = _slope(d_3, n_3, c_3, n, c, C, GIVEN_3), _slope(d_4, n_4, c_4, n, c, C, GIVEN_4)
+    small = tl.exp(-tl.abs(logits))
+    p, rest = tl.where(logits >= 0, 1.0, small) / (1 + small), tl.where(logits >= 0, small, 1.0) / (1 + small)
+    d_z = p * rest * (d_P + d_TP * _below(p, labels)) - d_positive * labels * rest + d_negative * (1 - labels) * p
+    _, at = _places(first, n, c, P, W, gn, gc, gh, gw, B)
+    tl.store(gradient + at, tl.where(valid, d_z, 0.0).to(gradient.dtype.element_ty), mask=there)
+
+
+@triton.jit
+def add_partials(partial, sums, present, N, C, blocks, CP: tl.constexpr, AT_A_TIME: tl.constexpr):
+    """An image's partial sums added up in float64: `sums` [6,N,C] of all but the largest y, of which `present` tells."""
+    n, kind = tl.program_id(0), tl.program_id(1)
+    c = tl.arange(0, CP)
+    total = tl.zeros([CP], tl.float64)
+    peak = tl.zeros([CP], tl.float32)
+    for first in range(0, blocks, AT_A_TIME):
+        block = first + tl.arange(0, AT_A_TIME)
+        at = ((n.to(tl.int64) * blocks + block) * 7 + kind)[:, None] * CP + c[None, :]
+        part = tl.load(partial + at, mask=(block < blocks)[:, None], other=0.0)
+        total += tl.sum(part.to(tl.float64), 0)
+        peak = tl.maximum(peak, tl.max(part, 0))
+    if kind == 5:
+        tl.store(present + n * C + c, peak > 0.01, mask=c < C)
+    else:
+        row = tl.where(kind > 5, 5, kind)
+        tl.store(sums + (row * N + n) * C + c, total.to(tl.float32), mask=c < C)
+
+
+def block_of(classes: int) -> tuple[int, int, int]:
+    """CP, B and warps: few numbers a thread, so that many threads fit and wait for memory at the same time."""
+    padded = max(2, triton.next_power_of_2(classes))
+    return (padded, 1024 // padded, 8) if padded <= 64 else (padded, 4096 // padded, 16)
+
+
+def _forward(kernel, logits: torch.Tensor, target: torch.Tensor, **constants) -> tuple[torch.Tensor, ...]:
+    """The seven sums, each [N,C]."""
+    n, classes, height, width = logits.shape
+    padded, pixels, warps = block_of(classes)
+    blocks = max(1, min(triton.cdiv(height * width, pixels), PROGRAMS // n))
+    partial = torch.empty(n, blocks, 7, padded, device=logits.device)
+    sums = torch.empty(6, n, classes, device=logits.device)
+    present = torch.empty(n, classes, dtype=torch.bool, device=logits.device)
+    size = (classes, height * width, width)
+    with torch.cuda.device_of(logits):
+        kernel[(blocks, n)](
+            logits, target, partial, *size, *logits.stride(), *_strides(target), blocks,
+            **constants, CP=padded, B=pixels, num_warps=warps, **OPTIONS,
+        )  # fmt: skip
+        add_partials[(n, 7)](partial, sums, present, n, classes, blocks, CP=padded, AT_A_TIME=32, **OPTIONS)
+    first, second, P, TP, Y, valid = sums.unbind(0)
+    return first, second, P, TP, Y, present, valid
+
+
+def _backward(kernel, logits: torch.Tensor, target: torch.Tensor, slopes, **constants) -> torch.Tensor:
+    """The gradient like `logits`, from those by the first four sums [N,C], which may be None."""
+    n, classes, height, width = logits.shape
+    padded, pixels, warps = block_of(classes)
+    gradient = torch.empty_like(logits)
+    size = (classes, height * width, width)
+    by = [part for s in slopes for part in ((logits, 0, 0) if s is None else (s, *s.stride()))]
+    given = {f"GIVEN_{i}": slope is not None for i, slope in enumerate(slopes, 1)}
+    with torch.cuda.device_of(logits):
+        kernel[(triton.cdiv(height * width, pixels), n)](  # the first may be large, others 65535
+            logits, target, gradient, *size, *logits.stride(), *_strides(target), *gradient.stride(), *by,
+            **given, **constants, CP=padded, B=pixels, num_warps=warps, **OPTIONS,
+        )  # fmt: skip
+    return gradient
+
+
+def _strides(target: torch.Tensor) -> tuple[int, ...]:
+    if target.ndim == 4:
+        return target.stride()
+    n, h, w = target.stride()
+    return n, 0, h, w
+
+
+class SoftmaxSums(SumsFunction):
+    @staticmethod
+    def forward(logits, target, ignore_index, gamma, smoothing):
+        constants = {"IGNORE": ignore_index, "GAMMA": gamma, "SMOOTHING": smoothing, "HARD": target.ndim == 3}
+        return _forward(softmax_forward, logits, target, **constants)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, *slopes):
+        (logits, target), (ignore_index, gamma, smoothing) = ctx.saved_tensors, ctx.settings
+        constants = {"IGNORE": ignore_index, "GAMMA": gamma, "SMOOTHING": smoothing, "HARD": target.ndim == 3}
+        return _backward(softmax_backward, logits, target, slopes[:4], **constants), None, None, None, None
+
+
+class SigmoidSums(SumsFunction):
+    @staticmethod
+    def forward(logits, target, ignore_index):
+        return _forward(sigmoid_forward, logits, target, IGNORE=ignore_index)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, *slopes):
+        (logits, target), (ignore_index,) = ctx.saved_tensors, ctx.settings
+        return _backward(sigmoid_backward, logits, target, slopes[:4], IGNORE=ignore_index), None, None
