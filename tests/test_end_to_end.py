@@ -312,6 +312,21 @@ def test_multilabel_from_the_command_line(segtrain, tmp_path):
     assert [row["name"] for row in result_of(only_run(tmp_path))["per_class"]] == ["disc", "square", "cross"]
 
 
+@pytest.mark.slow
+def test_a_run_on_remapped_masks_is_evaluated_and_resumed(server, tmp_path):
+    root = write_folder_dataset(tmp_path / "data")
+    words = ["dataset=folder", f"dataset.root={root}", "dataset.num_classes=2", "dataset.remap={2:1}"]
+    words += [w for w in TINY if not w.startswith("dataset.")]
+    for command in (
+        [*words, "hydra.run.dir=run"],
+        ["evaluate", "run"],
+        ["resume", "run", "trainer.epochs=2", "--allow", "trainer.epochs"],
+        ["compare", "run"],
+    ):
+        code, text = server.run(*command, cwd=tmp_path)
+        assert code == 0, text
+
+
 @pytest.mark.long
 def test_folder_dataset_of_different_sizes(segtrain, tmp_path):
     from PIL import Image

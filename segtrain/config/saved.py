@@ -49,7 +49,7 @@ def load_saved(
     except OmegaConfBaseException as error:  # such as a date
         raise ConfigError(f"not a config: {error}", str(file), "use the file the run wrote") from error
     saved = cfg.get("inference", {})
-    if "regions" not in saved:  # of a run before there was this setting
+    if "regions" not in saved and changed is None:  # of a run before there was this setting; resumed, it has none
         cfg.inference = {**compose([]).inference, **saved}
     _refuse_interpolations(changed or {}, str(file))
     for key, value in (changed or {}).items():
@@ -123,9 +123,10 @@ def _refuse_interpolations(content: dict, where: str) -> None:
 
 
 def _not_plain(value) -> Iterator:
-    """Keys that are no text, and numbers of more digits than any setting has."""
+    """Keys that are neither text nor whole numbers, and numbers of more digits than any setting has."""
     if isinstance(value, dict):
-        yield from (key for key in value if not isinstance(key, str))
+        yield from (key for key in value if not isinstance(key, str) and type(key) is not int)
+        yield from (found for key in value if type(key) is int for found in _not_plain(key))
         for item in value.values():
             yield from _not_plain(item)
     elif isinstance(value, list):

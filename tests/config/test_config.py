@@ -251,7 +251,20 @@ def test_saved_configs_have_no_interpolations_however_they_are_spelled(tmp_path,
         load_saved(saved(tmp_path, text), [], [])
 
 
-@pytest.mark.parametrize("text", ["a: !!python/object/apply:os.system [ls]\n", "[1", "- 1\n", "a: \x00\n"])
+def test_mask_values_are_keys_of_a_saved_config(tmp_path):
+    assert load_saved(saved(tmp_path, "dataset:\n  remap:\n    255: 1\n"), [], []).dataset.remap == {255: 1}
+
+
+def test_settings_that_came_later_are_added_but_to_a_run_that_is_resumed(tmp_path):
+    file = saved(tmp_path, "inference:\n  window: null\n")
+    assert load_saved(file, ["inference.region_recall=0.9"], []).inference.region_recall == 0.9
+    assert load_saved(file, [], [], changed={}).inference == {"window": None}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a: !!python/object/apply:os.system [ls]\n", "[1", "- 1\n", "a: \x00\n", "a: {1.5: 2}\n", "a: {true: 2}\n"],
+)
 def test_damaged_configs_are_named(tmp_path, text):
     with pytest.raises(ConfigError, match="not a config"):
         load_saved(saved(tmp_path, text), [], [])
