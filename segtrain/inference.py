@@ -1,8 +1,9 @@
 """Inference: sliding windows, test-time augmentation, thresholds."""
 
+import functools
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -16,6 +17,8 @@ from segtrain.metrics import predict
 from segtrain.regions import Regions
 
 Threshold = Annotated[float, Range("a number above 0 and below 1", lambda v: 0 < v < 1)]
+Rows = Callable[[int, int], torch.Tensor]  # (top, bottom) -> uint8 [N,B,bottom-top,W]
+_ROWS = 64
 _AXES = {"horizontal": -1, "vertical": -2}
 
 
@@ -140,31 +143,43 @@ class Predictor:
         return logits.float().sigmoid() if self.multilabel else logits.float().softmax(dim=1)
 
     @torch.no_grad()
-    def image(self, image: np.ndarray, keep_probabilities: bool = False) -> "Prediction":
+    def image(self, image, keep_probabilities: bool = False) -> "Prediction":
         """The prediction for an image uint8 [H,W,B] of any size.
 
-        With windows, and neither flips, scales nor resize, rows are finished one window's height after another: beside
-        the image and its mask no more is in memory than the logits of that height.
+        With windows, and neither flips, scales nor resize, rows are read and finished one window's height after another:
+        beside the mask no more is in memory than the logits of that height.
+
+        Args:
+            image: an array, or anything else with `shape` whose rows are `image[top:bottom]`.
         """
-        mask, probabilities, confident, highest = [], [], 0, 0.0
-        for logits in self._bands(torch.from_numpy(np.require(image, requirements="CW")).permute(2, 0, 1)[None]):
+        height, width = image.shape[:2]
+        mask, probabilities, confident, highest, top = None, [], 0, 0.0, 0
+        for logits in self._bands(height, width, functools.partial(self._rows, image)):
             probability = self.probabilities(logits)
             highest = torch.maximum(probability.amax(dim=(0, 2, 3)), torch.as_tensor(highest, device=logits.device))
             if self.inference.presence is not None:
                 confident = confident + self._confident_pixels(probability)
             if keep_probabilities:
                 probabilities.append(probability[0].half().cpu().numpy())
-            mask.append(predict(logits, self.multilabel, self.inference.threshold).cpu())
-        mask = torch.cat(mask, dim=-2)
+            band = predict(logits, self.multilabel, self.inference.threshold).cpu()
+            if mask is None:
+                mask = band.new_empty(*band.shape[:-2], height, width)
+            mask[..., top : top + band.shape[-2], :] = band
+            top += band.shape[-2]
         if self.inference.presence is not None:
             mask = self._without_absent(mask, confident.cpu())
         kept = np.concatenate(probabilities, axis=1) if keep_probabilities else None
         return Prediction(mask[0].numpy(), highest.cpu().numpy(), kept)
 
-    def _bands(self, images: torch.Tensor) -> Iterator[torch.Tensor]:
+    def _rows(self, image, top: int, bottom: int) -> torch.Tensor:
+        """uint8 [1,B,bottom-top,W] on the device."""
+        pixels = torch.from_numpy(np.require(image[top:bottom], requirements="CW"))
+        return pixels.permute(2, 0, 1)[None].to(self.device)
+
+    def _bands(self, height: int, width: int, rows: Rows) -> Iterator[torch.Tensor]:
         """The logits from top to bottom, in bands of all columns; one of all rows where views have to be averaged."""
         plain = (tuple(self.inference.scales), self.inference.flips, self.inference.resize) == ((1.0,), (), None)
-        return self._in_bands(images.to(self.device)) if plain else iter([self.logits(images)])
+        return self._in_bands(height, width, rows) if plain else iter([self.logits(rows(0, height))])
 
     def _confident_pixels(self, probability: torch.Tensor) -> torch.Tensor:
         """int64 [N,C]: pixels of at least the probability that presence asks for."""
@@ -188,48 +203,55 @@ class Predictor:
         return nn.functional.interpolate(self._in_windows(images).float(), size, mode="bilinear")
 
     def _in_windows(self, images: torch.Tensor) -> torch.Tensor:
-        bands = list(self._in_bands(images))
+        bands = list(self._in_bands(*images.shape[-2:], lambda top, bottom: images[..., top:bottom, :]))
         return torch.cat(bands, dim=-2) if len(bands) > 1 else bands[0]
 
-    def _in_bands(self, images: torch.Tensor) -> Iterator[torch.Tensor]:
+    def _in_bands(self, height: int, width: int, rows: Rows) -> Iterator[torch.Tensor]:
         """The logits from top to bottom: rows that no window below reaches."""
-        height, width = images.shape[-2:]
         tall, wide = self.inference.window or (height, width)
         tall, wide = min(tall, height), min(wide, width)
         if (tall, wide) == (height, width) and self.regions is None:
-            yield self._forward(images)
+            yield self._forward(rows(0, height))
             return
         weight = _gaussian(tall, wide).to(self.device)
-        total, weights = None, weight.new_zeros(len(images), 1, tall, width)  # of the rows from `top` on
+        total = weights = looked_at = None  # of the rows from `top` on; of each window
         tops, lefts = (window_starts(*side, self.inference.overlap) for side in ((height, tall), (width, wide)))
-        looked_at = torch.ones(len(images), len(tops), len(lefts), dtype=torch.bool)
         if self.regions is not None:
-            looked_at = self.regions.wanted(images, tops, lefts, (tall, wide))
-            total = weight.new_zeros(len(images), self.regions.num_classes, tall, width)
+            looked_at = self.regions.wanted(rows(0, height), tops, lefts, (tall, wide))
+            total = weight.new_zeros(len(looked_at), self.regions.num_classes, tall, width)
         for row, (top, below) in enumerate(itertools.pairwise([*tops, height])):
+            images = rows(top, top + tall)
+            if weights is None:
+                weights = weight.new_zeros(len(images), 1, tall, width)
             for column, left in enumerate(lefts):
-                columns, of = slice(left, left + wide), looked_at[:, row, column]
-                if not of.any():
-                    continue
-                of = slice(None) if of.all() else of.to(self.device)
-                logits = self._forward(images[of, :, top : top + tall, columns]).float()
+                columns, of = slice(left, left + wide), slice(None)
+                if looked_at is not None:
+                    of = looked_at[:, row, column].to(self.device)
+                    if not of.any():
+                        continue
+                logits = self._forward(images[of, :, :, columns]).float()
                 if total is None:
                     total = logits.new_zeros(*logits.shape[:2], tall, width)
                 total[of, :, :, columns] += logits * weight
                 weights[of, :, :, columns] += weight
             done = below - top
-            rows = total[..., :done, :] / weights[..., :done, :]
-            yield rows if self.regions is None else rows.where(weights[..., :done, :] > 0, self.regions.nothing(weight))
-            total, weights = (_moved_up(kept, done) for kept in (total, weights))
+            for first in range(0, done, _ROWS):  # few at a time: what is made of them takes several times their memory
+                some = slice(first, min(first + _ROWS, done))
+                band, seen = total[..., some, :] / weights[..., some, :], weights[..., some, :] > 0
+                yield band if looked_at is None else band.where(seen, self.regions.nothing(weight))
+            for kept in (total, weights):
+                _move_up(kept, done)
 
     def _forward(self, images: torch.Tensor) -> torch.Tensor:
         with self.autocast():
             return self.model(images)
 
 
-def _moved_up(rows: torch.Tensor, by: int) -> torch.Tensor:
-    """[…, H, W] without the first rows, zeros below."""
-    return torch.cat([rows[..., by:, :], torch.zeros_like(rows[..., :by, :])], dim=-2)
+def _move_up(rows: torch.Tensor, by: int) -> None:
+    """Drop the first rows of […, H, W], and add zeros below."""
+    kept = rows[..., by:, :].clone()
+    rows.zero_()
+    rows[..., : kept.shape[-2], :] = kept
 
 
 def window_starts(size: int, window: int, overlap: float) -> list[int]:

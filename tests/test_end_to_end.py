@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import TINY, write_folder_dataset
+from PIL import Image
 
 from segtrain.files import read_json, write_json
 
@@ -385,8 +386,10 @@ def test_the_wheel_works_outside_the_checkout(tmp_path):
         capture_output=True,
     )
     (wheel,) = tmp_path.glob("*.whl")
-    shipped = {n for n in zipfile.ZipFile(wheel).namelist() if n.endswith(".yaml")}
-    assert shipped == {f"segtrain/{f.relative_to(ROOT)}" for f in (ROOT / "configs").glob("**/*.yaml")}
+    shipped = {n for n in zipfile.ZipFile(wheel).namelist() if "dist-info" not in n}
+    own = {f"segtrain/{f.relative_to(ROOT)}" for f in (ROOT / "configs").glob("**/*.*") if "__pycache__" not in f.parts}
+    own |= {str(f.relative_to(ROOT)) for f in (ROOT / "segtrain").glob("**/*.*") if "__pycache__" not in f.parts}
+    assert shipped == own
     # a fresh environment that sees the heavy packages of this one, but not this checkout
     venv.create(tmp_path / "venv", with_pip=False)
     site = next((tmp_path / "venv/lib").glob("python3*/site-packages"))
@@ -407,6 +410,44 @@ def test_the_wheel_works_outside_the_checkout(tmp_path):
     done = subprocess.run([python, "-m", "segtrain", *TINY], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert result_of(only_run(tmp_path))["status"] == "finished"
+
+
+@pytest.mark.long
+def test_a_fresh_environment_trains_evaluates_predicts_and_exports(tmp_path):
+    """The wheel with what pip installs for it: nothing of this environment, as after `pip install segtrain`."""
+    build = [sys.executable, "-m", "build", "--wheel", "--outdir", tmp_path, ROOT]
+    subprocess.run(build, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    venv.create(tmp_path / "venv", with_pip=True)
+    programs = tmp_path / "venv/bin"
+    subprocess.run([programs / "pip", "install", "--quiet", f"{wheel}[export,parallel,slurm]"], check=True)
+    subprocess.run([programs / "pip", "check"], check=True)
+    Image.new("RGB", (40, 40)).save(tmp_path / "image.png")
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+
+    def run(*words: str) -> str:
+        done = subprocess.run(
+            [programs / words[0], *words[1:]], cwd=tmp_path, env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, f"{words}: {done.stderr}"
+        return done.stdout
+
+    assert "segtrain predict" in run("segtrain", "--help")
+    run("segtrain", *TINY, "hydra.run.dir=run")
+    for words in (
+        "check dataset=shapes",
+        "weights dataset=shapes",
+        "evaluate run metric=all --bootstrap 0",
+        "predict run image.png --out predicted",
+        "export run",
+        "compare run",
+        "repeat run",
+        "help scores",
+    ):
+        run("segtrain", *words.split())
+    code = "import numpy, segtrain; print(segtrain.load('run').predict(numpy.zeros((33, 40, 3), 'uint8')).shape)"
+    assert run("python", "-c", code).strip() == "(33, 40)"
+    assert (tmp_path / "predicted/masks/image.png").is_file()
 
 
 @pytest.mark.long

@@ -14,26 +14,29 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from segtrain.commands.evaluate import choose_presence, predictor_of, thresholds_of
 from segtrain.config.schema import flat
-from segtrain.data.folder.images import MAX_PIXELS, read_image
+from segtrain.data.augment import LARGEST_CROP
+from segtrain.data.folder.images import MAX_PIXELS, image_size, read_image
+from segtrain.data.folder.rows import open_rows
 from segtrain.data.inputs import find_images
 from segtrain.errors import ConfigError, DataError, counted, printable
 from segtrain.files import read_json, write_json, write_rows
-from segtrain.inference import Predictor
+from segtrain.inference import Prediction, Predictor
 from segtrain.report.logger import log_to_screen
-from segtrain.report.predictions import row_of, write_mask, write_overlay, write_probabilities
+from segtrain.report.predictions import row_of, shrunk, write_mask, write_overlay, write_probabilities
 from segtrain.runs.trained import Classes, Trained, classes_of, load
 from segtrain.signals import leave_if_stopped, watched
 from segtrain.training.progress import Progress
 
 log = logging.getLogger("segtrain")
 
-LARGE = 2048 * 2048  # pixels; without a window, larger images are predicted in windows
-WINDOW = [1024, 1024]
+LARGE = 2048 * 2048  # pixels; larger images are read and predicted a few rows at a time
+SMALLEST_WINDOW = 512  # where the run has none: windows are its training images or crops, but no smaller
 MATTERS = (
     "inference.",
     "trainer.device",
@@ -142,10 +145,10 @@ def predict_all(
     if rows and missing:
         log.info(f"{counted(len(rows), 'image')} of {len(files)} done before")
 
-    def write(name: str, image: np.ndarray, found) -> dict:
+    def write(name: str, shown: np.ndarray | None, found: Prediction) -> dict:
         write_mask(arguments.out, name, found.mask, classes)
-        if not arguments.no_overlays:
-            write_overlay(arguments.out, name, image, found.mask, classes)
+        if shown is not None:
+            write_overlay(arguments.out, name, shown, found.mask, classes)
         if found.probabilities is not None:
             write_probabilities(arguments.out, name, found.probabilities)
         return row_of(name, files[name], found.mask, found.confidence, classes)
@@ -160,9 +163,18 @@ def predict_all(
                 leave_if_stopped()
                 if isinstance(image, DataError):
                     damaged.append(image)
+                    progress.advance(1)
                     continue
                 set_window(predictor, trained, image)
-                rows[name] = writer.submit(write, name, image, predictor.image(image, arguments.probabilities))
+                try:
+                    found = predictor.image(image, arguments.probabilities)
+                    shown = None if arguments.no_overlays else shrunk(image)
+                except DataError as error:  # damage further down in a file that is read by rows
+                    damaged.append(error)
+                    progress.advance(1)
+                    continue
+                del image  # before the next large one is read
+                rows[name] = writer.submit(write, name, shown, found)
                 finished = [n for n, row in rows.items() if isinstance(row, Future) and (row.done() or n != name)]
                 rows |= {n: rows[n].result() for n in finished}  # waits for the image before: not more are in memory
                 progress.advance(1)
@@ -182,10 +194,13 @@ def as_numbers(row: dict[str, str]) -> dict:
     return {key: int(value) if key.startswith(("pixels/", "present/")) else value for key, value in row.items()}
 
 
-def read_ahead(files: dict[str, Path], trained: Trained) -> Iterator[tuple[str, np.ndarray | DataError]]:
-    """The images, or why one cannot be read, in order; the next is decoded by a thread meanwhile."""
+def read_ahead(files: dict[str, Path], trained: Trained) -> Iterator[tuple[str, Any]]:
+    """The images, or the DataError why one cannot be read, in order; the next is decoded by a thread meanwhile.
 
-    def image_or_error(file: Path) -> np.ndarray | DataError:
+    Large ones are not: of those no more than one is in memory.
+    """
+
+    def image_or_error(file: Path):
         try:
             return read(file, trained)
         except DataError as error:
@@ -194,25 +209,42 @@ def read_ahead(files: dict[str, Path], trained: Trained) -> Iterator[tuple[str, 
     waiting: deque[tuple[str, Future]] = deque()
     with ThreadPoolExecutor(1) as reader:
         for name, file in files.items():
-            waiting.append((name, reader.submit(image_or_error, file)))
-            if len(waiting) > 1:
+            large = is_large(file)
+            if not large:
+                waiting.append((name, reader.submit(image_or_error, file)))
+            while len(waiting) > (0 if large else 1):
                 before, image = waiting.popleft()
                 yield before, image.result()
+            if large:
+                yield name, image_or_error(file)
         for name, image in waiting:
             yield name, image.result()
 
 
-def read(file: Path, trained: Trained) -> np.ndarray:
-    """An image file as the run's dataset would read it, uint8 [H, W, channels]. Raises DataError."""
+def is_large(file: Path) -> bool:
+    """By the file's header; False for one that cannot be read."""
+    try:
+        height, width = image_size(file)
+    except DataError:
+        return False
+    return height * width > LARGE
+
+
+def read(file: Path, trained: Trained):
+    """An image file as the run's dataset would read it, uint8 [H, W, channels]; of a large one its rows. Raises DataError."""
     dataset = trained.config.dataset
     limits, exif = dataset.get("image_range"), dataset.get("exif", "apply") == "apply"
-    return read_image(file, trained.channels, limits and tuple(limits), exif, dataset.get("max_pixels") or MAX_PIXELS)
+    reading = open_rows if is_large(file) else read_image
+    return reading(file, trained.channels, limits and tuple(limits), exif, dataset.get("max_pixels") or MAX_PIXELS)
 
 
-def set_window(predictor: Predictor, trained: Trained, image: np.ndarray) -> None:
+def set_window(predictor: Predictor, trained: Trained, image) -> None:
     """Windows for a large image of a run without, so that memory does not grow with it; said once."""
     own = trained.config.inference.window
     large = own is None and predictor.inference.resize is None and image.shape[0] * image.shape[1] > LARGE
+    crop = trained.config.augment.get("size")
+    sides = [LARGEST_CROP] * 2 if crop == "auto" else crop or trained.image_size or [0, 0]
+    window = [max(SMALLEST_WINDOW, side) for side in sides]
     if large and predictor.inference.window is None:
-        log.info(f"images of more than {LARGE:,} pixels are predicted in windows of {WINDOW} (inference.window)")
-    predictor.inference.window = WINDOW if large else own
+        log.info(f"images of more than {LARGE:,} pixels are predicted in windows of {window} (inference.window)")
+    predictor.inference.window = window if large else own

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+_MANY = 1 << 24  # pixels that OpenCV counts: it does so in float32
 _FEW = 6  # up to so many classes, a pass each takes less time than a histogram
 
 
@@ -12,8 +13,11 @@ def value_counts(mask: np.ndarray, classes: int = 256) -> np.ndarray:
         classes: most masks hold no values but those below, and 255. Counts are right for others, too.
     """
     flat = mask.ravel()
-    if flat.dtype != np.uint8 or flat.size >= 1 << 24:  # OpenCV counts in float32
+    if flat.dtype != np.uint8:
         return np.bincount(flat, minlength=256)
+    if flat.size >= _MANY:
+        parts = (flat[i : i + _MANY - 1] for i in range(0, flat.size, _MANY - 1))
+        return sum(value_counts(part, classes) for part in parts)
     import cv2
 
     counts, left, others = np.zeros(256, dtype=np.int64), flat.size, np.empty_like(flat)

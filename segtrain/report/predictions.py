@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from segtrain.data.value_counts import value_counts
 from segtrain.files import whole, write_arrays
 from segtrain.report.pictures import as_rgb, class_colours, colour_mask, write_png
 
@@ -38,10 +39,24 @@ def class_folder(classes, label: int) -> str:
     return plain if plain and names.count(plain.lower()) == 1 else f"{label}_{plain}"
 
 
+def shrunk(image) -> np.ndarray:
+    """Of an image, or its rows, what `write_overlay` shows: every n-th row and column."""
+    step = _step(image.shape)
+    return np.concatenate([image[top : top + 1][:, ::step] for top in range(0, image.shape[0], step)])
+
+
+def _step(size: tuple[int, ...]) -> int:
+    return max(1, -(-max(size[:2]) // OVERLAY_SIDE))
+
+
 def write_overlay(folder: Path, name: str, image: np.ndarray, mask: np.ndarray, classes) -> None:
-    """overlays/NAME.png: the image, half covered by the colours of the predicted foreground. Raises DiskError."""
-    step = max(1, -(-max(image.shape[:2]) // OVERLAY_SIDE))
-    image, mask = as_rgb(image[::step, ::step]), mask[..., ::step, ::step]
+    """overlays/NAME.png: the image, half covered by the colours of the predicted foreground. Raises DiskError.
+
+    Args:
+        image: as `shrunk` gives it. mask: of the image's own size.
+    """
+    step = _step(mask.shape[-2:])
+    image, mask = as_rgb(image), mask[..., ::step, ::step]
     covered = mask.any(axis=0) if mask.ndim == 3 else mask != (-1 if classes.background is None else classes.background)
     colours = colour_mask(mask.astype(np.uint8), classes)
     mixed = (image.astype(np.uint16) + colours) // 2
@@ -55,7 +70,7 @@ def write_probabilities(folder: Path, name: str, probabilities: np.ndarray) -> N
 
 def row_of(name: str, file: Path, mask: np.ndarray, confidence: np.ndarray, classes) -> dict:
     """Of predictions.csv: pixels of each class, whether there are any, and its highest probability."""
-    count = mask.reshape(len(mask), -1).sum(axis=1) if mask.ndim == 3 else np.bincount(mask.reshape(-1), minlength=256)
+    count = mask.reshape(len(mask), -1).sum(axis=1) if mask.ndim == 3 else value_counts(mask, classes.num_classes)
     row = {"name": name, "image": str(file), "height": mask.shape[-2], "width": mask.shape[-1]}
     for label, class_name in enumerate(classes.class_names):
         row[f"pixels/{class_name}"] = int(count[label])

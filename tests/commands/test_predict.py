@@ -6,15 +6,18 @@ import sys
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 
+from segtrain.commands import predict
 from segtrain.config.saved import load_saved
 from segtrain.data.inputs import find_images
 from segtrain.data.shapes import Shapes
 from segtrain.errors import ConfigError
 from segtrain.files import read_arrays
 from segtrain.inference import Inference, Predictor
+from segtrain.runs.trained import load
 
 
 def rows_of(folder):
@@ -151,6 +154,78 @@ def test_an_image_in_bands_is_the_image_at_once(window, overlap, multilabel, pre
     probability = predictor.probabilities(logits)[0]
     assert np.array_equal(found.confidence, probability.amax(dim=(1, 2)).numpy())
     assert np.array_equal(found.probabilities, probability.half().numpy())
+
+
+@pytest.fixture
+def small_is_large(monkeypatch):
+    """Images of more than 2,000 pixels count as large."""
+    monkeypatch.setattr(predict, "LARGE", 2000)
+    monkeypatch.setattr(predict, "SMALLEST_WINDOW", 32)
+    monkeypatch.setattr(predict, "log_to_screen", lambda: None)
+
+
+def write_large(folder):
+    """An image of 75 × 90 pixels: as PNG, and as TIFF in tiles and strips."""
+    folder.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (75, 90, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(folder / "picture.png")
+    tifffile.imwrite(folder / "tiles.tif", pixels, tile=(32, 32), photometric="rgb", compression="zlib")
+    tifffile.imwrite(folder / "strips.tif", pixels, rowsperstrip=8, photometric="rgb", compression="zlib")
+
+
+@pytest.mark.slow
+def test_large_images_are_read_and_predicted_a_few_rows_at_a_time(trained, tmp_path, small_is_large, caplog):
+    write_large(tmp_path / "large")
+    with caplog.at_level("INFO"):
+        assert predict.main([str(trained), str(tmp_path / "large"), "--out", str(tmp_path / "out")]) == 0
+    assert caplog.text.count("are predicted in windows of [32, 32]") == 1
+    masks = [np.asarray(Image.open(file)) for file in sorted((tmp_path / "out/masks").iterdir())]
+    assert len(masks) == 3
+    assert all(np.array_equal(mask, masks[0]) for mask in masks)
+    overlays = [file.read_bytes() for file in (tmp_path / "out/overlays").iterdir()]
+    assert set(overlays) == {overlays[0]}
+    pixels = np.asarray(Image.open(tmp_path / "large/picture.png"))
+    run = load(str(trained), overrides=["inference.window=[32,32]"])
+    assert np.array_equal(predict.prepared(run)[0].image(pixels).mask, masks[0])
+
+
+@pytest.mark.slow
+def test_damage_at_the_end_of_a_large_tiff_is_named(trained, tmp_path, small_is_large, caplog):
+    write_large(tmp_path / "large")
+    with tifffile.TiffFile(tmp_path / "large/strips.tif") as tiff:
+        place = tiff.pages[0].dataoffsets[-1]
+    with (tmp_path / "large/strips.tif").open("r+b") as stream:
+        stream.seek(place)
+        stream.write(bytes(40))
+    assert predict.main([str(trained), str(tmp_path / "large"), "--out", str(tmp_path / "out")]) == 3
+    assert "strips.tif" in caplog.text
+    assert [row["name"] for row in rows_of(tmp_path / "out")] == ["picture", "tiles"]
+    assert not (tmp_path / "out/masks/strips.png").exists()
+
+
+@pytest.mark.long
+def test_a_tiff_of_12000_by_12000_pixels_takes_less_than_2_gb(trained, tmp_path, figure):
+    row = np.random.default_rng(0).integers(0, 256, (1, 24 * 512, 3), dtype=np.uint8)  # of whole tiles
+    tifffile.imwrite(
+        tmp_path / "large.tif",
+        (np.repeat(row, 512, axis=0)[:, i : i + 512] for _ in range(24) for i in range(0, 12000, 512)),
+        shape=(12000, 12000, 3),
+        dtype=np.uint8,
+        tile=(512, 512),
+        photometric="rgb",
+        compression="zlib",
+    )
+    code = (
+        "import resource, sys; from segtrain.cpu import keep_memory; keep_memory()\n"
+        "from segtrain.commands import predict; assert predict.main(sys.argv[1:]) == 0\n"
+        "print('peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    words = [str(trained), "large.tif", "--out", "out", "inference.overlap=0"]
+    done = subprocess.run([sys.executable, "-c", code, *words], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    peak = int(done.stdout.split("peak ")[1]) * 1024
+    figure("12,000 × 12,000 pixels", f"{peak / 1e9:.2f} GB")
+    assert peak < 2e9
 
 
 @pytest.mark.slow

@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from segtrain.report.predictions import class_folder, row_of, write_mask, write_overlay
+from segtrain.report.predictions import class_folder, row_of, shrunk, write_mask, write_overlay
 from segtrain.runs.trained import Classes
 
 PALETTE = np.array([[0, 0, 0], [250, 10, 20]], np.uint8)
@@ -33,7 +33,7 @@ def test_an_overlay_covers_the_foreground_and_is_shrunk(tmp_path):
     image = np.full((10, 4100, 1), 100, np.uint8)
     mask = np.zeros((10, 4100), np.uint8)
     mask[:, :2050] = 1
-    write_overlay(tmp_path, "x", image, mask, Classes(["background", "crack"], 0, False, PALETTE))
+    write_overlay(tmp_path, "x", shrunk(image), mask, Classes(["background", "crack"], 0, False, PALETTE))
     drawn = np.asarray(Image.open(tmp_path / "overlays/x.png"))
     assert drawn.shape[1] <= 2000
     assert drawn[0, 0].tolist() == [175, 55, 60]

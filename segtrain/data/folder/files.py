@@ -1,5 +1,6 @@
 """The files of a split: images, their masks, and what is wrong with them. Reads names only, no pixels."""
 
+import logging
 from pathlib import Path
 
 from segtrain.data.folder.findings import FORMATS, FileLists, check_listings, check_names
@@ -9,6 +10,8 @@ from segtrain.data.folder.listing import list_folder
 from segtrain.data.folder.pairing import MaskFiles
 from segtrain.data.folder.splits import names_of_split
 
+log = logging.getLogger("segtrain")
+
 
 def list_files(layout: Layout, strict: bool) -> FileLists:
     """The files of a split. What is wrong with them is in `findings`.
@@ -17,6 +20,10 @@ def list_files(layout: Layout, strict: bool) -> FileLists:
     """
     found = FileLists()
     folders = layout.folders()
+    if not layout.is_usual(folders):
+        what = f"recognised images in {folders[0]}, masks in {folders[1]}"
+        found.add("note", what, folders, "if that is wrong, name dataset.images and dataset.masks")
+        log.info(what)
     masks = MaskFiles(layout, folders)
     candidates = _candidates(folders[0], layout.stem_suffix, masks, found)
     for name in names_of_split(layout, candidates, found):

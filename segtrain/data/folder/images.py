@@ -45,11 +45,22 @@ def read_image(
 
     Raises DataError for a damaged or too large file, other channels, and values that need a `value_range`.
     """
-    file = decoded(path, exif, max_pixels=max_pixels)
+    return pixels_of(decoded(path, exif, max_pixels=max_pixels), channels, value_range, path)
+
+
+def plain_picture(file: Image.Image | np.ndarray, channels: int, value_range: tuple[float, float] | None) -> bool:
+    """Whether Pillow converts what `decoded` gives to the pixels that are wanted."""
     picture = isinstance(file, Image.Image) and not file.mode.startswith(("I", "F"))
-    if picture and value_range is not None and file.mode in ("P", "PA"):
+    return picture and value_range is None and channels in (1, 3)
+
+
+def pixels_of(
+    file: Image.Image | np.ndarray, channels: int, value_range: tuple[float, float] | None, path: Path
+) -> np.ndarray:
+    """uint8 [H, W, channels] of what `decoded` gives; see `read_image`."""
+    if isinstance(file, Image.Image) and value_range is not None and file.mode in ("P", "PA"):
         raise DataError("a palette image has no values to scale", str(path), "set dataset.image_range=null")
-    if picture and value_range is None and channels in (1, 3):
+    if plain_picture(file, channels, value_range):
         wanted = "RGB" if channels == 3 else "L"
         pixels = np.asarray(file if file.mode == wanted else file.convert(wanted))
         return pixels[..., None] if channels == 1 else pixels
@@ -88,7 +99,7 @@ def decoded(path: Path, exif: bool, lossless: bool = False, max_pixels: int = MA
         if grey is not None:
             return grey
     try:
-        with _naming(path), open_image(path, data) as file:
+        with naming(path), open_image(path, data) as file:
             if file.format == "PNG" and data is None:  # by another suffix
                 data = path.read_bytes()
                 check_png(data, path)
@@ -143,7 +154,7 @@ def image_size(path: Path, exif: bool = True) -> tuple[int, int]:
     if path.suffix.lower() == ".npy":
         return _read_npy(path, header_only=True).shape[:2]
     try:
-        with _naming(path), open_image(path) as file:
+        with naming(path), open_image(path) as file:
             turned = exif and _exif_turn(file) >= 5  # a quarter
             return (file.width, file.height) if turned else (file.height, file.width)
     except UnidentifiedImageError:
@@ -155,12 +166,12 @@ def orientation(path: Path) -> int:
     if path.suffix.lower() == ".npy":
         return 1
     try:
-        with _naming(path), open_image(path) as file:
+        with naming(path), open_image(path) as file:
             return _exif_turn(file, file.format == "TIFF")
     except UnidentifiedImageError:
         import tifffile
 
-        with _naming(path), tifffile.TiffFile(path) as tiff:
+        with naming(path), tifffile.TiffFile(path) as tiff:
             return int(tiff.pages[0].tags.valueof(_ORIENTATION, 1))
 
 
@@ -191,7 +202,7 @@ def load(file: Image.Image) -> Image.Image:
 
 
 @contextlib.contextmanager
-def _naming(path: Path):
+def naming(path: Path):
     """Errors of any library about a damaged file become a DataError that names it, but for UnidentifiedImageError."""
     try:
         yield
@@ -238,7 +249,7 @@ def _read_tiff(path: Path, max_pixels: int = MAX_PIXELS, header_only: bool = Fal
     """A TIFF of any number of bands, [H, W] or [H, W, bands], upright."""
     import tifffile
 
-    with _naming(path), tifffile.TiffFile(path) as file:
+    with naming(path), tifffile.TiffFile(path) as file:
         series = file.series[0]
         if not header_only:
             check_pixels(file.pages[0].imagelength, file.pages[0].imagewidth, max_pixels, path)

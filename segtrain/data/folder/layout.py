@@ -6,6 +6,13 @@ from pathlib import Path, PurePosixPath
 
 from segtrain.errors import ConfigError
 
+# Folders of images and of masks. The first are ours; the others are those of datasets as they are downloaded.
+USUAL = ("images", "masks")
+RECOGNISED = (
+    *(("images", "labels"), ("image", "label"), ("image", "mask"), ("img", "mask"), ("imgs", "masks")),
+    ("JPEGImages", "SegmentationClass"),
+)
+
 
 class NoMasks(ConfigError):
     """There are images, but no folder of masks."""
@@ -75,6 +82,7 @@ class Layout:
             there = [folder.is_dir() for folder in layout]
             if all(there) or (self.kind == "class" and there[0] and any(there[1:])):
                 return layout
+        layouts = layouts[: len(self._named(*USUAL))]
         halves = [[f for f in layout if not f.is_dir()] for layout in layouts if layout[0].is_dir()]
         lacking = f"there is no {', '.join(map(str, halves[0]))}; " if halves else ""
         expected = " or ".join(" with ".join(map(str, layout)) for layout in layouts)
@@ -95,14 +103,27 @@ class Layout:
 
     def _possible(self) -> list[list[Path]]:
         root, split = self.root, self.split_folder
-        mask_folders = (self.kinds or ["masks"]) if self.masks is None else []
+        mask_folders = (self.kinds or [USUAL[1]]) if self.masks is None else []
         if self.images is not None:
             chosen = root / filled(self.images, "dataset.images", split=split)
             return [[chosen, *(chosen.parent / folder for folder in mask_folders)]]
-        parts = ["images", *mask_folders]
+        usual = self._named(USUAL[0], *mask_folders)
+        if mask_folders != [USUAL[1]]:
+            return usual
+        others = [layout for names in RECOGNISED for layout in self._named(*names)]
+        camvid = [[root / split, root / f"{split}annot"]] if self.splits == "folders" else []
+        return usual + others + camvid
+
+    def _named(self, *names: str) -> list[list[Path]]:
+        """Where folders of these names may be."""
         if self.splits == "folders":
-            return [[root / split / part for part in parts], [root / part / split for part in parts]]
-        return [[root / part for part in parts]]
+            split = self.split_folder
+            return [[self.root / split / name for name in names], [self.root / name / split for name in names]]
+        return [[self.root / name for name in names]]
+
+    def is_usual(self, folders: list[Path]) -> bool:
+        """Whether `folders` are where this documentation puts them, or the settings name them."""
+        return bool(self.images or self.masks or self.kinds) or folders in self._named(*USUAL)
 
 
 def filled(pattern: str, key: str, **words: str) -> str:

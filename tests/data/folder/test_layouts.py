@@ -1,0 +1,74 @@
+"""Folders of images and masks by the names that datasets have when they are downloaded."""
+
+import shutil
+
+import pytest
+from conftest import write_folder_dataset
+
+from segtrain.data.folder import Folder
+from segtrain.errors import ConfigError
+
+NAMES = [
+    *(("images", "labels"), ("image", "label"), ("image", "mask"), ("img", "mask"), ("imgs", "masks")),
+    ("JPEGImages", "SegmentationClass"),
+]
+
+
+@pytest.fixture
+def root(tmp_path):
+    return write_folder_dataset(tmp_path / "data")
+
+
+def moved(root, names):
+    """root/{train,val}/{images,masks} with other names."""
+    for split in ("train", "val"):
+        for before, after in zip(("images", "masks"), names, strict=True):
+            (root / split / before).rename(root / split / after)
+
+
+@pytest.mark.parametrize("names", NAMES)
+def test_usual_names_below_the_splits(root, names, caplog):
+    expected = Folder(str(root), "train", 3).names
+    moved(root, names)
+    with caplog.at_level("INFO"):
+        data = Folder(str(root), "train", 3)
+    assert data.names == expected
+    assert data.mask(0).max() > 0
+    what = f"recognised images in {root / 'train' / names[0]}, masks in {root / 'train' / names[1]}"
+    assert what in caplog.text
+    assert [(finding.level, finding.what) for finding in data.findings] == [("note", what)]
+
+
+@pytest.mark.parametrize("names", NAMES)
+@pytest.mark.parametrize("splits", ["folders", "ratio"])
+def test_usual_names_above_the_splits(root, names, splits, tmp_path):
+    for before, after in zip(("images", "masks"), names, strict=True):
+        for split in ("train", "val"):
+            to = tmp_path / "other" / after / (split if splits == "folders" else "")
+            shutil.copytree(root / split / before, to, dirs_exist_ok=True)
+    data = Folder(str(tmp_path / "other"), "train", 3, splits=splits)
+    assert 0 < len(data.names) < 12
+    assert data.mask(0).shape == (40, 48)
+
+
+def test_camvid_as_it_is_downloaded(root, tmp_path):
+    for split in ("train", "val"):
+        shutil.copytree(root / split / "images", tmp_path / "camvid" / split)
+        shutil.copytree(root / split / "masks", tmp_path / "camvid" / f"{split}annot")
+    for split in ("train", "val"):
+        data = Folder(str(tmp_path / "camvid"), split, 3)
+        assert data.names == Folder(str(root), split, 3).names
+        assert str(data.masks[0][0]).startswith(str(tmp_path / "camvid" / f"{split}annot"))
+
+
+def test_our_own_names_come_first_and_are_not_said(root):
+    shutil.copytree(root / "train/masks", root / "train/labels")
+    data = Folder(str(root), "train", 3)
+    assert data.masks[0][0].parent.name == "masks"
+    assert not data.findings
+
+
+def test_images_alone_are_answered_as_before(root):
+    moved(root, ("images", "else"))
+    with pytest.raises(ConfigError, match="there is no .*train/masks"):
+        Folder(str(root), "train", 3)
