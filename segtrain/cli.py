@@ -31,6 +31,7 @@ HELP = """segtrain trains segmentation models on badly imbalanced classes.
 {commands}
   segtrain help, segtrain --help            this text, and the options of each group
   segtrain help scores                      every score with its meaning
+  segtrain help loss                        the options of a group, what each is, and its settings
 
 """
 

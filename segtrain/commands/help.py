@@ -1,19 +1,43 @@
-"""`segtrain help scores`: every score with its meaning."""
+"""`segtrain help scores`: every score with its meaning; `segtrain help loss`: the options of a group with their settings."""
+
+from importlib.resources import files
 
 from segtrain.errors import ConfigError, did_you_mean
 from segtrain.metrics import LOSS, SegmentationScores
 from segtrain.report.text import table
 
 GROUPS = ["fine_grained", "presence", "foreground", "objects", "boundary", "calibration"]
-TOPICS = ("scores",)
+CONFIGS = files("segtrain.configs")
 
 
 def main(words: list[str]) -> int:
-    if words[0] not in TOPICS:
-        fix = f"topics: {', '.join(TOPICS)}; `segtrain help` lists commands and settings"
-        raise ConfigError(f"no help on {words[0]!r}{did_you_mean(words[0], TOPICS)}", fix=fix)
-    print(scores_table())
+    groups = sorted(f.name for f in CONFIGS.iterdir() if f.is_dir() and f.name not in ("hydra", "__pycache__"))
+    topics = ["scores", *groups]
+    if words[0] not in topics:
+        fix = f"topics: {', '.join(topics)}; `segtrain help` lists commands and settings"
+        raise ConfigError(f"no help on {words[0]!r}{did_you_mean(words[0], topics)}", fix=fix)
+    print(scores_table() if words[0] == "scores" else group_text(words[0]))
     return 0
+
+
+def group_text(group: str) -> str:
+    """Each option of a group: the first line of its YAML, which says what it is, and its settings."""
+    parts = [f"Options of {group}: {group}=NAME chooses one, {group}.KEY=VALUE changes a setting"]
+    for file in sorted(CONFIGS.joinpath(group).iterdir(), key=lambda f: f.name):
+        if not file.name.endswith(".yaml"):
+            continue
+        lines = file.read_text(encoding="utf-8").splitlines()
+        about = next((line.lstrip("# ") for line in lines if line.startswith("#")), "")
+        start = lines.index("defaults:") if "defaults:" in lines else None
+        inherited = [] if start is None else lines[start : start + 1 + _indented(lines[start + 1 :])]
+        settings = [line for line in lines if line and not line.startswith(("#", "_target_")) and line not in inherited]
+        parts.append("\n".join([f"{file.name.removesuffix('.yaml')}: {about}", *(f"    {line}" for line in settings)]))
+    return "\n\n".join(parts)
+
+
+def _indented(lines: list[str]) -> int:
+    """How many of the first lines are indented."""
+    return next((i for i, line in enumerate(lines) if not line.startswith(" ")), len(lines))
 
 
 def scores_table() -> str:

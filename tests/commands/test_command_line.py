@@ -1,5 +1,7 @@
 """What one would type first: --version, the word train, a folder without a key, and settings without effect."""
 
+from pathlib import Path
+
 import pytest
 from conftest import TINY, write_folder_dataset
 
@@ -29,3 +31,13 @@ def test_a_setting_that_does_not_matter_to_evaluate_is_refused(segtrain, trained
     refused = segtrain("evaluate", trained, setting)
     assert refused.code == 2
     assert "does not matter to evaluate" in refused.err
+
+
+def test_help_of_a_group_lists_its_options_with_their_settings(segtrain):
+    shown = segtrain("help", "loss")
+    assert shown.code == 0, shown
+    names = {file.stem for file in (Path(__file__).resolve().parents[2] / "configs/loss").glob("*.yaml")}
+    assert names <= {line.partition(":")[0] for line in shown.out.splitlines()}
+    assert "alpha: 1.0" in shown.out
+    assert "_target_: segtrain.losses.PixelRegion" not in shown.out
+    assert "did you mean 'loss'" in segtrain("help", "los").err
