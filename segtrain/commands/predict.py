@@ -243,7 +243,8 @@ def set_window(predictor: Predictor, trained: Trained, image) -> None:
     own = trained.config.inference.window
     large = own is None and predictor.inference.resize is None and image.shape[0] * image.shape[1] > LARGE
     crop = trained.config.augment.get("size")
-    sides = [LARGEST_CROP] * 2 if crop == "auto" else crop or trained.image_size or [0, 0]
+    sides = trained.image_size or [0, 0] if crop in (None, "auto") else crop
+    sides = [min(side, LARGEST_CROP) for side in sides] if crop == "auto" else sides
     window = [max(SMALLEST_WINDOW, side) for side in sides]
     if large and predictor.inference.window is None:
         log.info(f"images of more than {LARGE:,} pixels are predicted in windows of {window} (inference.window)")
