@@ -60,7 +60,7 @@ if __name__ == "__main__":
         parser.add_argument(f"--{dataset}", metavar="PATH", help="dataset.root")
     parser.add_argument("--encoder", metavar="PATH", help="weights of the encoder for the tiles")
     parser.add_argument("words", nargs="*", metavar="key=value", help="settings for all, such as loss=ce")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     rows = []
     for name, words in SETTINGS.items():
         if name != "shapes":

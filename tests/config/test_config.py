@@ -29,10 +29,7 @@ NEEDED = {  # settings an option cannot have a default for, and companions it ne
         *("dataset.num_classes=2", "dataset.class_names=[a,b]", "dataset.ignore_index=255"),
         *("dataset.background=0", "dataset.multilabel=false"),
     ],
-    **{
-        f"experiment={name}": ["dataset.root=x"]
-        for name in ("street_scenes", "defects", "thin_structures", "few_images")
-    },
+    **{f"experiment={name}": ["dataset.root=x"] for name in ("street_scenes", "defects", "thin_structures")},
     "labels=teacher": ["labels.teacher.run=RUN"],
     "sampling=proposals": ["sampling.coarse.run=RUN"],
     **{f"augment={name}": ["augment.size=[32,32]"] for name in ("none", "light", "strong")},
