@@ -10,6 +10,7 @@ from dataclasses import dataclass
 FACTOR = 3  # a third goes on, for three times as many epochs
 FINALISTS = 3  # the config as it is, and the two best others
 FINAL = 0.6  # share of the time for the finalists
+FEWEST = 2  # epochs of the first stage: after one, large class weights look better than they will
 
 
 @dataclass(frozen=True)
@@ -39,12 +40,13 @@ def plan(seconds: float, per_epoch: float, around: float, epochs: int, candidate
         epochs: of a training, as the user would train; fewer when the time does not suffice.
         candidates: how many settings there are to try.
     """
+    first = max(FEWEST, round(epochs / FACTOR**2))
     for seeds in (3, 2):
         afforded = int((FINAL * seconds / (seeds * FINALISTS) - around) / per_epoch)
         if afforded >= epochs / 2:
             break
     epochs = min(epochs, afforded)
-    first = max(1, round(epochs / FACTOR**2))
+    first = max(1, min(first, epochs))
     rungs = [first * FACTOR**i for i in range(3) if i == 0 or first * FACTOR**i < epochs]
     steps = [rung - before for before, rung in zip([0, *rungs], rungs, strict=False)]  # epochs that each stage adds
     one = sum((around + step * per_epoch) / FACTOR**i for i, step in enumerate(steps))  # of a candidate, on average
