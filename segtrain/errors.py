@@ -48,7 +48,8 @@ def out_of_memory_explained(describe=lambda: ("", "lower loader.batch_size, or t
         lines = [line for line in str(error).splitlines() if line.strip()]
         sentences = [sentence for line in lines for sentence in line.split(". ")]
         found = [text for text in sentences if any(sign in text for sign in NO_MEMORY)]
-        if not (found or isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM):
+        of_system = isinstance(error, OSError) and error.errno == errno.ENOMEM
+        if not (found or of_system or isinstance(error, MemoryError)):
             raise
         # Of a MemoryError of a loader's process the last line is that error, after its traceback.
         what = [*found, *lines[-1:], "memory ran out"][0].removeprefix("MemoryError: ")

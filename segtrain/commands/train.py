@@ -105,8 +105,8 @@ def train(
         log.info(summary)
     train_batches = loader.train(train_set, augment, sampling, counts, cfg.seed, annotated=labels.annotated)
     val_batches = loader.evaluation(val_set)
-    crop = getattr(augment, "size", None) or size
-    check_memory(model, trainer.device, trainer.autocast(), loader.batch_size, train_set.channels, crop)
+    batch = loader.batch_size, train_set.channels, augment.size or size
+    check_memory(model, trainer.device, trainer.autocast(), *batch)
     schedule = build(cfg, "schedule", optimizer=optimizer, steps=trainer.total_steps(len(train_batches)))
 
     shown = images_with_rare_classes(val_set, trainer.panel_images)

@@ -24,11 +24,13 @@ class Augmentation:
     Attributes:
         keeps_size: images keep their size, so a batch needs images of one size.
         crops: it crops, and centres the crop on `centre`.
+        size: [height, width] of what it returns; None: of the image, or not known.
         paste: share of the samples that pixels of a rare class of another training image are pasted into.
     """
 
     keeps_size = False
     crops = True
+    size: list[int] | None = None
     paste = 0.0
 
     def __call__(
