@@ -6,7 +6,6 @@ goes on where it was.
 """
 
 import argparse
-import csv
 import hashlib
 import logging
 import time
@@ -25,7 +24,7 @@ from segtrain.data.folder.images import MAX_PIXELS, image_size, read_image
 from segtrain.data.folder.rows import open_rows
 from segtrain.data.inputs import find_images
 from segtrain.errors import ConfigError, DataError, counted, printable
-from segtrain.files import read_json, write_json, write_rows
+from segtrain.files import read_json, read_rows, write_json, write_rows
 from segtrain.inference import Prediction, Predictor
 from segtrain.report.logger import log_to_screen
 from segtrain.report.predictions import row_of, shrunk, write_mask, write_overlay, write_probabilities
@@ -125,10 +124,7 @@ def rows_before(arguments, trained: Trained) -> dict[str, dict]:
     if before and {key: before.get(key) for key in request} != request:
         raise ConfigError("it holds predictions of another run, or of other settings", str(out), "choose another --out")
     write_json(out / "predict.json", {"run": str(arguments.run), **request})
-    if not before or not (file := out / "predictions.csv").is_file():
-        return {}
-    with file.open(encoding="utf-8", newline="") as stream:
-        return {row["name"]: row for row in csv.DictReader(stream)}
+    return {row["name"]: row for row in read_rows(out / "predictions.csv")} if before else {}
 
 
 def predict_all(

@@ -13,13 +13,12 @@ from segtrain.config.build import build_dataset, build_scores
 from segtrain.config.compose import job_name
 from segtrain.config.launch import Job
 from segtrain.config.saved import choices_of, load_saved
-from segtrain.config.schema import as_text
 from segtrain.errors import ConfigError, Preempted, Pruned, SegtrainError, printable
-from segtrain.files import read_json, read_rows, write_json, write_text
+from segtrain.files import read_json, read_rows, write_json
 from segtrain.metrics.records import LOSS
 from segtrain.report.text import table, value_text
 from segtrain.runs.environment import typed
-from segtrain.runs.sweep import SweepJob, begin_sweep, read_sweep
+from segtrain.runs.sweep import SweepJob, begin_sweep, read_sweep, write_job
 from segtrain.signals import watched
 
 FILE = "search.json"
@@ -43,9 +42,7 @@ def begin(folder: Path, settings: dict, templates: list[Job]) -> None:
         raise ConfigError(f"no score {', '.join(unknown)}", "hydra.sweeper.objectives, trainer.monitor", fix)
     options = []
     for job in templates:
-        write_text(folder / "templates" / job.name / "config.yaml", as_text(job.config, weights_known=False))
-        choices = {"hydra": {"runtime": {"choices": job.choices}}}
-        write_text(folder / "templates" / job.name / ".hydra" / "hydra.yaml", as_text(choices))
+        write_job(folder / "templates" / job.name, job)
         options.append(job.overrides)
     kinds = [[records[name].higher_is_better, records[name].unit] for name in objectives]
     state = {

@@ -55,15 +55,17 @@ def begin_sweep(folder: Path, jobs: list) -> None:
     before = read_json(folder / FILE)
     content = before.get("jobs", [])
     for number, job in enumerate(jobs, start=len(content)):
-        text = as_text(job.config, weights_known=False)
-        write_text(folder / job.name / "config.yaml", text)
-        choices = {
-            "hydra": {"runtime": {"choices": job.choices}}
-        }  # as Hydra would write it, for a job that `resume` starts
-        write_text(folder / job.name / ".hydra" / "hydra.yaml", as_text(choices))
-        digest = _digest(text.encode(errors="backslashreplace"))
+        digest = _digest(write_job(folder / job.name, job).encode(errors="backslashreplace"))
         content.append({"number": number, "overrides": job.overrides, "folder": job.name, "config": digest})
     write_json(folder / FILE, {"command": before.get("command", typed()), "jobs": content})
+
+
+def write_job(folder: Path, job) -> str:
+    """The files from which a job is started later: its config, and as Hydra would write them its choices. Returns the config."""
+    text = as_text(job.config, weights_known=False)
+    write_text(folder / "config.yaml", text)
+    write_text(folder / ".hydra" / "hydra.yaml", as_text({"hydra": {"runtime": {"choices": job.choices}}}))
+    return text
 
 
 def read_sweep(folder: Path) -> list[SweepJob]:

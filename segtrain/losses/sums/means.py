@@ -43,7 +43,18 @@ def class_mean_kernel(
     tl.store(slope + c, (w / amount).to(tl.float32), mask=c < C)
 
 
-class _ClassMean(torch.autograd.Function):
+class _Mean(torch.autograd.Function):
+    """`forward` returns the mean, and its slopes by the sums."""
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.images = len(inputs[0])
+        ctx.save_for_backward(output[1])
+        ctx.mark_non_differentiable(output[1])
+        ctx.set_materialize_grads(False)
+
+
+class _ClassMean(_Mean):
     @staticmethod
     def forward(values, amounts, weights):
         n, classes = values.shape
@@ -55,13 +66,6 @@ class _ClassMean(torch.autograd.Function):
                 WEIGHTED=weights is not None, CP=triton.next_power_of_2(classes), **OPTIONS,
             )  # fmt: skip
         return mean, slope
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        ctx.images = len(inputs[0])
-        ctx.save_for_backward(output[1])
-        ctx.mark_non_differentiable(output[1])
-        ctx.set_materialize_grads(False)
 
     @staticmethod
     @once_differentiable
@@ -103,7 +107,7 @@ def region_mean_kernel(
     tl.store(slopes + C + c, (w / amount * by_TP).to(tl.float32), mask=c < C)
 
 
-class _RegionMean(torch.autograd.Function):
+class _RegionMean(_Mean):
     @staticmethod
     def forward(P, TP, Y, selected, weights, numbers, log, gamma):
         n, classes = P.shape
@@ -115,13 +119,6 @@ class _RegionMean(torch.autograd.Function):
                 WEIGHTED=weights is not None, LOG=log, GAMMA=gamma, CP=triton.next_power_of_2(classes), **OPTIONS,
             )  # fmt: skip
         return mean, slopes
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        ctx.images = len(inputs[0])
-        ctx.save_for_backward(output[1])
-        ctx.mark_non_differentiable(output[1])
-        ctx.set_materialize_grads(False)
 
     @staticmethod
     @once_differentiable
