@@ -82,6 +82,25 @@ def _store_partial(partial, n, block, blocks, c, first, second, P, TP, Y, peak, 
 
 
 @triton.jit
+def _softmax_block(
+    z, y, first, n, c, C, P, W, zn, zc, zh, zw, yn, yc, yh, yw,
+    IGNORE: tl.constexpr, HARD: tl.constexpr, B: tl.constexpr,
+):  # fmt: skip
+    """Of B pixels from `first` on: log-probabilities and labels [B,CP], whether each counts [B], and is there [B,CP]."""
+    inside, at = _places(first, n, c, P, W, zn, zc, zh, zw, B)
+    there = inside[:, None] & (c < C)[None, :]
+    log_p = _log_softmax(tl.load(z + at, mask=there, other=0.0).to(tl.float32), c, C)
+    if HARD:
+        _, at = _places(first, n, tl.zeros([1], tl.int32), P, W, yn, yc, yh, yw, B)
+        labels = tl.load(y + at, mask=inside[:, None], other=0).to(tl.int32)
+    else:
+        _, at = _places(first, n, c, P, W, yn, yc, yh, yw, B)
+        labels = tl.load(y + at, mask=there, other=0.0).to(tl.float32)
+    labels, valid = _softmax_labels(labels, c, inside, C, IGNORE, HARD)
+    return log_p, labels, valid, there
+
+
+@triton.jit
 def softmax_forward(
     z, y, partial, C, P, W, zn, zc, zh, zw, yn, yc, yh, yw, blocks,
     IGNORE: tl.constexpr, GAMMA: tl.constexpr, SMOOTHING: tl.constexpr, HARD: tl.constexpr,
@@ -98,17 +117,10 @@ def softmax_forward(
     peak = tl.zeros([B, CP], tl.float32)
     count = tl.zeros([B], tl.float32)
     for first in range(block * B, P, blocks * B):
-        inside, at = _places(first, n, c, P, W, zn, zc, zh, zw, B)
-        there = inside[:, None] & (c < C)[None, :]
-        log_p = _log_softmax(tl.load(z + at, mask=there, other=0.0).to(tl.float32), c, C)
+        log_p, labels, valid, _ = _softmax_block(
+            z, y, first, n, c, C, P, W, zn, zc, zh, zw, yn, yc, yh, yw, IGNORE, HARD, B
+        )
         p = tl.exp(log_p)
-        if HARD:
-            _, at = _places(first, n, tl.zeros([1], tl.int32), P, W, yn, yc, yh, yw, B)
-            labels = tl.load(y + at, mask=inside[:, None], other=0).to(tl.int32)
-        else:
-            _, at = _places(first, n, c, P, W, yn, yc, yh, yw, B)
-            labels = tl.load(y + at, mask=there, other=0.0).to(tl.float32)
-        labels, valid = _softmax_labels(labels, c, inside, C, IGNORE, HARD)
         surprise = -log_p
         if GAMMA > 0:
             surprise = surprise * _power(tl.maximum(1 - p, 1e-30), GAMMA)
@@ -139,17 +151,10 @@ def softmax_backward(
     n = tl.program_id(1).to(tl.int64)
     c = tl.arange(0, CP)
     first = tl.program_id(0) * B
-    inside, at = _places(first, n, c, P, W, zn, zc, zh, zw, B)
-    there = inside[:, None] & (c < C)[None, :]
-    log_p = _log_softmax(tl.load(z + at, mask=there, other=0.0).to(tl.float32), c, C)
+    log_p, labels, valid, there = _softmax_block(
+        z, y, first, n, c, C, P, W, zn, zc, zh, zw, yn, yc, yh, yw, IGNORE, HARD, B
+    )
     p = tl.exp(log_p)
-    if HARD:
-        _, at = _places(first, n, tl.zeros([1], tl.int32), P, W, yn, yc, yh, yw, B)
-        labels = tl.load(y + at, mask=inside[:, None], other=0).to(tl.int32)
-    else:
-        _, at = _places(first, n, c, P, W, yn, yc, yh, yw, B)
-        labels = tl.load(y + at, mask=there, other=0.0).to(tl.float32)
-    labels, valid = _softmax_labels(labels, c, inside, C, IGNORE, HARD)
     d_P, d_TP = _slope(d_3, n_3, c_3, n, c, C, GIVEN_3), _slope(d_4, n_4, c_4, n, c, C, GIVEN_4)
     surprise = labels * _slope(d_1, n_1, c_1, n, c, C, GIVEN_1)
     if GAMMA > 0:
