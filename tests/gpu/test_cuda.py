@@ -1,11 +1,19 @@
 """What only a CUDA device can show; skipped without one."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
-from small_training import Tiny, parts
+from small_training import Tiny, parts, same
 
+from segtrain.class_counts import count_classes
+from segtrain.commands.train import seed_everything
+from segtrain.config.build import build_dataset, build_labels, build_loss
+from segtrain.config.compose import compose
+from segtrain.data.augment import Augment
+from segtrain.data.loader import Loader
+from segtrain.data.sampling import Uniform
 from segtrain.errors import DataError, OutOfMemory, out_of_memory_explained
 from segtrain.losses import BinaryCrossEntropy, CrossEntropy, Dice, Focal, Lovasz, PixelRegion, Tversky
 from segtrain.training import Trainer
@@ -129,3 +137,28 @@ def test_a_training(segtrain, more):
 
     trained = segtrain(*[w for w in TINY if "device" not in w], "trainer.device=cuda", *more)
     assert trained.code == 0, trained
+
+
+PRESETS = sorted(file.stem for file in (Path(__file__).parents[2] / "configs" / "loss").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_deterministic_steps_give_equal_bits(preset):
+    multilabel = ["dataset=shapes_multilabel"] if preset.startswith("bce") else []
+    cfg = compose([f"loss={preset}", "dataset.size=[32,32]", *multilabel])
+    dataset, trainer = build_dataset(cfg, "train"), Trainer(device="cuda", deterministic=True)
+    cfg.class_weights = [1.0 + label for label in range(dataset.num_classes)]
+    loss = build_loss(cfg, dataset, build_labels(cfg, dataset)).cuda()
+    weights = []
+    for _ in range(2):
+        seed_everything(0, deterministic=True)
+        torch.backends.cudnn.benchmark = False
+        made = parts(trainer=trainer, model=Tiny(classes=dataset.num_classes).cuda(), loss=loss)
+        train = Loader(workers=0).train(dataset, Augment(), Uniform(), count_classes(dataset), 0)
+        step = Step(made, torch.device("cuda"), torch.bfloat16, 1.0, 0.9, False)
+        step.train(frozen_encoder=False)
+        for number, batch in enumerate(train.epoch(0)):
+            step([batch], number + 1)
+        weights.append(copy.deepcopy(step.validated))
+    torch.use_deterministic_algorithms(False)
+    assert same(*weights)

@@ -94,28 +94,24 @@ def test_kernels_compile_for_a_gpu_without_spills(architecture, classes, tmp_pat
     from segtrain.losses.sums import means
     from segtrain.losses.sums import triton as sums
 
-    padded, pixels, warps = sums.block_of(classes)
-    block = {"IGNORE": 255, "CP": padded, "B": pixels}
+    def spills(kernel, types: dict, constants: dict, hard: bool) -> int:
+        padded, pixels, warps = sums.block_of(classes, hard)
+        constants = {"IGNORE": 255, "C": classes, "CP": padded, "B": pixels, **constants}
+        return spilled(compiled(kernel, types, constants, architecture, warps).asm["cubin"], tmp_path)
+
     given = {f"GIVEN_{i}": True for i in range(1, 5)}
     slopes = {f"d_{i}": "*fp32" for i in range(1, 5)}
     for dtype in ("bf16", "fp32", "fp16"):
         types = {"z": f"*{dtype}", "gradient": f"*{dtype}", "partial": "*fp32", **slopes}
         for hard, gamma in ((True, 0.0), (False, 2.0)):
             labels = {**types, "y": "*u8" if hard else "*fp32"}
-            constants = {**block, "HARD": hard, "GAMMA": gamma, "SMOOTHING": not hard}
-            assert (
-                spilled(compiled(sums.softmax_forward, labels, constants, architecture, warps).asm["cubin"], tmp_path)
-                == 0
-            )
-            constants |= given
-            assert (
-                spilled(compiled(sums.softmax_backward, labels, constants, architecture, warps).asm["cubin"], tmp_path)
-                == 0
-            )
+            constants = {"HARD": hard, "GAMMA": gamma, "SMOOTHING": not hard}
+            assert spills(sums.softmax_forward, labels, constants, hard) == 0
+            assert spills(sums.softmax_backward, labels, constants | given, hard) == 0
         several = {**types, "y": "*u8"}
-        assert spilled(compiled(sums.sigmoid_forward, several, block, architecture, warps).asm["cubin"], tmp_path) == 0
-        backward = compiled(sums.sigmoid_backward, several, {**block, **given}, architecture, warps)
-        assert spilled(backward.asm["cubin"], tmp_path) == 0
+        assert spills(sums.sigmoid_forward, several, {}, hard=False) == 0
+        assert spills(sums.sigmoid_backward, several, given, hard=False) == 0
+    padded = sums.block_of(classes, hard=True)[0]
     types = {"partial": "*fp32", "sums": "*fp32", "present": "*i1"}
     constants = {"CP": padded, "AT_A_TIME": 32}
     assert spilled(compiled(sums.add_partials, types, constants, architecture).asm["cubin"], tmp_path) == 0

@@ -14,38 +14,40 @@ from segtrain.losses.sums.function import SumsFunction
 PROGRAMS = 1024  # of a forward pass, about: enough for any device, however many images there are
 OPTIONS = {"enable_fp_fusion": True}
 
-# B pixels and CP >= C classes are worked on at a time. Strides are those of [N,C,H,W] and, of hard labels, of [N,H,W].
+# CP >= C classes and B pixels are worked on at a time, [CP,B]: neighbouring threads have neighbouring pixels, and a thread all
+# classes of its own, so that a softmax needs no exchange between threads. C is known to the compiler, which leaves out the
+# padding. Strides are those of [N,C,H,W] and, of hard labels, of [N,H,W].
 
 
 @triton.jit
 def _places(first, n, c, P, W, sn, sc, sh, sw, B: tl.constexpr):
-    """Pixels [B] from `first` on, whether they are there, and their offsets [B,CP]."""
+    """Pixels [B] from `first` on, whether they are there, and their offsets [CP,B]."""
     pixel = first + tl.arange(0, B)
     rows, columns = (pixel // W).to(tl.int64), (pixel % W).to(tl.int64)
-    return pixel < P, (n * sn + rows * sh + columns * sw)[:, None] + (c.to(tl.int64) * sc)[None, :]
+    return pixel < P, (n * sn + rows * sh + columns * sw)[None, :] + (c.to(tl.int64) * sc)[:, None]
 
 
 @triton.jit
-def _softmax_labels(labels, c, inside, C, IGNORE: tl.constexpr, HARD: tl.constexpr):
-    """Labels [B,CP], NaN where they are none, and whether each pixel [B] counts."""
-    if HARD:  # labels [B,1]
-        valid = inside & (tl.sum((labels != IGNORE).to(tl.int32), 1) > 0)
-        y = tl.where((c[None, :] == labels) & valid[:, None], 1.0, 0.0)
-        y = tl.where(valid[:, None] & ((labels < 0) | (labels >= C)), float("nan"), y)
+def _softmax_labels(labels, c, inside, C: tl.constexpr, IGNORE: tl.constexpr, HARD: tl.constexpr):
+    """Labels [CP,B], NaN where they are none, and whether each pixel [B] counts."""
+    if HARD:  # labels [B]
+        valid = inside & (labels != IGNORE)
+        y = tl.where((c[:, None] == labels[None, :]) & valid[None, :], 1.0, 0.0)
+        y = tl.where((valid & ((labels < 0) | (labels >= C)))[None, :], float("nan"), y)
     else:
         ignored = labels < 0
         if IGNORE > 1:
             ignored = ignored | (labels == IGNORE)
-        valid = inside & (tl.sum(ignored.to(tl.int32), 1) == 0)
-        y = tl.where(valid[:, None], tl.where(labels <= 1, labels, float("nan")), 0.0)
+        valid = inside & (tl.sum(ignored.to(tl.int32), 0) == 0)
+        y = tl.where(valid[None, :], tl.where(labels <= 1, labels, float("nan")), 0.0)
     return y, valid
 
 
 @triton.jit
-def _log_softmax(z, c, C):
-    z = tl.where((c < C)[None, :], z, float("-inf"))
-    z = z - tl.max(z, 1)[:, None]
-    return z - tl.log(tl.sum(tl.exp(z), 1))[:, None]
+def _log_softmax(z, c, C: tl.constexpr):
+    z = tl.where((c < C)[:, None], z, float("-inf"))
+    z = z - tl.max(z, 0)[None, :]
+    return z - tl.log(tl.sum(tl.exp(z), 0))[None, :]
 
 
 @triton.jit
@@ -61,10 +63,10 @@ def _below(p, y):
 
 
 @triton.jit
-def _slope(slope, sn, sc, n, c, C, GIVEN: tl.constexpr):
-    """The gradient [1,CP] of the loss by one of the sums of an image, 0 where it is none."""
+def _slope(slope, sn, sc, n, c, C: tl.constexpr, GIVEN: tl.constexpr):
+    """The gradient [CP,1] of the loss by one of the sums of an image, 0 where it is none."""
     if GIVEN:
-        return tl.load(slope + n * sn + c * sc, mask=c < C, other=0.0)[None, :]
+        return tl.load(slope + n * sn + c * sc, mask=c < C, other=0.0)[:, None]
     else:
         return tl.zeros([1, 1], tl.float32)
 
@@ -72,27 +74,27 @@ def _slope(slope, sn, sc, n, c, C, GIVEN: tl.constexpr):
 @triton.jit
 def _store_partial(partial, n, block, blocks, c, first, second, P, TP, Y, peak, count, CP: tl.constexpr):
     out = partial + (n * blocks + block) * 7 * CP + c
-    tl.store(out, tl.sum(first, 0))
-    tl.store(out + CP, tl.sum(second, 0))
-    tl.store(out + 2 * CP, tl.sum(P, 0))
-    tl.store(out + 3 * CP, tl.sum(TP, 0))
-    tl.store(out + 4 * CP, tl.sum(Y, 0))
-    tl.store(out + 5 * CP, tl.max(peak, 0))
+    tl.store(out, tl.sum(first, 1))
+    tl.store(out + CP, tl.sum(second, 1))
+    tl.store(out + 2 * CP, tl.sum(P, 1))
+    tl.store(out + 3 * CP, tl.sum(TP, 1))
+    tl.store(out + 4 * CP, tl.sum(Y, 1))
+    tl.store(out + 5 * CP, tl.max(peak, 1))
     tl.store(out + 6 * CP, count)
 
 
 @triton.jit
 def _softmax_block(
-    z, y, first, n, c, C, P, W, zn, zc, zh, zw, yn, yc, yh, yw,
-    IGNORE: tl.constexpr, HARD: tl.constexpr, B: tl.constexpr,
+    z, y, first, n, c, P, W, zn, zc, zh, zw, yn, yc, yh, yw,
+    C: tl.constexpr, IGNORE: tl.constexpr, HARD: tl.constexpr, B: tl.constexpr,
 ):  # fmt: skip
-    """Of B pixels from `first` on: log-probabilities and labels [B,CP], whether each counts [B], and is there [B,CP]."""
+    """Of B pixels from `first` on: log-probabilities and labels [CP,B], whether each counts [B], and is there [CP,B]."""
     inside, at = _places(first, n, c, P, W, zn, zc, zh, zw, B)
-    there = inside[:, None] & (c < C)[None, :]
+    there = inside[None, :] & (c < C)[:, None]
     log_p = _log_softmax(tl.load(z + at, mask=there, other=0.0).to(tl.float32), c, C)
     if HARD:
         _, at = _places(first, n, tl.zeros([1], tl.int32), P, W, yn, yc, yh, yw, B)
-        labels = tl.load(y + at, mask=inside[:, None], other=0).to(tl.int32)
+        labels = tl.load(y + at, mask=inside[None, :], other=0).to(tl.int32).reshape([B])
     else:
         _, at = _places(first, n, c, P, W, yn, yc, yh, yw, B)
         labels = tl.load(y + at, mask=there, other=0.0).to(tl.float32)
@@ -102,23 +104,23 @@ def _softmax_block(
 
 @triton.jit
 def softmax_forward(
-    z, y, partial, C, P, W, zn, zc, zh, zw, yn, yc, yh, yw, blocks,
-    IGNORE: tl.constexpr, GAMMA: tl.constexpr, SMOOTHING: tl.constexpr, HARD: tl.constexpr,
+    z, y, partial, P, W, zn, zc, zh, zw, yn, yc, yh, yw, blocks,
+    C: tl.constexpr, IGNORE: tl.constexpr, GAMMA: tl.constexpr, SMOOTHING: tl.constexpr, HARD: tl.constexpr,
     CP: tl.constexpr, B: tl.constexpr,
 ):  # fmt: skip
     """Sums of the pixels of every `blocks`-th block of B: pixel, uniform, P, TP, Y, largest y, valid pixels."""
     block, n = tl.program_id(0), tl.program_id(1).to(tl.int64)
     c = tl.arange(0, CP)
-    pixel_sum = tl.zeros([B, CP], tl.float32)
-    uniform_sum = tl.zeros([B, CP], tl.float32)
-    P_sum = tl.zeros([B, CP], tl.float32)
-    TP_sum = tl.zeros([B, CP], tl.float32)
-    Y_sum = tl.zeros([B, CP], tl.float32)
-    peak = tl.zeros([B, CP], tl.float32)
+    pixel_sum = tl.zeros([CP, B], tl.float32)
+    uniform_sum = tl.zeros([CP, B], tl.float32)
+    P_sum = tl.zeros([CP, B], tl.float32)
+    TP_sum = tl.zeros([CP, B], tl.float32)
+    Y_sum = tl.zeros([CP, B], tl.float32)
+    peak = tl.zeros([CP, B], tl.float32)
     count = tl.zeros([B], tl.float32)
     for first in range(block * B, P, blocks * B):
         log_p, labels, valid, _ = _softmax_block(
-            z, y, first, n, c, C, P, W, zn, zc, zh, zw, yn, yc, yh, yw, IGNORE, HARD, B
+            z, y, first, n, c, P, W, zn, zc, zh, zw, yn, yc, yh, yw, C, IGNORE, HARD, B
         )
         p = tl.exp(log_p)
         surprise = -log_p
@@ -126,8 +128,8 @@ def softmax_forward(
             surprise = surprise * _power(tl.maximum(1 - p, 1e-30), GAMMA)
         pixel_sum += tl.where(labels > 0, labels * surprise, 0.0)
         if SMOOTHING:
-            uniform_sum += tl.where(valid[:, None] & (c < C)[None, :], -log_p, 0.0)
-        P_sum += tl.where(valid[:, None], p, 0.0)
+            uniform_sum += tl.where(valid[None, :] & (c < C)[:, None], -log_p, 0.0)
+        P_sum += tl.where(valid[None, :], p, 0.0)
         TP_sum += tl.minimum(p, labels)
         Y_sum += labels
         if not HARD:
@@ -141,10 +143,10 @@ def softmax_forward(
 
 @triton.jit
 def softmax_backward(
-    z, y, gradient, C, P, W, zn, zc, zh, zw, yn, yc, yh, yw, gn, gc, gh, gw,
+    z, y, gradient, P, W, zn, zc, zh, zw, yn, yc, yh, yw, gn, gc, gh, gw,
     d_1, n_1, c_1, d_2, n_2, c_2, d_3, n_3, c_3, d_4, n_4, c_4,
     GIVEN_1: tl.constexpr, GIVEN_2: tl.constexpr, GIVEN_3: tl.constexpr, GIVEN_4: tl.constexpr,
-    IGNORE: tl.constexpr, GAMMA: tl.constexpr, SMOOTHING: tl.constexpr, HARD: tl.constexpr,
+    C: tl.constexpr, IGNORE: tl.constexpr, GAMMA: tl.constexpr, SMOOTHING: tl.constexpr, HARD: tl.constexpr,
     CP: tl.constexpr, B: tl.constexpr,
 ):  # fmt: skip
     """The gradient of a block of B pixels, from those by pixel, uniform, P and TP."""
@@ -152,7 +154,7 @@ def softmax_backward(
     c = tl.arange(0, CP)
     first = tl.program_id(0) * B
     log_p, labels, valid, there = _softmax_block(
-        z, y, first, n, c, C, P, W, zn, zc, zh, zw, yn, yc, yh, yw, IGNORE, HARD, B
+        z, y, first, n, c, P, W, zn, zc, zh, zw, yn, yc, yh, yw, C, IGNORE, HARD, B
     )
     p = tl.exp(log_p)
     d_P, d_TP = _slope(d_3, n_3, c_3, n, c, C, GIVEN_3), _slope(d_4, n_4, c_4, n, c, C, GIVEN_4)
@@ -164,9 +166,9 @@ def softmax_backward(
     by_log_p = p * (d_P + d_TP * _below(p, labels)) - surprise
     if SMOOTHING:
         by_log_p -= _slope(d_2, n_2, c_2, n, c, C, GIVEN_2)
-    d_z = by_log_p - p * tl.sum(by_log_p, 1)[:, None]
+    d_z = by_log_p - p * tl.sum(by_log_p, 0)[None, :]
     _, at = _places(first, n, c, P, W, gn, gc, gh, gw, B)
-    tl.store(gradient + at, tl.where(valid[:, None], d_z, 0.0).to(gradient.dtype.element_ty), mask=there)
+    tl.store(gradient + at, tl.where(valid[None, :], d_z, 0.0).to(gradient.dtype.element_ty), mask=there)
 
 
 @triton.jit
@@ -188,22 +190,22 @@ def _softplus(z):
 
 @triton.jit
 def sigmoid_forward(
-    z, y, partial, C, P, W, zn, zc, zh, zw, yn, yc, yh, yw, blocks,
-    IGNORE: tl.constexpr, CP: tl.constexpr, B: tl.constexpr,
+    z, y, partial, P, W, zn, zc, zh, zw, yn, yc, yh, yw, blocks,
+    C: tl.constexpr, IGNORE: tl.constexpr, CP: tl.constexpr, B: tl.constexpr,
 ):  # fmt: skip
     """Sums of the pixels of every `blocks`-th block of B: positive, negative, P, TP, Y, largest y, valid pixels."""
     block, n = tl.program_id(0), tl.program_id(1).to(tl.int64)
     c = tl.arange(0, CP)
-    positive = tl.zeros([B, CP], tl.float32)
-    negative = tl.zeros([B, CP], tl.float32)
-    P_sum = tl.zeros([B, CP], tl.float32)
-    TP_sum = tl.zeros([B, CP], tl.float32)
-    Y_sum = tl.zeros([B, CP], tl.float32)
-    peak = tl.zeros([B, CP], tl.float32)
-    count = tl.zeros([B, CP], tl.float32)
+    positive = tl.zeros([CP, B], tl.float32)
+    negative = tl.zeros([CP, B], tl.float32)
+    P_sum = tl.zeros([CP, B], tl.float32)
+    TP_sum = tl.zeros([CP, B], tl.float32)
+    Y_sum = tl.zeros([CP, B], tl.float32)
+    peak = tl.zeros([CP, B], tl.float32)
+    count = tl.zeros([CP, B], tl.float32)
     for first in range(block * B, P, blocks * B):
         inside, at = _places(first, n, c, P, W, zn, zc, zh, zw, B)
-        there = inside[:, None] & (c < C)[None, :]
+        there = inside[None, :] & (c < C)[:, None]
         logits = tl.load(z + at, mask=there, other=0.0).to(tl.float32)
         _, at = _places(first, n, c, P, W, yn, yc, yh, yw, B)
         labels, valid = _sigmoid_labels(tl.load(y + at, mask=there, other=0).to(tl.float32), there, IGNORE)
@@ -216,23 +218,23 @@ def sigmoid_forward(
         Y_sum += labels
         peak = tl.maximum(peak, labels)
         count += tl.where(valid, 1.0, 0.0)
-    every = tl.sum(count, 0)
+    every = tl.sum(count, 1)
     _store_partial(partial, n, block, blocks, c, positive, negative, P_sum, TP_sum, Y_sum, peak, every, CP)
 
 
 @triton.jit
 def sigmoid_backward(
-    z, y, gradient, C, P, W, zn, zc, zh, zw, yn, yc, yh, yw, gn, gc, gh, gw,
+    z, y, gradient, P, W, zn, zc, zh, zw, yn, yc, yh, yw, gn, gc, gh, gw,
     d_1, n_1, c_1, d_2, n_2, c_2, d_3, n_3, c_3, d_4, n_4, c_4,
     GIVEN_1: tl.constexpr, GIVEN_2: tl.constexpr, GIVEN_3: tl.constexpr, GIVEN_4: tl.constexpr,
-    IGNORE: tl.constexpr, CP: tl.constexpr, B: tl.constexpr,
+    C: tl.constexpr, IGNORE: tl.constexpr, CP: tl.constexpr, B: tl.constexpr,
 ):  # fmt: skip
     """The gradient of a block of B pixels, from those by positive, negative, P and TP."""
     n = tl.program_id(1).to(tl.int64)
     c = tl.arange(0, CP)
     first = tl.program_id(0) * B
     inside, at = _places(first, n, c, P, W, zn, zc, zh, zw, B)
-    there = inside[:, None] & (c < C)[None, :]
+    there = inside[None, :] & (c < C)[:, None]
     logits = tl.load(z + at, mask=there, other=0.0).to(tl.float32)
     _, at = _places(first, n, c, P, W, yn, yc, yh, yw, B)
     labels, valid = _sigmoid_labels(tl.load(y + at, mask=there, other=0).to(tl.float32), there, IGNORE)
@@ -265,25 +267,29 @@ def add_partials(partial, sums, present, N, C, blocks, CP: tl.constexpr, AT_A_TI
         tl.store(sums + (row * N + n) * C + c, total.to(tl.float32), mask=c < C)
 
 
-def block_of(classes: int) -> tuple[int, int, int]:
-    """CP, B and warps: few numbers a thread, so that many threads fit and wait for memory at the same time."""
+def block_of(classes: int, hard: bool) -> tuple[int, int, int]:
+    """CP, B and warps. Of many classes a thread has eight or so, since registers are few; soft labels take more of them."""
     padded = max(2, triton.next_power_of_2(classes))
-    return (padded, 1024 // padded, 8) if padded <= 64 else (padded, 4096 // padded, 16)
+    if padded > 32:
+        return padded, 2048 // padded, 8
+    if padded == 32:
+        return padded, 128 if hard else 32, 4
+    return padded, 256 if padded <= 8 else 128, 4
 
 
 def _forward(kernel, logits: torch.Tensor, target: torch.Tensor, **constants) -> tuple[torch.Tensor, ...]:
     """The seven sums, each [N,C]."""
     n, classes, height, width = logits.shape
-    padded, pixels, warps = block_of(classes)
+    padded, pixels, warps = block_of(classes, target.ndim == 3)
     blocks = max(1, min(triton.cdiv(height * width, pixels), PROGRAMS // n))
     partial = torch.empty(n, blocks, 7, padded, device=logits.device)
     sums = torch.empty(6, n, classes, device=logits.device)
     present = torch.empty(n, classes, dtype=torch.bool, device=logits.device)
-    size = (classes, height * width, width)
+    size = (height * width, width)
     with torch.cuda.device_of(logits):
         kernel[(blocks, n)](
             logits, target, partial, *size, *logits.stride(), *_strides(target), blocks,
-            **constants, CP=padded, B=pixels, num_warps=warps, **OPTIONS,
+            **constants, C=classes, CP=padded, B=pixels, num_warps=warps, **OPTIONS,
         )  # fmt: skip
         add_partials[(n, 7)](partial, sums, present, n, classes, blocks, CP=padded, AT_A_TIME=32, **OPTIONS)
     first, second, P, TP, Y, valid = sums.unbind(0)
@@ -293,15 +299,15 @@ def _forward(kernel, logits: torch.Tensor, target: torch.Tensor, **constants) ->
 def _backward(kernel, logits: torch.Tensor, target: torch.Tensor, slopes, **constants) -> torch.Tensor:
     """The gradient like `logits`, from those by the first four sums [N,C], which may be None."""
     n, classes, height, width = logits.shape
-    padded, pixels, warps = block_of(classes)
+    padded, pixels, warps = block_of(classes, target.ndim == 3)
     gradient = torch.empty_like(logits)
-    size = (classes, height * width, width)
+    size = (height * width, width)
     by = [part for s in slopes for part in ((logits, 0, 0) if s is None else (s, *s.stride()))]
     given = {f"GIVEN_{i}": slope is not None for i, slope in enumerate(slopes, 1)}
     with torch.cuda.device_of(logits):
         kernel[(triton.cdiv(height * width, pixels), n)](  # the first may be large, others 65535
             logits, target, gradient, *size, *logits.stride(), *_strides(target), *gradient.stride(), *by,
-            **given, **constants, CP=padded, B=pixels, num_warps=warps, **OPTIONS,
+            **given, **constants, C=classes, CP=padded, B=pixels, num_warps=warps, **OPTIONS,
         )  # fmt: skip
     return gradient
 
