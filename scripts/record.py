@@ -148,7 +148,7 @@ def outcome(run: Path) -> dict:
     with (run / "metrics.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     for row in rows:
-        row.pop("seconds"), row.pop("images_per_second")
+        row.pop("seconds"), row.pop("images_per_second"), row.pop("data_wait", None)
     result = json.loads((run / "result.json").read_text())
     result.pop("seconds")
     weights = {}

@@ -117,7 +117,7 @@ def train(
         checkpoints.check_space(run.path, model, trainer.keep)
     run.keep = trainer.keep
     groups = {name: val_set.group(index) for index, name in enumerate(val_set.names)}
-    with Logger(run.path, val_set, scores, trainer.epochs, first_step(checkpoint)) as logger:
+    with Logger(run.path, val_set, scores, trainer.epochs, first_step(checkpoint), loader.advice()) as logger:
         logger.settings(flat(cfg))
         for epoch in trainer.fit(parts, checkpoint, run.save_last):
             run.record(epoch, val_set.class_names, groups)

@@ -12,11 +12,13 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Literal
 
+import cv2
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
 from segtrain.arguments import NonNegativeInt, PositiveInt, checked
+from segtrain.cpu import cores
 from segtrain.data.augment import Augmentation, as_augment
 from segtrain.data.dataset import SegmentationDataset, as_dataset
 from segtrain.data.paste import Paste, pasted
@@ -34,7 +36,8 @@ class Loader:
 
     Args:
         batch_size: images a step (a micro-batch when `trainer.accumulate` > 1).
-        workers: processes that read and augment; 0 does it in the main process.
+        workers: processes that read and augment; 0 does it in the main process. auto: a core less than there are, of those
+            of this rank.
         cache: `ram` decodes every image once, at the start, and keeps it as uint8.
         min_images: about as many images an epoch at least: of a smaller dataset each is drawn several times.
     """
@@ -43,11 +46,19 @@ class Loader:
     def __init__(
         self,
         batch_size: PositiveInt = 8,
-        workers: NonNegativeInt = 2,
+        workers: NonNegativeInt | Literal["auto"] = "auto",
         cache: Literal["none", "ram"] = "none",
         min_images: PositiveInt = 1,
     ):
-        self.batch_size, self.workers, self.cache, self.min_images = batch_size, workers, cache, min_images
+        self.batch_size, self.cache, self.min_images = batch_size, cache, min_images
+        self.most_workers = cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1)) - 1  # which torchrun sets
+        self.workers = max(0, self.most_workers) if workers == "auto" else workers
+
+    def advice(self) -> str:
+        """What may help when the network waits for images."""
+        ways = ["loader.cache=ram (images are decoded once)"] if self.cache == "none" else []
+        ways += [f"loader.workers={self.most_workers}"] if self.workers < self.most_workers else []
+        return ", ".join([*ways, "smaller images (dataset.resize, or crops cut beforehand)", "JPEG instead of PNG"])
 
     def train(self, dataset, augment, sampling, counts, seed: int, annotated: bool = False) -> "TrainBatches":
         """Augmented batches of the images that `sampling` draws.
@@ -71,21 +82,27 @@ class Loader:
         dataset = InMemory(dataset) if self.cache == "ram" else dataset
         order = EpochOrder(counts, self.batch_size, sampling, seed, self.min_images)
         samples = _TrainSamples(dataset, augment, seed, Paste(augment.paste, counts) if augment.paste else None)
-        return TrainBatches(self._loader(samples, batch_sampler=order), order)
+        return TrainBatches(self._loader(samples, len(order), batch_sampler=order), order)
 
     def evaluation(self, dataset) -> "EvaluationBatches":
         """Whole images, each at its own size."""
         dataset = as_dataset(dataset)
         dataset = InMemory(dataset) if self.cache == "ram" else dataset
-        loader = self._loader(_WholeImages(dataset), batch_size=self.batch_size, shuffle=False)
+        batches = -(-len(dataset.names) // self.batch_size)
+        loader = self._loader(_WholeImages(dataset), batches, batch_size=self.batch_size, shuffle=False)
         return EvaluationBatches(loader, dataset)
 
-    def _loader(self, samples, **how) -> DataLoader:
+    def _loader(self, samples, batches: int, **how) -> DataLoader:
+        workers = min(self.workers, batches)
+        if workers:
+            cv2.setNumThreads(
+                1
+            )  # each worker has a core; set here, since after a fork OpenCV waits for ever for its threads
         return DataLoader(
             samples,
-            num_workers=self.workers,
+            num_workers=workers,
             collate_fn=_as_it_is,
-            persistent_workers=self.workers > 0,
+            persistent_workers=workers > 0,
             pin_memory=torch.cuda.is_available(),
             # Its own generator: a draw from the global one, which dropout draws from, would not be repeated by a resume.
             generator=torch.Generator(),

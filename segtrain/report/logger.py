@@ -10,10 +10,11 @@ from segtrain.errors import DiskError
 from segtrain.metrics.metric import Metric
 from segtrain.metrics.records import LOSS
 from segtrain.report import charts, pictures
-from segtrain.report.text import Printable
+from segtrain.report.text import Printable, share, table
 
 log = logging.getLogger("segtrain")
 
+WAITED, LONG = 0.1, 10  # share of an epoch's time, and seconds of it, from which waiting for images is worth a word
 _COMPARED = ("loss", "weighting", "model", "optimizer", "schedule", "augment.size", "loader.batch_size", "seed")
 
 
@@ -43,6 +44,12 @@ def logged_to(file: Path):
             handler.close()
 
 
+def profile_table(rows: list[tuple[str, int, float, float]]) -> str:
+    """Where the time of the steps went that were timed part by part (segtrain.training.profile)."""
+    cells = [[name, str(calls), f"{each:.2f}", share(part)] for name, calls, each, part in rows]
+    return table(["part", "times", "ms each", "share"], cells, "each part alone, the host waiting for it; trace.json:")
+
+
 class Logger:
     """As a context, the TensorBoard events below `folder`.
 
@@ -52,12 +59,15 @@ class Logger:
         scores: the metric, whose records have the tags.
         epochs: of the whole training.
         first_step: when a run is resumed, events from here on are dropped.
+        faster: what may help when the network waits for images.
     """
 
-    def __init__(self, folder: Path, dataset, scores: Metric, epochs: int, first_step: int | None = None):
+    def __init__(
+        self, folder: Path, dataset, scores: Metric, epochs: int, first_step: int | None = None, faster: str = ""
+    ):
         from torch.utils.tensorboard import SummaryWriter
 
-        self._folder, self._dataset, self._epochs = folder, dataset, epochs
+        self._folder, self._dataset, self._epochs, self._faster = folder, dataset, epochs, faster
         self._records = {**scores.records(), LOSS.name: LOSS}
         # One tag for the best epoch of each: what a table of runs compares.
         self._of_best = {name: f"best/{name}" for name, score in scores.records().items() if score.kind == "iou"}
@@ -81,7 +91,13 @@ class Logger:
         log.info(
             f"epoch {epoch.number:>3}/{self._epochs}  train loss {row['train/loss']:.4f}  val loss {row['val/loss']:.4f}"
             f"  {epoch.monitor.name} {row[f'val/{epoch.monitor.name}']:.4f}  {epoch.images_per_second:.1f} images/s"
+            f"  data wait {100 * epoch.data_wait:.0f} %"
         )
+        if self._faster and epoch.data_wait > WAITED and epoch.seconds > LONG:
+            log.warning(f"the network waited for images: {self._faster} may help")
+            self._faster = ""
+        if epoch.profile is not None:
+            log.info(profile_table(epoch.profile.rows()))
         try:
             self._draw(epoch, {**row, "best": best})
             self._board.flush()

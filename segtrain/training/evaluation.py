@@ -1,5 +1,6 @@
 """One pass of a network over whole images: scores and loss. Training and `evaluate` share it."""
 
+import contextlib
 from collections.abc import Iterable
 
 import numpy as np
@@ -21,6 +22,7 @@ def evaluate(
     names: list[str] | None = None,
     limit: int | None = None,
     advance=None,
+    part=lambda name: contextlib.nullcontext(),
 ) -> float:
     """Fill `scores` from the first `limit` batches (None: all); returns the loss of all images.
 
@@ -30,6 +32,7 @@ def evaluate(
         loss: a function of the sums is computed from those of all images; any other is the mean over images. None: NaN.
         names: the dataset's names, by index.
         advance: called with the number of images of each batch.
+        part: gives a context for each part of the work, by name.
 
     Raises DataError for no image, NotFinite for logits that are not; Preempted and such after a stop signal.
     """
@@ -40,13 +43,16 @@ def evaluate(
             break
         leave_if_stopped()
         target = target.to(predictor.device, non_blocking=True)
-        logits = predictor.logits(batch)
-        finite.append(logits.flatten(1).sum(dim=1, dtype=torch.float32).isfinite())
+        with part("validation: forward"):
+            logits = predictor.logits(batch)
+            finite.append(logits.flatten(1).sum(dim=1, dtype=torch.float32).isfinite())
         seen += indices
         if loss is not None:
-            pieces.append(loss.piece(logits, target))
+            with part("validation: loss"):
+                pieces.append(loss.piece(logits, target))
         wanted = {"logits": logits} if scores.needs_logits else {}
-        scores.update(predictor.decide(logits), target, [names[i] for i in indices] if names else None, **wanted)
+        with part("validation: scores"):
+            scores.update(predictor.decide(logits), target, [names[i] for i in indices] if names else None, **wanted)
         if advance is not None:
             advance(len(batch))
     if not seen:

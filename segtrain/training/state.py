@@ -13,6 +13,7 @@ from segtrain.inference import Inference
 from segtrain.labels import Hard, Labels
 from segtrain.losses import Loss
 from segtrain.metrics import Metric, Score
+from segtrain.training.profile import Profile
 
 
 @dataclass
@@ -52,6 +53,7 @@ class State:
     images: int = 0  # images of the current epoch that are done
     counted: int = 0  # those of them whose loss is in `sums`: all, but for skipped steps
     seconds: float = 0.0  # of the current epoch
+    waited: float = 0.0  # of them for batches
     lr: float = 0.0  # of the last step
     skipped: int = 0  # steps left out since a loss or gradient was not finite
     sums: dict = field(default_factory=dict)  # train losses of the current epoch, times images; on the device
@@ -80,7 +82,8 @@ class State:
         return found
 
     def next_epoch(self) -> None:
-        self.epoch, self.batch, self.images, self.counted, self.seconds, self.sums = self.epoch + 1, 0, 0, 0, 0.0, {}
+        self.epoch, self.batch, self.images, self.counted = self.epoch + 1, 0, 0, 0
+        self.seconds, self.waited, self.sums = 0.0, 0.0, {}
 
 
 @dataclass
@@ -113,7 +116,8 @@ class Epoch:
         monitor: record of the score that chooses the best epoch, and value: that score, None when undefined.
         best: when this epoch is the best so far.
         predictions: of the images of Parts.shown: classes uint8 [H,W], or multi-label bool [C,H,W].
-        seconds: of training. images_per_second: in training.
+        seconds: of training. images_per_second: in training. data_wait: share of the time spent waiting for batches.
+        profile: in the epoch in which what was asked for has been seen.
     """
 
     number: int
@@ -127,6 +131,8 @@ class Epoch:
     predictions: dict[int, np.ndarray]
     seconds: float
     images_per_second: float
+    data_wait: float
+    profile: Profile | None = None
 
     def row(self) -> dict[str, float]:
         """A row of metrics.csv."""
@@ -139,5 +145,6 @@ class Epoch:
             **terms,
             "seconds": self.seconds,
             "images_per_second": self.images_per_second,
+            "data_wait": self.data_wait,
             **{f"val/{name}": score for name, score in self.scores.items()},
         }

@@ -27,10 +27,21 @@ class Step:
         ema_decay: decay of the moving average of the weights, or None.
         compiled: torch.compile the network, for batches of the full size.
         skip: leave out a step whose loss or gradient is not finite, instead of raising.
+        part: gives a context for each part of the step, by name.
     """
 
-    def __init__(self, parts: Parts, device, precision, clip_norm, ema_decay, compiled, skip=False):
-        self.device, self.precision, self.clip_norm = device, precision, clip_norm
+    def __init__(
+        self,
+        parts: Parts,
+        device,
+        precision,
+        clip_norm,
+        ema_decay,
+        compiled,
+        skip=False,
+        part=lambda name: contextlib.nullcontext(),
+    ):
+        self.part, self.device, self.precision, self.clip_norm = part, device, precision, clip_norm
         self.model = parts.model.to(memory_format=torch.channels_last)
         # A crop has one size: one compilation. The last batch of an epoch, of another number of images, is left out of it.
         self.compiled = torch.compile(self.model, dynamic=False) if compiled else None
@@ -76,25 +87,29 @@ class Step:
         found: dict[str, torch.Tensor] = {}
         indices, masks = [index for batch in batches for index in batch[2]], [batch[1] for batch in batches]
         buffers = [buffer.clone() for buffer in self.model.buffers()] if self.skip else []
-        batches = [[part.to(self.device, non_blocking=True) for part in batch[:2]] for batch in batches]
-        with autocast(self.device, self.precision):
+        with self.part("transfer"):
+            batches = [[one.to(self.device, non_blocking=True) for one in batch[:2]] for batch in batches]
+        with autocast(self.device, self.precision), self.part("labels"):
             batches = [(images, self.labels.target(target, images)) for images, target in batches]
         shares = self._shares([target for _, target in batches])
         for (images, target), share in zip(batches, shares, strict=True):
-            with autocast(self.device, self.precision), _batch_norm_explained():
+            with autocast(self.device, self.precision), _batch_norm_explained(), self.part("forward"):
                 logits = (self.compiled if len(images) == self.batch_size else self.model)(images)
-            if share is None:
-                loss, part = self.loss(logits, target), 1.0
-            else:
-                loss = total([term * own for term, own in zip(self.loss.terms(logits, target), share, strict=True)])
-                part = len(images) / sum(len(images) for images, _ in batches)
-            self.scaler.scale(loss).backward()
+            with self.part("loss"):
+                if share is None:
+                    loss, weight = self.loss(logits, target), 1.0
+                else:
+                    loss = total([term * own for term, own in zip(self.loss.terms(logits, target), share, strict=True)])
+                    weight = len(images) / sum(len(images) for images, _ in batches)
+            with self.part("backward"):
+                self.scaler.scale(loss).backward()
             for name, value in {
                 "loss": loss.detach(),
-                **{n: scaled(v, part) for n, v in self.loss.parts.items()},
+                **{n: scaled(v, weight) for n, v in self.loss.parts.items()},
             }.items():
                 found[name] = found[name] + value if name in found else value
-        bad = ~torch.isfinite(found["loss"] + self._gradient_norm())
+        with self.part("gradient norm"):
+            bad = ~torch.isfinite(found["loss"] + self._gradient_norm())
         self.bad = torch.maximum(self.bad, bad)
         images = [images for images, _ in batches]
         for before in self.unchecked:  # on the device, of one step only
@@ -105,7 +120,8 @@ class Step:
             self._refuse_labels()
             self._leave_out(buffers)
             return {}
-        self._update(number)
+        with self.part("optimizer"):
+            self._update(number)
         return found
 
     def _gradient_norm(self) -> torch.Tensor:

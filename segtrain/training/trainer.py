@@ -18,11 +18,14 @@ from segtrain.metrics.records import LOSS, Score
 from segtrain.signals import leave_if_stopped, stopping
 from segtrain.training.device import autocast, choose_device, choose_precision
 from segtrain.training.evaluation import evaluate, predict_one
+from segtrain.training.profile import Profile
 from segtrain.training.progress import Progress
 from segtrain.training.state import Best, Epoch, Parts, State
 from segtrain.training.step import Step
 
 log = logging.getLogger("segtrain")
+
+SAVED_ANEW = 60  # seconds of training at the end of an epoch that a crash in its validation may lose
 
 
 class Trainer:
@@ -54,6 +57,7 @@ class Trainer:
             their odds), so that the first epochs are not spent on the background (Lin et al., 2017, §4.1,
             https://arxiv.org/abs/1708.02002).
         panel_images: validation images drawn after each epoch.
+        profile: steps of which a trace is written, and as many of which the time of each part is told; 0: none.
     """
 
     @checked
@@ -79,6 +83,7 @@ class Trainer:
         freeze_encoder: NonNegativeInt = 0,
         prior_bias: bool = False,
         panel_images: NonNegativeInt = 4,
+        profile: NonNegativeInt = 0,
     ):
         self.epochs, self.max_steps, self.val_batches = epochs, max_steps, val_batches
         self.device = choose_device(device)
@@ -88,7 +93,7 @@ class Trainer:
         self.nonfinite, self.max_skipped = nonfinite, max_skipped
         self.accumulate, self.clip_norm, self.deterministic = accumulate, clip_norm, deterministic
         self.compile, self.ema_decay, self.panel_images = compile, ema_decay, panel_images
-        self.freeze_encoder, self.prior_bias = freeze_encoder, prior_bias
+        self.freeze_encoder, self.prior_bias, self.profile = freeze_encoder, prior_bias, profile
 
     def total_steps(self, batches_per_epoch: int) -> int:
         """Optimizer steps of the whole training, for the schedule."""
@@ -120,8 +125,8 @@ class Trainer:
 
         Args:
             resume_from: the content of a checkpoint.
-            checkpoint: called with what a training is resumed from: every `checkpoint_every` steps, before each
-                validation, after each epoch, and before a stop signal ends the training.
+            checkpoint: called with what a training is resumed from: every `checkpoint_every` steps, after each epoch,
+                before its validation if the last is a minute old, and before a stop signal ends the training.
 
         Raises NotFinite before a step would spoil the weights, OutOfMemory, ConfigError for a checkpoint that does not
         fit, and after a stop signal (segtrain.signals) Preempted or KeyboardInterrupt.
@@ -131,7 +136,8 @@ class Trainer:
         with killed_workers_explained(), out_of_memory_explained(self._of_memory), self._not_finite_described():
             while not self._finished():
                 losses = self._train_epoch()
-                self._save()
+                if time.monotonic() - self.saved_at > SAVED_ANEW:
+                    self._save()
                 yield self._validate(losses)
                 self.state.next_epoch()
                 self._save()
@@ -140,8 +146,12 @@ class Trainer:
     def _setup(self, parts: Parts, resume_from: dict | None, checkpoint: Callable[[dict], None]) -> None:
         self.parts, self.checkpoint, self.saved_at = parts, checkpoint, time.monotonic()
         skip = self.nonfinite == "skip"
-        self.step = Step(parts, self.device, self.precision, self.clip_norm, self.ema_decay, self.compile, skip)
+        self.profiled = Profile(self.profile, self.device)
+        self.step = Step(
+            parts, self.device, self.precision, self.clip_norm, self.ema_decay, self.compile, skip, self.profiled.part
+        )
         self.steps = self.total_steps(len(parts.train))
+        self.profiled.check(self.steps)
         self.state = State(lr=parts.optimizer.param_groups[0]["lr"])
         if resume_from is None:
             return
@@ -170,7 +180,7 @@ class Trainer:
         self.step.train(frozen_encoder=state.epoch < self.freeze_encoder)
         torch.backends.cudnn.benchmark = not self.deterministic  # crops are of one size
         left = [] if state.step >= self.steps else train.epoch(state.epoch, state.batch)
-        for batch in left:
+        for batch in self.profiled.each(left, state):
             group.append(batch)
             if len(group) < self.accumulate and state.batch + len(group) < len(train):
                 continue
@@ -217,8 +227,9 @@ class Trainer:
         predictor = Predictor(
             self.step.validated, self.device, self.autocast, dataset.multilabel, parts.inference, dataset.background
         )
+        part = self.profiled.part
         loss = evaluate(
-            predictor, parts.val, parts.scores, parts.loss, dataset.names, self.val_batches, progress.advance
+            predictor, parts.val, parts.scores, parts.loss, dataset.names, self.val_batches, progress.advance, part
         )
         progress.close()
         scores = {**parts.scores.compute(), LOSS.name: loss}
@@ -240,6 +251,8 @@ class Trainer:
             predictions={i: predict_one(predictor, dataset.image(i)) for i in parts.shown},
             seconds=state.seconds,
             images_per_second=state.images / state.seconds,
+            data_wait=state.waited / state.seconds,
+            profile=self.profiled if self.profiled.finished() else None,
         )
 
     def _is_best(self, value: float | None) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import yaml
 
-TIMES = ("seconds", "images_per_second", "checksum")
+TIMES = ("seconds", "images_per_second", "data_wait", "waited", "checksum")
 
 
 def content(run: Path) -> dict[str, object]:

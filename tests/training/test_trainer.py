@@ -25,6 +25,7 @@ from segtrain.losses import BinaryCrossEntropy, CrossEntropy, Dice, Lovasz, Phas
 from segtrain.metrics import SegmentationScores
 from segtrain.models import set_prior_bias
 from segtrain.report.logger import Logger
+from segtrain.runs.equality import TIMES
 from segtrain.runs.folder import RunFolder
 from segtrain.training import Parts, Trainer, evaluate
 
@@ -116,7 +117,7 @@ def test_a_resumed_run_equals_one_that_was_not_stopped(tmp_path, network):
         fit(tmp_path / "stopped", epochs=3, checkpoint_every=1, loss=StopAt(CrossEntropy(), Dice()), model=made())
     _, resumed = fit(tmp_path / "stopped", epochs=3, resume=True, model=made())
     assert same(whole, resumed)
-    columns = [c for c in rows(tmp_path / "whole")[0] if c not in ("seconds", "images_per_second")]
+    columns = [c for c in rows(tmp_path / "whole")[0] if c not in TIMES]
     for a, b in zip(rows(tmp_path / "whole"), rows(tmp_path / "stopped"), strict=True):
         assert [float(a[c]) for c in columns] == pytest.approx([float(b[c]) for c in columns], nan_ok=True)
 

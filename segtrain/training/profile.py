@@ -1,0 +1,96 @@
+"""Where the time of a training goes: the parts of its steps in milliseconds, and a trace."""
+
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import torch
+
+from segtrain.errors import ConfigError
+
+WARM = 3  # steps before the first that is looked at: kernels are compiled, and algorithms chosen
+
+
+class Profile:
+    """Of `steps` steps a trace, as they run; of those after them, as many at least, and of the validation of that epoch the
+    time of each part.
+
+    While parts are timed, the host waits for the device at the end of each, so that the time of a part is its own; what
+    otherwise runs at the same time is then one after the other.
+
+    Args:
+        steps: 0: nothing is looked at. device: where the network runs.
+    """
+
+    def __init__(self, steps: int, device: torch.device):
+        self.steps, self._device, self._number = steps, device, 0
+        self._seconds, self._calls, self._done = Counter(), Counter(), not steps
+        self._trace: torch.profiler.profile | None = None
+
+    @property
+    def timing(self) -> bool:
+        """Whether parts are timed at present."""
+        return not self._done and self._number > WARM + self.steps
+
+    def check(self, steps: int) -> None:
+        """Raise ConfigError when a training of so many steps is too short."""
+        needed = WARM + 2 * self.steps if self.steps else 0
+        if steps < needed:
+            what = f"trainer.profile={self.steps} looks at {needed} steps, and the training has {steps}"
+            raise ConfigError(what, "trainer.profile", "lower it, or train for more steps")
+
+    def finished(self) -> bool:
+        """Whether all that was asked for has been seen when an epoch is done; True once."""
+        before, self._done = self._done, self._done or self._number >= WARM + 2 * self.steps
+        return self._done and not before
+
+    def each(self, batches: Iterable, state) -> Iterator:
+        """The batches, of a step each; the seconds for which they are waited for are added to `state.waited`, too."""
+        batches = iter(batches)
+        while True:
+            self._next()
+            started = time.perf_counter()
+            with self.part("data wait"):
+                batch = next(batches, None)
+            state.waited += time.perf_counter() - started
+            if batch is None:
+                return
+            yield batch
+
+    def _next(self) -> None:
+        if self._done:
+            return
+        self._number += 1
+        if self._number == WARM + 1:
+            self._trace = torch.profiler.profile()
+            self._trace.start()
+        if self._number == WARM + self.steps + 1:
+            self._trace.stop()
+
+    @contextlib.contextmanager
+    def part(self, name: str):
+        """Within this, a part of a step runs."""
+        if not self.timing:
+            yield
+            return
+        self._wait()
+        started = time.perf_counter()
+        yield
+        self._wait()
+        self._seconds[name] += time.perf_counter() - started
+        self._calls[name] += 1
+
+    def _wait(self) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+
+    def rows(self) -> list[tuple[str, int, float, float]]:
+        """Of each part: its name, how often it ran, its milliseconds, its share of them all."""
+        every = sum(self._seconds.values())
+        return [(name, self._calls[name], 1000 * s / self._calls[name], s / every) for name, s in self._seconds.items()]
+
+    def write_trace(self, file: Path) -> None:
+        """For chrome://tracing or https://ui.perfetto.dev."""
+        self._trace.export_chrome_trace(str(file))
