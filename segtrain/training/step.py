@@ -69,6 +69,11 @@ class Step:
         """The network that is validated and kept: the moving average, where there is one."""
         return self.average.module if self.average is not None else self.model
 
+    @property
+    def is_tried_quickly(self) -> bool:
+        """Whether cuDNN may time its algorithms: those of grouped convolutions are compiled first, for a minute or more."""
+        return all(module.groups == 1 for module in self.model.modules() if isinstance(module, torch.nn.Conv2d))
+
     def train(self, frozen_encoder: bool) -> None:
         """Training mode. A frozen encoder has no gradient and keeps its batch statistics."""
         self.model.train()

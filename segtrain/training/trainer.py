@@ -178,7 +178,7 @@ class Trainer:
         if name := self.step.loss.start_epoch(state.epoch):
             log.info(f"epoch {state.epoch + 1}: the loss is {name} from here on")
         self.step.train(frozen_encoder=state.epoch < self.freeze_encoder)
-        torch.backends.cudnn.benchmark = not self.deterministic  # crops are of one size
+        torch.backends.cudnn.benchmark = not self.deterministic and self.step.is_tried_quickly  # crops are of one size
         left = [] if state.step >= self.steps else train.epoch(state.epoch, state.batch)
         for batch in self.profiled.each(left, state):
             group.append(batch)

@@ -13,6 +13,11 @@ from segtrain.losses.sums.function import SumsFunction
 
 PROGRAMS = 1024  # of a forward pass, about: enough for any device, however many images there are
 OPTIONS = {"enable_fp_fusion": True}
+# Arguments whose values Triton must not look at: from strides of 16 and of 1 it would conclude that a thread can load neighbouring
+# pixels or classes at once, give each a part of the classes of some pixels, and let threads exchange what a softmax adds up.
+# It may see that the class stride of a gradient is 1, in channels_last, and let neighbouring threads store neighbouring classes.
+ANY = ["P", "W", "blocks"] + [f"{tensor}{axis}" for tensor in "zyg" for axis in "nchw" if tensor + axis != "gc"]
+ANY += [f"{axis}_{number}" for axis in "nc" for number in range(1, 5)]
 
 # CP >= C classes and B pixels are worked on at a time, [CP,B]: neighbouring threads have neighbouring pixels, and a thread all
 # classes of its own, so that a softmax needs no exchange between threads. C is known to the compiler, which leaves out the
@@ -102,7 +107,7 @@ def _softmax_block(
     return log_p, labels, valid, there
 
 
-@triton.jit
+@triton.jit(do_not_specialize=ANY)
 def softmax_forward(
     z, y, partial, P, W, zn, zc, zh, zw, yn, yc, yh, yw, blocks,
     C: tl.constexpr, IGNORE: tl.constexpr, GAMMA: tl.constexpr, SMOOTHING: tl.constexpr, HARD: tl.constexpr,
@@ -141,7 +146,7 @@ def softmax_forward(
     _store_partial(partial, n, block, blocks, c, pixel_sum, uniform_sum, P_sum, TP_sum, Y_sum, peak, every, CP)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=ANY)
 def softmax_backward(
     z, y, gradient, P, W, zn, zc, zh, zw, yn, yc, yh, yw, gn, gc, gh, gw,
     d_1, n_1, c_1, d_2, n_2, c_2, d_3, n_3, c_3, d_4, n_4, c_4,
@@ -188,7 +193,7 @@ def _softplus(z):
     ), small
 
 
-@triton.jit
+@triton.jit(do_not_specialize=ANY)
 def sigmoid_forward(
     z, y, partial, P, W, zn, zc, zh, zw, yn, yc, yh, yw, blocks,
     C: tl.constexpr, IGNORE: tl.constexpr, CP: tl.constexpr, B: tl.constexpr,
@@ -222,7 +227,7 @@ def sigmoid_forward(
     _store_partial(partial, n, block, blocks, c, positive, negative, P_sum, TP_sum, Y_sum, peak, every, CP)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=ANY)
 def sigmoid_backward(
     z, y, gradient, P, W, zn, zc, zh, zw, yn, yc, yh, yw, gn, gc, gh, gw,
     d_1, n_1, c_1, d_2, n_2, c_2, d_3, n_3, c_3, d_4, n_4, c_4,
