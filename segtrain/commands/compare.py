@@ -30,7 +30,8 @@ def main(words: list[str], notes: str = "") -> int:
     for comparison in comparisons:
         print(printable("\n".join(answer(comparison))) + "\n")
         print(comparison_table(comparison) + "\n")
-    for line in [*(unfinished(run) for run in runs if run.result.status != "finished"), *unread]:
+    searched = importances([folder for folder in arguments.runs if (folder / "search.json").is_file()])
+    for line in [*searched, *(unfinished(run) for run in runs if run.result.status != "finished"), *unread]:
         print(printable(line))
     if not comparisons:
         raise ConfigError("no run has scores", ", ".join(map(str, arguments.runs)), "finish one: `segtrain resume RUN`")
@@ -40,7 +41,7 @@ def main(words: list[str], notes: str = "") -> int:
         for number, comparison in enumerate(comparisons):
             pages.append(arguments.out / f"comparison{number + 1 if number else ''}.html")
             shown = pictures(comparison, arguments) if arguments.pictures else []
-            write_comparison_page(pages[-1], comparison, shown, notes)
+            write_comparison_page(pages[-1], comparison, shown, "\n".join([*([notes] if notes else []), *searched]))
         print(f"\nwritten to {arguments.out}: comparison.csv, comparison.json, {', '.join(p.name for p in pages)}")
     return 0
 
@@ -71,6 +72,19 @@ def parse(words: list[str]) -> argparse.Namespace:
         help="build the runs' classes of this package for them",
     )
     return parser.parse_intermixed_args(words)
+
+
+def importances(searches: list[Path]) -> list[str]:
+    """How much each setting matters that was searched by Optuna, a line for each folder of a search."""
+    lines = []
+    for folder in searches:
+        from segtrain.commands.search import Search  # torch takes seconds to import
+
+        try:
+            lines.append(Search(folder, []).importance())
+        except ConfigError as error:
+            lines.append(f"no importance of the settings in {folder}: {error.what}")
+    return [line for line in lines if line]
 
 
 def alike(runs: list[Run]) -> list[list[Run]]:

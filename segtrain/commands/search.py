@@ -234,13 +234,21 @@ class Search:
         pruned = sum(job.result.status == "pruned" for job in jobs)
         title = f"{len(done)} of {len(jobs)} trials finished, {pruned} pruned, in {self.folder}; the best"
         lines = [table(["trial", *self.objectives], rows, title)]
-        if len(self.objectives) == 1 and len(done) > 3 and len(self.space) > 1:
-            evaluator = self.optuna.importance.PedAnovaImportanceEvaluator()
-            found = self.optuna.importance.get_param_importances(study, evaluator=evaluator)
-            groups = " and ".join(word.partition("=")[0] for word in self.options[0].split())
-            named = [f"{groups if key == 'options' else key} {100 * share:.0f} %" for key, share in found.items()]
-            lines.append(f"importance: {', '.join(named)}")
+        lines += [line] if (line := self.importance(study)) else []
         lines.append(
             f"`segtrain compare {self.folder} --out report`; a trial is one seed: train the best again with seed=1,2,3 before you believe it"
         )
         return printable("\n".join(lines))
+
+    def importance(self, study=None) -> str:
+        """How much each setting that was searched matters for the score; empty for fewer than four finished trials, a single
+        setting, or several scores."""
+        study = study or self.study(self.jobs())
+        finished = sum(trial.values is not None for trial in study.trials)
+        if len(self.objectives) > 1 or finished < 4 or len(self.space) < 2:
+            return ""
+        evaluator = self.optuna.importance.PedAnovaImportanceEvaluator()
+        found = self.optuna.importance.get_param_importances(study, evaluator=evaluator)
+        groups = " and ".join(word.partition("=")[0] for word in self.options[0].split())
+        named = [f"{groups if key == 'options' else key} {100 * share:.0f} %" for key, share in found.items()]
+        return f"importance: {', '.join(named)}"

@@ -5,6 +5,7 @@ import signal
 import pytest
 from conftest import TINY
 
+from segtrain.commands.compare import importances
 from segtrain.config import internals
 from segtrain.config.compose import compose
 from segtrain.config.launch import _space
@@ -95,6 +96,8 @@ def test_the_neighbourhood_of_the_optimum_is_found(begun, tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "40 of 40 trials finished, 0 pruned" in shown
     assert "weighting" in shown.split("importance: ")[1]
+    (line,) = importances([tmp_path / "search"])
+    assert line in shown
 
 
 def test_a_search_that_was_killed_makes_the_same_trials(begun, tmp_path):
