@@ -6,7 +6,7 @@ Parts:
              against bare albumentations
     metrics  decisions, counts and scores against torch and torchmetrics, and all scores against a forward pass
     many     the class count of up to 100,000 masks: time and memory
-    trainer  a training epoch of segtrain against the bare forward/backward/step loop on the same batches
+    trainer  whole epochs with validation against a loop by hand, and Lightning with SMP's Dice and torchmetrics if installed
     cuda     on a GPU: CE + Dice against F.cross_entropy, the share of loss and scores in a step of a U-Net, and whether the
              host waits for the device in a step; not among the parts that run by default
     startup  a config error and --help against `python -c "import hydra"`
@@ -26,7 +26,10 @@ import tempfile
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
+from queue import Queue
+from threading import Thread
 
 import numpy as np
 import torch
@@ -381,55 +384,141 @@ def generated_dataset(root: Path, images: int, size: tuple[int, int] = (360, 480
 
 
 def benchmark_trainer() -> list[dict]:
-    """The default run's epoch, by the trainer and by hand, on the same batches."""
-    from segtrain import models, optimizers, schedules
-    from segtrain.class_counts import count_classes
-    from segtrain.data.augment import Augment
-    from segtrain.data.loader import Loader
-    from segtrain.data.sampling import Uniform
-    from segtrain.data.shapes import Shapes
+    """Whole epochs with validation, on the same batches and the same U-Net: a loop by hand, segtrain, and Lightning with SMP's
+    Dice loss and torchmetrics, where it is installed."""
+    rows = []
+    for side, images, batch_size in ((64, 128, 8), (256, 16, 4)):
+        train, val = (batches_in_memory(split, side, images, batch_size) for split in ("train", "val"))
+        loops = {"loop by hand": by_hand(train, val), "segtrain": by_segtrain(train, val)}
+        if find_spec("lightning"):
+            loops["Lightning, SMP, torchmetrics"] = by_lightning(train, val)
+        seconds = interleaved(loops, repeats=9, seconds=100)
+        base = seconds["loop by hand"]
+        title = f"{images}×{side}², batches of {batch_size}"
+        rows += [{"part": f"{title}: {n}", "seconds an epoch": s, "rate": base / s} for n, s in seconds.items()]
+    return rows
+
+
+class batches_in_memory(list):
+    """Batches of generated shapes, as the trainer takes them."""
+
+    def __init__(self, split: str, side: int, images: int, batch_size: int):
+        from segtrain.data.loader import Loader
+        from segtrain.data.shapes import Shapes
+
+        self.dataset = Shapes(split, [side, side], train_images=images, val_images=images)
+        super().__init__(Loader(batch_size=batch_size, workers=0).evaluation(self.dataset))
+        self.names, self.batch_size = self.dataset.names, batch_size
+
+    def num_images(self, limit=None) -> int:
+        return len(self.names)
+
+    def epoch(self, epoch: int, first_batch: int = 0):
+        return iter(self)
+
+
+def unet_and_optimizer():
+    from segtrain import models, optimizers
+
+    torch.manual_seed(0)
+    model = models.unet(num_classes=4).to(memory_format=torch.channels_last)
+    return model, optimizers.adamw(model)
+
+
+def by_hand(train, val):
+    """A function that trains an epoch and validates."""
+    from segmentation_models_pytorch.losses import DiceLoss
+
+    (model, optimizer), dice = unet_and_optimizer(), DiceLoss("multiclass")
+
+    def run() -> None:
+        model.train()
+        for images, target, _ in train:
+            target = target.long()
+            logits = model(images)
+            (F.cross_entropy(logits, target) + dice(logits, target)).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        model.eval()
+        counts = torch.zeros(16, dtype=torch.long)
+        with torch.no_grad():
+            for images, target, _ in val:
+                target = target.long()
+                logits = model(images)
+                F.cross_entropy(logits, target) + dice(logits, target)
+                counts += torch.bincount((4 * target + logits.argmax(dim=1)).flatten(), minlength=16)
+
+    return run
+
+
+def by_segtrain(train, val):
+    from segtrain import schedules
     from segtrain.metrics import SegmentationScores
     from segtrain.training import Parts, Trainer
 
-    trainer, train_set = Trainer(epochs=10**6), Shapes("train", [64, 64])
-    loader = Loader(batch_size=8, workers=0)
-    batches = loader.train(train_set, Augment(), Uniform(), count_classes(train_set), 0)
-    kept = list(batches.epoch(0))
+    model, optimizer = unet_and_optimizer()
+    loss = losses.PixelRegion(losses.CrossEntropy(), losses.Dice())
+    parts = Parts(model, loss, optimizer, schedules.constant(optimizer, 10**6), train, val, SegmentationScores(4))
+    # The trainer asks for the number of training images as an attribute, of the validation's by a call.
+    train.num_images = len(train.names)
+    epochs = Trainer(epochs=10**6, device="cpu").fit(parts)
+    return lambda: next(epochs)
 
-    class Kept:
-        num_images = len(train_set.names)
 
-        def __len__(self):
-            return len(kept)
+def by_lightning(train, val):
+    """A training of an epoch is a call of `fit`; what is set up before its first batch is not counted."""
+    import lightning
+    from segmentation_models_pytorch.losses import DiceLoss
+    from torchmetrics.classification import MulticlassJaccardIndex
 
-        def epoch(self, epoch, first_batch=0):
-            return iter(kept)
+    (network, its_optimizer), dice = unet_and_optimizer(), DiceLoss("multiclass")
 
-    torch.manual_seed(0)
-    model = models.unet(num_classes=4).to(trainer.device, memory_format=torch.channels_last)
-    loss = losses.PixelRegion(losses.CrossEntropy(), losses.Dice()).to(trainer.device)
-    optimizer = optimizers.adamw(model)
-    val = loader.evaluation(Shapes("val", [64, 64], val_images=1))
-    schedule = schedules.constant(optimizer, 10**6)
-    epochs = trainer.fit(Parts(model, loss, optimizer, schedule, Kept(), val, SegmentationScores(4)))
-    (val_image, _, _), *_ = val
+    class Module(lightning.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.network, self.jaccard = network, MulticlassJaccardIndex(4)
 
-    def bare() -> None:
-        model.train()
-        for images, target, _ in kept:
-            images, target = images.to(trainer.device), target.to(trainer.device)
-            with trainer.autocast():
-                logits = model(images)
-            loss(logits, target).backward()
-            optimizer.step()
-            optimizer.zero_grad()
-        with torch.no_grad(), trainer.autocast():
-            model.eval()(val_image.to(trainer.device))
-        if trainer.device.type == "cuda":
-            torch.cuda.synchronize()
+        def loss(self, batch):
+            images, target, _ = batch
+            logits, target = self.network(images), target.long()
+            return F.cross_entropy(logits, target) + dice(logits, target), logits, target
 
-    seconds = interleaved({"bare loop": bare, "segtrain": lambda: next(epochs)}, repeats=15, seconds=60)
-    return [{"part": name, "seconds an epoch": s, "ratio": s / seconds["bare loop"]} for name, s in seconds.items()]
+        def training_step(self, batch, number):
+            return self.loss(batch)[0]
+
+        def validation_step(self, batch, number):
+            _, logits, target = self.loss(batch)
+            self.jaccard.update(logits, target)
+
+        def on_validation_epoch_end(self):
+            self.jaccard.compute()
+            self.jaccard.reset()
+
+        def configure_optimizers(self):
+            return its_optimizer
+
+    quiet = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+    trainer = lightning.Trainer(
+        max_epochs=10**6, accelerator="cpu", num_sanity_val_steps=0, **dict.fromkeys(quiet, False)
+    )
+    done, go = Queue(), Queue()
+
+    class Paced(lightning.Callback):
+        def on_train_epoch_start(self, *_):
+            done.put(None)
+            go.get()
+
+    module = Module()
+    trainer.callbacks.append(Paced())
+    loaders = [torch.utils.data.DataLoader(list(batches), batch_size=None) for batches in (train, val)]
+    Thread(target=trainer.fit, args=(module, *loaders), daemon=True).start()
+    done.get()  # ready for its first epoch
+
+    def run() -> None:
+        go.put(None)
+        done.get()
+
+    return run
 
 
 def benchmark_cuda() -> list[dict]:
