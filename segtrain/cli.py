@@ -5,12 +5,14 @@ import logging
 import os
 import signal
 import sys
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
 import segtrain
 from segtrain.cpu import keep_memory
 from segtrain.errors import ConfigError, DiskError, Preempted, SegtrainError, did_you_mean, out_of_memory_explained
+from segtrain.ranks import Alone, launched, together
 from segtrain.signals import watched
 
 COMMANDS = {
@@ -51,10 +53,10 @@ def main() -> None:
     except SegtrainError as error:
         if verbose:
             raise
-        print(f"\n{error}", file=sys.stderr)
+        _say(error)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        print("\ninterrupted", file=sys.stderr)
+        _say("interrupted")
         sys.exit(130)
     except BrokenPipeError:  # … | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -65,6 +67,12 @@ def main() -> None:
         failure = DiskError(error.strerror, str(error.filename or ""), "free space, or write elsewhere")
         print(f"\n{failure}", file=sys.stderr)
         sys.exit(failure.exit_code)
+
+
+def _say(error: SegtrainError | str) -> None:
+    """Of several processes the first one says what ended all."""
+    if os.environ.get("RANK", "0") == "0":
+        print(f"\n{error}", file=sys.stderr)
 
 
 def _dispatch(words: list[str]) -> int:
@@ -85,6 +93,8 @@ def _dispatch(words: list[str]) -> int:
                 f"no command {command!r}{did_you_mean(command, COMMANDS)}",
                 fix=f"commands: {', '.join(COMMANDS)}; settings are written key=value; `segtrain help` lists all",
             )
+        if command != "resume":
+            _refuse_several(f"`segtrain {command}`")
         return import_module(f"segtrain.commands.{command.replace('-', '_')}").main(words[1:])
     return _train(words)
 
@@ -95,6 +105,8 @@ def _train(words: list[str]) -> int:
     from segtrain.runs.claim import make_run_folder
     from segtrain.runs.sweep import begin_sweep, read_sweep
 
+    if {"-m", "--multirun"} & {*words}:
+        _refuse_several("a sweep (-m)")
     sweeps: list[Path] = []
 
     def begin(folder: Path, jobs: list) -> None:
@@ -102,11 +114,19 @@ def _train(words: list[str]) -> int:
         sweeps.extend([folder] if jobs else [])
 
     try:
-        launch(words, _job, make_run_folder, begin, _search)
+        with together() as processes:
+            make_folder = lambda name: processes.once(lambda: make_run_folder(name))  # noqa: E731
+            launch(words, partial(_job, processes=processes), make_folder, begin, _search, processes.first)
     finally:
         for folder in sweeps:
             print(f"\n{jobs_table(read_sweep(folder), folder)}")
     return 0
+
+
+def _refuse_several(what: str) -> None:
+    if (size := launched().size) > 1:
+        fix = "start it without torchrun or srun; a training and `segtrain resume RUN` are for several processes"
+        raise ConfigError(f"{what} runs in one process, {size} were started", fix=fix)
 
 
 def _search(folder: Path, settings: dict, templates: list) -> None:
@@ -114,17 +134,23 @@ def _search(folder: Path, settings: dict, templates: list) -> None:
     import_module("segtrain.commands.search").begin(folder, settings, templates)
 
 
-def _job(cfg, folder: Path) -> float | None:
+def _job(cfg, folder: Path, processes: Alone) -> float | None:
     """One training. What it needs is imported here, after a config has been found right."""
-    from segtrain.runs.folder import RunFolder
+    from segtrain.runs.folder import OthersFolder, RunFolder
 
+    run_folder = RunFolder if processes.first else OthersFolder
     try:
-        with watched(), RunFolder(folder) as run, out_of_memory_explained():
+        with (
+            watched(),
+            run_folder(folder) as run,
+            processes.failing_together(run.record_failure),
+            out_of_memory_explained(),
+        ):
             from segtrain.commands.train import job
 
-            return job(cfg, run)
+            return job(cfg, run, processes)
     except SegtrainError as error:
         if not isinstance(error, Preempted) and not cfg.sweep.fail_fast:
             raise
-        print(f"\n{error}", file=sys.stderr)
+        _say(error)
         sys.exit(error.exit_code)  # after an ordinary error, Hydra would go on with the next job of the sweep

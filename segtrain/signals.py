@@ -28,6 +28,18 @@ def leave_if_stopped() -> None:
         raise Preempted(f"stopped by {_received.name}")
 
 
+def received() -> int:
+    """The number of the stop signal that came; 0: none."""
+    return _received or 0
+
+
+def receive(number: int) -> None:
+    """Take note of a stop signal that another process received; 0: none."""
+    global _received
+    if number and _received is None:
+        _received = signal.Signals(number)
+
+
 def stopping() -> bool:
     """Whether a stop signal came."""
     return _received is not None

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "segtrain"
-GROUND = "errors arguments cpu signals protocols files"
+GROUND = "errors arguments cpu signals protocols files ranks"
 ALLOWED = {
     "errors": "",
     "arguments": "errors",
@@ -15,6 +15,7 @@ ALLOWED = {
     "signals": "errors",
     "protocols": "errors",
     "files": "errors",
+    "ranks": "errors training",  # training.distributed, when there are several
     "data": GROUND,
     "class_counts": f"{GROUND} data",
     "weighting": f"{GROUND} class_counts",
@@ -39,7 +40,7 @@ ALLOWED = {
     "commands": f"{GROUND} regions models data class_counts weighting losses labels metrics inference exported dataset_check training"
     " runs comparison report search config",
     "python": f"{GROUND} data report runs config commands",
-    "cli": "errors cpu signals config runs report commands",
+    "cli": "errors cpu signals ranks config runs report commands",
     "__main__": "cli",
 }
 MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")

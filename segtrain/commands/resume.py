@@ -15,10 +15,11 @@ from segtrain.config.saved import load_saved
 from segtrain.config.schema import check_config, flat
 from segtrain.errors import ConfigError, Preempted, SegtrainError, printable
 from segtrain.files import read_json
+from segtrain.ranks import ALONE, Alone, together
 from segtrain.report.logger import log_to_screen
 from segtrain.report.sweep import jobs_table
 from segtrain.runs.environment import FREE, changes, environment
-from segtrain.runs.folder import RunFolder
+from segtrain.runs.folder import OthersFolder, RunFolder
 from segtrain.runs.sweep import read_sweep
 from segtrain.signals import watched
 
@@ -45,7 +46,8 @@ def main(words: list[str]) -> int:
         return import_module("segtrain.commands.find").search(arguments.run, arguments.trust)
     if (arguments.run / "sweep.json").is_file():
         return resume_sweep(arguments)
-    return resume(arguments.run, arguments.overrides, arguments.allow, arguments.trust)
+    with together() as processes:
+        return resume(arguments.run, arguments.overrides, arguments.allow, arguments.trust, processes=processes)
 
 
 def resume_sweep(arguments) -> int:
@@ -67,11 +69,20 @@ def resume_sweep(arguments) -> int:
     return code
 
 
-def resume(path: Path, overrides: list[str], allow: list[str], trust: list[str], only_warnings=False, **how) -> int:
+def resume(
+    path: Path,
+    overrides: list[str],
+    allow: list[str],
+    trust: list[str],
+    only_warnings=False,
+    processes: Alone = ALONE,
+    **how,
+) -> int:
     """Continue a run, or start one of which there is only the config.
 
     Args:
         only_warnings: other log lines are for its file alone.
+        processes: those that train the network together.
         how: after_epoch of `train`.
     """
     if not (path / "config.yaml").is_file():
@@ -80,7 +91,7 @@ def resume(path: Path, overrides: list[str], allow: list[str], trust: list[str],
     if not (file := path / "environment.json").is_file() and started:
         raise ConfigError("the record of the run's start is missing", str(file), "restore the file")
     with watched():
-        run = RunFolder(path, allow)
+        run = (RunFolder if processes.first else OthersFolder)(path, allow)
         checkpoint = run.load_last()
         file = run.path / "config.yaml"
         cfg = load_saved(file, overrides, trust, changed=run.changed)
@@ -93,13 +104,14 @@ def resume(path: Path, overrides: list[str], allow: list[str], trust: list[str],
         if run.result.status == "finished" and not changed.keys() & LONGER:
             fix = f"start a new run, or train on: `segtrain resume --allow trainer.epochs {run.path} trainer.epochs=NUMBER`"
             raise ConfigError("the run is finished", str(run.path), fix)
-        log_to_screen(run.path / "segtrain.log", only_warnings)
+        if processes.first:
+            log_to_screen(run.path / "segtrain.log", only_warnings)
         from segtrain.commands.train import train
 
-        with run:
+        with run, processes.failing_together(run.record_failure):
             if read_json(path / "environment.json"):
-                run.add_start(changed)
+                run.add_start(changed, processes.size)
             else:
-                run.write_environment(environment(flat(cfg)))
-            train(cfg, run, checkpoint, **how)
+                run.write_environment(environment(flat(cfg), processes.size))
+            train(cfg, run, checkpoint, processes=processes, **how)
     return 0

@@ -27,6 +27,7 @@ from segtrain.data.sampling import as_sampling
 from segtrain.errors import ConfigError, DataError
 from segtrain.inference import Predictor
 from segtrain.models import set_prior_bias
+from segtrain.ranks import ALONE, Alone
 from segtrain.report.advice import advice
 from segtrain.report.logger import Logger
 from segtrain.report.pages.evaluation import write_evaluation_page
@@ -43,20 +44,20 @@ from segtrain.training.memory import check_memory
 log = logging.getLogger("segtrain")
 
 
-def job(cfg, run: RunFolder) -> float | None:
+def job(cfg, run: RunFolder, processes: Alone = ALONE) -> float | None:
     """A training in a new folder; returns the monitored score of the best epoch.
 
     A job that Slurm has queued again goes on from its last checkpoint.
     """
     checkpoint = run.load_last()
     if checkpoint is None:
-        run.write_environment(environment(flat(cfg)))
+        run.write_environment(environment(flat(cfg), processes.size))
         run.write_config(as_text(cfg, weights_known=False))
     else:
         settings = run.settings()
         cfg.class_weights = settings["class_weights"]
-        run.add_start(changes(settings, cfg, [*FREE]))
-    return train(cfg, run, checkpoint)
+        run.add_start(changes(settings, cfg, [*FREE]), processes.size)
+    return train(cfg, run, checkpoint, processes=processes)
 
 
 def train(
@@ -65,6 +66,7 @@ def train(
     checkpoint: dict | None = None,
     datasets: tuple | None = None,
     after_epoch: Callable[[Epoch], None] = lambda epoch: None,
+    processes: Alone = ALONE,
 ) -> float | None:
     """Train by a checked config into `run`, from a checkpoint or from the start; returns the best epoch's monitored score.
 
@@ -73,22 +75,25 @@ def train(
     Args:
         datasets: those of training and validation, of a call from Python; None: what the config names.
         after_epoch: called when an epoch is recorded; may raise what ends the training.
+        processes: those that train the network together, of which the first one records it.
     """
     train_set, val_set = datasets or (build_dataset(cfg, "train"), build_dataset(cfg, "val"))
 
     seed_everything(cfg.seed, cfg.trainer.deterministic)
-    trainer, scores = build(cfg, "trainer"), build_scores(cfg, val_set)
+    trainer = build(cfg, "trainer", device=processes.device(cfg.trainer.device))
+    scores = build_scores(cfg, val_set)
     trainer.check_monitor(scores)
     loaded = checkpoint is not None and "encoder_weights" in cfg.model  # every weight comes from the checkpoint
     model = build(cfg, "model", **({"encoder_weights": None} if loaded else {})).to(trainer.device)
     optimizer, inference = build(cfg, "optimizer", model=model), build_inference(cfg, val_set, training=True)
     labels = build_labels(cfg, train_set)
-    build_loss(cfg, train_set, labels)  # answers mistakes before the masks are counted
+    loss = build_loss(cfg, train_set, labels)  # answers mistakes before the masks are counted
+    processes.check(labels.training_loss(loss), cfg.loader.batch_size)
     loader, augment = build(cfg, "loader"), build_augment(cfg, train_set)
     sampling = as_sampling(build(cfg, "sampling"))
 
-    counts = count_training_images(train_set, augment, sampling)
-    val_counts = count_classes(val_set, cache=default_cache(), progress=True)
+    counts = processes.once(lambda: count_training_images(train_set, augment, sampling))
+    val_counts = processes.once(lambda: count_classes(val_set, cache=default_cache(), progress=True))
     check_counts(counts)
     size = train_set.image(0).shape[:2]
     run.write_counts(counts, fingerprint(train_set.names + val_set.names, counts, val_counts), size)
@@ -103,14 +108,20 @@ def train(
     sampling.prepare(train_set, trainer.device)
     if summary := sampling.summary(counts):
         log.info(summary)
-    train_batches = loader.train(train_set, augment, sampling, counts, cfg.seed, annotated=labels.annotated)
-    val_batches = loader.evaluation(val_set)
-    batch = loader.batch_size, train_set.channels, augment.size or size
+    rank = processes.rank
+    train_batches = loader.train(train_set, augment, sampling, counts, cfg.seed, annotated=labels.annotated, rank=rank)
+    val_batches = loader.evaluation(val_set, processes.validating(scores).rank)
+    batch = loader.batch_size // rank.size, train_set.channels, augment.size or size
     check_memory(model, trainer.device, trainer.autocast(), *batch)
     schedule = build(cfg, "schedule", optimizer=optimizer, steps=trainer.total_steps(len(train_batches)))
 
     shown = images_with_rare_classes(val_set, trainer.panel_images)
     parts = Parts(model, loss, optimizer, schedule, train_batches, val_batches, scores, labels, inference, shown)
+
+    if not processes.first:  # it trains with the others, and records nothing
+        for _ in trainer.fit(parts, checkpoint, processes=processes):
+            continue
+        return None
 
     if checkpoint is None:
         run.write_config(as_text(cfg))
@@ -119,7 +130,7 @@ def train(
     groups = {name: val_set.group(index) for index, name in enumerate(val_set.names)}
     with Logger(run.path, val_set, scores, trainer.epochs, first_step(checkpoint), loader.advice()) as logger:
         logger.settings(flat(cfg))
-        for epoch in trainer.fit(parts, checkpoint, run.save_last):
+        for epoch in trainer.fit(parts, checkpoint, run.save_last, processes):
             run.record(epoch, val_set.class_names, groups)
             logger.show(epoch, run.result.best["value"])
             after_epoch(epoch)

@@ -46,6 +46,7 @@ def launch(
     make_folder: MakeFolder,
     begin_sweep: Callable[[Path, list[Job]], None],
     search: Callable[[Path, dict, list[Job]], None],
+    writes: bool = True,
 ) -> None:
     """Call `task(config, folder)` once, or with -m for every combination, or search, or print help or the config.
 
@@ -54,6 +55,7 @@ def launch(
         begin_sweep: is given the folder of a sweep and its jobs before the first one starts; none, when the sweeper
             chooses them on the way.
         search: is given the folder of a search, its settings with the space, and a Job for each combination of options.
+        writes: whether Hydra writes its files and a log; of several processes that train together one does.
 
     Raises what the task raises, and ConfigError with every mistake of the config.
     """
@@ -64,7 +66,7 @@ def launch(
     elif arguments.multirun:
         _sweep(arguments, task, make_folder, begin_sweep, search)
     else:
-        _run(arguments, task, make_folder)
+        _run(arguments, task, make_folder, writes)
 
 
 def check_single(cfg: DictConfig) -> None:
@@ -75,7 +77,7 @@ def check_single(cfg: DictConfig) -> None:
     check_config(without_hydra(cfg))
 
 
-def _run(arguments: Namespace, task: Task, make_folder: MakeFolder) -> None:
+def _run(arguments: Namespace, task: Task, make_folder: MakeFolder, writes: bool) -> None:
     from hydra.core.utils import run_job
     from hydra.types import RunMode
 
@@ -84,6 +86,7 @@ def _run(arguments: Namespace, task: Task, make_folder: MakeFolder) -> None:
     folder = make_folder(lambda: folder_of(cfg, "hydra.run.dir"))
     with read_write(cfg.hydra), open_dict(cfg.hydra):
         cfg.hydra.run.dir, cfg.hydra.mode = str(folder), RunMode.RUN
+        cfg.hydra.output_subdir = cfg.hydra.output_subdir if writes else None
     failures: list[Exception] = []
 
     def job(cfg: DictConfig) -> float | None:
@@ -93,7 +96,8 @@ def _run(arguments: Namespace, task: Task, make_folder: MakeFolder) -> None:
             failures.append(error)
             return None
 
-    run_job(job, cfg, "hydra.run.dir", None, internals.context(cfg, internals.config_loader(arguments.config_dir)))
+    context = internals.context(cfg, internals.config_loader(arguments.config_dir))
+    run_job(job, cfg, "hydra.run.dir", None, context, configure_logging=writes)
     if failures:
         raise failures[0]
 

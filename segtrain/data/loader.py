@@ -25,9 +25,12 @@ from segtrain.data.paste import Paste, pasted
 from segtrain.data.sampling import Epoch, Sampling, as_sampling
 from segtrain.data.views import EveryAnnotator, InMemory, read_checked
 from segtrain.errors import ConfigError, OutOfMemory, SegtrainError
+from segtrain.ranks import Rank
 from segtrain.signals import STOPS, leave_if_stopped
 
-Batch = tuple[torch.Tensor, torch.Tensor, list[int]]  # images [N,3,H,W] uint8, targets, indices into the dataset
+# images [N,3,H,W] uint8, targets, and indices into the dataset; of a training batch those of all processes
+Batch = tuple[torch.Tensor, torch.Tensor, list[int]]
+ALONE = Rank()
 CROP = "set a crop, for example augment.size=[256,256]"
 
 
@@ -35,7 +38,7 @@ class Loader:
     """Settings of loading: how many images a batch, how many worker processes, what is kept in memory.
 
     Args:
-        batch_size: images a step (a micro-batch when `trainer.accumulate` > 1).
+        batch_size: images a step (a micro-batch when `trainer.accumulate` > 1), of all processes (torchrun) together.
         workers: processes that read and augment; 0 does it in the main process. auto: a core less than there are, of those
             of this rank.
         cache: `ram` decodes every image once, at the start, and keeps it as uint8.
@@ -60,13 +63,16 @@ class Loader:
         ways += [f"loader.workers={self.most_workers}"] if self.workers < self.most_workers else []
         return ", ".join([*ways, "smaller images (dataset.resize, or crops cut beforehand)", "JPEG instead of PNG"])
 
-    def train(self, dataset, augment, sampling, counts, seed: int, annotated: bool = False) -> "TrainBatches":
+    def train(
+        self, dataset, augment, sampling, counts, seed: int, annotated: bool = False, rank: Rank = ALONE
+    ) -> "TrainBatches":
         """Augmented batches of the images that `sampling` draws.
 
         Args:
             dataset, augment, sampling: parts of segtrain, or a user's own.
             counts: the ClassCounts of `dataset`; with class locations when `needs_locations` says so.
             annotated: the target is every annotator's mask, uint8 [N,A,H,W].
+            rank: of the processes that have a part of each batch each.
 
         Raises ConfigError for images of different sizes without a crop, for foreground oversampling without one, and
         for pasting with several annotators.
@@ -81,16 +87,17 @@ class Loader:
         dataset = EveryAnnotator(dataset) if annotated else dataset
         dataset = InMemory(dataset) if self.cache == "ram" else dataset
         order = EpochOrder(counts, self.batch_size, sampling, seed, self.min_images)
-        samples = _TrainSamples(dataset, augment, seed, Paste(augment.paste, counts) if augment.paste else None)
+        samples = _TrainSamples(dataset, augment, seed, Paste(augment.paste, counts) if augment.paste else None, rank)
         return TrainBatches(self._loader(samples, len(order), batch_sampler=order), order)
 
-    def evaluation(self, dataset) -> "EvaluationBatches":
-        """Whole images, each at its own size."""
+    def evaluation(self, dataset, rank: Rank = ALONE) -> "EvaluationBatches":
+        """Whole images, each at its own size; of several processes each has some of the batches."""
         dataset = as_dataset(dataset)
         dataset = InMemory(dataset) if self.cache == "ram" else dataset
-        batches = -(-len(dataset.names) // self.batch_size)
-        loader = self._loader(_WholeImages(dataset), batches, batch_size=self.batch_size, shuffle=False)
-        return EvaluationBatches(loader, dataset)
+        starts = range(0, len(dataset.names), self.batch_size)[rank.number :: rank.size]
+        batches = [list(range(len(dataset.names))[start : start + self.batch_size]) for start in starts]
+        loader = self._loader(_WholeImages(dataset), len(batches), batch_sampler=batches)
+        return EvaluationBatches(loader, dataset, self.batch_size)
 
     def _loader(self, samples, batches: int, **how) -> DataLoader:
         workers = min(self.workers, batches)
@@ -176,30 +183,43 @@ class TrainBatches:
 class EvaluationBatches:
     """Whole images in the order of the dataset, in batches of one size each."""
 
-    def __init__(self, loader: DataLoader, dataset: SegmentationDataset):
-        self._loader, self.dataset = loader, dataset
+    def __init__(self, loader: DataLoader, dataset: SegmentationDataset, batch_size: int):
+        self._loader, self.dataset, self._batch_size = loader, dataset, batch_size
 
     def num_images(self, batches: int | None) -> int:
         """Images in the first `batches` batches; None: in all."""
         every = len(self.dataset.names)
-        return every if batches is None else min(every, batches * self._loader.batch_size)
+        return every if batches is None else min(every, batches * self._batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
         return _raised(self._loader)
 
 
 class _TrainSamples:
-    """Augmented samples by (epoch, index, repeat, pixel to centre on): a batch, or an error, for a list of them."""
+    """Augmented samples by (epoch, index, repeat, pixel to centre on): a batch, or an error, for a list of them.
 
-    def __init__(self, dataset: SegmentationDataset, augment: Augmentation, seed: int, paste: Paste | None = None):
-        self._dataset, self._augment, self._seed, self._paste = dataset, augment, seed, paste
+    Of several processes each has its part of the batch; one for which there is none the first image, not to be counted.
+    """
+
+    def __init__(
+        self,
+        dataset: SegmentationDataset,
+        augment: Augmentation,
+        seed: int,
+        paste: Paste | None = None,
+        rank: Rank = ALONE,
+    ):
+        self._dataset, self._augment, self._seed, self._paste, self._rank = dataset, augment, seed, paste, rank
 
     @property
     def names(self) -> list[str]:
         return self._dataset.names
 
     def __getitems__(self, keys: list[tuple[int, int, int, int]]) -> list[Batch] | SegtrainError:
-        return _batched(map(self._sample, keys), len(keys), self._one_size)
+        own = self._rank.part(keys) or keys[:1]
+        found = _batched(map(self._sample, own), len(own), self._one_size)
+        every = [index for _, index, *_ in keys]
+        return found if isinstance(found, SegtrainError) else [(*batch[:2], every) for batch in found]
 
     def _sample(self, key: tuple[int, int, int, int]):
         epoch, index, repeat, centre = key

@@ -42,7 +42,7 @@ class PixelRegion(Loss):
     def terms(self, logits: torch.Tensor, target: torch.Tensor) -> list[torch.Tensor]:
         """The weighted pixel term, and the weighted region term unless alpha is 0."""
         if self.needs is not None:
-            sums = self._sums(logits, target)
+            sums = self._batch_sums(logits, target)
             return self._weighted(self.pixel.from_sums(sums), self.region.from_sums(sums))
         return self._weighted(
             self.pixel(logits, target), self.region(logits if self.alpha else logits.detach(), target)

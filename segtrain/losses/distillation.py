@@ -5,7 +5,7 @@ import torch.nn.functional as F
 
 from segtrain.arguments import Fraction, Label, Positive, checked
 from segtrain.losses.compound import PixelRegion
-from segtrain.losses.loss import Loss, total
+from segtrain.losses.loss import Loss, total, whole_batch
 from segtrain.losses.targets import IGNORED
 
 
@@ -72,4 +72,5 @@ class Distillation(Loss):
         """T² · KL, the mean over valid pixels; 0 when all are ignored."""
         student = (logits.float() / self.temperature).log_softmax(dim=1)
         each = F.kl_div(student, (teacher / self.temperature).log_softmax(dim=1), reduction="none", log_target=True)
-        return self.temperature**2 * (each.sum(dim=1) * valid).sum() / valid.sum().clamp_min(1)
+        mean = (each.sum(dim=1) * valid).sum() / valid.sum().clamp_min(1)
+        return self.temperature**2 * whole_batch().mean(mean, valid.sum)

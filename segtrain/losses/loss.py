@@ -1,10 +1,43 @@
 """Base class of the losses, and functions they share."""
 
+import contextlib
+
 import torch
 from torch import nn
 
+from segtrain.errors import ConfigError
 from segtrain.losses.sums import Needs, Sums, joined, sigmoid_sums, softmax_sums
 from segtrain.protocols import adopted
+
+
+class Batch:
+    """The batch whose loss is computed. This one is all in this process; of several, segtrain.distributed has another."""
+
+    def sums(self, own: Sums) -> Sums:
+        """The sums of all its images, from those of this process."""
+        return own
+
+    def mean(self, own: torch.Tensor, amount) -> torch.Tensor:
+        """The mean over all of it, from that over what this process has of it: `amount()` images, pixels or weights."""
+        return own
+
+
+_batch = Batch()
+
+
+@contextlib.contextmanager
+def computed_over(batch: Batch | None):
+    """Within this, a loss is that of `batch`, of which the logits are this process's part; None: they are all of it."""
+    global _batch
+    before, _batch = _batch, batch or _batch
+    try:
+        yield
+    finally:
+        _batch = before
+
+
+def whole_batch() -> Batch:
+    return _batch
 
 
 class Loss(nn.Module):
@@ -32,7 +65,10 @@ class Loss(nn.Module):
 
     def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Scalar, from logits [N,C,H,W] and target: integer [N,H,W], or float [N,C,H,W], soft or multi-label."""
-        return self.from_sums(self._sums(logits, target))
+        return self.from_sums(self._batch_sums(logits, target))
+
+    def _batch_sums(self, logits: torch.Tensor, target: torch.Tensor) -> Sums:
+        return whole_batch().sums(self._sums(logits, target))
 
     def _sums(self, logits: torch.Tensor, target: torch.Tensor) -> Sums:
         if self.activation == "sigmoid":
@@ -73,6 +109,16 @@ class Loss(nn.Module):
         """That of the whole loss, when it is one term of another: images, if its own terms differ."""
         amounts = self.amounts(target)
         return amounts[0] if len(amounts) == 1 else len(target)
+
+    def check_shared(self) -> None:
+        """Raise ConfigError when processes that have a part of the batch each cannot compute the loss of all of it."""
+        if self.needs is None and not any(isinstance(module, Loss) for module in list(self.modules())[1:]):
+            name = type(self.module if isinstance(self, OwnLoss) else self).__name__
+            raise ConfigError(
+                f"{name} is computed from a whole batch, of which each process has a part",
+                "loss",
+                "train on one process, or derive it from segtrain.losses.Loss, with `needs` and `from_sums`",
+            )
 
     def start_epoch(self, epoch: int) -> str | None:
         """Take note of the epoch, from 0; returns the name of a loss that is used from here on."""

@@ -12,7 +12,8 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from segtrain.arguments import FractionBelowOne, Label, checked
-from segtrain.losses.loss import Loss
+from segtrain.errors import ConfigError
+from segtrain.losses.loss import Loss, whole_batch
 from segtrain.losses.sums import form
 from segtrain.losses.targets import check_labels, is_hard, work_dtype
 from segtrain.losses.tversky import Classes, class_index, selected_classes
@@ -61,9 +62,24 @@ class Lovasz(Loss):
             )
         if hard and by_class:
             check_labels(target, logits.shape[1], self.ignore_index)
-        loss = lovasz(logits, target, self, by_class)
+        loss = whole_batch().mean(lovasz(logits, target, self, by_class), lambda: self.amounts(target)[0])
         self.parts = {"lovasz": loss.detach()}
         return loss
+
+    def amounts(self, target: torch.Tensor) -> list:
+        """The images; with aggregate=image, those that have a class to average over."""
+        if self.aggregate == "batch":
+            return [len(target)]
+        only_present = target.ndim == 4 and self.classes == "present"
+        return [((target == 1) if only_present else (target != self.ignore_index)).flatten(1).any(dim=1).sum()]
+
+    def check_shared(self) -> None:
+        if self.aggregate == "batch":
+            raise ConfigError(
+                "the Lovász loss of a batch sorts the pixels of all its images, of which each process has a part",
+                "loss.aggregate=batch",
+                "loss.aggregate=image (loss.region.aggregate=image where Lovasz is the region loss), or one process",
+            )
 
     def selected(self, present: torch.Tensor) -> torch.Tensor:
         """bool [..., C]: the classes to average over, from whether each is present."""

@@ -17,9 +17,11 @@ class Metric:
         needs_logits: whether `update` is given `logits=`, [N,C,H,W], too.
         class_names: of the classes.
         names: of the images that were counted.
+        joins: whether `join` adds up what several processes counted; else each of them counts all images.
     """
 
     needs_logits: bool = False
+    joins: bool = False
     class_names: list[str] | tuple[str, ...] = ()
     names: list[str] | tuple[str, ...] = ()
 
@@ -91,6 +93,9 @@ class Metric:
 
     def restore(self, **state: np.ndarray) -> None:
         """Replace all counts by those of `state`."""
+
+    def join(self, states: list[dict[str, np.ndarray]], order: np.ndarray) -> None:
+        """Replace all counts by those of several states; their images, one state after the other, are taken in `order`."""
 
 
 class _OwnMetric(Metric):

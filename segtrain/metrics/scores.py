@@ -52,6 +52,8 @@ class SegmentationScores(Metric):
         confidence_bins: for the calibration error.
     """
 
+    joins = True
+
     @checked
     def __init__(
         self,
@@ -159,6 +161,11 @@ class SegmentationScores(Metric):
                 raise ValueError(f"no counts of {name} {list(shape)}")
         self.names = [str(name) for name in names]
         self._parts = {name: [torch.from_numpy(state[name])] for name in self._arrays}
+
+    def join(self, states: list[dict[str, np.ndarray]], order: np.ndarray) -> None:
+        columns = {name: [state[name] for state in states] for name in ("names", *self._arrays)}
+        summed = {name for name, array in self._arrays.items() if array.summed}
+        self.restore(**{n: sum(c) if n in summed else np.concatenate(c)[order] for n, c in columns.items()})
 
     def table(self) -> np.ndarray:
         return np.stack(self.counts().counts, axis=2)

@@ -119,17 +119,17 @@ def fingerprint(names: list[str], *counts) -> str:
     return digest.hexdigest()
 
 
-def environment(config: dict) -> dict:
+def environment(config: dict, world_size: int = 1) -> dict:
     """The content of environment.json: the command as it was typed, versions, hardware, setting.
 
     `dataset_fingerprint` is filled in when the masks are counted.
 
     Args:
         config: the resolved settings.
+        world_size: processes that train the network together.
     """
     return {
-        **start(),
-        "world_size": 1,
+        **start(world_size),
         "seed": config["seed"],
         "dataset_fingerprint": None,
         "signature": signature(config),
@@ -142,13 +142,14 @@ def typed() -> str:
     return shlex.join(["segtrain", *sys.argv[1:]])
 
 
-def start() -> dict:
-    """One start or resume: command, commit, versions, hardware."""
+def start(world_size: int = 1) -> dict:
+    """One start or resume: command, processes, commit, versions, hardware."""
     import torch
 
     cuda = torch.cuda.is_available()
     return {
         "command": typed(),
+        "world_size": world_size,
         "time": f"{datetime.now():%Y-%m-%d %H:%M:%S}",
         **git_state(Path(segtrain.__file__).parent),
         "working_directory": git_state(Path.cwd()),

@@ -59,7 +59,7 @@ class RunFolder:
         if not self.path.is_dir():
             raise ConfigError("no such folder", str(self.path), "name the folder of a run")
         refuse_links(self.path)
-        lock(self.path)
+        self._lock()
         self.result, self._rows, self.keep = Result.read(self.path), [], 0
         self.changed: dict[str, object] = {}
         self._news: dict[str, object] = {}  # of this start, for environment.json, when its first checkpoint is written
@@ -68,6 +68,9 @@ class RunFolder:
         self._began = False  # whether this process has written a checkpoint
         self._unwritten, self._best = False, None  # rows of metrics.csv, and the best epoch
         self._started = time.time() - self.result.seconds  # of the sessions before, when a run is resumed
+
+    def _lock(self) -> None:
+        lock(self.path)
 
     def __enter__(self) -> "RunFolder":
         for part in self.path.rglob("*.part"):  # of a process that was killed
@@ -79,10 +82,11 @@ class RunFolder:
 
     def __exit__(self, kind, error, trace) -> None:
         if error is not None:
-            self._record_failure(error)
+            self.record_failure(error)
         unlock(self.path)
 
-    def _record_failure(self, error: BaseException) -> None:
+    def record_failure(self, error: BaseException) -> None:
+        """Write how the run ended."""
         if isinstance(error, ConfigError | DataError) and self._before[0] and not self._began:  # the run is what it was
             status, self.result.error = self._before
             self._write_result(status)
@@ -119,7 +123,7 @@ class RunFolder:
         """environment.json of the first start; of the same setting, started again before its first checkpoint, an entry."""
         before = read_json(self.path / "environment.json")
         if before.get("signature") == content["signature"] and before.get("seed") == content["seed"]:
-            self.add_start({})
+            self.add_start({}, content["world_size"])
         else:
             write_json(self.path / "environment.json", content)
 
@@ -205,7 +209,7 @@ class RunFolder:
         text = self._trained_config or self._config
         return {**settings_in(text, str(self.path / "config.yaml")), **self.changed}
 
-    def add_start(self, changed: dict[str, object]) -> None:
+    def add_start(self, changed: dict[str, object], world_size: int = 1) -> None:
         """An entry more in environment.json; metrics.csv as the checkpoint has it.
 
         The settings that were changed are added with the next checkpoint: before, nothing was trained with them.
@@ -213,7 +217,7 @@ class RunFolder:
         self.changed |= changed
         self._news |= {"changed": changed} if changed else {}
         content = read_json(self.path / "environment.json")
-        content["resumes"] = [*content.get("resumes", []), start()]
+        content["resumes"] = [*content.get("resumes", []), start(world_size)]
         write_json(self.path / "environment.json", content)
         if self._rows:
             write_rows(self.path / "metrics.csv", self._rows)
@@ -291,6 +295,24 @@ class RunFolder:
     def _write_result(self, status: str) -> None:
         self.result.status, self.result.seconds = status, round(time.time() - self._started, 2)
         self.result.write(self.path)
+
+
+class OthersFolder(RunFolder):
+    """The folder of a run that another process writes: this one, which trains with it, only reads what is resumed."""
+
+    def _lock(self) -> None:
+        pass
+
+    def __enter__(self) -> "OthersFolder":
+        return self
+
+    def __exit__(self, *_) -> None:
+        pass
+
+    def _nothing(self, *_) -> None:
+        pass
+
+    write_config = write_environment = write_counts = write_class_weights = add_start = record_failure = _nothing
 
 
 def _config_of(path: Path) -> str:

@@ -10,6 +10,7 @@ from segtrain.errors import DataError, NotFinite
 from segtrain.inference import Predictor
 from segtrain.losses import Loss
 from segtrain.metrics.metric import Metric
+from segtrain.ranks import ALONE, Alone
 from segtrain.signals import leave_if_stopped
 
 
@@ -23,8 +24,9 @@ def evaluate(
     limit: int | None = None,
     advance=None,
     part=lambda name: contextlib.nullcontext(),
+    processes: Alone = ALONE,
 ) -> float:
-    """Fill `scores` from the first `limit` batches (None: all); returns the loss of all images.
+    """Fill `scores` from the first `limit` images (None: all); returns the loss of them all.
 
     Args:
         batches: of (uint8 images, targets, indices), each image at its own size.
@@ -33,31 +35,33 @@ def evaluate(
         names: the dataset's names, by index.
         advance: called with the number of images of each batch.
         part: gives a context for each part of the work, by name.
+        processes: those that have a part of the batches each; scores and loss are of all.
 
     Raises DataError for no image, NotFinite for logits that are not; Preempted and such after a stop signal.
     """
     scores.reset()
-    pieces, seen, finite = [], [], []
-    for number, (batch, target, indices) in enumerate(batches):
-        if limit is not None and number >= limit:
+    done = []  # of each batch: indices of its images, what the loss needs of it, whether the logits are finite
+    for batch, target, indices in batches:
+        if limit is not None and indices[0] >= limit:
             break
         leave_if_stopped()
         target = target.to(predictor.device, non_blocking=True)
         with part("validation: forward"):
             logits = predictor.logits(batch)
-            finite.append(logits.flatten(1).sum(dim=1, dtype=torch.float32).isfinite())
-        seen += indices
-        if loss is not None:
-            with part("validation: loss"):
-                pieces.append(loss.piece(logits, target))
+            finite = logits.flatten(1).sum(dim=1, dtype=torch.float32).isfinite()
+        with part("validation: loss"):
+            done.append((indices, None if loss is None else loss.piece(logits, target), finite))
         wanted = {"logits": logits} if scores.needs_logits else {}
         with part("validation: scores"):
             scores.update(predictor.decide(logits), target, [names[i] for i in indices] if names else None, **wanted)
         if advance is not None:
             advance(len(batch))
+    if processes.size > 1:
+        done = _join(processes, scores, done)
+    seen, pieces = [index for indices, *_ in done for index in indices], [piece for _, piece, _ in done]
     if not seen:
         raise DataError("there is no image to score", "the split, or trainer.val_batches", "add images to the split")
-    if not (good := torch.cat(finite)).all():
+    if not (good := torch.cat([finite for *_, finite in done])).all():
         first = seen[int((~good).nonzero()[0])]
         raise NotFinite(
             f"non-finite logits in {int((~good).sum())} of {len(seen)} images",
@@ -65,6 +69,16 @@ def evaluate(
             "use trainer.precision=float32, a lower optimizer.lr, trainer.clip_norm=1, or an earlier checkpoint",
         )
     return float(loss.of_pieces(pieces)) if loss is not None else float("nan")
+
+
+def _join(processes: Alone, scores: Metric, done: list) -> list:
+    """What the processes did, in the order in which one process does it, and their counts in `scores`."""
+    found, states = zip(*processes.gathered((done, scores.state())), strict=True)
+    rows = [index for part in found for indices, *_ in part for index in indices]
+    every = sorted((batch for part in found for batch in part), key=lambda batch: batch[0][0])
+    place = {index: row for row, index in enumerate(rows)}
+    scores.join(list(states), np.array([place[index] for indices, *_ in every for index in indices], dtype=int))
+    return every
 
 
 def predict_one(predictor: Predictor, image: np.ndarray) -> np.ndarray:

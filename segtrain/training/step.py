@@ -6,9 +6,10 @@ import math
 import torch
 
 from segtrain.errors import ConfigError, DataError, NotFinite, few
-from segtrain.losses.loss import scaled, total
+from segtrain.losses.loss import computed_over, scaled, total
 from segtrain.losses.targets import check_labels, check_shares
 from segtrain.optimizers import is_of_encoder
+from segtrain.ranks import ALONE, Alone
 from segtrain.training.average import Average
 from segtrain.training.device import autocast
 from segtrain.training.resuming import misfit, optimizer_misfit
@@ -28,6 +29,8 @@ class Step:
         compiled: torch.compile the network, for batches of the full size.
         skip: leave out a step whose loss or gradient is not finite, instead of raising.
         part: gives a context for each part of the step, by name.
+        processes: those that share each batch.
+        sync_batchnorm: let their batch norms count the images of all.
     """
 
     def __init__(
@@ -40,12 +43,15 @@ class Step:
         compiled,
         skip=False,
         part=lambda name: contextlib.nullcontext(),
+        processes: Alone = ALONE,
+        sync_batchnorm=True,
     ):
-        self.part, self.device, self.precision, self.clip_norm = part, device, precision, clip_norm
-        self.model = parts.model.to(memory_format=torch.channels_last)
+        self.part, self.processes = part, processes
+        self.device, self.precision, self.clip_norm = device, precision, clip_norm
+        self.model = processes.prepared(parts.model, device, sync_batchnorm).to(memory_format=torch.channels_last)
+        self.network = self.compiled = None  # the model as it is called, and compiled
         # A crop has one size: one compilation. The last batch of an epoch, of another number of images, is left out of it.
-        self.compiled = torch.compile(self.model, dynamic=False) if compiled else None
-        self.batch_size = parts.train.batch_size if compiled else None
+        self.batch_size = parts.train.batch_size // processes.size if compiled else None
         self.labels = parts.labels.to(device)
         self.loss = self.labels.training_loss(parts.loss).to(device)
         self.optimizer, self.schedule = parts.optimizer, parts.schedule
@@ -90,24 +96,29 @@ class Step:
         Raises NotFinite before the weights are changed.
         """
         found: dict[str, torch.Tensor] = {}
+        self.processes.seed(number)
         indices, masks = [index for batch in batches for index in batch[2]], [batch[1] for batch in batches]
         buffers = [buffer.clone() for buffer in self.model.buffers()] if self.skip else []
+        counts = [len(batch[2]) for batch in batches]
         with self.part("transfer"):
             batches = [[one.to(self.device, non_blocking=True) for one in batch[:2]] for batch in batches]
         with autocast(self.device, self.precision), self.part("labels"):
             batches = [(images, self.labels.target(target, images)) for images, target in batches]
-        shares = self._shares([target for _, target in batches])
-        for (images, target), share in zip(batches, shares, strict=True):
-            with autocast(self.device, self.precision), _batch_norm_explained(), self.part("forward"):
-                logits = (self.compiled if len(images) == self.batch_size else self.model)(images)
-            with self.part("loss"):
-                if share is None:
-                    loss, weight = self.loss(logits, target), 1.0
-                else:
-                    loss = total([term * own for term, own in zip(self.loss.terms(logits, target), share, strict=True)])
-                    weight = len(images) / sum(len(images) for images, _ in batches)
-            with self.part("backward"):
-                self.scaler.scale(loss).backward()
+        shares = self._shares([target for _, target in batches], counts)
+        self._wrap(batches[0][0])
+        for done, ((images, target), share, count) in enumerate(zip(batches, shares, counts, strict=True), start=1):
+            with self.processes.accumulating(done < len(batches)):
+                with autocast(self.device, self.precision), _batch_norm_explained(), self.part("forward"):
+                    logits = (self.compiled if len(images) == self.batch_size else self.network)(images)
+                with computed_over(self.processes.batch(count)), self.part("loss"):
+                    if share is None:
+                        loss, weight = self.loss(logits, target), 1.0
+                    else:
+                        terms = self.loss.terms(logits, target)
+                        loss = total([term * own for term, own in zip(terms, share, strict=True)])
+                        weight = count / sum(counts)
+                with self.part("backward"):
+                    self.scaler.scale(scaled(loss, self.processes.size)).backward()
             for name, value in {
                 "loss": loss.detach(),
                 **{n: scaled(v, weight) for n, v in self.loss.parts.items()},
@@ -129,6 +140,12 @@ class Step:
             self._update(number)
         return found
 
+    def _wrap(self, images: torch.Tensor) -> None:
+        network = self.processes.wrapped(self.model, images)
+        if network is not self.network:
+            self.network = network
+            self.compiled = torch.compile(network, dynamic=False) if self.batch_size else None
+
     def _gradient_norm(self) -> torch.Tensor:
         """Before it is clipped; 0 with a gradient scaler, which skips steps whose gradient overflows itself."""
         if self.clip_norm is not None:
@@ -148,15 +165,18 @@ class Step:
         self.optimizer.zero_grad(set_to_none=True)
         self.schedule.step()
 
-    def _shares(self, targets: list) -> list:
+    def _shares(self, targets: list, counts: list[int]) -> list:
         """For each micro-batch the part of each term of the loss; [None] for a single one.
 
         A term is a mean, so that of the whole batch weighs each micro-batch by what the mean is over, such as the
         weights of its pixels.
+
+        Args:
+            counts: images of each micro-batch, in all processes.
         """
         if len(targets) == 1:
             return [None]
-        amounts = [self.loss.amounts(target) for target in targets]
+        amounts = self.processes.added([self.loss.amounts(target) for target in targets], counts, self.device)
         totals = [sum(column) for column in zip(*amounts, strict=True)]
         return [[_share(a, total, len(targets)) for a, total in zip(own, totals, strict=True)] for own in amounts]
 

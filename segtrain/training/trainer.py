@@ -15,6 +15,7 @@ from segtrain.errors import ConfigError, NotFinite, did_you_mean, out_of_memory_
 from segtrain.inference import Predictor
 from segtrain.metrics.metric import Metric
 from segtrain.metrics.records import LOSS, Score
+from segtrain.ranks import ALONE, Alone
 from segtrain.signals import leave_if_stopped, stopping
 from segtrain.training.device import autocast, choose_device, choose_precision
 from segtrain.training.evaluation import evaluate, predict_one
@@ -51,6 +52,7 @@ class Trainer:
         deterministic: the same numbers on every run, also on CUDA, where it costs time.
         compile: torch.compile the network, for training batches of loader.batch_size; others, and the validation, run
             without.
+        sync_batchnorm: of several processes (torchrun): batch norms count the images of all of them; on CUDA only.
         ema_decay: validate and keep an exponential moving average of the weights, with this decay a step.
         freeze_encoder: epochs in which the encoder, its batch statistics too, stays as it is.
         prior_bias: the last layer's bias starts at the logarithms of the classes' shares of the pixels (multi-label: of
@@ -79,6 +81,7 @@ class Trainer:
         max_skipped: PositiveInt = 20,
         deterministic: bool = False,
         compile: bool = False,
+        sync_batchnorm: bool = True,
         ema_decay: FractionBelowOne | None = None,
         freeze_encoder: NonNegativeInt = 0,
         prior_bias: bool = False,
@@ -94,6 +97,7 @@ class Trainer:
         self.accumulate, self.clip_norm, self.deterministic = accumulate, clip_norm, deterministic
         self.compile, self.ema_decay, self.panel_images = compile, ema_decay, panel_images
         self.freeze_encoder, self.prior_bias, self.profile = freeze_encoder, prior_bias, profile
+        self.sync_batchnorm = sync_batchnorm
 
     def total_steps(self, batches_per_epoch: int) -> int:
         """Optimizer steps of the whole training, for the schedule."""
@@ -119,19 +123,26 @@ class Trainer:
         return autocast(self.device, self.precision)
 
     def fit(
-        self, parts: Parts, resume_from: dict | None = None, checkpoint: Callable[[dict], None] = lambda content: None
+        self,
+        parts: Parts,
+        resume_from: dict | None = None,
+        checkpoint: Callable[[dict], None] = lambda content: None,
+        processes: Alone = ALONE,
     ) -> Iterator[Epoch]:
         """Train, and give each epoch when its validation is done. `break` ends the training.
 
         Args:
             resume_from: the content of a checkpoint.
             checkpoint: called with what a training is resumed from: every `checkpoint_every` steps, after each epoch,
-                before its validation if the last is a minute old, and before a stop signal ends the training.
+                before its validation if the last is a minute old, and before a stop signal ends the training; by the
+                first process.
+            processes: those that train the network together.
 
         Raises NotFinite before a step would spoil the weights, OutOfMemory, ConfigError for a checkpoint that does not
         fit, and after a stop signal (segtrain.signals) Preempted or KeyboardInterrupt.
         """
         self.check_monitor(parts.scores)
+        self.processes = processes
         self._setup(parts, resume_from, checkpoint)
         with killed_workers_explained(), out_of_memory_explained(self._of_memory), self._not_finite_described():
             while not self._finished():
@@ -141,15 +152,15 @@ class Trainer:
                 yield self._validate(losses)
                 self.state.next_epoch()
                 self._save()
+                self.processes.agree_to_stop()
                 leave_if_stopped()
 
     def _setup(self, parts: Parts, resume_from: dict | None, checkpoint: Callable[[dict], None]) -> None:
         self.parts, self.checkpoint, self.saved_at = parts, checkpoint, time.monotonic()
         skip = self.nonfinite == "skip"
         self.profiled = Profile(self.profile, self.device)
-        self.step = Step(
-            parts, self.device, self.precision, self.clip_norm, self.ema_decay, self.compile, skip, self.profiled.part
-        )
+        settings = self.device, self.precision, self.clip_norm, self.ema_decay, self.compile, skip, self.profiled.part
+        self.step = Step(parts, *settings, self.processes, self.sync_batchnorm)
         self.steps = self.total_steps(len(parts.train))
         self.profiled.check(self.steps)
         self.state = State(lr=parts.optimizer.param_groups[0]["lr"])
@@ -185,7 +196,7 @@ class Trainer:
             if len(group) < self.accumulate and state.batch + len(group) < len(train):
                 continue
             state.lr = self.parts.optimizer.param_groups[0]["lr"]
-            terms, count = self.step(group, state.step), sum(len(images) for images, _, _ in group)
+            terms, count = self.step(group, state.step), sum(len(indices) for *_, indices in group)
             for name, value in terms.items():
                 state.sums[name] = value.double().mul_(count).add_(state.sums.get(name, 0))
             state.step, state.batch, state.images = state.step + 1, state.batch + len(group), state.images + count
@@ -194,6 +205,7 @@ class Trainer:
             progress.advance(count, float(terms["loss"]) if terms and progress.due() else None)
             if not terms:
                 self._count_skipped()
+            self.processes.agree_to_stop()
             if stopping() or self._checkpoint_due():
                 self._save()
             leave_if_stopped()
@@ -221,15 +233,17 @@ class Trainer:
     def _validate(self, losses: dict[str, float]) -> Epoch:
         """Score the validation images."""
         state, parts = self.state, self.parts
+        self.processes.same_buffers(self.step.model, self.step.validated)
         torch.backends.cudnn.benchmark = False  # images may differ in size, each of which would be timed
         progress = Progress("validation", parts.val.num_images(self.val_batches))
         dataset = parts.val.dataset
         predictor = Predictor(
             self.step.validated, self.device, self.autocast, dataset.multilabel, parts.inference, dataset.background
         )
-        part = self.profiled.part
+        limit, part = parts.val.num_images(self.val_batches), self.profiled.part
+        sharing = self.processes.validating(parts.scores)
         loss = evaluate(
-            predictor, parts.val, parts.scores, parts.loss, dataset.names, self.val_batches, progress.advance, part
+            predictor, parts.val, parts.scores, parts.loss, dataset.names, limit, progress.advance, part, sharing
         )
         progress.close()
         scores = {**parts.scores.compute(), LOSS.name: loss}
@@ -248,7 +262,7 @@ class Trainer:
             monitor=self.monitored(parts.scores),
             value=value,
             best=best,
-            predictions={i: predict_one(predictor, dataset.image(i)) for i in parts.shown},
+            predictions={i: predict_one(predictor, dataset.image(i)) for i in parts.shown if self.processes.first},
             seconds=state.seconds,
             images_per_second=state.images / state.seconds,
             data_wait=state.waited / state.seconds,
@@ -274,6 +288,8 @@ class Trainer:
 
     def _save(self) -> None:
         """A checkpoint; weights that are not finite are not written."""
+        if not self.processes.first:
+            return
         self.step.check_finite()
         self.step.check_weights()
         state = vars(self.state) | {"sums": {name: float(v) for name, v in self.state.sums.items()}}

@@ -1,0 +1,326 @@
+"""Several processes that train one network: gradients, losses, scores and the end of a training are those of all.
+
+Tensors on CUDA travel by NCCL, everything else by gloo. A process that fails tells the others why, and each watches
+whether the others are still there, since a collective operation may wait for ever for one that is not.
+"""
+
+import contextlib
+import io
+import json
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import fields, replace
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.rendezvous import rendezvous
+from torch.nn.parallel import DistributedDataParallel
+
+from segtrain import signals
+from segtrain.errors import ConfigError, DataError, DiskError, NotFinite, OutOfMemory, Preempted, SegtrainError
+from segtrain.losses.loss import Batch, Loss
+from segtrain.losses.sums import Sums
+from segtrain.ranks import ALONE, Alone, Rank
+
+log = logging.getLogger("segtrain")
+
+FOREVER = timedelta(days=7)  # for which a process waits for another: whether it is there, the watch knows
+BEAT, LOST, GRACE = 1.0, 12.0, 8.0  # seconds: between signs of life; without one; for an orderly end
+KINDS = {kind.exit_code: kind for kind in (ConfigError, DataError, OutOfMemory, DiskError, NotFinite, Preempted)}
+INTERRUPTED = 130
+
+
+class Processes(Alone):
+    """This process among the others. As a context it finds them, and an error within it ends them all."""
+
+    def __init__(self, rank: Rank):
+        self.rank = rank
+        self._parallel: DistributedDataParallel | None = None
+        self._trainable: list[bool] = []  # for which `_parallel` was made
+        self._seed = 0
+        self._record: Callable[[BaseException], None] = lambda error: None
+        self._known: BaseException | None = None  # the error that ends this process, which the others know of
+
+    def __enter__(self):
+        size, number = self.rank.size, self.rank.number
+        store, *_ = next(rendezvous("env://", number, size, timeout=timedelta(minutes=10)))
+        prefix = f"segtrain/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}"
+        # The watch has a connection of its own: a call that waits for something would keep it from looking.
+        self._store = dist.PrefixStore(prefix, store.clone())
+        self._store.set(f"beat/{number}", "0")
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
+            store=dist.PrefixStore(prefix, store),
+            rank=number,
+            world_size=size,
+            timeout=FOREVER,
+        )
+        self._ended = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, daemon=True)
+        self._watcher.start()
+        return self
+
+    def __exit__(self, _, error, __) -> None:
+        found = None if error is None else self._shared(error)
+        self._ended.set()
+        self._watcher.join(GRACE)
+        if found is not error:
+            raise found from error
+        if found is not None:
+            return
+        self._store.set(f"beat/{self.rank.number}", "done")
+        dist.destroy_process_group()
+
+    def once(self, work: Callable[[], Any]) -> Any:
+        value = [work() if self.first else None]
+        dist.broadcast_object_list(value, src=0)
+        return value[0]
+
+    def gathered(self, value) -> list:
+        content, found = io.BytesIO(), [None] * self.size
+        torch.save(value, content)
+        dist.all_gather_object(found, content.getvalue())
+        here = torch.device("cuda") if torch.cuda.is_initialized() else "cpu"
+        return [torch.load(io.BytesIO(each), map_location=here, weights_only=False) for each in found]
+
+    def device(self, name: str) -> str:
+        if name not in ("auto", "cuda", "cpu"):
+            what = f"one device, {name}, for {self.size} processes"
+            raise ConfigError(what, "trainer.device", "use auto: each process takes the GPU of its own number")
+        if name == "cpu" or not torch.cuda.is_available():
+            return name
+        return f"cuda:{self.rank.local if torch.cuda.device_count() > 1 else 0}"  # Slurm may show each its own alone
+
+    def check(self, loss: Loss, batch_size: int) -> None:
+        if batch_size % self.size:
+            raise ConfigError(
+                f"{batch_size} images cannot be shared evenly by {self.size} processes",
+                "loader.batch_size, the batch of all processes together",
+                f"make it a multiple of {self.size}",
+            )
+        for part in loss.modules():
+            if isinstance(part, Loss):
+                part.check_shared()
+
+    def validating(self, scores) -> Alone:
+        return self if scores.joins else ALONE
+
+    def agree_to_stop(self) -> None:
+        number = torch.tensor(signals.received())
+        dist.all_reduce(number, dist.ReduceOp.MAX)
+        signals.receive(int(number))
+
+    # the optimizer step
+
+    def prepared(self, network: nn.Module, device: torch.device, sync_batchnorm: bool) -> nn.Module:
+        self._seed = torch.initial_seed()
+        if not sync_batchnorm or not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in network.modules()):
+            return network
+        if device.type == "cuda":
+            return nn.SyncBatchNorm.convert_sync_batchnorm(network)
+        log.warning(
+            "PyTorch synchronises batch norm on CUDA only: each process normalises by the images it has itself, and "
+            "the batch statistics that are kept are the first process's (trainer.sync_batchnorm=false silences this)"
+        )
+        return network
+
+    def seed(self, step: int) -> None:
+        torch.manual_seed(((self._seed * 1_000_003 + step) * self.size + self.rank.number) % 2**63)
+
+    def wrapped(self, network: nn.Module, images: torch.Tensor) -> nn.Module:
+        trainable = [parameter.requires_grad for parameter in network.parameters()]
+        if self._parallel is None or trainable != self._trainable:
+            self._parallel, self._trainable = None, trainable  # the hooks of the one before must be gone
+            self._parallel = DistributedDataParallel(
+                network,
+                device_ids=[images.device.index] if images.device.type == "cuda" else None,
+                find_unused_parameters=_has_unused(network, images[:1]),
+            )
+            self._parallel.broadcast_buffers = False  # in each step: `same_buffers` does it when they are used
+        return self._parallel
+
+    def accumulating(self, more: bool):
+        return self._parallel.no_sync() if more else contextlib.nullcontext()
+
+    def batch(self, count: int) -> Batch:
+        return SharedBatch(self.rank, count)
+
+    def added(self, amounts: list, counts: list[int], device: torch.device) -> list:
+        rows = [[torch.as_tensor(amount, dtype=torch.float64, device=device) for amount in row] for row in amounts]
+        own = torch.stack([torch.stack(row) for row in rows])
+        for row, count in zip(own, counts, strict=True):
+            row *= self.rank.shares(count)[self.rank.number] > 0
+        dist.all_reduce(own)
+        return [list(row) for row in own]
+
+    def same_buffers(self, *networks: nn.Module) -> None:
+        for network in networks:
+            for buffer in network.buffers():
+                dist.broadcast(buffer.detach(), src=0)
+
+    # errors
+
+    @contextlib.contextmanager
+    def failing_together(self, record: Callable[[BaseException], None]):
+        self._record = record
+        try:
+            yield
+        except BaseException as error:
+            if (found := self._shared(error)) is not error:
+                raise found from error
+            raise
+        finally:
+            self._record = lambda error: None
+
+    def _shared(self, error: BaseException) -> BaseException:
+        """The error that ends this process: its own, of which the others are told, or what another one told before."""
+        if error is self._known:
+            return error
+        stopped = isinstance(error, Preempted | KeyboardInterrupt)
+        broken = isinstance(error, RuntimeError)  # of a connection that another process has left, or of our own
+        other = self._failure_of_others(LOST + 3 * BEAT if broken else 0) if stopped or broken else None
+        if stopped and isinstance(other, Preempted | KeyboardInterrupt):
+            other = None
+        self._known = error if other is None else other
+        if other is None:
+            self._tell(_described(error, self.rank.number))
+        elif self.rank.number and other.where.startswith(_name(0)):
+            print(f"\n{other}", file=sys.stderr)  # the first process, which prints, is no more
+        return self._known
+
+    def _tell(self, failure: dict) -> None:
+        with contextlib.suppress(RuntimeError):  # the first process, which has the store, has ended
+            self._store.compare_set("failure", "", json.dumps(failure))
+
+    def _failure_of_others(self, within: float) -> BaseException | None:
+        """What another process told, or that one is lost, within some seconds."""
+        until = time.monotonic() + within
+        while True:
+            try:
+                failure = json.loads(self._store.get("failure")) if self._store.check(["failure"]) else None
+            except RuntimeError:
+                failure = _lost(0)
+            if failure is not None or time.monotonic() > until:
+                return _error(failure) if failure and failure["rank"] != self.rank.number else None
+            time.sleep(BEAT / 5)
+
+    def _watch(self) -> None:
+        """Give signs of life and look for those of others; end this process when it does not end itself."""
+        number, seen = self.rank.number, {}
+        watched = [r for r in range(self.size) if r != number] if number == 0 else [0]
+        beat = 0
+        while not self._ended.wait(BEAT):
+            beat, now = beat + 1, time.monotonic()
+            try:
+                self._store.set(f"beat/{number}", str(beat))
+                beats = self._store.multi_get([f"beat/{r}" for r in watched])
+                told = self._store.check(["failure"])
+            except RuntimeError:
+                beats, told = [], True
+            for r, value in zip(watched, beats, strict=bool(beats)):
+                if value == b"done" or seen.get(r, (None,))[0] != value:
+                    seen[r] = (value, now)
+                elif now - seen[r][1] > LOST:
+                    self._tell(_lost(r))
+                    told = True
+            if told:
+                if self._ended.wait(GRACE):
+                    return
+                self._end()
+
+    def _end(self) -> None:
+        """End this process, which waits for one that does not answer."""
+        error = self._failure_of_others(0)
+        if error is None:  # its own, of which it still clears up
+            return
+        if self.first or error.where.startswith(_name(0)):
+            print(f"\n{error}", file=sys.stderr, flush=True)
+        self._record(error)
+        os._exit(error.exit_code if isinstance(error, SegtrainError) else INTERRUPTED)
+
+
+class SharedBatch(Batch):
+    """A batch of which each process has a part: sums and means are of all, the gradient is that of one's own part.
+
+    DistributedDataParallel takes the mean of the gradients, so the loss goes backward times the number of processes.
+
+    Args:
+        count: images of the whole batch. A process for which there is none runs another's, which does not count.
+    """
+
+    def __init__(self, rank: Rank, count: int):
+        self.shares, self.number = rank.shares(count), rank.number
+
+    def sums(self, own: Sums) -> Sums:
+        names = [field.name for field in fields(own) if getattr(own, field.name) is not None]
+        table = torch.stack([getattr(own, name).to(own.P.dtype) for name in names], dim=1)[: self.shares[self.number]]
+        padded = table.new_zeros(max(self.shares), *table.shape[1:])
+        padded[: len(table)] = table.detach()
+        tables = self._everyones(padded)
+        rows = torch.cat(
+            [table if r == self.number else t[:n] for r, (t, n) in enumerate(zip(tables, self.shares, strict=True))]
+        )
+        columns = dict(zip(names, rows.unbind(1), strict=True))
+        return replace(own, **columns | {"present": columns["present"] > 0})
+
+    def mean(self, own: torch.Tensor, amount: Callable) -> torch.Tensor:
+        weight = torch.as_tensor(amount(), dtype=torch.float64, device=own.device) * (self.shares[self.number] > 0)
+        rows = torch.stack(self._everyones(torch.stack([own.detach().double() * weight, weight])))
+        rows[self.number, 0] = 0
+        total = rows[:, 1].sum().clamp_min(1e-30)
+        return (own * (weight / total) + rows[:, 0].sum() / total).to(own.dtype)
+
+    def _everyones(self, own: torch.Tensor) -> list[torch.Tensor]:
+        found = [torch.empty_like(own) for _ in self.shares]
+        dist.all_gather(found, own.contiguous())
+        return found
+
+
+def _has_unused(network: nn.Module, images: torch.Tensor) -> bool:
+    """Whether there are parameters that a forward pass does not need, for whose gradient all would wait."""
+    modes = [(module, module.training) for module in network.modules()]
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    try:
+        logits = network.eval()(images)  # batch statistics stay as they are
+        return any(slope is None for slope in torch.autograd.grad(logits.sum(), parameters, allow_unused=True))
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def _name(number: int) -> str:
+    return f"process {number}"
+
+
+def _lost(number: int) -> dict:
+    return {
+        "rank": number,
+        "code": SegtrainError.exit_code,
+        "what": f"process {number} has ended, or hangs, without a message",
+        "where": _name(number),
+        "fix": "look at what it printed; when it was killed, most often memory ran out",
+    }
+
+
+def _described(error: BaseException, number: int) -> dict:
+    """What the others are told."""
+    if isinstance(error, SegtrainError):
+        where = f"{_name(number)}: {error.where}" if error.where else _name(number)
+        return {"rank": number, "code": error.exit_code, "what": error.what, "where": where, "fix": error.fix}
+    stopped = isinstance(error, KeyboardInterrupt)
+    what = "interrupted" if stopped else f"{type(error).__name__}: {error}"
+    code = INTERRUPTED if stopped else SegtrainError.exit_code
+    return {"rank": number, "code": code, "what": what, "where": _name(number), "fix": "" if stopped else "see above"}
+
+
+def _error(failure: dict) -> BaseException:
+    if failure["code"] == INTERRUPTED:
+        return KeyboardInterrupt()
+    return KINDS.get(failure["code"], SegtrainError)(failure["what"], failure["where"], failure["fix"])
