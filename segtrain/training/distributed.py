@@ -43,10 +43,11 @@ class Processes(Alone):
     def __init__(self, rank: Rank):
         self.rank = rank
         self._parallel: DistributedDataParallel | None = None
-        self._trainable: list[bool] = []  # for which `_parallel` was made
+        self._trainable: list[nn.Parameter] = []  # for which `_parallel` was made
         self._seed = 0
         self._record: Callable[[BaseException], None] = lambda error: None
         self._known: BaseException | None = None  # the error that ends this process, which the others know of
+        self._failure: dict | None = None  # the first error of any process
 
     def __enter__(self):
         size, number = self.rank.size, self.rank.number
@@ -69,6 +70,8 @@ class Processes(Alone):
 
     def __exit__(self, _, error, __) -> None:
         found = None if error is None else self._shared(error)
+        if error is not None and self.first:
+            self._wait_until_known()
         self._ended.set()
         self._watcher.join(GRACE)
         if found is not error:
@@ -135,8 +138,8 @@ class Processes(Alone):
         torch.manual_seed(((self._seed * 1_000_003 + step) * self.size + self.rank.number) % 2**63)
 
     def wrapped(self, network: nn.Module, images: torch.Tensor) -> nn.Module:
-        trainable = [parameter.requires_grad for parameter in network.parameters()]
-        if self._parallel is None or trainable != self._trainable:
+        trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        if list(map(id, trainable)) != list(map(id, self._trainable)):
             self._parallel, self._trainable = None, trainable  # the hooks of the one before must be gone
             self._parallel = DistributedDataParallel(
                 network,
@@ -203,37 +206,46 @@ class Processes(Alone):
         """What another process told, or that one is lost, within some seconds."""
         until = time.monotonic() + within
         while True:
-            try:
-                failure = json.loads(self._store.get("failure")) if self._store.check(["failure"]) else None
-            except RuntimeError:
-                failure = _lost(0)
+            failure = self._told()
             if failure is not None or time.monotonic() > until:
                 return _error(failure) if failure and failure["rank"] != self.rank.number else None
+            time.sleep(BEAT / 5)
+
+    def _told(self) -> dict | None:
+        """The first error of any process."""
+        try:
+            if self._failure is None and self._store.check(["failure"]):
+                self._failure = json.loads(self._store.get("failure"))
+        except RuntimeError:  # the store has ended, with the first process
+            self._failure = _lost(0)
+        return self._failure
+
+    def _wait_until_known(self) -> None:
+        """The first process may have the store: it stays until the others have read why it ends."""
+        others, until = [f"beat/{r}" for r in range(1, self.size)], time.monotonic() + 4 * BEAT
+        while set(self._store.multi_get(others)) != {b"done"} and time.monotonic() < until:
             time.sleep(BEAT / 5)
 
     def _watch(self) -> None:
         """Give signs of life and look for those of others; end this process when it does not end itself."""
         number, seen = self.rank.number, {}
-        watched = [r for r in range(self.size) if r != number] if number == 0 else [0]
+        watched = range(1, self.size) if self.first else [0]
         beat = 0
         while not self._ended.wait(BEAT):
             beat, now = beat + 1, time.monotonic()
-            try:
-                self._store.set(f"beat/{number}", str(beat))
-                beats = self._store.multi_get([f"beat/{r}" for r in watched])
-                told = self._store.check(["failure"])
-            except RuntimeError:
-                beats, told = [], True
-            for r, value in zip(watched, beats, strict=bool(beats)):
-                if value == b"done" or seen.get(r, (None,))[0] != value:
-                    seen[r] = (value, now)
-                elif now - seen[r][1] > LOST:
-                    self._tell(_lost(r))
-                    told = True
-            if told:
+            if self._told() is not None:
+                with contextlib.suppress(RuntimeError):
+                    self._store.set(f"beat/{number}", "done")
                 if self._ended.wait(GRACE):
                     return
                 self._end()
+            with contextlib.suppress(RuntimeError):
+                self._store.set(f"beat/{number}", str(beat))
+                for r, value in zip(watched, self._store.multi_get([f"beat/{r}" for r in watched]), strict=True):
+                    if value == b"done" or seen.get(r, (None,))[0] != value:
+                        seen[r] = (value, now)
+                    elif now - seen[r][1] > LOST:
+                        self._tell(_lost(r))
 
     def _end(self) -> None:
         """End this process, which waits for one that does not answer."""

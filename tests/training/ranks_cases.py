@@ -1,5 +1,6 @@
 """Optimizer steps and validations of one process and of several, on the same images; for test_distributed."""
 
+import functools
 import os
 import pickle
 import socket
@@ -80,6 +81,11 @@ class Kept(torch.optim.SGD):
         self.kept = [*self.kept, gradients] if hasattr(self, "kept") else [gradients]
 
 
+@functools.cache
+def config(*words: str):
+    return without_hydra(compose(list(words)))
+
+
 def loss_of(preset: str, weights, dataset):
     """The loss of a preset, of images where that of a batch is refused; and training targets of others."""
     if preset == "phased":
@@ -88,7 +94,7 @@ def loss_of(preset: str, weights, dataset):
         torch.manual_seed(5)
         labels = Smooth(4) if preset == "smooth" else Teacher(Plain())
         return PixelRegion(CrossEntropy(weights), Dice({"batch": 0.5, "image": 0.3, "class": 0.2})), labels
-    cfg = without_hydra(compose([f"loss={preset}", "dataset.num_classes=4", *OF_IMAGES.get(preset, [])]))
+    cfg = config(f"loss={preset}", "dataset.num_classes=4", *OF_IMAGES.get(preset, []))
     cfg.class_weights = weights
     return build_loss(cfg, dataset), Hard()
 
@@ -96,7 +102,7 @@ def loss_of(preset: str, weights, dataset):
 def weights_of(weighting: str, dataset) -> list[float] | None:
     if weighting in ("none", "manual"):
         return None if weighting == "none" else [0.1, 2.0, 0.5, 5.0]
-    return build(without_hydra(compose([f"weighting={weighting}"])), "weighting")(count_classes(dataset)).tolist()
+    return build(config(f"weighting={weighting}"), "weighting")(count_classes(dataset)).tolist()
 
 
 def steps(case: tuple, processes=ALONE) -> tuple[list, list]:
