@@ -51,6 +51,8 @@ class Processes(Alone):
 
     def __enter__(self):
         size, number = self.rank.size, self.rank.number
+        if not self.first:
+            logging.basicConfig(level=logging.ERROR)  # the log is the first one's
         store, *_ = next(rendezvous("env://", number, size, timeout=timedelta(minutes=10)))
         prefix = f"segtrain/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}"
         # The watch has a connection of its own: a call that waits for something would keep it from looking.

@@ -14,12 +14,13 @@ class Progress:
 
     Args:
         title: what is done. total: images in all. done: images that are done already.
+        bar: whether one may be drawn, on a terminal.
     """
 
-    def __init__(self, title: str, total: int, done: int = 0):
+    def __init__(self, title: str, total: int, done: int = 0, bar: bool = True):
         from tqdm import tqdm
 
-        self._terminal = sys.stderr.isatty()
+        self._terminal = bar and sys.stderr.isatty()
         self._title, self._total, self._done, self._started = title, total - done, 0, time.time()
         self._last_line = self._started
         self._bar = tqdm(total=total, initial=done, desc=title, unit="image", leave=False, disable=not self._terminal)

@@ -185,7 +185,8 @@ class Trainer:
         """Train until the epoch or the steps end; returns the mean loss over the images, and its terms."""
         state, train, group = self.state, self.parts.train, []
         started = time.perf_counter() - state.seconds
-        progress = Progress(f"epoch {state.epoch + 1}/{self.epochs}", train.num_images, state.images)
+        title = f"epoch {state.epoch + 1}/{self.epochs}"
+        progress = Progress(title, train.num_images, state.images, self.processes.first)
         if name := self.step.loss.start_epoch(state.epoch):
             log.info(f"epoch {state.epoch + 1}: the loss is {name} from here on")
         self.step.train(frozen_encoder=state.epoch < self.freeze_encoder)
@@ -235,12 +236,12 @@ class Trainer:
         state, parts = self.state, self.parts
         self.processes.same_buffers(self.step.model, self.step.validated)
         torch.backends.cudnn.benchmark = False  # images may differ in size, each of which would be timed
-        progress = Progress("validation", parts.val.num_images(self.val_batches))
+        limit, part = parts.val.num_images(self.val_batches), self.profiled.part
+        progress = Progress("validation", limit, bar=self.processes.first)
         dataset = parts.val.dataset
         predictor = Predictor(
             self.step.validated, self.device, self.autocast, dataset.multilabel, parts.inference, dataset.background
         )
-        limit, part = parts.val.num_images(self.val_batches), self.profiled.part
         sharing = self.processes.validating(parts.scores)
         loss = evaluate(
             predictor, parts.val, parts.scores, parts.loss, dataset.names, limit, progress.advance, part, sharing
