@@ -195,10 +195,13 @@ class Processes(Alone):
             other = None
         self._known = error if other is None else other
         if other is None:
-            self._tell(_described(error, self.rank.number))
-        elif self.rank.number and other.where.startswith(_name(0)):
-            print(f"\n{other}", file=sys.stderr)  # the first process, which prints, is no more
+            self._tell(_failure(self.rank.number, error))
+        elif self._first_is_lost():
+            print(f"\n{other}", file=sys.stderr)  # which else says what ended all
         return self._known
+
+    def _first_is_lost(self) -> bool:
+        return self._failure is not None and (self._failure["rank"], self._failure["lost"]) == (0, True)
 
     def _tell(self, failure: dict) -> None:
         with contextlib.suppress(RuntimeError):  # the first process, which has the store, has ended
@@ -254,7 +257,7 @@ class Processes(Alone):
         error = self._failure_of_others(0)
         if error is None:  # its own, of which it still clears up
             return
-        if self.first or error.where.startswith(_name(0)):
+        if self.first or self._first_is_lost():
             print(f"\n{error}", file=sys.stderr, flush=True)
         self._record(error)
         os._exit(error.exit_code if isinstance(error, SegtrainError) else INTERRUPTED)
@@ -309,29 +312,23 @@ def _has_unused(network: nn.Module, images: torch.Tensor) -> bool:
             module.training = mode
 
 
-def _name(number: int) -> str:
-    return f"process {number}"
-
-
 def _lost(number: int) -> dict:
-    return {
-        "rank": number,
-        "code": SegtrainError.exit_code,
-        "what": f"process {number} has ended, or hangs, without a message",
-        "where": _name(number),
-        "fix": "look at what it printed; when it was killed, most often memory ran out",
-    }
+    what = f"process {number} has ended, or hangs, without a message"
+    fix = "look at what it printed; when it was killed, most often memory ran out"
+    return _failure(number, SegtrainError(what, "", fix)) | {"lost": True}
 
 
-def _described(error: BaseException, number: int) -> dict:
-    """What the others are told."""
+def _failure(number: int, error: BaseException) -> dict:
+    """What the others are told of the error of a process."""
+    where = f"process {number}"
     if isinstance(error, SegtrainError):
-        where = f"{_name(number)}: {error.where}" if error.where else _name(number)
-        return {"rank": number, "code": error.exit_code, "what": error.what, "where": where, "fix": error.fix}
-    stopped = isinstance(error, KeyboardInterrupt)
-    what = "interrupted" if stopped else f"{type(error).__name__}: {error}"
-    code = INTERRUPTED if stopped else SegtrainError.exit_code
-    return {"rank": number, "code": code, "what": what, "where": _name(number), "fix": "" if stopped else "see above"}
+        code, what, fix = error.exit_code, error.what, error.fix
+        where += f": {error.where}" if error.where else ""
+    elif isinstance(error, KeyboardInterrupt):
+        code, what, fix = INTERRUPTED, "interrupted", ""
+    else:
+        code, what, fix = SegtrainError.exit_code, f"{type(error).__name__}: {error}", "see its traceback"
+    return {"rank": number, "lost": False, "code": code, "what": what, "where": where, "fix": fix}
 
 
 def _error(failure: dict) -> BaseException:

@@ -143,7 +143,8 @@ def validation(case: tuple, processes=ALONE) -> tuple[dict, float, dict]:
     torch.manual_seed(0)
     predictor = Predictor(Plain(), CPU, torch.no_grad, dataset.multilabel, Inference(), 0)
     batches = Loader(3, workers=0).evaluation(dataset, processes.validating(scores).rank)
-    value = evaluate(predictor, batches, scores, loss, dataset.names, batches.num_images(limit), None, processes)
+    limit = batches.num_images(limit)
+    value = evaluate(predictor, batches, scores, loss, dataset.names, limit, processes=processes)
     return scores.compute(), value, scores.state()
 
 
