@@ -9,8 +9,25 @@ from functools import cache
 
 
 def cores() -> int:
-    """Number of processors this process may run on; on systems other than Linux, of all."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    """Number of processors this process may run on (on systems other than Linux, of all), of several jobs its share."""
+    found = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return max(1, found // jobs())
+
+
+def jobs() -> int:
+    """How many jobs of a sweep run at the same time on this machine, each in a process of its own."""
+    return int(os.environ.get("SEGTRAIN_JOBS", 1))
+
+
+def share(jobs: int) -> None:
+    """Let the processes that this one starts share the processors, `jobs` at a time.
+
+    A thread of OpenMP that waits for others spins, unless it is told not to: two trainings with as many threads as there
+    are cores slow each other down many times over.
+    """
+    os.environ["SEGTRAIN_JOBS"] = str(jobs)
+    os.environ.setdefault("OMP_NUM_THREADS", str(cores()))
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def in_chunks(items: Sequence) -> list[Sequence]:

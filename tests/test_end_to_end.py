@@ -20,6 +20,7 @@ import yaml
 from conftest import TINY, write_folder_dataset
 from PIL import Image
 
+from segtrain.cpu import cores
 from segtrain.files import read_json, write_json
 from segtrain.runs.equality import TIMES
 
@@ -376,8 +377,9 @@ def test_a_parallel_sweep(segtrain, tmp_path):
     assert swept.code == 0, swept
     (sweep,) = (tmp_path / "outputs/shapes/sweeps").iterdir()
     assert sorted(p.name for p in sweep.iterdir() if p.is_dir()) == ["00_seed=0", "01_seed=1"]
-    signatures = {json.loads(f.read_text())["signature"] for f in sweep.glob("*/environment.json")}
-    assert len(signatures) == 1, "repeats of one setting"
+    found = [json.loads(f.read_text()) for f in sweep.glob("*/environment.json")]
+    assert len({one["signature"] for one in found}) == 1, "repeats of one setting"
+    assert all(one["hardware"]["threads"] <= max(1, cores() // 2) for one in found)
 
 
 def test_the_wheel_works_outside_the_checkout(tmp_path):

@@ -39,6 +39,7 @@ from segtrain.runs.environment import FREE, changes, environment, fingerprint
 from segtrain.runs.folder import RunFolder
 from segtrain.signals import leave_if_stopped
 from segtrain.training import Epoch, Parts, predict_one
+from segtrain.training.device import gpu_of_its_own
 from segtrain.training.memory import check_memory
 
 log = logging.getLogger("segtrain")
@@ -57,7 +58,8 @@ def job(cfg, run: RunFolder, processes: Alone = ALONE) -> float | None:
         settings = run.settings()
         cfg.class_weights = settings["class_weights"]
         run.add_start(changes(settings, cfg, [*FREE]), processes.size)
-    return train(cfg, run, checkpoint, processes=processes)
+    with gpu_of_its_own(cfg.trainer.device):
+        return train(cfg, run, checkpoint, processes=processes)
 
 
 def train(

@@ -1,10 +1,70 @@
 """Where a model runs and in which precision."""
 
 import contextlib
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 
+from segtrain.cpu import jobs
 from segtrain.errors import ConfigError, did_you_mean
+from segtrain.signals import leave_if_stopped
+
+log = logging.getLogger("segtrain")
+
+WAIT = 0.5  # seconds between two looks for a GPU
+
+
+@contextlib.contextmanager
+def gpu_of_its_own(name: str):
+    """Within this, of several jobs at the same time on this machine each has a GPU that none of the others has.
+
+    The GPU becomes the current one, which auto and cuda mean. When all are taken, this waits.
+
+    Args:
+        name: of the device in the config.
+    """
+    if jobs() == 1 or name not in ("auto", "cuda") or not torch.cuda.is_available():
+        yield
+        return
+    found = [str(torch.cuda.get_device_properties(index).uuid) for index in range(torch.cuda.device_count())]
+    with one_of(found) as chosen:
+        torch.cuda.set_device(found.index(chosen))
+        log.info(f"GPU {found.index(chosen)} of {len(found)}")
+        yield
+
+
+@contextlib.contextmanager
+def one_of(names: list[str], folder: Path | None = None) -> Iterator[str]:
+    """A name that no other process of this user on this machine has; it waits until one is free.
+
+    A lock on a file: it ends with its process, however that ends.
+    """
+    from filelock import FileLock, Timeout
+
+    folder = folder or Path(tempfile.gettempdir()) / f"segtrain-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    locks = {name: FileLock(folder / f"{name}.lock") for name in names}
+    waited = False
+    while True:
+        for name, lock in locks.items():
+            with contextlib.suppress(Timeout):
+                lock.acquire(timeout=0)
+            if lock.is_locked:
+                try:
+                    yield name
+                finally:
+                    lock.release()
+                return
+        if not waited:
+            log.info(f"waiting for one of {len(names)} GPUs, which other jobs have")
+        waited = True
+        leave_if_stopped()
+        time.sleep(WAIT)
 
 
 def choose_device(name: str) -> torch.device:

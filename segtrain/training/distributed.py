@@ -195,7 +195,7 @@ class Processes(Alone):
             other = None
         self._known = error if other is None else other
         if other is None:
-            self._tell(_failure(self.rank.number, error))
+            self._tell(_described(self.rank.number, error))
         elif self._first_is_lost():
             print(f"\n{other}", file=sys.stderr)  # which else says what ended all
         return self._known
@@ -228,8 +228,9 @@ class Processes(Alone):
     def _wait_until_known(self) -> None:
         """The first process may have the store: it stays until the others have read why it ends."""
         others, until = [f"beat/{r}" for r in range(1, self.size)], time.monotonic() + 4 * BEAT
-        while set(self._store.multi_get(others)) != {b"done"} and time.monotonic() < until:
-            time.sleep(BEAT / 5)
+        with contextlib.suppress(RuntimeError):
+            while set(self._store.multi_get(others)) != {b"done"} and time.monotonic() < until:
+                time.sleep(BEAT / 5)
 
     def _watch(self) -> None:
         """Give signs of life and look for those of others; end this process when it does not end itself."""
@@ -315,10 +316,10 @@ def _has_unused(network: nn.Module, images: torch.Tensor) -> bool:
 def _lost(number: int) -> dict:
     what = f"process {number} has ended, or hangs, without a message"
     fix = "look at what it printed; when it was killed, most often memory ran out"
-    return _failure(number, SegtrainError(what, "", fix)) | {"lost": True}
+    return _described(number, SegtrainError(what, "", fix)) | {"lost": True}
 
 
-def _failure(number: int, error: BaseException) -> dict:
+def _described(number: int, error: BaseException) -> dict:
     """What the others are told of the error of a process."""
     where = f"process {number}"
     if isinstance(error, SegtrainError):
