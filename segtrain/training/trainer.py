@@ -142,8 +142,7 @@ class Trainer:
         fit, and after a stop signal (segtrain.signals) Preempted or KeyboardInterrupt.
         """
         self.check_monitor(parts.scores)
-        self.processes = processes
-        self._setup(parts, resume_from, checkpoint)
+        self._setup(parts, resume_from, checkpoint, processes)
         with killed_workers_explained(), out_of_memory_explained(self._of_memory), self._not_finite_described():
             while not self._finished():
                 losses = self._train_epoch()
@@ -155,8 +154,10 @@ class Trainer:
                 self.processes.agree_to_stop()
                 leave_if_stopped()
 
-    def _setup(self, parts: Parts, resume_from: dict | None, checkpoint: Callable[[dict], None]) -> None:
-        self.parts, self.checkpoint, self.saved_at = parts, checkpoint, time.monotonic()
+    def _setup(
+        self, parts: Parts, resume_from: dict | None, checkpoint: Callable[[dict], None], processes: Alone = ALONE
+    ) -> None:
+        self.processes, self.parts, self.checkpoint, self.saved_at = processes, parts, checkpoint, time.monotonic()
         skip = self.nonfinite == "skip"
         self.profiled = Profile(self.profile, self.device)
         settings = self.device, self.precision, self.clip_norm, self.ema_decay, self.compile, skip, self.profiled.part

@@ -15,13 +15,16 @@ import pytest
 import torch
 from conftest import TINY, write_folder_dataset
 from ranks_cases import PRESETS, WEIGHTINGS, Images, free_port, steps, validation, work
+from small_training import Tiny, parts
 
 from segtrain.config.build import build_loss
 from segtrain.config.compose import compose, without_hydra
 from segtrain.errors import ConfigError
 from segtrain.losses.loss import as_loss
-from segtrain.ranks import Rank, launched
+from segtrain.ranks import ALONE, Rank, launched
+from segtrain.training import Trainer
 from segtrain.training.distributed import Processes
+from segtrain.training.step import Step
 
 fork = multiprocessing.get_context("forkserver")
 fork.set_forkserver_preload(
@@ -83,6 +86,34 @@ def test_scores_and_validation_losses_are_bit_equal(size, tmp_path):
         np.testing.assert_equal(scores, one_scores)
         np.testing.assert_equal(state, one_state)
         assert loss == one_loss
+
+
+CUDA = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=CUDA)])
+def test_steps_of_a_group_of_one_process(device, monkeypatch):
+    """On CUDA with NCCL and SyncBatchNorm."""
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", str(free_port()))
+
+    def weights_after(processes) -> dict:
+        trainer = Trainer(device=device)
+        made = parts(trainer=trainer, model=Tiny().to(trainer.device))
+        step = Step(made, trainer.device, torch.float32, 1.0, 0.9, False, processes=processes)
+        step.train(frozen_encoder=False)
+        batches = list(made.train.epoch(0))
+        step(batches[:2], 0)
+        step(batches[2:], 1)
+        step.processes.same_buffers(step.model, step.validated)
+        return step.validated.state_dict()
+
+    torch.manual_seed(0)
+    alone = weights_after(ALONE)
+    torch.manual_seed(0)
+    with Processes(Rank(0, 1)) as processes:
+        assert processes.device("auto").startswith(device) or device == "cpu"
+        torch.testing.assert_close(weights_after(processes), alone, rtol=1e-5, atol=1e-6)
 
 
 # runs
@@ -159,9 +190,11 @@ def test_torchrun_trains_as_one_process(plain, server):
     assert done.stdout.count("epoch   2/2") == 1
 
 
+@pytest.mark.slow
 def test_a_run_of_two_processes_goes_on_with_one(plain, server):
-    assert server.run(*WORDS, "hydra.run.dir=one", cwd=plain)[0] == 0
-    both = start(server, plain, 2, *WORDS, "hydra.run.dir=two", "trainer.checkpoint_every=7")
+    words = [*WORDS, "trainer.epochs=8"]
+    assert server.run(*words, "hydra.run.dir=one", cwd=plain)[0] == 0
+    both = start(server, plain, 2, *words, "hydra.run.dir=two", "trainer.checkpoint_every=3")
     both[0].wait_for(plain / "two/checkpoints/last.pt")
     both[0].kill(signal.SIGTERM)  # one of them alone
     assert [process.wait() for process in both] == [75, 75]
@@ -211,6 +244,7 @@ def test_a_process_that_hangs_ends_the_other(plain, server):
     both[1].wait()
 
 
+@pytest.mark.slow
 def test_an_error_of_one_process_is_that_of_all(plain, server):
     data = write_folder_dataset(plain / "data")
     files = sorted((data / "train/images").iterdir())
