@@ -72,7 +72,7 @@ class Processes(Alone):
 
     def __exit__(self, _, error, __) -> None:
         found = None if error is None else self._shared(error)
-        if error is not None and self.first:
+        if error is not None:
             self._wait_until_known()
         self._ended.set()
         self._watcher.join(GRACE)
@@ -229,7 +229,8 @@ class Processes(Alone):
         """The first process may have the store: it stays until the others have read why it ends."""
         others, until = [f"beat/{r}" for r in range(1, self.size)], time.monotonic() + 4 * BEAT
         with contextlib.suppress(RuntimeError):
-            while set(self._store.multi_get(others)) != {b"done"} and time.monotonic() < until:
+            self._store.set(f"beat/{self.rank.number}", "done")
+            while self.first and set(self._store.multi_get(others)) != {b"done"} and time.monotonic() < until:
                 time.sleep(BEAT / 5)
 
     def _watch(self) -> None:
