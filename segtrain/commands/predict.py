@@ -3,6 +3,8 @@
 IMAGES are files, folders or patterns ('scans/*.tif'). Windows, flips, thresholds and presence are the run's
 inference.* and can be given. A damaged file is named and left out, with exit code 3 at the end; a call that was stopped
 goes on where it was.
+
+Example: segtrain predict outputs/folder/RUN 'scans/*.tif' --out predicted
 """
 
 import argparse
@@ -81,7 +83,9 @@ def prepared(trained: Trained) -> tuple[Predictor, Classes]:
 def parse(words: list[str]) -> tuple[argparse.Namespace, list[str], list[str]]:
     """The arguments, the images, and the settings among the words."""
     usage = "segtrain predict RUN IMAGE… --out DIR [inference.key=value …] [--probabilities] [--no-overlays]"
-    parser = argparse.ArgumentParser(prog="segtrain predict", usage=usage, description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="segtrain predict", usage=usage, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run")
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="files, folders, patterns; and inference.key=value")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for what is written")
