@@ -21,7 +21,7 @@ import numpy as np
 
 from segtrain.commands.evaluate import choose_presence, predictor_of, thresholds_of
 from segtrain.config.schema import flat
-from segtrain.cpu import cores
+from segtrain.cpu import cores, give_memory_back
 from segtrain.data.augment import LARGEST_CROP
 from segtrain.data.folder.images import MAX_PIXELS, image_size, read_image
 from segtrain.data.folder.rows import open_rows
@@ -239,7 +239,10 @@ def read(file: Path, trained: Trained):
     """An image file as the run's dataset would read it, uint8 [H, W, channels]; of a large one its rows. Raises DataError."""
     dataset = trained.config.dataset
     limits, exif = dataset.get("image_range"), dataset.get("exif", "apply") == "apply"
-    reading = open_rows if is_large(file) else read_image
+    reading = read_image
+    if is_large(file):
+        give_memory_back()  # kept, what the windows free grows by half a gigabyte
+        reading = open_rows
     return reading(file, trained.channels, limits and tuple(limits), exif, dataset.get("max_pixels") or MAX_PIXELS)
 
 
