@@ -27,7 +27,7 @@ from segtrain.data.folder.images import MAX_PIXELS, image_size, read_image
 from segtrain.data.folder.rows import open_rows
 from segtrain.data.inputs import find_images
 from segtrain.errors import ConfigError, DataError, counted, printable
-from segtrain.files import read_json, read_rows, write_json, write_rows
+from segtrain.files import read_json, read_rows, remove_parts, write_json, write_rows
 from segtrain.inference import Prediction, Predictor
 from segtrain.report.logger import log_to_screen
 from segtrain.report.predictions import row_of, shrunk, write_mask, write_overlay, write_probabilities
@@ -126,6 +126,7 @@ def rows_before(arguments, trained: Trained) -> dict[str, dict]:
         "probabilities": arguments.probabilities,
     }
     request["overlays"] = not arguments.no_overlays
+    remove_parts(out)
     before = read_json(out / "predict.json")
     if before and {key: before.get(key) for key in request} != request:
         raise ConfigError("it holds predictions of another run, or of other settings", str(out), "choose another --out")

@@ -20,6 +20,7 @@ from segtrain.errors import ConfigError, DataError, DiskError, NotFinite, Preemp
 from segtrain.files import (
     read_arrays,
     read_json,
+    remove_parts,
     write_arrays,
     write_json,
     write_rows,
@@ -35,7 +36,6 @@ log = logging.getLogger("segtrain")
 DISK_FAILURES = 3  # in a row end a run
 BEFORE_TRAINING = {".hydra", ".lock", "segtrain.log", "class_counts.json", "class_weights.json"}
 BEFORE_TRAINING |= {"config.yaml", "environment.json", "result.json"}
-PART = re.compile(r".+\.(json|yaml|csv|npz|pt|safetensors|html|png)\.\d+\.part")
 
 
 class RunFolder:
@@ -74,9 +74,7 @@ class RunFolder:
         self._started = time.time() - self.result.seconds  # of the sessions before, when a run is resumed
 
     def __enter__(self) -> "RunFolder":
-        for part in self.path.rglob("*.part"):  # of a process that was killed
-            if PART.fullmatch(part.name) and part.is_file():
-                part.unlink()
+        remove_parts(self.path)
         self._before, self.result.error = (self.result.status, self.result.error), None
         self._write_result("running")
         return self
