@@ -7,6 +7,7 @@ Parts:
     metrics  decisions, counts and scores against torch and torchmetrics, and all scores against a forward pass
     many     the class count of up to 100,000 masks: time and memory
     trainer  whole epochs with validation against a loop by hand, and Lightning with SMP's Dice and torchmetrics if installed
+    predict  images per second of `segtrain predict` against the network alone, on the same images in memory
     cuda     on a GPU: CE + Dice against F.cross_entropy, the share of loss and scores in a step of a U-Net, and whether the
              host waits for the device in a step; not among the parts that run by default
     startup  a config error and --help against `python -c "import hydra"`
@@ -17,6 +18,7 @@ Ratios are medians of interleaved repeats: both sides see the same machine at th
 
 import argparse
 import copy
+import itertools
 import json
 import os
 import statistics
@@ -521,6 +523,57 @@ def by_lightning(train, val):
     return run
 
 
+def benchmark_predict() -> list[dict]:
+    """Images of a usual size and large ones, as PNG and JPEG, of a run with the default network."""
+    from segtrain.commands.predict import parse, predict_all, prepared, set_window
+    from segtrain.data.shapes import Shapes
+    from segtrain.runs.trained import load
+
+    words = [
+        "dataset.train_images=8",
+        "dataset.val_images=4",
+        "trainer.epochs=1",
+        "loader.min_images=1",
+        "loader.workers=0",
+    ]
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        script = str(Path(sys.executable).with_name("segtrain"))
+        subprocess.run([script, *words, f"hydra.run.dir={folder}/run"], check=True, capture_output=True)
+        for suffix, size, number in (("png", (360, 480), 16), ("jpg", (1080, 1920), 3)):
+            shapes = Shapes("val", list(size), val_images=number)
+            files = {name: Path(folder) / f"{name}.{suffix}" for name in shapes.names}
+            for index, file in enumerate(files.values()):
+                Image.fromarray(shapes.image(index)).save(file)
+            trained = load(f"{folder}/run")
+            predictor, classes = prepared(trained)
+            images = [torch.from_numpy(shapes.image(i)).permute(2, 0, 1)[None].contiguous() for i in range(number)]
+            set_window(predictor, trained, shapes.image(0))
+            turns = itertools.count()
+
+            def bare() -> None:
+                for image in images:  # noqa: B023
+                    predictor.logits(image)  # noqa: B023
+                if predictor.device.type == "cuda":  # noqa: B023
+                    torch.cuda.synchronize()
+
+            def predict() -> None:
+                arguments, *_ = parse([f"{folder}/run", "-", "--out", f"{folder}/{next(turns)}"])  # noqa: B023
+                predict_all(arguments, trained, predictor, classes, files, {})  # noqa: B023
+
+            seconds = interleaved({"network": bare, "predict": predict}, repeats=9, seconds=60)
+            rows += [
+                {
+                    "images": f"{suffix} {size[0]}×{size[1]}",
+                    "part": name,
+                    "images/s": number / s,
+                    "of network": seconds["network"] / s,
+                }
+                for name, s in seconds.items()
+            ]
+    return rows
+
+
 def benchmark_cuda() -> list[dict]:
     """Rows of milliseconds and ratios. Raises what CUDA raises at a wait for the device."""
     from segtrain import models
@@ -658,7 +711,7 @@ def benchmark_startup() -> list[dict]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", default=["startup", "data", "trainer", "metrics", "losses"])
+    parser.add_argument("parts", nargs="*", default=["startup", "data", "trainer", "predict", "metrics", "losses"])
     parser.add_argument("--shapes", default="abcd", help="which shapes of the losses, for example cd")
     parser.add_argument("--no-peers", action="store_true", help="leave out segmentation-models-pytorch and MONAI")
     parser.add_argument("--root", help="a folder dataset for data, for example CamVid")
@@ -677,6 +730,7 @@ def main() -> None:
         "many": benchmark_many,
         "metrics": benchmark_metrics,
         "trainer": benchmark_trainer,
+        "predict": benchmark_predict,
         "cuda": benchmark_cuda,
         "losses": lambda: benchmark_losses(list(arguments.shapes), not arguments.no_peers),
     }

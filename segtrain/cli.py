@@ -16,24 +16,24 @@ from segtrain.ranks import Alone, launched, together
 from segtrain.signals import watched
 
 COMMANDS = {
-    "check": "check key=value … [--out DIR]     read every file of a dataset and list what is wrong with it",
-    "weights": "weights key=value …              count the masks; counts and every weighting side by side",
-    "find": "find key=value … --hours H           which loss, weighting and sampling to train with, within a budget of time",
-    "lr-find": "lr-find key=value …              suggest a learning rate for these settings, within two minutes",
-    "evaluate": "evaluate RUN [key=value …]       score a finished run on its validation images again",
-    "predict": "predict RUN IMAGE … --out DIR    masks, overlays and a table for images without ground truth",
-    "export": "export RUN [--format onnx]       the network as a file for onnxruntime or PyTorch, without segtrain",
-    "resume": "resume RUN_OR_SWEEP              continue a run in its own folder; of a sweep, what is missing",
-    "repeat": "repeat RUN                       train again from a run's settings, and say whether the result is equal",
-    "compare": "compare RUN_OR_SWEEP … [--out DIR] settings that differ against scores, best first",
+    "check": "check FOLDER [key=value …]        read every file of a dataset and list what is wrong with it",
+    "weights": "weights key=value …               count the masks; counts and every weighting side by side",
+    "find": "find key=value … --hours H        which loss, weighting and sampling to train with, within a budget of time",
+    "lr-find": "lr-find key=value …               suggest a learning rate for these settings, within two minutes",
+    "evaluate": "evaluate RUN [key=value …]        score a finished run on its validation images again",
+    "predict": "predict RUN IMAGE … --out DIR     masks, overlays and a table for images without ground truth",
+    "export": "export RUN [--format onnx]        the network as a file for onnxruntime or PyTorch, without segtrain",
+    "resume": "resume RUN_OR_SWEEP               continue a run in its own folder; of a sweep, what is missing",
+    "repeat": "repeat RUN                        train again from a run's settings, and say whether the result is equal",
+    "compare": "compare RUN_OR_SWEEP …            settings that differ against scores, best first",
 }
 HELP = """segtrain trains segmentation models on badly imbalanced classes.
 
-  segtrain key=value …                      train; -m sweeps over values with commas
+  segtrain key=value …                       train; -m sweeps over values with commas
 {commands}
-  segtrain help, segtrain --help            this text, and the options of each group
-  segtrain help scores                      every score with its meaning
-  segtrain help loss                        the options of a group, what each is, and its settings
+  segtrain help, segtrain --help             this text, and the options of each group
+  segtrain help scores                       every score with its meaning
+  segtrain help loss                         the options of a group, what each is, and its settings
 
 """
 
@@ -78,7 +78,7 @@ def _say(error: SegtrainError | str) -> None:
 def _dispatch(words: list[str]) -> int:
     if words[:1] == ["help"] and words[1:]:
         return import_module("segtrain.commands.help").main(words[1:])
-    if words[:1] in (["help"], ["--help"], ["-h"]):
+    if words[:1] in (["help"], ["--help"], ["-h"]) or words in (["train", "--help"], ["train", "-h"]):
         print(HELP.format(commands="\n".join(f"  segtrain {line}" for line in COMMANDS.values())))
         return _train(["--help"])
     if words == ["--version"]:
@@ -89,10 +89,11 @@ def _dispatch(words: list[str]) -> int:
     if words and not words[0].startswith("-") and "=" not in words[0]:
         command = words[0]
         if command not in COMMANDS:
-            raise ConfigError(
-                f"no command {command!r}{did_you_mean(command, COMMANDS)}",
-                fix=f"commands: {', '.join(COMMANDS)}; settings are written key=value; `segtrain help` lists all",
-            )
+            fix = f"commands: {', '.join(COMMANDS)}; settings are written key=value; `segtrain help` lists all"
+            if Path(command).is_dir():
+                fix = f"of a dataset: `segtrain check {command}`, `segtrain train {command} dataset.num_classes=N`; of a run: "
+                fix += f"`segtrain evaluate {command}`"
+            raise ConfigError(f"no command {command!r}{did_you_mean(command, COMMANDS)}", fix=fix)
         if command != "resume":
             _refuse_several(f"`segtrain {command}`")
         return import_module(f"segtrain.commands.{command.replace('-', '_')}").main(words[1:])

@@ -22,6 +22,7 @@ from segtrain.errors import ConfigError, DiskError, Preempted
 MAX_TEXT = 64 * 2**20  # bytes of a JSON file that is read
 MAX_ARRAYS = 512 * 2**20  # bytes of the arrays of an NPZ file
 CHECKSUM = "checksum"
+_PART = re.compile(r".+\.(json|yaml|csv|npz|pt|safetensors|html|png|jpg)\.\d+\.part")
 PICKLED = re.compile(
     r"collections OrderedDict|torch\._utils _rebuild_(tensor_v2|parameter)|"
     r"torch (Float|Double|Half|BFloat16|Long|Int|Short|Char|Byte|Bool)Storage"
@@ -190,6 +191,13 @@ def whole(file: Path):
         if not isinstance(cause, OSError):
             raise cause from None
         raise DiskError(f"cannot be written: {cause.strerror}", str(file), "free space, or write elsewhere") from error
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove what a process that was killed had not finished."""
+    for part in folder.rglob("*.part"):
+        if _PART.fullmatch(part.name) and part.is_file():
+            part.unlink()
 
 
 def _stop_behind(error: BaseException) -> BaseException | None:

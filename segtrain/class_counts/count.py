@@ -9,6 +9,7 @@ import numpy as np
 from segtrain.class_counts.cache import cached_rows
 from segtrain.class_counts.locations import LOCATIONS, VERSION, draw_locations, find_locations
 from segtrain.data.dataset import SegmentationDataset, as_dataset, class_pixels, read_mask
+from segtrain.data.mask_values import WrongValues, of_all
 from segtrain.data.threads import in_threads, tried
 from segtrain.errors import DataError
 
@@ -127,7 +128,9 @@ def _count(dataset, indices, threads: int | None, progress: bool, locations: boo
             errors.append(error)
     if errors:
         first, more, fix = errors[0], "", ""
-        if errors[1:]:
+        if all(isinstance(error, WrongValues) for error in errors):
+            first = of_all(dataset, errors, summed(table, dataset).pixels)
+        elif errors[1:]:
             more, fix = f" (and {len(errors) - 1} more masks have errors)", "; `segtrain check` lists them all"
         raise DataError(first.what + more, first.where, first.fix + fix)
     return table

@@ -1,6 +1,15 @@
-"""`segtrain check key=value … [--out DIR]`: read every file of a dataset and report what is wrong with it."""
+"""`segtrain check key=value … [--out DIR]`: read every file of a dataset and report what is wrong with it.
 
+FOLDER stands for dataset=folder dataset.root=FOLDER; without dataset.num_classes, the classes are those of its masks.
+The exit code is 3 when there are errors. --out writes a page with samples.
+
+Example: segtrain check photos --out report
+"""
+
+import re
 from pathlib import Path
+
+import numpy as np
 
 from segtrain.config.build import build
 from segtrain.config.internals import parse, parser
@@ -8,16 +17,23 @@ from segtrain.config.launch import checked_config
 from segtrain.config.signatures import signature_of
 from segtrain.data.dataset import SegmentationDataset, as_dataset
 from segtrain.data.folder.layout import NoMasks
+from segtrain.data.threads import in_threads, tried
+from segtrain.data.value_counts import value_counts
 from segtrain.dataset_check.findings import check_dataset
-from segtrain.errors import ConfigError, printable
+from segtrain.errors import ConfigError, DataError, few, printable
 from segtrain.report.pages.dataset import dataset_text, write_dataset_page
+
+NUM_CLASSES = re.compile(
+    r"\+*dataset\.(num_classes|mask_format|class_names)="
+)  # with which the classes are known, or not to be counted
 
 
 def main(words: list[str]) -> int:
-    own = parser("segtrain check")
-    own.description = __doc__
+    own = parser("segtrain check", __doc__, " [--out DIR]")
     own.add_argument("--out", type=Path, metavar="DIR", help="write check.html there")
     arguments = parse(own, words)
+    if "dataset=folder" in arguments.overrides and not any(map(NUM_CLASSES.match, arguments.overrides)):
+        arguments.overrides.append(f"dataset.num_classes={number_of_classes(arguments)}")
     cfg = checked_config(arguments)
     crop = cfg.augment.get("size")
     reports = check_dataset(datasets(cfg), None if crop == "auto" else crop, progress=True)
@@ -27,6 +43,28 @@ def main(words: list[str]) -> int:
         write_dataset_page(reports, arguments.out / "check.html", title)
         print(f"\nwritten to {arguments.out / 'check.html'}")
     return 3 if any(f.level == "error" for r in reports for f in r.findings) else 0
+
+
+def number_of_classes(arguments) -> int:
+    """One more than the highest value in the training masks. Raises ConfigError where they do not say it."""
+    given = arguments.overrides
+    arguments.overrides = [*given, "dataset.num_classes=255"]
+    dataset = build(checked_config(arguments), "dataset", split="train", strict=False)
+    arguments.overrides = given
+    indices = [index for index in range(len(dataset.names)) if dataset.has_mask(index)]
+    masks = in_threads(lambda index: tried(lambda: value_counts(dataset.mask(index)) > 0), indices, "reading masks")
+    readable = [found for found in masks if not isinstance(found, DataError)]
+    values = np.flatnonzero(np.any(readable, axis=0)).tolist() if readable else []
+    labels = [value for value in values if value != dataset.ignore_index]
+    count = 2 if values == [0, 255] else len(labels) if labels[:1] == [1] else labels[-1] + 1 if labels else 0
+    listed = few([*map(str, values)], 20) or "no values that can be read"
+    if count < 2 or len(labels) < count - 1:
+        what = f"dataset.num_classes is not set, and the masks hold {listed}"
+        raise ConfigError(
+            what, "dataset.num_classes", "give the number of classes, and see docs/dataset.md for other masks"
+        )
+    print(f"the masks hold {listed}: taking dataset.num_classes={count}")
+    return count
 
 
 def datasets(cfg) -> dict[str, SegmentationDataset]:

@@ -1,6 +1,8 @@
 """`segtrain compare RUN_OR_SWEEP …`: which setting wins, on which class, and whether the difference is real.
 
 Repeats of a setting (seed=0,1,2) are one row. How it is decided: docs/comparison.md.
+
+Example: segtrain compare outputs/folder/sweeps/SWEEP --out report
 """
 
 import argparse
@@ -47,7 +49,9 @@ def main(words: list[str], notes: str = "") -> int:
 
 
 def parse(words: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="segtrain compare", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="segtrain compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN_OR_SWEEP", help="folders of runs or sweeps")
     parser.add_argument("--by", metavar="SCORE", help="such as iou/foreground; without it, the one all runs monitored")
     parser.add_argument(

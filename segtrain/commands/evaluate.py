@@ -1,6 +1,8 @@
 """`segtrain evaluate RUN [key=value …]`: score a finished run's best checkpoint again.
 
-For example metric=all, inference.flips=[horizontal], inference.window=[512,512].
+Scores, tables and a page of the largest errors are written to RUN/evaluation.
+
+Example: segtrain evaluate outputs/folder/RUN metric=all inference.flips=[horizontal]
 """
 
 import argparse
@@ -78,7 +80,9 @@ def parse(words: list[str]) -> argparse.Namespace:
         "segtrain evaluate RUN [key=value …] [--split SPLIT] [--checkpoint best|last] [--original-size] [--bootstrap N] "
         "[--config-dir DIR] [--trust PACKAGE]"
     )
-    parser = argparse.ArgumentParser(prog="segtrain evaluate", usage=usage, description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="segtrain evaluate", usage=usage, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run")
     parser.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="for example dataset.root=PATH")
     parser.add_argument("--split", default="val", choices=["train", "val", "test"])

@@ -2,9 +2,12 @@
 
 It takes pixels, uint8 [N, channels, H, W] of any batch and size, and gives logits or classes; normalisation and padding are inside,
 class names, colours and thresholds beside. The file is compared with the network before it is kept.
+
+Example: segtrain export outputs/folder/RUN --out model.onnx
 """
 
 import argparse
+import logging
 from pathlib import Path
 
 import segtrain
@@ -18,6 +21,8 @@ from segtrain.report.logger import log_to_screen
 from segtrain.report.pictures import class_colours
 from segtrain.report.text import table
 from segtrain.runs.trained import Classes, Trained, classes_of, load
+
+log = logging.getLogger("segtrain")
 
 MATTERS = "inference.threshold"
 
@@ -33,6 +38,7 @@ def main(words: list[str]) -> int:
     inference = build_inference(cfg, classes)
     note_what_is_left_out(trained, inference)
     exported = Exported(trained.network, arguments.output, classes.multilabel, inference.threshold).eval()
+    log.info(f"tracing the network for {arguments.format}: 10 s to a minute, and the comparison after it")
     content = content_of(exported, trained.channels, arguments.format, about(trained, classes, exported))
     check(content, exported, trained.channels, arguments.format)
     write_bytes(arguments.out, content)
@@ -45,7 +51,9 @@ def parse(words: list[str]) -> argparse.Namespace:
         "segtrain export RUN [--format onnx|torch_export] [--out FILE] [--output logits|classes] [--checkpoint best|last] "
         f"[--trust PACKAGE] [{MATTERS}=VALUE]"
     )
-    parser = argparse.ArgumentParser(prog="segtrain export", usage=usage, description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="segtrain export", usage=usage, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run")
     parser.add_argument("overrides", nargs="*", default=[], metavar=f"{MATTERS}=VALUE")
     parser.add_argument(

@@ -3,6 +3,8 @@
 Many settings are trained briefly, a third of them goes on for three times as long, and the two best are trained anew
 with several seeds beside the config as it is; `segtrain compare` says what the difference is worth. The folder is a
 sweep's: `segtrain resume FOLDER` continues a search that was killed.
+
+Example: segtrain find dataset=folder dataset.root=photos dataset.num_classes=3 --hours 2
 """
 
 import math
@@ -35,8 +37,7 @@ MOST_SEEDS = 10  # of a finalist, when there is time
 
 
 def main(words: list[str]) -> int:
-    own = parser("segtrain find")
-    own.description = __doc__
+    own = parser("segtrain find", __doc__, " --hours H [--trust PACKAGE]")
     own.add_argument(
         "--hours", type=float, required="--help" not in words and "-h" not in words, help="the time it may take"
     )

@@ -1,4 +1,7 @@
-"""`segtrain lr-find key=value … [--out DIR]`: suggest a learning rate for these settings, within two minutes."""
+"""`segtrain lr-find key=value … [--out DIR]`: suggest a learning rate for these settings, within two minutes.
+
+Example: segtrain lr-find dataset=folder dataset.root=photos dataset.num_classes=3
+"""
 
 from pathlib import Path
 
@@ -16,8 +19,7 @@ from segtrain.training.range_test import range_test
 
 
 def main(words: list[str]) -> int:
-    own = parser("segtrain lr-find")
-    own.description = __doc__
+    own = parser("segtrain lr-find", __doc__, " [--out DIR]")
     own.add_argument(
         "--out", type=Path, metavar="DIR", default=Path("outputs/lr_find"), help="for the plot and its data"
     )

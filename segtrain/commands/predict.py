@@ -3,6 +3,8 @@
 IMAGES are files, folders or patterns ('scans/*.tif'). Windows, flips, thresholds and presence are the run's
 inference.* and can be given. A damaged file is named and left out, with exit code 3 at the end; a call that was stopped
 goes on where it was.
+
+Example: segtrain predict outputs/folder/RUN 'scans/*.tif' --out predicted
 """
 
 import argparse
@@ -19,12 +21,13 @@ import numpy as np
 
 from segtrain.commands.evaluate import choose_presence, predictor_of, thresholds_of
 from segtrain.config.schema import flat
+from segtrain.cpu import cores, give_memory_back
 from segtrain.data.augment import LARGEST_CROP
 from segtrain.data.folder.images import MAX_PIXELS, image_size, read_image
 from segtrain.data.folder.rows import open_rows
 from segtrain.data.inputs import find_images
 from segtrain.errors import ConfigError, DataError, counted, printable
-from segtrain.files import read_json, read_rows, write_json, write_rows
+from segtrain.files import read_json, read_rows, remove_parts, write_json, write_rows
 from segtrain.inference import Prediction, Predictor
 from segtrain.report.logger import log_to_screen
 from segtrain.report.predictions import row_of, shrunk, write_mask, write_overlay, write_probabilities
@@ -44,6 +47,7 @@ MATTERS = (
     "dataset.exif",
     "dataset.max_pixels",
 )
+THREADS = min(cores(), 8)  # that decode, and as many that write
 SAVED_EVERY = 10.0  # seconds, of predictions.csv
 
 
@@ -79,7 +83,9 @@ def prepared(trained: Trained) -> tuple[Predictor, Classes]:
 def parse(words: list[str]) -> tuple[argparse.Namespace, list[str], list[str]]:
     """The arguments, the images, and the settings among the words."""
     usage = "segtrain predict RUN IMAGE… --out DIR [inference.key=value …] [--probabilities] [--no-overlays]"
-    parser = argparse.ArgumentParser(prog="segtrain predict", usage=usage, description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="segtrain predict", usage=usage, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run")
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="files, folders, patterns; and inference.key=value")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for what is written")
@@ -120,6 +126,7 @@ def rows_before(arguments, trained: Trained) -> dict[str, dict]:
         "probabilities": arguments.probabilities,
     }
     request["overlays"] = not arguments.no_overlays
+    remove_parts(out)
     before = read_json(out / "predict.json")
     if before and {key: before.get(key) for key in request} != request:
         raise ConfigError("it holds predictions of another run, or of other settings", str(out), "choose another --out")
@@ -132,9 +139,10 @@ def predict_all(
 ) -> tuple[list[dict], list[DataError]]:
     """Predict what is not done; returns all rows, and the errors of the files that cannot be read.
 
-    Decoding before and writing after the network are done by threads, while it works on the image between.
+    Decoding before and writing after the network are done by threads, while it works on the images between.
     """
-    rows: dict[str, dict | Future] = {name: as_numbers(row) for name, row in done.items() if name in files}
+    rows = {name: as_numbers(row) for name, row in done.items() if name in files}
+    pending: deque[tuple[str, Future]] = deque()
     damaged, saved_at = [], time.monotonic()
     missing = {name: file for name, file in files.items() if name not in rows}
     progress = Progress("predict", len(files), len(rows))
@@ -150,10 +158,9 @@ def predict_all(
         return row_of(name, files[name], found.mask, found.confidence, classes)
 
     def save() -> None:
-        ordered = [rows[name] for name in files if isinstance(rows.get(name), dict)]
-        write_rows(arguments.out / "predictions.csv", ordered)
+        write_rows(arguments.out / "predictions.csv", [rows[name] for name in files if name in rows])
 
-    with ThreadPoolExecutor(1) as writer:
+    with ThreadPoolExecutor(THREADS) as writer:
         try:
             for name, image in read_ahead(missing, trained):
                 leave_if_stopped()
@@ -162,6 +169,7 @@ def predict_all(
                     progress.advance(1)
                     continue
                 set_window(predictor, trained, image)
+                most = 1 if image.shape[0] * image.shape[1] > LARGE else THREADS  # in memory until they are written
                 try:
                     found = predictor.image(image, arguments.probabilities)
                     shown = None if arguments.no_overlays else shrunk(image)
@@ -170,16 +178,18 @@ def predict_all(
                     progress.advance(1)
                     continue
                 del image  # before the next large one is read
-                rows[name] = writer.submit(write, name, shown, found)
-                finished = [n for n, row in rows.items() if isinstance(row, Future) and (row.done() or n != name)]
-                rows |= {n: rows[n].result() for n in finished}  # waits for the image before: not more are in memory
+                pending.append((name, writer.submit(write, name, shown, found)))
+                while len(pending) > most:
+                    before, written = pending.popleft()
+                    rows[before] = written.result()
                 progress.advance(1)
                 if time.monotonic() - saved_at > SAVED_EVERY:
                     save()
                     saved_at = time.monotonic()
-            rows |= {n: row.result() for n, row in rows.items() if isinstance(row, Future)}  # or why it was not written
+            for _, written in pending:
+                written.result()  # or why it was not written
         finally:
-            rows |= {n: row.result() for n, row in rows.items() if isinstance(row, Future) and row.exception() is None}
+            rows |= {before: written.result() for before, written in pending if written.exception() is None}
             save()
             progress.close()
     return [rows[name] for name in files if name in rows], damaged
@@ -191,7 +201,7 @@ def as_numbers(row: dict[str, str]) -> dict:
 
 
 def read_ahead(files: dict[str, Path], trained: Trained) -> Iterator[tuple[str, Any]]:
-    """The images, or the DataError why one cannot be read, in order; the next is decoded by a thread meanwhile.
+    """The images, or the DataError why one cannot be read, in order; the next are decoded by threads meanwhile.
 
     Large ones are not: of those no more than one is in memory.
     """
@@ -203,12 +213,12 @@ def read_ahead(files: dict[str, Path], trained: Trained) -> Iterator[tuple[str, 
             return error
 
     waiting: deque[tuple[str, Future]] = deque()
-    with ThreadPoolExecutor(1) as reader:
+    with ThreadPoolExecutor(THREADS) as reader:
         for name, file in files.items():
             large = is_large(file)
             if not large:
                 waiting.append((name, reader.submit(image_or_error, file)))
-            while len(waiting) > (0 if large else 1):
+            while len(waiting) > (0 if large else THREADS):
                 before, image = waiting.popleft()
                 yield before, image.result()
             if large:
@@ -230,7 +240,10 @@ def read(file: Path, trained: Trained):
     """An image file as the run's dataset would read it, uint8 [H, W, channels]; of a large one its rows. Raises DataError."""
     dataset = trained.config.dataset
     limits, exif = dataset.get("image_range"), dataset.get("exif", "apply") == "apply"
-    reading = open_rows if is_large(file) else read_image
+    reading = read_image
+    if is_large(file):
+        give_memory_back()  # kept, what the windows free grows by half a gigabyte
+        reading = open_rows
     return reading(file, trained.channels, limits and tuple(limits), exif, dataset.get("max_pixels") or MAX_PIXELS)
 
 

@@ -1,4 +1,7 @@
-"""`segtrain repeat RUN`: train again from a run's config.yaml, in a new folder, and say whether the result is equal."""
+"""`segtrain repeat RUN`: train again from a run's config.yaml, in a new folder, and say whether the result is equal.
+
+Example: segtrain repeat outputs/folder/RUN
+"""
 
 import argparse
 from itertools import count
@@ -20,7 +23,9 @@ from segtrain.signals import watched
 
 def main(words: list[str]) -> int:
     """0 when weights and scores are equal, 1 when they are not."""
-    parser = argparse.ArgumentParser(prog="segtrain repeat", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="segtrain repeat", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of a finished run")
     parser.add_argument("--out", type=Path, metavar="DIR", help="the new folder; without it RUN_repeat")
     parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help="allow classes of this package")

@@ -4,6 +4,8 @@ Of a sweep, what is missing, interrupted or failed; of a search (`segtrain find`
 
 A setting may be changed when it is named: --allow trainer.epochs RUN trainer.epochs=40. Workers, device and how often
 checkpoints are written are free.
+
+Example: segtrain resume outputs/folder/RUN
 """
 
 import argparse
@@ -28,9 +30,11 @@ LONGER = {"trainer.epochs", "trainer.max_steps", "trainer.patience"}  # settings
 
 def main(words: list[str]) -> int:
     usage = "segtrain resume RUN_OR_SWEEP [key=value …] [--allow KEY] [--trust PACKAGE]"
-    parser = argparse.ArgumentParser(prog="segtrain resume", usage=usage, description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="segtrain resume", usage=usage, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("run", type=Path, metavar="RUN_OR_SWEEP", help="folder of a run or a sweep")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that are to differ")
+    parser.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="settings that are to differ")
     parser.add_argument(
         "--allow",
         action="append",

@@ -23,6 +23,7 @@ from segtrain.config.compose import compose, without_hydra
 from segtrain.config.saved import settings_of
 from segtrain.config.schema import as_text, flat
 from segtrain.data.loader import needs_locations
+from segtrain.data.mask_values import both_ways
 from segtrain.data.sampling import as_sampling
 from segtrain.errors import ConfigError, DataError
 from segtrain.inference import Predictor
@@ -196,7 +197,7 @@ def check_counts(counts: ClassCounts) -> None:
             f"the training masks hold {there} class{'es' * (there != 1)} ({only}) and {counts.ignored_pixels:,} ignored "
             "pixels: there is nothing to tell apart",
             "the train split",
-            "masks of 0 and 255: dataset.mask_format=binary; otherwise look at dataset.ignore_index and num_classes",
+            f"of masks of 0 and 255, {both_ways(counts.class_names)}. Otherwise look at dataset.ignore_index and num_classes",
         )
     if counts.absent:
         log.warning(

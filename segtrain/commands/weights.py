@@ -1,4 +1,7 @@
-"""`segtrain weights key=value …`: count the training masks and print every weighting side by side."""
+"""`segtrain weights key=value …`: count the training masks and print every weighting side by side.
+
+Example: segtrain weights dataset=folder dataset.root=photos dataset.num_classes=3
+"""
 
 import shlex
 
@@ -12,9 +15,7 @@ from segtrain.report.weights import weights_text
 
 
 def main(words: list[str]) -> int:
-    own = parser("segtrain weights")
-    own.description = __doc__
-    arguments = parse(own, words)
+    arguments = parse(parser("segtrain weights", __doc__), words)
     cfg = checked_config(arguments)
     counts = count_classes(build_dataset(cfg, "train"), cache=default_cache(), progress=True)
     # the weighting is what the sweep varies

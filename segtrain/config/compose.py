@@ -67,7 +67,8 @@ def _override_mistakes(loader, overrides: list[str], config_name: str) -> Iterat
             override = parser.parse_override("" if text.startswith("=") else text)
             options = loader.get_group_options(override.key_or_group)
         except (HydraException, ValueError):
-            yield f"{text!r} is not key=value (quote values with special characters: 'key=\"a b\"')"
+            what = "is not key=value" if "=" in text else "is neither key=value nor a folder"
+            yield f"{text!r} {what} (quote values with special characters: 'key=\"a b\"')"
             continue
         (groups if options else values).append((text, override, options))
     good = []

@@ -8,12 +8,17 @@ from segtrain.errors import ConfigError
 SEARCH_PATH = "pkg://segtrain.configs"
 
 
-def parser(name: str = "segtrain") -> ArgumentParser:
-    """Hydra's own: overrides, -m, --config-dir, --config-name, --cfg, --help and so on."""
+def parser(name: str = "segtrain", about: str = "", options: str = "") -> ArgumentParser:
+    """Hydra's own: overrides, -m, --config-dir, --config-name, --cfg, --help and so on.
+
+    Args:
+        about, options: of a command, what it does and its own options, for its --help.
+    """
     from hydra._internal.utils import get_args_parser
 
     found = get_args_parser()
-    found.prog = name
+    found.prog, found.description = name, about
+    found.usage = f"{name} [FOLDER] key=value …{options} [--config-dir DIR] [--config-name NAME]"
     return found
 
 
@@ -21,12 +26,15 @@ def parse(own: ArgumentParser, words: list[str]) -> Namespace:
     """Arguments of a command that does not train; --help prints the usage."""
     arguments = own.parse_intermixed_args(words)
     if arguments.help:
-        print(f"{own.description}\n\nusage: {own.prog} key=value … [--config-dir DIR] [--config-name NAME]")
+        print(f"usage: {own.usage}\n\n{own.description}")
         raise SystemExit(0)
-    arguments.overrides = [
-        setting for word in arguments.overrides for setting in _as_settings(word, arguments.overrides)
-    ]
+    arguments.overrides = with_folder(arguments.overrides)
     return arguments
+
+
+def with_folder(words: list[str]) -> list[str]:
+    """The settings, with those that a folder named alone stands for."""
+    return [setting for word in words for setting in _as_settings(word, words)]
 
 
 def _as_settings(word: str, words: list[str]) -> list[str]:

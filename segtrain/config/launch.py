@@ -62,6 +62,7 @@ def launch(
     """
     register_resolvers()
     arguments = internals.parser().parse_args(words)
+    arguments.overrides = internals.with_folder(arguments.overrides)
     if any(vars(arguments)[name] for name in SHOWS):
         internals.show(arguments)
     elif arguments.multirun:

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from segtrain.data.mask_values import of_one, wrong_values
 from segtrain.data.value_counts import value_counts
 from segtrain.errors import ConfigError, DataError
 from segtrain.protocols import PROTOCOLS, adopted
@@ -172,24 +173,11 @@ def class_pixels(mask: np.ndarray, dataset: SegmentationDataset, index: int) -> 
 
 
 def check_values(mask: np.ndarray, dataset: SegmentationDataset, index: int) -> np.ndarray:
-    """The histogram [256] of a mask. Raises DataError for values outside the classes and the ignore index."""
-    limit = 2 if dataset.multilabel else dataset.num_classes
-    histogram = value_counts(mask, limit)
-    wrong = np.flatnonzero(histogram)
-    wrong = wrong[(wrong >= limit) & (wrong != dataset.ignore_index)]
-    if not len(wrong):
-        return histogram
-    values = ", ".join(f"{v} ({histogram[v]} pixels)" for v in wrong[:5]) + (" …" if len(wrong) > 5 else "")
-    if wrong.tolist() == [255] and dataset.num_classes == 2:
-        fix = "masks of 0 and 255: dataset.mask_format=binary, or 'dataset.remap={255: 1}'"
-    else:
-        first = ",".join(map(str, wrong[:5].tolist()))
-        fix = (
-            f"correct the mask, set dataset.num_classes, map the values to classes, 'dataset.remap={{{wrong[0]}: CLASS}}', "
-            f"or ignore them, dataset.ignore_values=[{first}]"
-        )
-    what = f"mask values outside the classes 0 to {limit - 1} and ignore_index={dataset.ignore_index}: {values}"
-    raise DataError(what, dataset.mask_file(index), fix)
+    """The histogram [256] of a mask. Raises WrongValues for values outside the classes and the ignore index."""
+    histogram = value_counts(mask, 2 if dataset.multilabel else dataset.num_classes)
+    if len(wrong_values(dataset, histogram)):
+        raise of_one(dataset, histogram, dataset.mask_file(index))
+    return histogram
 
 
 def _form(values) -> str:

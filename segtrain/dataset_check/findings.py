@@ -7,6 +7,7 @@ import numpy as np
 from segtrain.data.dataset import as_dataset
 from segtrain.data.folder.folder import Folder
 from segtrain.data.folder.masks import ClassFiles, IndexMask
+from segtrain.data.mask_values import WrongValues, both_ways, of_all
 from segtrain.data.threads import in_threads
 from segtrain.dataset_check.samples import DARK, Sample, SplitReport, check_one
 from segtrain.dataset_check.smallest_objects import SmallestObjects
@@ -61,7 +62,11 @@ def _check_split(name: str, dataset, crop, progress: bool) -> SplitReport:
 def _add_errors(report: SplitReport) -> None:
     """One finding per kind of error: the same words but for the numbers."""
     kinds: dict[str, list[DataError]] = {}
-    for error in (error for sample in report.samples for error in sample.errors):
+    every = [error for sample in report.samples for error in sample.errors]
+    if wrong := [error for error in every if isinstance(error, WrongValues)]:
+        error = of_all(report.dataset, wrong, report.pixels)
+        report.add("error", error.what, [error.where for error in wrong], error.fix)
+    for error in (error for error in every if not isinstance(error, WrongValues)):
         kinds.setdefault(re.sub(r"[-\d.,]+", "", error.what)[:60], []).append(error)
     for errors in kinds.values():
         more = f" (and {len(errors) - 1} more files like it)" if errors[1:] else ""
@@ -77,12 +82,13 @@ def _add_oddities(report: SplitReport, crop) -> None:
     empty = [s for s in samples if s.valid and not s.pixels[foreground].any()]
     ignored_255 = dataset.ignore_index == 255 and _has_format(dataset, IndexMask)
     lost = [s for s in samples if ignored_255 and s.valid and s.ignored and np.flatnonzero(s.pixels).tolist() == [0]]
+    all_lost = lost and not dataset.multilabel and not report.pixels[1:].any()
     dark = [s for s in samples if s.levels[0] < s.levels[1] <= DARK]
     share = f"{100 * len(empty) / max(len(samples), 1):.0f} %"
     rows = [
         ("warning", [s for s in samples if s.valid == 0], "mask", "with nothing but ignored pixels",
          "remove them: they have no effect"),
-        ("warning", lost, "mask", "with nothing but 0 and 255, and 255 is ignored",
+        ("warning", [] if all_lost else lost, "mask", "with nothing but 0 and 255, and 255 is ignored",
          "when 255 is the class: dataset.mask_format=binary, or 'dataset.remap={255: 1}' with dataset.ignore_index=254"),
         ("warning", [s for s in samples if s.turned_apart], "image", "turned by EXIF orientation where the mask is not",
          "compare a sample with its mask (--out shows some); dataset.exif=ignore takes both as they are stored"),
@@ -103,24 +109,25 @@ def _add_oddities(report: SplitReport, crop) -> None:
         if chosen:
             report.add(level, f"{counted(len(chosen), noun)} {what}", _files(report, chosen), fix)
     if samples and not dataset.multilabel:
-        _add_classes_of_all(report, bool(lost))
+        _add_classes_of_all(report, lost if all_lost else [])
 
 
-def _add_classes_of_all(report: SplitReport, lost: bool) -> None:
-    """Whether the masks of a split together have a background and something else; `lost`: they may have ignored it."""
+def _add_classes_of_all(report: SplitReport, lost: list[Sample]) -> None:
+    """Whether the masks of a split together have a background and something else; `lost`: those that ignore it as 255."""
     dataset, samples, background = report.dataset, report.readable, report.dataset.background
     if background is not None and not report.pixels[background]:
         what = f"no pixel is {dataset.class_names[background]}, the background"
         report.add("warning", what, [], "dataset.background=null, or another class index")
     there = np.flatnonzero(report.pixels)
     if len(samples) == len(report.samples) and dataset.num_classes > 1 and len(there) == 1:
-        fix = "there is nothing to tell apart" + (
-            ", and 255 is ignored: when it is the class, dataset.mask_format=binary"
-            if lost
-            else ": correct dataset.mask_format, threshold, remap or ignore_index"
-        )
-        what = f"all masks hold one class, {dataset.class_names[there[0]]}"
-        report.add("error", what, [dataset.mask_file(samples[0].index)], fix)
+        what = f"all masks hold one class, {dataset.class_names[there[0]]}: there is nothing to tell apart"
+        fix = "correct dataset.mask_format, threshold, remap or ignore_index"
+        files = [dataset.mask_file(sample.index) for sample in lost or samples[:1]]
+        if lost:
+            ignored = sum(s.ignored for s in samples)
+            share = f"{100 * ignored / (ignored + report.pixels.sum()):.2g} % of the pixels"
+            what, fix = f"the masks hold 0 and 255 ({share}), and 255 is ignored", both_ways(dataset.class_names)
+        report.add("error", what, files, fix)
 
 
 def _add_duplicates(reports: list[SplitReport]) -> None:

@@ -8,7 +8,7 @@ from PIL import Image
 
 from segtrain.data.value_counts import value_counts
 from segtrain.files import whole, write_arrays
-from segtrain.report.pictures import as_rgb, class_colours, colour_mask, write_png
+from segtrain.report.pictures import as_rgb, class_colours, colour_mask
 
 OVERLAY_SIDE = 2000  # pixels; larger overlays are shrunk
 
@@ -42,7 +42,10 @@ def class_folder(classes, label: int) -> str:
 def shrunk(image) -> np.ndarray:
     """Of an image, or its rows, what `write_overlay` shows: every n-th row and column."""
     step = _step(image.shape)
-    return np.concatenate([image[top : top + 1][:, ::step] for top in range(0, image.shape[0], step)])
+    rows = range(0, image.shape[0], step)
+    return np.concatenate(
+        [image[top : top + 1][:, ::step].copy() for top in rows]
+    )  # a view would keep all that was read
 
 
 def _step(size: tuple[int, ...]) -> int:
@@ -50,7 +53,7 @@ def _step(size: tuple[int, ...]) -> int:
 
 
 def write_overlay(folder: Path, name: str, image: np.ndarray, mask: np.ndarray, classes) -> None:
-    """overlays/NAME.png: the image, half covered by the colours of the predicted foreground. Raises DiskError.
+    """overlays/NAME.jpg: the image, half covered by the colours of the predicted foreground. Raises DiskError.
 
     Args:
         image: as `shrunk` gives it. mask: of the image's own size.
@@ -59,8 +62,9 @@ def write_overlay(folder: Path, name: str, image: np.ndarray, mask: np.ndarray, 
     image, mask = as_rgb(image), mask[..., ::step, ::step]
     covered = mask.any(axis=0) if mask.ndim == 3 else mask != (-1 if classes.background is None else classes.background)
     colours = colour_mask(mask.astype(np.uint8), classes)
-    mixed = (image.astype(np.uint16) + colours) // 2
-    write_png(np.where(covered[..., None], mixed, image).astype(np.uint8), folder / "overlays" / f"{name}.png")
+    mixed = np.where(covered[..., None], (image >> 1) + (colours >> 1), image)
+    with whole(folder / "overlays" / f"{name}.jpg") as stream:  # of a photo a PNG takes thirty times as long
+        Image.fromarray(mixed).save(stream, "JPEG", quality=90, subsampling=0)
 
 
 def write_probabilities(folder: Path, name: str, probabilities: np.ndarray) -> None:

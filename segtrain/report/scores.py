@@ -69,7 +69,8 @@ def cross_fitted_line(result: Result) -> str:
     means = [
         n for n in ("iou/foreground", "dice/foreground", "presence_recall/foreground", "specificity") if n in found
     ]
-    return f"chosen on other images (cross-fitted): {', '.join(f'{n} {percent(found[n])} %' for n in means)}"
+    scores = ", ".join(f"{name} {value_text(found[name], '%')}" for name in means)
+    return f"chosen on other images (cross-fitted): {scores}"
 
 
 def class_sections(records: dict[str, Score]) -> dict[str, dict[str, Score]]:

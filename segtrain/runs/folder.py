@@ -7,6 +7,7 @@ are written anew from it, so that they say what it says wherever a run was kille
 import contextlib
 import logging
 import re
+import shutil
 import time
 import traceback
 from dataclasses import asdict
@@ -19,6 +20,7 @@ from segtrain.errors import ConfigError, DataError, DiskError, NotFinite, Preemp
 from segtrain.files import (
     read_arrays,
     read_json,
+    remove_parts,
     write_arrays,
     write_json,
     write_rows,
@@ -32,13 +34,15 @@ from segtrain.runs.result import Result, per_class_rows
 log = logging.getLogger("segtrain")
 
 DISK_FAILURES = 3  # in a row end a run
-PART = re.compile(r".+\.(json|yaml|csv|npz|pt|safetensors|html|png)\.\d+\.part")
+BEFORE_TRAINING = {".hydra", ".lock", "segtrain.log", "class_counts.json", "class_weights.json"}
+BEFORE_TRAINING |= {"config.yaml", "environment.json", "result.json"}
 
 
 class RunFolder:
     """Reads and writes the files of one run, which no other process may do meanwhile.
 
-    As a context it records how the run ended, in result.json and segtrain.log.
+    As a context it records how the run ended, in result.json and segtrain.log; after a mistake before the training the
+    folder of a new run is removed.
 
     Args:
         path: an existing folder.
@@ -73,9 +77,7 @@ class RunFolder:
         lock(self.path)
 
     def __enter__(self) -> "RunFolder":
-        for part in self.path.rglob("*.part"):  # of a process that was killed
-            if PART.fullmatch(part.name) and part.is_file():
-                part.unlink()
+        remove_parts(self.path)
         self._before, self.result.error = (self.result.status, self.result.error), None
         self._write_result("running")
         return self
@@ -90,6 +92,9 @@ class RunFolder:
         if isinstance(error, ConfigError | DataError) and self._before[0] and not self._began:  # the run is what it was
             status, self.result.error = self._before
             self._write_result(status)
+            return
+        if isinstance(error, ConfigError | DataError) and not self._before[0] and self._is_bare():
+            shutil.rmtree(self.path)  # a mistake that is found after the start leaves no folder
             return
         stopped = isinstance(error, KeyboardInterrupt | Preempted)
         again = "goes on where this stopped" if self.can_be_resumed else "starts it again"
@@ -109,6 +114,11 @@ class RunFolder:
             self._write_result("preempted" if stopped else "pruned" if isinstance(error, Pruned) else "failed")
         except (DiskError, OSError):
             log.error("how the run ended could not be written to its folder")
+
+    def _is_bare(self) -> bool:
+        """Whether it holds nothing but what is written before the training, and is no job of a sweep."""
+        alone = not (self.path.parent / "sweep.json").is_file()
+        return alone and {entry.name for entry in self.path.iterdir()} <= BEFORE_TRAINING
 
     @property
     def can_be_resumed(self) -> bool:

@@ -11,6 +11,7 @@ from functools import cached_property
 
 import numpy as np
 from torch.optim.lr_scheduler import LambdaLR
+from tqdm import tqdm
 
 from segtrain.data.loader import killed_workers_explained
 from segtrain.errors import ConfigError, NotFinite
@@ -63,13 +64,14 @@ def range_test(trainer, parts: Parts, base_rate: float, steps: int = 100, second
     step = Step(parts, trainer.device, trainer.precision, trainer.clip_norm, None, trainer.compile)
     step.train(frozen_encoder=False)
     rates, losses, smallest, started = [], [], math.inf, time.monotonic()
-    with killed_workers_explained():
-        for number, group in enumerate(_groups(parts.train, trainer.accumulate)):
+    groups = _groups(parts.train, trainer.accumulate)
+    with killed_workers_explained(), tqdm(groups, "steps", steps, leave=False, disable=None) as bar:
+        for number, group in enumerate(bar):
             if number == TIMED // 2:  # the first are slower
                 started = time.monotonic()
             if number == TIMED:
                 each = (time.monotonic() - started) / (TIMED - TIMED // 2)
-                steps = max(FEWEST, min(steps, int(seconds / each)))
+                bar.total = steps = max(FEWEST, min(steps, int(seconds / each)))
                 parts.schedule.lr_lambdas = [_rising(base_rate, number, steps)] * len(parts.optimizer.param_groups)
             rate = parts.optimizer.param_groups[0]["lr"]
             try:

@@ -107,8 +107,29 @@ def test_a_wrong_value_is_named():
 
 
 def test_all_wrong_masks_are_counted_in_one_error():
-    with pytest.raises(DataError, match=r"7 \(1 pixels\) \(and 2 more masks have errors\)"):
-        count_classes(Masks([np.array([[0, 7]], np.uint8)] * 3))
+    with pytest.raises(DataError, match=r"7 \(3 pixels\) in 3 masks; all masks together hold 0, 1, 7"):
+        count_classes(Masks([np.array([[0, 7]], np.uint8)] * 3 + [np.array([[1]], np.uint8)]))
+
+
+@pytest.mark.parametrize(
+    ("values", "start", "fix"),
+    [
+        ([1, 2, 3], "labels start at 1", "'dataset.remap={1: 0, 2: 1, 3: 2}', with dataset.background=null unless"),
+        (
+            [0, 1, 3],
+            "mask values outside",
+            "where 0 is a class, dataset.num_classes=4; where it means unlabelled, 'dataset",
+        ),
+        ([0, 255], "mask values outside", "255 is class 1; or a sigmoid of one class, dataset.num_classes=1"),
+    ],
+)
+def test_what_all_masks_together_say_of_their_values(values, start, fix):
+    """No single mask says it: each holds one value."""
+    masks = Masks([np.full((2, 2), value, np.uint8) for value in values])
+    masks.ignore_index = 254
+    with pytest.raises(DataError, match=start) as error:
+        count_classes(masks)
+    assert fix in error.value.fix
 
 
 def folder(root, **more):

@@ -1,11 +1,17 @@
 """What one would type first: --version, the word train, a folder without a key, and settings without effect."""
 
+from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import TINY, write_folder_dataset
+from PIL import Image
 
 import segtrain as package
+from segtrain.cli import COMMANDS
+from segtrain.commands import check
+from segtrain.errors import ConfigError
 
 
 def test_the_version(segtrain):
@@ -41,3 +47,56 @@ def test_help_of_a_group_lists_its_options_with_their_settings(segtrain):
     assert "alpha: 1.0" in shown.out
     assert "_target_: segtrain.losses.PixelRegion" not in shown.out
     assert "did you mean 'loss'" in segtrain("help", "los").err
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_each_command_has_an_example(command, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        import_module(f"segtrain.commands.{command.replace('-', '_')}").main(["--help"])
+    shown = capsys.readouterr().out
+    assert stopped.value.code == 0
+    assert f"usage: segtrain {command}" in shown
+    assert f"Example: segtrain {command} " in shown
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ([0, 1, 2], "the masks hold 0, 1, 2: taking dataset.num_classes=3"),
+        ([1, 2, 3], "labels start at 1"),
+        ([0, 255], "and 255 is class 1; or a sigmoid"),
+        ([0, 9, 200], "is not set, and the masks hold 0, 9, 200"),
+    ],
+)
+def test_a_folder_alone_is_checked_with_the_classes_of_its_masks(tmp_path, values, said, capsys):
+    root = write_folder_dataset(tmp_path / "data", classes=len(values))
+    for file in root.glob("*/masks/*.png"):
+        Image.fromarray(np.array(values, np.uint8)[np.asarray(Image.open(file))]).save(file)
+    try:
+        check.main([str(root)])
+    except ConfigError as error:
+        print(error)
+    assert said in capsys.readouterr().out
+
+
+def test_what_a_stranger_types_is_explained(segtrain, tmp_path):
+    (tmp_path / "photos").mkdir()
+    assert "`segtrain check photos`, `segtrain train photos" in segtrain("photos").err
+    assert "nor a folder" in segtrain("check", "nowhere").err
+    assert "give a setting several values" in segtrain("-m").err
+    assert "reading photos as dataset=folder" in segtrain("train", "photos", "dataset.num_classes=2").out
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        ["model.encoder=resnet19"],
+        ["trainer.monitor=iou/crss"],
+        ["model.encoder_weights=nowhere.pt"],
+        ["trainer.device=cuda:9"],
+    ],
+)
+def test_a_mistake_that_is_found_after_the_start_leaves_no_folder(segtrain, tmp_path, mistake):
+    done = segtrain(*mistake)
+    assert done.code == 2, done
+    assert not [path for path in (tmp_path / "outputs").rglob("*") if path.is_file()]

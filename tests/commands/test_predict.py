@@ -101,6 +101,29 @@ def test_a_stopped_call_goes_on(segtrain, trained, images, tmp_path):
     assert len(rows_of(tmp_path / "out")) == len(images.names)
 
 
+@pytest.mark.slow
+def test_200_images_of_which_5_are_damaged_after_a_kill(server, trained, tmp_path):
+    (tmp_path / "images").mkdir()
+    shapes = Shapes("val", [32, 32], val_images=200)
+    for index, name in enumerate(shapes.names):
+        Image.fromarray(shapes.image(index)).save(tmp_path / f"images/{name}.png")
+    broken = shapes.names[7::40]
+    for name in broken:
+        file = tmp_path / f"images/{name}.png"
+        file.write_bytes(file.read_bytes()[:-20])
+    command = server.start("predict", trained, "images", "--out", "out", cwd=tmp_path)
+    command.wait_for(tmp_path / f"out/masks/{shapes.names[60]}.png")
+    command.kill()
+    command.wait()
+    (tmp_path / "out/masks/x.png.1.part").touch()  # as a kill may leave it
+    code, text = server.run("predict", trained, "images", "--out", "out", cwd=tmp_path)
+    assert code == 3, text
+    assert [text.count(f"/{name}.png") for name in broken] == [1] * 5
+    good = [name for name in shapes.names if name not in broken]
+    assert [row["name"] for row in rows_of(tmp_path / "out")] == good
+    assert sorted(file.name for file in (tmp_path / "out/masks").iterdir()) == [f"{name}.png" for name in good]
+
+
 @pytest.mark.parametrize(
     ("words", "what"),
     [
@@ -204,10 +227,11 @@ def test_damage_at_the_end_of_a_large_tiff_is_named(trained, tmp_path, small_is_
 
 
 @pytest.mark.long
-def test_a_tiff_of_12000_by_12000_pixels_takes_less_than_2_gb(trained, tmp_path, figure):
+@pytest.mark.parametrize("kind", ["tif", "png", "jpg"])
+def test_an_image_of_12000_by_12000_pixels_takes_less_than_2_gb(trained, tmp_path, figure, kind):
     row = np.random.default_rng(0).integers(0, 256, (1, 24 * 512, 3), dtype=np.uint8)  # of whole tiles
     tifffile.imwrite(
-        tmp_path / "large.tif",
+        tmp_path / "image.tif",
         (np.repeat(row, 512, axis=0)[:, i : i + 512] for _ in range(24) for i in range(0, 12000, 512)),
         shape=(12000, 12000, 3),
         dtype=np.uint8,
@@ -215,16 +239,20 @@ def test_a_tiff_of_12000_by_12000_pixels_takes_less_than_2_gb(trained, tmp_path,
         photometric="rgb",
         compression="zlib",
     )
+    if kind != "tif":
+        picture = Image.fromarray(tifffile.imread(tmp_path / "image.tif"))
+        picture.save(tmp_path / f"image.{kind}")
+        del picture
     code = (
         "import resource, sys; from segtrain.cpu import keep_memory; keep_memory()\n"
         "from segtrain.commands import predict; assert predict.main(sys.argv[1:]) == 0\n"
         "print('peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     )
-    words = [str(trained), "large.tif", "--out", "out", "inference.overlap=0"]
+    words = [str(trained), f"image.{kind}", "--out", "out", "inference.overlap=0"]
     done = subprocess.run([sys.executable, "-c", code, *words], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     peak = int(done.stdout.split("peak ")[1]) * 1024
-    figure("12,000 × 12,000 pixels", f"{peak / 1e9:.2f} GB")
+    figure(f"12,000 × 12,000 pixels, {kind}", f"{peak / 1e9:.2f} GB")
     assert peak < 2e9
 
 

@@ -34,10 +34,10 @@ def test_an_overlay_covers_the_foreground_and_is_shrunk(tmp_path):
     mask = np.zeros((10, 4100), np.uint8)
     mask[:, :2050] = 1
     write_overlay(tmp_path, "x", shrunk(image), mask, Classes(["background", "crack"], 0, False, PALETTE))
-    drawn = np.asarray(Image.open(tmp_path / "overlays/x.png"))
+    drawn = np.asarray(Image.open(tmp_path / "overlays/x.jpg"))
     assert drawn.shape[1] <= 2000
-    assert drawn[0, 0].tolist() == [175, 55, 60]
-    assert drawn[0, -1].tolist() == [100, 100, 100]
+    assert np.abs(drawn[0, 0] - [175.0, 55, 60]).max() <= 3  # JPEG
+    assert np.abs(drawn[0, -1] - 100.0).max() <= 3
 
 
 def test_a_row_counts_pixels(tmp_path):

@@ -14,6 +14,7 @@ from segtrain.data.folder.files import list_files
 from segtrain.data.folder.images import MAX_PIXELS, image_size, orientation, read_image
 from segtrain.data.folder.layout import Layout
 from segtrain.data.folder.masks import BinaryMask, ChannelMask, ClassFiles, IndexMask, check_same_size
+from segtrain.data.mask_values import both_ways
 from segtrain.data.resize import Resize, resize_image, resize_mask, resized_size
 from segtrain.errors import ConfigError, DataError
 
@@ -40,7 +41,8 @@ class Folder(SegmentationDataset):
             kfold: as ratio; of `folds` parts, by hash, part number `fold` (from 0) is val.
         images: the folder of the images below `root`, `{split}` filled in; None: those of `splits`.
         masks: pattern of an image's mask, from the image's folder: `{stem}_mask.png`, `../masks/{stem}.png`.
-            Also {split}, {folder} (the name of the image's folder), {class}, {annotator}; `.*` is any suffix.
+            Also {split}, {folder} (the name of the image's folder), {class}, {annotator}; `.*` is any suffix. Without
+            {stem} a folder beside that of the images, or below `root`: `label`.
         split_file: the split files below `root`. split_names: {train: training}, other words for splits.
         stem_suffix: the end of an image's stem that is not part of its mask's.
         mask_format: index (the value is the class), color (a colour per class, `colors`), binary (0 and another
@@ -113,6 +115,12 @@ class Folder(SegmentationDataset):
         reading |= {"colors": colors, "ignore_colors": list(ignore_colors)}
         self.format = self._format(mask_format, **reading)
         self.format.max_pixels = self.max_pixels = max_pixels
+        if num_classes == 1 and not self.format.multilabel:
+            raise ConfigError(
+                "one class, to which every pixel would belong", "dataset.num_classes=1", both_ways(self.class_names)
+            )
+        if num_classes == 1 and background is not None:
+            raise ConfigError("the only class is the background", "dataset.background", "set dataset.background=null")
         self.resize, self.resize_masks = resize, resize_masks
         self.multilabel, self.num_annotators = self.format.multilabel, len(annotators or [""])
         self.palette = self._palette(palette)

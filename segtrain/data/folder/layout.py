@@ -2,16 +2,15 @@
 
 import re
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path, PurePosixPath
 
+from segtrain.data.folder.images import IMAGE_SUFFIXES
 from segtrain.errors import ConfigError
 
 # Folders of images and of masks. The first are ours; the others are those of datasets as they are downloaded.
-USUAL = ("images", "masks")
-RECOGNISED = (
-    *(("images", "labels"), ("image", "label"), ("image", "mask"), ("img", "mask"), ("imgs", "masks")),
-    ("JPEGImages", "SegmentationClass"),
-)
+IMAGES = ("images", "image", "img", "imgs", "JPEGImages")
+MASKS = ("masks", "mask", "labels", "label", "SegmentationClass")
 
 
 class NoMasks(ConfigError):
@@ -48,14 +47,24 @@ class Layout:
         self.group_of("")  # a mistake in the pattern is answered at once
         if self.fold >= self.folds:
             raise ConfigError(f"fold={self.fold} of folds={self.folds}", "dataset.fold", "count the folds from 0")
-        if self.masks is None:
+        if self.pattern is None:
             return
         for word in ("stem", *([self.kind] if self.kinds else [])):
-            if f"{{{word}}}" not in self.masks:
+            if f"{{{word}}}" not in self.pattern:
                 example = "{stem}_mask.png" if word == "stem" else f"{{stem}}_{{{word}}}.png"
-                raise ConfigError(
-                    f"the pattern {self.masks!r} has no {{{word}}}", "dataset.masks", f"for example {example}"
-                )
+                what = f"the pattern {self.pattern!r} has no {{{word}}}"
+                raise ConfigError(what, "dataset.masks", f"for example {example}")
+
+    @property
+    def mask_folder(self) -> str | None:
+        """`masks`, where it names a folder, beside that of the images or below the root; {split} may be in it."""
+        named = self.masks is not None and not self.kinds and "{stem}" not in self.masks
+        return self.masks if named and Path(self.masks).suffix.lower() not in (*IMAGE_SUFFIXES, ".*") else None
+
+    @property
+    def pattern(self) -> str | None:
+        """`masks`, where it is a pattern for the mask of an image."""
+        return self.masks if self.mask_folder is None else None
 
     def group_of(self, name: str) -> str:
         """What the pattern `groups` finds in the stem of a name; the name itself when it finds nothing."""
@@ -82,7 +91,7 @@ class Layout:
             there = [folder.is_dir() for folder in layout]
             if all(there) or (self.kind == "class" and there[0] and any(there[1:])):
                 return layout
-        layouts = layouts[: len(self._named(*USUAL))]
+        layouts = layouts[:2] if self.splits == "folders" else layouts[:1]
         halves = [[f for f in layout if not f.is_dir()] for layout in layouts if layout[0].is_dir()]
         lacking = f"there is no {', '.join(map(str, halves[0]))}; " if halves else ""
         expected = " or ".join(" with ".join(map(str, layout)) for layout in layouts)
@@ -103,16 +112,27 @@ class Layout:
 
     def _possible(self) -> list[list[Path]]:
         root, split = self.root, self.split_folder
-        mask_folders = (self.kinds or [USUAL[1]]) if self.masks is None else []
+        if self.mask_folder is not None:
+            return self._beside(filled(self.mask_folder, "dataset.masks", split=split))
+        folders = (self.kinds or [MASKS[0]]) if self.pattern is None else []
         if self.images is not None:
             chosen = root / filled(self.images, "dataset.images", split=split)
-            return [[chosen, *(chosen.parent / folder for folder in mask_folders)]]
-        usual = self._named(USUAL[0], *mask_folders)
-        if mask_folders != [USUAL[1]]:
-            return usual
-        others = [layout for names in RECOGNISED for layout in self._named(*names)]
+            return [[chosen, *(chosen.parent / folder for folder in folders)]]
+        if folders != [MASKS[0]]:
+            return self._named(IMAGES[0], *folders)
         camvid = [[root / split, root / f"{split}annot"]] if self.splits == "folders" else []
-        return usual + others + camvid
+        return [layout for names in product(IMAGES, MASKS) for layout in self._named(*names)] + camvid
+
+    def _beside(self, masks: str) -> list[list[Path]]:
+        """Where images and the folder `masks` may be; first where there are images."""
+        root, split = self.root, self.split_folder
+        if self.images is None:
+            images = [folder for name in IMAGES for (folder,) in self._named(name)]
+        else:
+            images = [root / filled(self.images, "dataset.images", split=split)]
+        images = sorted(images, key=lambda folder: not folder.is_dir())
+        of_split = root / masks / (split if self.splits == "folders" and "{split}" not in self.mask_folder else "")
+        return [[folder, chosen] for folder in images for chosen in (folder.parent / masks, of_split)]
 
     def _named(self, *names: str) -> list[list[Path]]:
         """Where folders of these names may be."""
@@ -123,7 +143,7 @@ class Layout:
 
     def is_usual(self, folders: list[Path]) -> bool:
         """Whether `folders` are where this documentation puts them, or the settings name them."""
-        return bool(self.images or self.masks or self.kinds) or folders in self._named(*USUAL)
+        return bool(self.images or self.pattern or self.kinds) or folders in self._named(IMAGES[0], MASKS[0])
 
 
 def filled(pattern: str, key: str, **words: str) -> str:

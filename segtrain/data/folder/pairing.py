@@ -13,7 +13,7 @@ class MaskFiles:
     """The mask files of an image: beside it by a pattern, or in folders of the same stems."""
 
     def __init__(self, layout: Layout, folders: list[Path]):
-        self.layout, self.pattern, self.folders = layout, layout.masks, folders[1:]
+        self.layout, self.pattern, self.folders = layout, layout.pattern, folders[1:]
         self.listings = [list_folder(folder, MASK_SUFFIXES) for folder in self.folders] if self.pattern is None else []
 
     def of(self, name: str, image: Path) -> list[Path | None]:

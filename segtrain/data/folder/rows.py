@@ -11,6 +11,7 @@ from segtrain.data.folder.png import check_pixels
 from segtrain.data.folder.values import as_bytes, with_channels
 
 READ_AT_ONCE = 2**24  # bytes of a TIFF
+BY_ROWS = 5  # times as many pixels may be read by rows as in whole
 PHOTOMETRIC = (1, 2)  # 0 is black, RGB: what is neither inverted nor converted
 
 
@@ -76,7 +77,7 @@ class TiffRows:
             raise
         except Exception as error:  # what tifffile cannot read, Pillow may, or it says why not
             raise NotByRows from error
-        check_pixels(*self.shape[:2], max_pixels, path)
+        check_pixels(*self.shape[:2], BY_ROWS * max_pixels, path)
         self[0:1]
 
     def __getitem__(self, rows: slice) -> np.ndarray:

@@ -9,7 +9,7 @@ from segtrain.data.folder import Folder
 from segtrain.errors import ConfigError
 
 NAMES = [
-    *(("images", "labels"), ("image", "label"), ("image", "mask"), ("img", "mask"), ("imgs", "masks")),
+    *(("images", "labels"), ("image", "label"), ("image", "mask"), ("img", "label"), ("imgs", "masks")),
     ("JPEGImages", "SegmentationClass"),
 ]
 
@@ -72,3 +72,30 @@ def test_images_alone_are_answered_as_before(root):
     moved(root, ("images", "else"))
     with pytest.raises(ConfigError, match="there is no .*train/masks"):
         Folder(str(root), "train", 3)
+
+
+@pytest.mark.parametrize(
+    ("images", "masks", "settings"),
+    [
+        ("train/images", "train/gt", {"masks": "gt"}),
+        ("train/img", "train/gt", {"masks": "gt"}),
+        ("images/train", "gt/train", {"masks": "gt"}),
+        ("images/train", "gt/train", {"masks": "gt/{split}"}),
+        ("photos/train", "gt/train", {"images": "photos/{split}", "masks": "gt"}),
+        ("photos", "gt", {"images": "photos", "masks": "gt", "splits": "ratio"}),
+        ("photos/all", "gt/all", {"images": "photos/all", "masks": "gt/all", "splits": "ratio"}),
+    ],
+)
+def test_masks_by_the_name_of_their_folder(root, tmp_path, images, masks, settings):
+    for before, after in (("images", images), ("masks", masks)):
+        shutil.copytree(root / "train" / before, tmp_path / "other" / after)
+    data = Folder(str(tmp_path / "other"), "train", 3, **settings)
+    assert data.names
+    assert data.masks[0][0].parent == tmp_path / "other" / masks
+    assert bool(data.findings) == ("images" not in settings)  # what was assumed is said
+
+
+def test_a_folder_of_masks_that_is_not_there(root):
+    moved(root, ("img", "label"))
+    with pytest.raises(ConfigError, match=r"there is no .*train/lable; expected .*train/img with .*train/lable"):
+        Folder(str(root), "train", 3, masks="lable")
