@@ -17,6 +17,7 @@ from segtrain.config.launch import checked_config
 from segtrain.config.signatures import signature_of
 from segtrain.data.dataset import SegmentationDataset, as_dataset
 from segtrain.data.folder.layout import NoMasks
+from segtrain.data.mask_values import GREY, MANY
 from segtrain.data.threads import in_threads, tried
 from segtrain.data.value_counts import value_counts
 from segtrain.dataset_check.findings import check_dataset
@@ -52,12 +53,18 @@ def number_of_classes(arguments) -> int:
     dataset = build(checked_config(arguments), "dataset", split="train", strict=False)
     arguments.overrides = given
     indices = [index for index in range(len(dataset.names)) if dataset.has_mask(index)]
-    masks = in_threads(lambda index: tried(lambda: value_counts(dataset.mask(index)) > 0), indices, "reading masks")
+    read = in_threads(lambda index: tried(lambda: value_counts(dataset.mask(index)) > 0), indices, "reading masks")
+    masks = list(read)
     readable = [found for found in masks if not isinstance(found, DataError)]
+    if masks and not readable:  # of another format, which the first says
+        raise masks[0]
     values = np.flatnonzero(np.any(readable, axis=0)).tolist() if readable else []
     labels = [value for value in values if value != dataset.ignore_index]
     count = 2 if values == [0, 255] else len(labels) if labels[:1] == [1] else labels[-1] + 1 if labels else 0
     listed = few([*map(str, values)], 20) or "no values that can be read"
+    if len(labels) > MANY:
+        what = f"dataset.num_classes is not set, and the masks hold {len(labels)} values"
+        raise ConfigError(what, "dataset.num_classes", f"{GREY}; otherwise give their number")
     if count < 2 or len(labels) < count - 1:
         what = f"dataset.num_classes is not set, and the masks hold {listed}"
         raise ConfigError(

@@ -10,6 +10,8 @@ BOTH_WAYS = (
     "and {value} is class 1{name}; or a sigmoid of one class, dataset.num_classes=1 dataset.mask_format=channels "
     "dataset.background=null loss=bce_dice, where {value} is class 0"
 )
+MANY = 64  # values of masks: they may be grey, not classes
+GREY = "for masks with grey edges dataset.num_classes=2 dataset.mask_format=binary dataset.threshold=127"
 _NAMED = 12  # values of a remap that are written out
 
 
@@ -52,6 +54,8 @@ def of_all(dataset, errors: list[WrongValues], pixels: np.ndarray) -> WrongValue
     remap = f"'dataset.remap={{{_shifted(classes)}}}'"
     if dataset.multilabel:
         pass
+    elif len(labels) > MANY and classes <= 2:
+        fix = GREY
     elif len(labels) == 2 and labels[0] == 0 and (labels[1] == 255 or classes == 2):
         fix = both_ways(dataset.class_names, labels[1])
     elif labels[-1] == classes and labels[0] > 0:

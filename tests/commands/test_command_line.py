@@ -65,6 +65,7 @@ def test_help_of_each_command_has_an_example(command, capsys):
         ([0, 1, 2], "the masks hold 0, 1, 2: taking dataset.num_classes=3"),
         ([1, 2, 3], "labels start at 1"),
         ([0, 255], "and 255 is class 1; or a sigmoid"),
+        ([*range(200)], "for masks with grey edges dataset.num_classes=2 dataset.mask_format=binary"),
         ([0, 9, 200], "is not set, and the masks hold 0, 9, 200"),
     ],
 )
