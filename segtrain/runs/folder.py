@@ -94,7 +94,7 @@ class RunFolder:
             self._write_result(status)
             return
         if isinstance(error, ConfigError | DataError) and not self._before[0] and self._is_bare():
-            shutil.rmtree(self.path)  # a mistake that is found after the start leaves no folder
+            shutil.rmtree(self.path, ignore_errors=True)  # a mistake that is found after the start leaves no folder
             return
         stopped = isinstance(error, KeyboardInterrupt | Preempted)
         again = "goes on where this stopped" if self.can_be_resumed else "starts it again"
@@ -118,7 +118,7 @@ class RunFolder:
     def _is_bare(self) -> bool:
         """Whether it holds nothing but what is written before the training, and is no job of a sweep."""
         alone = not (self.path.parent / "sweep.json").is_file()
-        return alone and {entry.name for entry in self.path.iterdir()} <= BEFORE_TRAINING
+        return alone and {entry.name for entry in self.path.glob("*")} <= BEFORE_TRAINING
 
     @property
     def can_be_resumed(self) -> bool:
