@@ -77,7 +77,8 @@ class TiffRows:
             raise
         except Exception as error:  # what tifffile cannot read, Pillow may, or it says why not
             raise NotByRows from error
-        check_pixels(*self.shape[:2], BY_ROWS * max_pixels, path)
+        if self.shape[0] * self.shape[1] > BY_ROWS * max_pixels:
+            check_pixels(*self.shape[:2], max_pixels, path)
         self[0:1]
 
     def __getitem__(self, rows: slice) -> np.ndarray:

@@ -110,3 +110,4 @@ def test_other_channels_and_too_many_pixels_are_refused(tmp_path):
         read(file, 3, None)
     with pytest.raises(DataError, match="more than dataset.max_pixels=100"):
         open_rows(file, 5, None, True, 100)
+    assert open_rows(file, 5, None, True, FIVE.shape[0] * FIVE.shape[1] // 2).shape == FIVE.shape
