@@ -18,6 +18,14 @@ SCHEMES = {
 }
 
 
+# Of docs/loss_and_weights.md.
+EVIDENCE = (
+    "What was measured: with the defaults (shapes, 3 seeds) inverse_sqrt and log_ratio cannot be told from none, and larger "
+    "weights lost 4 to 6 points of IoU; in short trainings from random weights (CamVid, 1 seed) inverse_sqrt gained 5 points and "
+    "median_frequency 2; with a trained encoder, or rare classes sampled more often, weights gained nothing (1 seed each)."
+)
+
+
 def weights_text(counts: ClassCounts, chosen=None, words: str = "", weighted: bool = True) -> str:
     """Everything that is printed about counts and weights.
 
@@ -110,7 +118,8 @@ def recommendation(counts: ClassCounts, words: str = "", weighted: bool = True) 
         return "\n".join([*lines, "Weights change nothing here."])
     lines.append(
         "Large weights find more of a rare class and predict it where it is not; a region term (loss=ce_dice), crops on the "
-        "foreground and a trained encoder do part of their work. Which is best is found out by"
+        "foreground and a trained encoder do part of their work."
     )
+    lines += [EVIDENCE, "Which is best on your images is found out by"]
     lines.append(f"  {sweep.format(','.join(kept))}")
     return "\n".join(lines)
