@@ -85,6 +85,7 @@ def test_training_goes_on_when_the_disk_is_full(tmp_path, monkeypatch, caplog):
 
 
 def test_the_third_failure_in_a_row_ends_the_run(tmp_path, monkeypatch):
+    monkeypatch.setattr("segtrain.training.trainer.SAVED_ANEW", -1)  # as after a long epoch: before its validation, too
     disk = FullDisk(monkeypatch)
     with pytest.raises(DiskError, match="No space left"):
         trained_with_a_full_disk(tmp_path / "run", disk, failures=9)
