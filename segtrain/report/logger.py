@@ -102,10 +102,12 @@ class Logger:
             self._draw(epoch, {**row, "best": best})
             self._board.flush()
         except (OSError, DiskError) as error:  # such as a full disk, with which the training goes on
-            log.warning(f"TensorBoard and plots/ lack something of epoch {epoch.number}: {error}")
+            log.warning(f"TensorBoard, plots/ or trace.json lack something of epoch {epoch.number}: {error}")
             self._board = self._writer(str(self._folder / "tensorboard"))  # the thread of the old one has ended
 
     def _draw(self, epoch, row: dict) -> None:
+        if epoch.profile is not None:
+            epoch.profile.write_trace(self._folder / "trace.json")
         tags = {f"val/{name}": score.tag for name, score in self._records.items()}
         tags |= {f"train/loss/{name}": f"loss/train_{name}" for name in epoch.losses} | {"train/loss": "loss/train"}
         tags |= {name: f"run/{name}" for name in ("lr", "seconds", "images_per_second", "best")}

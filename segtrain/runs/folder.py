@@ -242,8 +242,6 @@ class RunFolder:
         """
         self._rows.append(epoch.row())
         self._unwritten = True
-        if epoch.profile is not None:
-            epoch.profile.write_trace(self.path / "trace.json")
         if epoch.best is not None:
             self._best = epoch
             if "names" in epoch.best.counts:
