@@ -9,7 +9,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Literal
 
 import cv2
@@ -21,17 +21,13 @@ from segtrain.arguments import NonNegativeInt, PositiveInt, checked
 from segtrain.cpu import cores
 from segtrain.data.augment import Augmentation, as_augment
 from segtrain.data.dataset import SegmentationDataset, as_dataset
-from segtrain.data.paste import Paste, pasted
+from segtrain.data.paste import Paste
+from segtrain.data.samples import ALONE, CROP, Batch, TrainSamples, WholeImages
 from segtrain.data.sampling import Epoch, Sampling, as_sampling
-from segtrain.data.views import EveryAnnotator, InMemory, read_checked
+from segtrain.data.views import EveryAnnotator, InMemory
 from segtrain.errors import ConfigError, OutOfMemory, SegtrainError
 from segtrain.ranks import Rank
 from segtrain.signals import STOPS, leave_if_stopped
-
-# images [N,3,H,W] uint8, targets, and indices into the dataset; of a training batch those of all processes
-Batch = tuple[torch.Tensor, torch.Tensor, list[int]]
-ALONE = Rank()
-CROP = "set a crop, for example augment.size=[256,256]"
 
 
 class Loader:
@@ -87,7 +83,7 @@ class Loader:
         dataset = EveryAnnotator(dataset) if annotated else dataset
         dataset = InMemory(dataset) if self.cache == "ram" else dataset
         order = EpochOrder(counts, self.batch_size, sampling, seed, self.min_images)
-        samples = _TrainSamples(dataset, augment, seed, Paste(augment.paste, counts) if augment.paste else None, rank)
+        samples = TrainSamples(dataset, augment, seed, Paste(augment.paste, counts) if augment.paste else None, rank)
         return TrainBatches(self._loader(samples, len(order), batch_sampler=order), order)
 
     def evaluation(self, dataset, rank: Rank = ALONE) -> "EvaluationBatches":
@@ -96,15 +92,14 @@ class Loader:
         dataset = InMemory(dataset) if self.cache == "ram" else dataset
         starts = range(0, len(dataset.names), self.batch_size)[rank.number :: rank.size]
         batches = [list(range(len(dataset.names))[start : start + self.batch_size]) for start in starts]
-        loader = self._loader(_WholeImages(dataset), len(batches), batch_sampler=batches)
+        loader = self._loader(WholeImages(dataset), len(batches), batch_sampler=batches)
         return EvaluationBatches(loader, dataset, self.batch_size)
 
     def _loader(self, samples, batches: int, **how) -> DataLoader:
         workers = min(self.workers, batches)
         if workers:
-            cv2.setNumThreads(
-                1
-            )  # each worker has a core; set here, since after a fork OpenCV waits for ever for its threads
+            # Each worker has a core. Set here: after a fork OpenCV waits for ever for its threads.
+            cv2.setNumThreads(1)
         return DataLoader(
             samples,
             num_workers=workers,
@@ -195,92 +190,6 @@ class EvaluationBatches:
         return _raised(self._loader)
 
 
-class _TrainSamples:
-    """Augmented samples by (epoch, index, repeat, pixel to centre on): a batch, or an error, for a list of them.
-
-    Of several processes each has its part of the batch; one for which there is none the first image, not to be counted.
-    """
-
-    def __init__(
-        self,
-        dataset: SegmentationDataset,
-        augment: Augmentation,
-        seed: int,
-        paste: Paste | None = None,
-        rank: Rank = ALONE,
-    ):
-        self._dataset, self._augment, self._seed, self._paste, self._rank = dataset, augment, seed, paste, rank
-
-    @property
-    def names(self) -> list[str]:
-        return self._dataset.names
-
-    def __getitems__(self, keys: list[tuple[int, int, int, int]]) -> list[Batch] | SegtrainError:
-        own = self._rank.part(keys) or keys[:1]
-        found = _batched(map(self._sample, own), len(own), self._one_size)
-        every = [index for _, index, *_ in keys]
-        return found if isinstance(found, SegtrainError) else [(*batch[:2], every) for batch in found]
-
-    def _sample(self, key: tuple[int, int, int, int]):
-        epoch, index, repeat, centre = key
-        seed = (self._seed, epoch, index, *([repeat] if repeat else []))
-        image, mask = self._augmented(index, seed, centre)
-        if self._paste is not None and (donor := self._paste.donor(seed)) is not None:
-            image, mask = pasted(image, mask, *self._augmented(donor.index, donor.seed, donor.centre), donor.label)
-        return image, mask, index
-
-    def _augmented(self, index: int, seed: tuple[int, ...], centre: int) -> tuple[np.ndarray, np.ndarray]:
-        image, mask = read_checked(self._dataset, index)
-        image, mask = self._augment(image, mask, seed=seed, centre=centre)
-        if image.dtype != np.uint8 or mask.dtype != np.uint8:
-            what = f"the augmentation gives an image of {image.dtype} and a mask of {mask.dtype}"
-            raise ConfigError(what, "augment", "both must be uint8: the model normalises")
-        return image, mask
-
-    def _one_size(self, batches: list[Batch]) -> None:
-        """Raise ConfigError when a training batch falls apart."""
-        if len(batches) > 1:
-            sizes = [f"{self._dataset.names[i[0]]} is {list(images.shape[2:])}" for images, _, i in batches[:2]]
-            raise ConfigError(
-                f"images of one training batch differ in size: {', '.join(sizes)} (height, width)", "augment", CROP
-            )
-
-
-class _WholeImages:
-    """Samples as they are by index: batches of one size each, or an error, for a list of indices."""
-
-    def __init__(self, dataset: SegmentationDataset):
-        self._dataset = dataset
-
-    def __len__(self) -> int:
-        return len(self._dataset.names)
-
-    def __getitems__(self, indices: list[int]) -> list[Batch] | SegtrainError:
-        return _batched(((*read_checked(self._dataset, index), index) for index in indices), len(indices))
-
-
-def _batched(samples: Iterable, most: int, check=lambda batches: None) -> list[Batch] | SegtrainError:
-    """At most `most` samples to batches of equal size; or the error that reading them or `check` raised.
-
-    An error is a value here, since torch rewrites one that is raised in a worker. Each sample is copied to its place in
-    the batch as it comes, while it is in the cache.
-    """
-    groups: dict[tuple, tuple[np.ndarray, np.ndarray, list[int]]] = {}
-    try:
-        for image, mask, index in samples:
-            shapes = image.shape, mask.shape
-            if shapes not in groups:
-                groups[shapes] = (*(np.empty((most, *shape), np.uint8) for shape in shapes), [])
-            images, masks, indices = groups[shapes]
-            images[len(indices)], masks[len(indices)] = image, mask
-            indices.append(index)
-        batches = [(_tensor(i[: len(k)]), _tensor(m[: len(k)]), k) for i, m, k in groups.values()]
-        check(batches)
-    except SegtrainError as error:
-        return error
-    return batches
-
-
 def _raised(loader: DataLoader) -> Iterator[Batch]:
     """The batches of a loader. Raises the errors among them."""
     for batches in loader:
@@ -305,12 +214,6 @@ def killed_workers_explained():
             "most often memory ran out: lower loader.workers, loader.batch_size or loader.cache; with "
             "loader.workers=0 an error of its own is shown",
         ) from error
-
-
-def _tensor(arrays: np.ndarray) -> torch.Tensor:
-    """[N,H,W], or [N,C,H,W] as a view of [N,H,W,C]: that is channels_last, the order a network on images works in."""
-    tensor = torch.from_numpy(arrays)
-    return tensor.permute(0, 3, 1, 2) if tensor.ndim == 4 else tensor
 
 
 def _as_it_is(batches):

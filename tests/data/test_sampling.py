@@ -17,7 +17,8 @@ from segtrain.class_counts.locations import LOCATIONS, find_locations
 from segtrain.data.augment import Augment, crop_size
 from segtrain.data.dataset import as_dataset
 from segtrain.data.folder import Folder
-from segtrain.data.loader import EpochOrder, Loader, _as_it_is, _TrainSamples
+from segtrain.data.loader import EpochOrder, Loader, _as_it_is
+from segtrain.data.samples import TrainSamples
 from segtrain.data.sampling import ForegroundCrops, RareClasses, Uniform
 from segtrain.data.shapes import Shapes
 from segtrain.errors import ConfigError, DataError
@@ -265,7 +266,7 @@ def stream(workers, method, persistent):
     order = EpochOrder(COUNTS_1000, 50, Uniform(), 0)
     augment = Augment(size=[8, 8], horizontal_flip=0.5, brightness=0.3, contrast=0.3)
     loader = DataLoader(
-        _TrainSamples(as_dataset(Numbered()), augment, 0),
+        TrainSamples(as_dataset(Numbered()), augment, 0),
         batch_sampler=order,
         num_workers=workers,
         collate_fn=_as_it_is,
