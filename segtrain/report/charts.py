@@ -5,6 +5,7 @@ import io
 
 import numpy as np
 
+HEIGHT = 4.2  # inches
 _LEAST = 100  # pixels that a point of a reliability curve must rest on
 
 
@@ -82,9 +83,11 @@ def lines_with_intervals(lines: dict[str, list[tuple]], x: str, y: str) -> str:
     return _svg(figure)
 
 
-def points(of: dict[str, tuple[float, float]], x: str, y: str) -> str:
-    """A point (x, y) a name."""
+def points(of: dict[str, tuple[float, float]], others: list[tuple[float, float]], x: str, y: str) -> str:
+    """A point (x, y) a name, before the grey ones of `others`."""
     figure, axes = _axes(x, y, "What is won, and what is lost for it")
+    if others:
+        axes.plot(*zip(*others, strict=True), "o", color="#c5ccd4", label="other settings")
     for name, (across, up) in of.items():
         axes.plot(across, up, "o", label=name)
     axes.autoscale()
@@ -135,7 +138,7 @@ def row_shares(matrix: np.ndarray) -> np.ndarray:
 def _axes(x: str, y: str, title: str):
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    figure = Figure(figsize=(6.4, HEIGHT), layout="constrained")
     axes = figure.subplots()
     axes.set(xlabel=x, ylabel=y, xlim=(0, 1), ylim=(0, 1.02))
     axes.set_title(title, fontsize=10, loc="left")
@@ -148,7 +151,8 @@ def _legend(axes, title: str | None = None) -> None:
 
 
 def _legend_below(axes) -> None:
-    """For long names."""
+    """For long names. The figure grows by them."""
+    axes.figure.set_figheight(HEIGHT + 0.17 * len(axes.get_legend_handles_labels()[0]))
     axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(-0.1, -0.16))
 
 

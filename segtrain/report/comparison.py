@@ -27,7 +27,7 @@ def comparison_table(found: Comparison) -> str:
     if len(settings) > 1:
         columns["over baseline"] = [_over_baseline(found, i) for i in range(len(settings))]
         columns["best"] = [f"{100 * chance:.0f} %" for chance in found.ranks.best]
-        columns["rank"] = [_rank(*pair) for pair in zip(found.ranks.low, found.ranks.high, strict=True)]
+        columns["rank"] = [rank_text(*pair) for pair in zip(found.ranks.low, found.ranks.high, strict=True)]
     columns["seeds"] = [str(len(setting.repeats)) for setting in settings]
     if several:
         columns["± seeds"] = [_spread(found, i) for i in range(len(settings))]
@@ -57,7 +57,7 @@ def _over_baseline(found: Comparison, index: int) -> str:
     return f"{text(found, difference.value, True)} {'' if found.real[index] else '(not shown)'}".rstrip()
 
 
-def _rank(low: int, high: int) -> str:
+def rank_text(low: int, high: int) -> str:
     return str(low) if low == high else f"{low}–{high}"
 
 
@@ -71,8 +71,9 @@ def _width(columns: dict[str, list[str]]) -> int:
 
 
 def rarest(found: Comparison) -> list[int]:
-    """The rarest classes of the ground truth."""
-    return [int(c) for c in np.argsort(found.pixels, kind="stable") if found.pixels[c] > 0][:RARE]
+    """The rarest classes of the ground truth, without the most frequent one."""
+    present = [int(c) for c in np.argsort(found.pixels, kind="stable") if found.pixels[c] > 0]
+    return present[: min(RARE, max(1, len(present) - 1))]
 
 
 def comparison_rows(found: Comparison) -> list[dict]:

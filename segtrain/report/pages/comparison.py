@@ -11,11 +11,12 @@ from segtrain.comparison.verdict import Comparison
 from segtrain.errors import ConfigError
 from segtrain.files import read_rows
 from segtrain.report import charts
-from segtrain.report.comparison import rarest
+from segtrain.report.comparison import rank_text, rarest
 from segtrain.report.html import inline, write_page
 from segtrain.report.text import percent
 
 SCATTERED = 500  # images
+MOST_NAMED = 9  # settings: matplotlib has ten colours
 
 
 def write_comparison_page(
@@ -59,7 +60,7 @@ def _row(found: Comparison, index: int, keys: list[str]) -> dict:
         "difference_interval": "baseline" if difference is None else interval(found, difference, True),
         "real": "" if difference is None else ("real" if found.real[index] else "not shown"),
         "best": f"{100 * found.ranks.best[index]:.0f}",
-        "rank": f"{found.ranks.low[index]}–{found.ranks.high[index]}",
+        "rank": rank_text(found.ranks.low[index], found.ranks.high[index]),
         "seeds": ", ".join(text(found, value) for value in found.scores.full[index]),
         "command": setting.runs[0].command,
         "runs": [str(run.path) for run in setting.runs],
@@ -112,7 +113,7 @@ def scatter(found: Comparison) -> dict | None:
 
 
 def trade(found: Comparison) -> str:
-    """What is won on rare classes against what is lost in accuracy: a point a setting."""
+    """What is won on rare classes against what is lost in accuracy: a point a setting; the best and the baseline are named."""
     rare = rarest(found)
     scores = [[run.result.scores.get("accuracy") for run in setting.runs] for setting in found.settings]
     if not rare or not found.class_means.size or any(value is None for values in scores for value in values):
@@ -121,14 +122,17 @@ def trade(found: Comparison) -> str:
         setting.label: (float(np.mean(values)), float(np.nanmean(means[rare])))
         for setting, values, means in zip(found.settings, scores, found.class_means, strict=True)
     }
+    named = {found.settings[i].label for i in {found.baseline, *range(MOST_NAMED)} if i < len(found.settings)}
+    others = [point for label, point in points.items() if label not in named]
+    points = {label: point for label, point in points.items() if label in named}
     names = ", ".join(found.classes[c] for c in rare)
-    return charts.points(points, "accuracy", f"mean IoU of {names}")
+    return charts.points(points, others, "accuracy", f"mean IoU of {names}")
 
 
 def learning_curves(found: Comparison) -> str:
     """The monitored score by epoch, mean over the seeds of a setting."""
     lines = {}
-    for setting in found.settings[:8]:
+    for setting in found.settings[:MOST_NAMED]:
         curves = [curve for run in setting.runs if (curve := _curve(run.path / "metrics.csv", f"val/{found.by}"))]
         if curves:
             length = min(map(len, curves))
