@@ -52,7 +52,13 @@ def write_best(folder: Path, epoch, config: str) -> None:
     """Write the weights of a segtrain.training Epoch, with the text of the run's config. Raises DiskError."""
     weights = {"model": epoch.best.weights, "epoch": epoch.number, "step": epoch.step, "config": config}
     write_checkpoint(folder / "best.pt", weights)
-    write_weights(folder / "best.safetensors", epoch.best.weights, {"epoch": str(epoch.number)})
+    (folder / "best.safetensors").unlink(missing_ok=True)  # of a training that goes on: that of the best epoch before
+
+
+def write_safetensors(folder: Path) -> None:
+    """Write best.safetensors: the weights in best.pt, for other programs. Raises ConfigError, DiskError."""
+    content = read_checkpoint(folder / "best.pt")
+    write_weights(folder / "best.safetensors", content["model"], {"epoch": str(content["epoch"])})
 
 
 def read_weights(folder: Path, name: str) -> dict:

@@ -296,8 +296,9 @@ class RunFolder:
         return read_arrays(file) if file.is_file() else {}
 
     def finish(self) -> None:
-        """Write the result as that of a finished run. Raises DiskError."""
+        """Write the result as that of a finished run, and best.safetensors. Raises DiskError."""
         self._write_epoch()
+        checkpoints.write_safetensors(self.checkpoints)
         self._write_result("finished")
 
     def _write_result(self, status: str) -> None:
