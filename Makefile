@@ -20,7 +20,7 @@ install: .venv/installed  ## make .venv with segtrain and all it needs
 	$(BIN)/python -m pip install -qq --constraint constraints.txt --editable '.[dev,parallel,slurm,search,export]'
 	touch $@
 
-run: install  ## train on the generated dataset, a minute and a half on two CPU cores
+run: install  ## train on the generated dataset, a minute on two CPU cores
 	$(BIN)/segtrain $(ARGS)
 
 test: install lint  ## lint and run the tests, but the long ones

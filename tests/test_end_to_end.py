@@ -120,7 +120,7 @@ def test_train_evaluate_and_the_run_folder(segtrain, tmp_path):
     page = (run / "page.html").read_text()
     assert "loss=ce_dice weighting=median_frequency dataset=shapes model=unet" in page
     assert environment["command"] in html.unescape(page)
-    assert '<td><code>trainer.epochs</code></td><td class="left">1</td><td class="left dim">14</td>' in page
+    assert '<td><code>trainer.epochs</code></td><td class="left">1</td><td class="left dim">12</td>' in page
 
     evaluated = segtrain("evaluate", run, "loader.batch_size=3")
     assert evaluated.code == 0, evaluated

@@ -65,7 +65,7 @@ class Trainer:
     @checked
     def __init__(
         self,
-        epochs: PositiveInt = 14,
+        epochs: PositiveInt = 12,
         max_steps: PositiveInt | None = None,
         val_batches: PositiveInt | None = None,
         device: str = "auto",

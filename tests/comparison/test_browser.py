@@ -10,7 +10,14 @@ import pytest
 from test_compare import make_run
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
-FLAGS = "--headless=new --no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-sync".split()
+FLAGS = [
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-sync",
+]
 FIRST = "<head><script>const errors = []; onerror = message => errors.push(message);</script>"
 LAST = """<script>
 const column = () => [...document.querySelectorAll("#settings tbody tr")].map(row => row.cells[0].textContent);
