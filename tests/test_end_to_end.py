@@ -39,16 +39,17 @@ def result_of(run: Path) -> dict:
     return json.loads((run / "result.json").read_text())
 
 
-def hparams_of(events) -> set[str]:
-    """Settings and scores on TensorBoard's HPARAMS page."""
+def hparams_of(events) -> tuple[set[str], set[str], dict]:
+    """TensorBoard's HPARAMS page: the columns shown first, the scores, and the settings of the run."""
     from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-    found = set()
+    first, scored, session = set(), set(), {}
     for content in events.summary_metadata.values():
         data = HParamsPluginData.FromString(content.plugin_data.content)
-        found |= {info.name for info in data.experiment.hparam_infos} | set(data.session_start_info.hparams)
-        found |= {info.name.tag for info in data.experiment.metric_infos}
-    return found
+        first |= {info.name for info in data.experiment.hparam_infos if info.differs}
+        scored |= {info.name.tag for info in data.experiment.metric_infos}
+        session |= dict(data.session_start_info.hparams)
+    return first, scored, session
 
 
 def test_train_evaluate_and_the_run_folder(segtrain, tmp_path):
@@ -115,7 +116,11 @@ def test_train_evaluate_and_the_run_folder(segtrain, tmp_path):
     assert {"loss/train", "means/iou_mean", "means/kappa", "iou/cross", "recall/cross"} <= set(tags["scalars"])
     best = {name: events.Scalars(f"best/{name}")[-1].value for name in ("iou/mean", "iou/foreground", "iou/cross")}
     assert best == {name: pytest.approx(result["scores"][name]) for name in best}
-    assert {"loss", "weighting", "loss.alpha", "seed", "best/iou/cross"} <= hparams_of(events)
+    first, scored, session = hparams_of(events)
+    assert first == {"loss", "loss.alpha", "weighting", "sampling", "seed"}
+    assert scored >= {"best/iou/cross", "best/iou/mean"}
+    assert (session["loss"].string_value, session["weighting"].string_value) == ("ce_dice", "median_frequency")
+    assert (session["loss.alpha"].number_value, session["loss.pixel"].string_value) == (1.0, "CrossEntropy")
 
     page = (run / "page.html").read_text()
     assert "loss=ce_dice weighting=median_frequency dataset=shapes model=unet" in page

@@ -132,7 +132,7 @@ def train(
     run.keep = trainer.keep
     groups = {name: val_set.group(index) for index, name in enumerate(val_set.names)}
     with Logger(run.path, val_set, scores, trainer.epochs, first_step(checkpoint), loader.advice()) as logger:
-        logger.settings(flat(cfg))
+        logger.settings(settings_of(run.path))
         for epoch in trainer.fit(parts, checkpoint, run.save_last, processes):
             run.record(epoch, val_set.class_names, groups)
             logger.show(epoch, run.result.best["value"])

@@ -15,7 +15,8 @@ from segtrain.report.text import Printable, share, table
 log = logging.getLogger("segtrain")
 
 WAITED, LONG = 0.1, 10  # share of an epoch's time, and seconds of it, from which waiting for images is worth a word
-_COMPARED = ("loss", "weighting", "model", "optimizer", "schedule", "augment.size", "loader.batch_size", "seed")
+_FIRST = ("loss", "loss.alpha", "weighting", "sampling", "seed")  # columns of a table of runs
+_COMPARED = (*_FIRST, "model", "optimizer", "schedule", "augment.size", "loader.batch_size")
 
 
 def log_to_screen(file: Path | None = None, only_warnings: bool = False) -> None:
@@ -128,20 +129,30 @@ class Logger:
                 pictures.write_png(picture, self._folder / "plots" / "examples.png")
 
     def settings(self, config: dict) -> None:
-        """For TensorBoard's HPARAMS page, in this run's own event file: the settings one compares, by dotted key, and the
-        scores of the best epoch."""
+        """For TensorBoard's HPARAMS page, in this run's own event file: the settings one compares and the scores of the
+        best epoch.
+
+        Args:
+            config: values by dotted key, and by group the option that was chosen, where it is known.
+        """
+        from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
         from torch.utils.tensorboard.summary import hparams
 
         plain = {}
-        for key, value in config.items():
-            if key.startswith(_COMPARED) and not key.endswith(("class_weights", "pos_weight")):
-                name = key.removesuffix("._target_")
+        for key, value in sorted(config.items()):  # an option comes before the class that it names
+            name = key.removesuffix("._target_")
+            if name not in plain and key.startswith(_COMPARED) and not key.endswith(("class_weights", "pos_weight")):
                 value = str(value).rpartition(".")[2] if name != key else value
                 plain[name] = value if isinstance(value, int | float | str | bool) else str(value)
-        tags = {"run/best", *self._of_best.values()}
-        for summary in hparams(
-            plain, dict.fromkeys(sorted(tags), float("nan"))
-        ):  # scalars of these names are each epoch's
+        scored = dict.fromkeys(sorted({"run/best", *self._of_best.values()}), 0.0)  # the scalars of these names
+        plain.setdefault("loss.alpha", 0.0)  # of a loss without a second term; a run that lacks a column is left out
+        columns, *summaries = hparams(plain, scored)
+        content = columns.value[0].metadata.plugin_data
+        table = HParamsPluginData.FromString(content.content)
+        for column in table.experiment.hparam_infos:
+            column.differs = column.name in _FIRST  # such columns are shown first
+        content.content = table.SerializeToString()
+        for summary in (columns, *summaries):
             self._board.file_writer.add_summary(summary)
 
     def _picture(self, name: str, picture: np.ndarray, step: int) -> None:
