@@ -137,7 +137,8 @@ def _search(folder: Path, settings: dict, templates: list) -> None:
 
 def _job(cfg, folder: Path, processes: Alone) -> float | None:
     """One training. What it needs is imported here, after a config has been found right."""
-    from segtrain.runs.folder import OthersFolder, RunFolder
+    from segtrain.runs.folder import RunFolder
+    from segtrain.runs.others import OthersFolder
 
     run_folder = RunFolder if processes.first else OthersFolder
     try:

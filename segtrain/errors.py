@@ -60,6 +60,21 @@ def out_of_memory_explained(describe=lambda: ("", "lower loader.batch_size, or t
 NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED", "Insufficient memory")
 
 
+@contextlib.contextmanager
+def batch_norm_explained():
+    """Within this, batch norm's error for a single value is a ConfigError."""
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise ConfigError(
+            "batch norm cannot learn from a single value per channel",
+            "a batch of one image, or a crop no larger than the network's stride",
+            "raise loader.batch_size or augment.size",
+        ) from error
+
+
 class DiskError(SegtrainError):
     exit_code, label = 5, "disk error"
 

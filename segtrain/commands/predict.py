@@ -143,22 +143,14 @@ def predict_all(
     """
     rows = {name: as_numbers(row) for name, row in done.items() if name in files}
     pending: deque[tuple[str, Future]] = deque()
-    damaged, saved_at = [], time.monotonic()
+    damaged, saved_at, out = [], time.monotonic(), arguments.out
     missing = {name: file for name, file in files.items() if name not in rows}
     progress = Progress("predict", len(files), len(rows))
     if rows and missing:
         log.info(f"{counted(len(rows), 'image')} of {len(files)} done before")
 
-    def write(name: str, shown: np.ndarray | None, found: Prediction) -> dict:
-        write_mask(arguments.out, name, found.mask, classes)
-        if shown is not None:
-            write_overlay(arguments.out, name, shown, found.mask, classes)
-        if found.probabilities is not None:
-            write_probabilities(arguments.out, name, found.probabilities)
-        return row_of(name, files[name], found.mask, found.confidence, classes)
-
     def save() -> None:
-        write_rows(arguments.out / "predictions.csv", [rows[name] for name in files if name in rows])
+        write_rows(out / "predictions.csv", [rows[name] for name in files if name in rows])
 
     with ThreadPoolExecutor(THREADS) as writer:
         try:
@@ -178,7 +170,7 @@ def predict_all(
                     progress.advance(1)
                     continue
                 del image  # before the next large one is read
-                pending.append((name, writer.submit(write, name, shown, found)))
+                pending.append((name, writer.submit(write, out, name, files[name], classes, shown, found)))
                 while len(pending) > most:
                     before, written = pending.popleft()
                     rows[before] = written.result()
@@ -193,6 +185,16 @@ def predict_all(
             save()
             progress.close()
     return [rows[name] for name in files if name in rows], damaged
+
+
+def write(out: Path, name: str, file: Path, classes, shown: np.ndarray | None, found: Prediction) -> dict:
+    """Write what was found in an image, over `shown` unless it is None; returns its row of predictions.csv."""
+    write_mask(out, name, found.mask, classes)
+    if shown is not None:
+        write_overlay(out, name, shown, found.mask, classes)
+    if found.probabilities is not None:
+        write_probabilities(out, name, found.probabilities)
+    return row_of(name, file, found.mask, found.confidence, classes)
 
 
 def as_numbers(row: dict[str, str]) -> dict:

@@ -21,7 +21,8 @@ from segtrain.ranks import ALONE, Alone, together
 from segtrain.report.logger import log_to_screen
 from segtrain.report.sweep import jobs_table
 from segtrain.runs.environment import FREE, changes, environment
-from segtrain.runs.folder import OthersFolder, RunFolder
+from segtrain.runs.folder import RunFolder
+from segtrain.runs.others import OthersFolder
 from segtrain.runs.sweep import read_sweep
 from segtrain.signals import watched
 

@@ -89,15 +89,7 @@ def compare(settings: list[Setting], by: str | None = None, baseline: str | None
     corrected[others] = holm(np.array([differences[i].p for i in others]))
     apart = np.zeros(len(settings), bool)
     apart[1:] = holm(np.array([estimate(scores, noise, 0, i).p for i in range(1, len(settings))])) < LEVEL
-    means, gains = np.zeros((len(settings), 0)), {}
-    if counted is not None:
-        of_class = {name: counted.scores(f"iou/{name}") for name in counted.classes}
-        means = np.stack([found.means for found in of_class.values()], axis=1)
-        if chosen != 0:
-            each = {name: estimate(found, seed_noise(found), 0, chosen) for name, found in of_class.items()}
-            known = {name: e for name, e in each.items() if np.isfinite(e.value)}
-            p = dict(zip(known, holm(np.array([e.p for e in known.values()])), strict=True))
-            gains = {name: e for name, e in known.items() if p[name] < LEVEL}
+    means, gains = (np.zeros((len(settings), 0)), {}) if counted is None else counted.by_class(chosen)
     return Comparison(
         by=by,
         lower_is_better=lower,
@@ -162,6 +154,17 @@ class Counted:
         draws = [np.stack([self._score(name, sums) for sums in repeats]) for repeats in self.draws]
         filled = [np.where(np.isnan(d), f[:, None], d) for d, f in zip(draws, full, strict=True)]
         return Scores(full, filled, len(np.unique(self.groups)))
+
+    def by_class(self, baseline: int) -> tuple[np.ndarray, dict[str, Estimate]]:
+        """IoU [settings, C], and of the classes in which the first setting differs from the baseline, by how much."""
+        of_class = {name: self.scores(f"iou/{name}") for name in self.classes}
+        means = np.stack([found.means for found in of_class.values()], axis=1)
+        if baseline == 0:
+            return means, {}
+        each = {name: estimate(found, seed_noise(found), 0, baseline) for name, found in of_class.items()}
+        known = {name: e for name, e in each.items() if np.isfinite(e.value)}
+        p = dict(zip(known, holm(np.array([e.p for e in known.values()])), strict=True))
+        return means, {name: e for name, e in known.items() if p[name] < LEVEL}
 
     def _score(self, name: str, sums: np.ndarray) -> np.ndarray:
         return pooled_score(name, sums, list(self.classes), self.foreground)

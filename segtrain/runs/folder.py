@@ -17,15 +17,7 @@ import numpy as np
 
 from segtrain.config.saved import settings_in
 from segtrain.errors import ConfigError, DataError, DiskError, NotFinite, Preempted, Pruned, SegtrainError
-from segtrain.files import (
-    read_arrays,
-    read_json,
-    remove_parts,
-    write_arrays,
-    write_json,
-    write_rows,
-    write_text,
-)
+from segtrain.files import read_arrays, read_json, remove_parts, write_arrays, write_json, write_rows, write_text
 from segtrain.runs import checkpoints
 from segtrain.runs.claim import lock, refuse_links, unlock
 from segtrain.runs.environment import changed_settings, start, trained_on
@@ -185,7 +177,8 @@ class RunFolder:
 
         Raises ConfigError for a damaged checkpoint, and when best.pt or per_image.npz of the best epoch is.
         """
-        self._config = _config_of(self.path)
+        file = self.path / "config.yaml"
+        self._config = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
         self.changed = changed_settings(read_json(self.path / "environment.json"))
         if not self.can_be_resumed:
             if (file := self.checkpoints / "best.pt").is_file():
@@ -304,26 +297,3 @@ class RunFolder:
     def _write_result(self, status: str) -> None:
         self.result.status, self.result.seconds = status, round(time.time() - self._started, 2)
         self.result.write(self.path)
-
-
-class OthersFolder(RunFolder):
-    """The folder of a run that another process writes: this one, which trains with it, only reads what is resumed."""
-
-    def _lock(self) -> None:
-        pass
-
-    def __enter__(self) -> "OthersFolder":
-        return self
-
-    def __exit__(self, *_) -> None:
-        pass
-
-    def _nothing(self, *_) -> None:
-        pass
-
-    write_config = write_environment = write_counts = write_class_weights = add_start = record_failure = _nothing
-
-
-def _config_of(path: Path) -> str:
-    file = path / "config.yaml"
-    return file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""

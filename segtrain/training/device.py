@@ -113,3 +113,13 @@ def autocast(device: torch.device, precision: torch.dtype):
     if precision == torch.float32:
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype=precision)
+
+
+def memory_used(device: torch.device, epoch: int) -> tuple[str, str]:
+    """Where a training ran out of memory, and what to do."""
+    cuda = device.type == "cuda"
+    peak = f", {torch.cuda.max_memory_allocated(device) / 2**30:.1f} GiB at the peak" if cuda else ""
+    return (
+        f"epoch {epoch + 1}{peak}",
+        "lower loader.batch_size (and raise trainer.accumulate by as much), or augment.size",
+    )

@@ -13,7 +13,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import fields, replace
 from datetime import timedelta
 from typing import Any
 
@@ -26,8 +25,8 @@ from torch.nn.parallel import DistributedDataParallel
 from segtrain import signals
 from segtrain.errors import ConfigError, DataError, DiskError, NotFinite, OutOfMemory, Preempted, SegtrainError
 from segtrain.losses.loss import Batch, Loss
-from segtrain.losses.sums import Sums
 from segtrain.ranks import ALONE, Alone, Rank
+from segtrain.training.shared_batch import SharedBatch
 
 log = logging.getLogger("segtrain")
 
@@ -105,11 +104,9 @@ class Processes(Alone):
 
     def check(self, loss: Loss, batch_size: int) -> None:
         if batch_size % self.size:
-            raise ConfigError(
-                f"{batch_size} images cannot be shared evenly by {self.size} processes",
-                "loader.batch_size, the batch of all processes together",
-                f"make it a multiple of {self.size}",
-            )
+            what = f"{batch_size} images cannot be shared evenly by {self.size} processes"
+            where = "loader.batch_size, the batch of all processes together"
+            raise ConfigError(what, where, f"make it a multiple of {self.size}")
         for part in loss.modules():
             if isinstance(part, Loss):
                 part.check_shared()
@@ -263,43 +260,6 @@ class Processes(Alone):
             print(f"\n{error}", file=sys.stderr, flush=True)
         self._record(error)
         os._exit(error.exit_code if isinstance(error, SegtrainError) else INTERRUPTED)
-
-
-class SharedBatch(Batch):
-    """A batch of which each process has a part: sums and means are of all, the gradient is that of one's own part.
-
-    DistributedDataParallel takes the mean of the gradients, so the loss goes backward times the number of processes.
-
-    Args:
-        count: images of the whole batch. A process for which there is none runs another's, which does not count.
-    """
-
-    def __init__(self, rank: Rank, count: int):
-        self.shares, self.number = rank.shares(count), rank.number
-
-    def sums(self, own: Sums) -> Sums:
-        names = [field.name for field in fields(own) if getattr(own, field.name) is not None]
-        table = torch.stack([getattr(own, name).to(own.P.dtype) for name in names], dim=1)[: self.shares[self.number]]
-        padded = table.new_zeros(max(self.shares), *table.shape[1:])
-        padded[: len(table)] = table.detach()
-        tables = self._everyones(padded)
-        rows = torch.cat(
-            [table if r == self.number else t[:n] for r, (t, n) in enumerate(zip(tables, self.shares, strict=True))]
-        )
-        columns = dict(zip(names, rows.unbind(1), strict=True))
-        return replace(own, **columns | {"present": columns["present"] > 0})
-
-    def mean(self, own: torch.Tensor, amount: Callable) -> torch.Tensor:
-        weight = torch.as_tensor(amount(), dtype=torch.float64, device=own.device) * (self.shares[self.number] > 0)
-        rows = torch.stack(self._everyones(torch.stack([own.detach().double() * weight, weight])))
-        rows[self.number, 0] = 0
-        total = rows[:, 1].sum().clamp_min(1e-30)
-        return (own * (weight / total) + rows[:, 0].sum() / total).to(own.dtype)
-
-    def _everyones(self, own: torch.Tensor) -> list[torch.Tensor]:
-        found = [torch.empty_like(own) for _ in self.shares]
-        dist.all_gather(found, own.contiguous())
-        return found
 
 
 def _has_unused(network: nn.Module, images: torch.Tensor) -> bool:

@@ -58,17 +58,21 @@ def evaluate(
             advance(len(batch))
     if processes.size > 1:
         done = _join(processes, scores, done)
-    seen, pieces = [index for indices, *_ in done for index in indices], [piece for _, piece, _ in done]
-    if not seen:
+    if not done:
         raise DataError("there is no image to score", "the split, or trainer.val_batches", "add images to the split")
-    if not (good := torch.cat([finite for *_, finite in done])).all():
+    _check_finite([index for indices, *_ in done for index in indices], torch.cat([f for *_, f in done]), names)
+    return float(loss.of_pieces([piece for _, piece, _ in done])) if loss is not None else float("nan")
+
+
+def _check_finite(seen: list[int], good: torch.Tensor, names: list[str] | None) -> None:
+    """Raise NotFinite when not all of the images that were seen are good."""
+    if not good.all():
         first = seen[int((~good).nonzero()[0])]
         raise NotFinite(
             f"non-finite logits in {int((~good).sum())} of {len(seen)} images",
             f"the first is {names[first] if names else first}",
             "use trainer.precision=float32, a lower optimizer.lr, trainer.clip_norm=1, or an earlier checkpoint",
         )
-    return float(loss.of_pieces(pieces)) if loss is not None else float("nan")
 
 
 def _join(processes: Alone, scores: Metric, done: list) -> list:

@@ -81,6 +81,15 @@ class State:
             raise ValueError(f"state has another {', '.join(wrong)} than a training writes")
         return found
 
+    def is_best(self, value: float | None, higher_is_better: bool) -> bool:
+        """Whether `value` of the monitored score beats the best so far; None, where it is undefined, beats nothing."""
+        if self.best is None:
+            return True
+        best = self.best["value"]
+        if value is None or best is None:
+            return value is not None
+        return value > best if higher_is_better else value < best
+
     def next_epoch(self) -> None:
         self.epoch, self.batch, self.images, self.counted = self.epoch + 1, 0, 0, 0
         self.seconds, self.waited, self.sums = 0.0, 0.0, {}

@@ -5,7 +5,7 @@ import math
 
 import torch
 
-from segtrain.errors import ConfigError, DataError, NotFinite, few
+from segtrain.errors import DataError, NotFinite, batch_norm_explained, few
 from segtrain.losses.loss import computed_over, scaled, total
 from segtrain.losses.targets import check_labels, check_shares
 from segtrain.optimizers import is_of_encoder
@@ -108,7 +108,7 @@ class Step:
         self._wrap(batches[0][0])
         for done, ((images, target), share, count) in enumerate(zip(batches, shares, counts, strict=True), start=1):
             with self.processes.accumulating(done < len(batches)):
-                with autocast(self.device, self.precision), _batch_norm_explained(), self.part("forward"):
+                with autocast(self.device, self.precision), batch_norm_explained(), self.part("forward"):
                     logits = (self.compiled if len(images) == self.batch_size else self.network)(images)
                 with computed_over(self.processes.batch(count)), self.part("loss"):
                     if share is None:
@@ -295,17 +295,3 @@ def _share(amount, total, count: int):
     if not isinstance(total, torch.Tensor):
         return amount / total if total else 1 / count
     return torch.where(total > 0, amount / total.clamp_min(1e-30), 1 / count)
-
-
-@contextlib.contextmanager
-def _batch_norm_explained():
-    try:
-        yield
-    except ValueError as error:
-        if "more than 1 value per channel" not in str(error):
-            raise
-        raise ConfigError(
-            "batch norm cannot learn from a single value per channel",
-            "a batch of one image, or a crop no larger than the network's stride",
-            "raise loader.batch_size or augment.size",
-        ) from error

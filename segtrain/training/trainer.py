@@ -17,7 +17,7 @@ from segtrain.metrics.metric import Metric
 from segtrain.metrics.records import LOSS, Score
 from segtrain.ranks import ALONE, Alone
 from segtrain.signals import leave_if_stopped, stopping
-from segtrain.training.device import autocast, choose_device, choose_precision
+from segtrain.training.device import autocast, choose_device, choose_precision, memory_used
 from segtrain.training.evaluation import evaluate, predict_one
 from segtrain.training.profile import Profile
 from segtrain.training.progress import Progress
@@ -108,11 +108,8 @@ class Trainer:
         """Raise ConfigError, before any work, when `monitor` is no score."""
         names = [*scores.score_names(), LOSS.name]
         if self.monitor not in names:
-            raise ConfigError(
-                f"no score {self.monitor!r}{did_you_mean(self.monitor, names)}",
-                "trainer.monitor",
-                f"use one of {', '.join(names)}; another metric may have more",
-            )
+            what = f"no score {self.monitor!r}{did_you_mean(self.monitor, names)}"
+            raise ConfigError(what, "trainer.monitor", f"use one of {', '.join(names)}; another metric may have more")
 
     def monitored(self, scores: Metric) -> Score:
         """The record of the score that chooses the best epoch."""
@@ -143,7 +140,11 @@ class Trainer:
         """
         self.check_monitor(parts.scores)
         self._setup(parts, resume_from, checkpoint, processes)
-        with killed_workers_explained(), out_of_memory_explained(self._of_memory), self._not_finite_described():
+        with (
+            killed_workers_explained(),
+            out_of_memory_explained(lambda: memory_used(self.device, self.state.epoch)),
+            self._not_finite_described(),
+        ):
             while not self._finished():
                 losses = self._train_epoch()
                 if time.monotonic() - self.saved_at > SAVED_ANEW:
@@ -226,11 +227,9 @@ class Trainer:
         self.state.skipped += 1
         log.warning(f"step {self.state.step} skipped: its loss or gradient is not finite ({self.state.skipped} so far)")
         if self.state.skipped > self.max_skipped:
-            raise NotFinite(
-                f"{self.state.skipped} steps had a loss or gradient that is not finite",
-                f"step {self.state.step}",
-                "lower optimizer.lr, set trainer.clip_norm=1, or raise trainer.max_skipped",
-            )
+            what = f"{self.state.skipped} steps had a loss or gradient that is not finite"
+            fix = "lower optimizer.lr, set trainer.clip_norm=1, or raise trainer.max_skipped"
+            raise NotFinite(what, f"step {self.state.step}", fix)
 
     def _validate(self, losses: dict[str, float]) -> Epoch:
         """Score the validation images."""
@@ -251,7 +250,8 @@ class Trainer:
         scores = {**parts.scores.compute(), LOSS.name: loss}
         value = None if math.isnan(scores[self.monitor]) else scores[self.monitor]
         best = None
-        if self._is_best(value):
+        monitor = self.monitored(parts.scores)
+        if state.is_best(value, monitor.higher_is_better):
             state.best = {"epoch": state.epoch + 1, "monitor": self.monitor, "value": value}
             weights = self.step.validated.state_dict()
             best = Best(weights, parts.scores.state(), parts.scores.per_class())
@@ -261,7 +261,7 @@ class Trainer:
             lr=state.lr,
             losses=losses,
             scores=scores,
-            monitor=self.monitored(parts.scores),
+            monitor=monitor,
             value=value,
             best=best,
             predictions={i: predict_one(predictor, dataset.image(i)) for i in parts.shown if self.processes.first},
@@ -270,15 +270,6 @@ class Trainer:
             data_wait=state.waited / state.seconds,
             profile=self.profiled if self.profiled.finished() else None,
         )
-
-    def _is_best(self, value: float | None) -> bool:
-        """Whether `value` beats the best so far."""
-        if self.state.best is None or self.state.best["value"] is None:
-            return self.state.best is None or value is not None
-        if value is None:
-            return False
-        best = self.state.best["value"]
-        return value > best if self.monitored(self.parts.scores).higher_is_better else value < best
 
     def _out_of_patience(self) -> bool:
         if self.patience is None or self.state.best is None:
@@ -305,10 +296,3 @@ class Trainer:
         except NotFinite as error:
             error.seen = error.seen or {"step": self.state.step, "what": error.what, "where": error.where}
             raise
-
-    def _of_memory(self) -> tuple[str, str]:
-        """Where memory ran out, and what to do."""
-        cuda = self.device.type == "cuda"
-        peak = f", {torch.cuda.max_memory_allocated(self.device) / 2**30:.1f} GiB at the peak" if cuda else ""
-        fix = "lower loader.batch_size (and raise trainer.accumulate by as much), or augment.size"
-        return f"epoch {self.state.epoch + 1}{peak}", fix

@@ -91,11 +91,11 @@ def spilled(cubin: bytes, folder: Path) -> int:
     ],
 )
 def test_kernels_compile_for_a_gpu_without_spills(architecture, classes, tmp_path):
-    from segtrain.losses.sums import means
-    from segtrain.losses.sums import triton as sums
+    from segtrain.losses.sums import kernels, means
+    from segtrain.losses.sums.triton import block_of
 
     def spills(kernel, types: dict, constants: dict, hard: bool) -> int:
-        padded, pixels, warps = sums.block_of(classes, hard)
+        padded, pixels, warps = block_of(classes, hard)
         constants = {"IGNORE": 255, "C": classes, "CP": padded, "B": pixels, **constants}
         return spilled(compiled(kernel, types, constants, architecture, warps).asm["cubin"], tmp_path)
 
@@ -106,15 +106,15 @@ def test_kernels_compile_for_a_gpu_without_spills(architecture, classes, tmp_pat
         for hard, gamma in ((True, 0.0), (False, 2.0)):
             labels = {**types, "y": "*u8" if hard else "*fp32"}
             constants = {"HARD": hard, "GAMMA": gamma, "SMOOTHING": not hard}
-            assert spills(sums.softmax_forward, labels, constants, hard) == 0
-            assert spills(sums.softmax_backward, labels, constants | given, hard) == 0
+            assert spills(kernels.softmax_forward, labels, constants, hard) == 0
+            assert spills(kernels.softmax_backward, labels, constants | given, hard) == 0
         several = {**types, "y": "*u8"}
-        assert spills(sums.sigmoid_forward, several, {}, hard=False) == 0
-        assert spills(sums.sigmoid_backward, several, given, hard=False) == 0
-    padded = sums.block_of(classes, hard=True)[0]
+        assert spills(kernels.sigmoid_forward, several, {}, hard=False) == 0
+        assert spills(kernels.sigmoid_backward, several, given, hard=False) == 0
+    padded = block_of(classes, hard=True)[0]
     types = {"partial": "*fp32", "sums": "*fp32", "present": "*i1"}
     constants = {"CP": padded, "AT_A_TIME": 32}
-    assert spilled(compiled(sums.add_partials, types, constants, architecture).asm["cubin"], tmp_path) == 0
+    assert spilled(compiled(kernels.add_partials, types, constants, architecture).asm["cubin"], tmp_path) == 0
     names = ("values", "amounts", "mean", "slope", "slopes", "P", "TP", "Y")
     types = dict.fromkeys(names, "*fp32") | {"weights": "*fp64", "selected": "*i1"}
     types |= dict.fromkeys(("fp", "fn", "smooth"), "fp32")
