@@ -43,17 +43,17 @@ def kept_bytes(model: nn.Module, device: torch.device, context, channels: int) -
     Leaves buffers and random numbers as they were.
     """
     weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
-    found: dict[int, int] = {}
+    found: dict[int, torch.UntypedStorage] = {}
 
-    def kept(tensor: torch.Tensor) -> torch.Tensor:
+    def kept(tensor: torch.Tensor) -> None:
+        """A storage rather than the tensor: an output that its own node keeps would never be freed, nor the weights."""
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in weights:
-            found[storage.data_ptr()] = storage.nbytes()
-        return tensor
+            found[storage.data_ptr()] = storage
 
     buffers, training = [buffer.clone() for buffer in model.buffers()], model.training
     with torch.random.fork_rng([device] if device.type == "cuda" else []), context:
-        with torch.autograd.graph.saved_tensors_hooks(kept, lambda tensor: tensor):
+        with torch.autograd.graph.saved_tensors_hooks(kept, lambda _: None):
             # Two images: batch norm after a global pooling cannot learn from one.
             logits = model.train()(torch.zeros(2, channels, PROBE, PROBE, dtype=torch.uint8, device=device))
         del logits
@@ -61,7 +61,7 @@ def kept_bytes(model: nn.Module, device: torch.device, context, channels: int) -
     with torch.no_grad():
         for buffer, before in zip(model.buffers(), buffers, strict=True):
             buffer.copy_(before)
-    return sum(found.values()) // 2
+    return sum(storage.nbytes() for storage in found.values()) // 2
 
 
 def free_memory(device: torch.device) -> int | None:

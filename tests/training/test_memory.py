@@ -1,6 +1,8 @@
 """What a step needs is known before it is tried."""
 
 import contextlib
+import gc
+import weakref
 
 import pytest
 import torch
@@ -38,6 +40,15 @@ def test_the_network_and_the_random_numbers_are_left_as_they_were():
     assert torch.equal(torch.get_rng_state(), random)
     assert not model.training
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_the_network_can_be_freed_afterwards():
+    model = models.unet(num_classes=2, encoder="resnet18", encoder_weights=None, decoder_channels=[16, 8, 8, 8, 8])
+    kept_bytes(model, CPU, contextlib.nullcontext(), 3)
+    weights = [weakref.ref(parameter) for parameter in model.parameters()]
+    del model
+    gc.collect()
+    assert not any(weight() is not None for weight in weights)
 
 
 def test_a_batch_that_cannot_fit_is_refused(monkeypatch):
