@@ -9,6 +9,7 @@ Example: segtrain find dataset=folder dataset.root=photos dataset.num_classes=3 
 
 import math
 import sys
+import textwrap
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -33,6 +34,7 @@ from segtrain.search.halving import FINALISTS, Plan, plan, survivors
 from segtrain.signals import watched
 
 FILE = "find.json"
+WIDTH = 118
 MOST_SEEDS = 10  # of a finalist, when there is time
 
 
@@ -230,20 +232,22 @@ class Search:
 
     def stages_table(self) -> str:
         """What each stage tried, what it took, and what was dropped."""
-        jobs, rows = self.jobs(), []
+        jobs, rows, lines = self.jobs(), [], []
         for number, stage in enumerate(self.stages):
             dropped = [jobs[n].folder.name[3:] for n in stage.tried if n not in stage.kept]
             took = f"{stage.seconds / 60:.1f} min"
-            rows.append([f"stage {number + 1}", str(len(stage.tried)), str(stage.epochs), took, ", ".join(dropped)])
+            rows.append([f"stage {number + 1}", str(len(stage.tried)), str(stage.epochs), took])
+            said = f"dropped after stage {number + 1}: {'; '.join(dropped) or 'none'}"
+            lines += textwrap.wrap(said, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
         finals = jobs[len(self.candidates) :]
         took = f"{sum(job.result.seconds for job in finals) / 60:.1f} min"
-        rows.append(["finals", f"{len(finals)} trainings", str(self.plan.epochs), took, ""])
+        rows.append(["finals", f"{len(finals)} trainings", str(self.plan.epochs), took])
         untried = len(self.candidates) - self.plan.candidates
         title = (
             f"{self.used() / 60:.1f} of {self.seconds / 60:.0f} minutes"
             + f"; {untried} settings not tried, for lack of time" * bool(untried)
         )
-        return table(["", "settings", "epochs", "time", "dropped"], rows, title, left=("time", "dropped"))
+        return "\n".join([table(["", "settings", "epochs", "time"], rows, title), "", *lines])
 
 
 def order_of(jobs: list[SweepJob]) -> list[int]:

@@ -204,19 +204,24 @@ def counts_of(repeat: list[Run]) -> tuple[np.ndarray, np.ndarray, np.ndarray] | 
 
 
 def varied_keys(configs: list[dict]) -> tuple[list[str], list[str]]:
-    """Settings that differ, without those that differ just as one before; and the fewest that tell the configs apart."""
+    """Settings that differ, and of them those that name a config.
+
+    A group's option (`weighting`) that differs is always one of both. A single setting (`loss.alpha`) is left out when it
+    differs just as one before, and names a config when what is before does not tell it from all others.
+    """
     keys = [key for key in dict.fromkeys(key for config in configs for key in config) if not hidden(key)]
     keys.sort(key=lambda key: ("." in key, ORDER.index(first) if (first := key.split(".")[0]) in ORDER else len(ORDER)))
     varied, named, seen, apart = [], [], set(), [()] * len(configs)
     for key in keys:
         values = [str(config.get(key)) for config in configs]
         partition = tuple(values.index(value) for value in values)
-        if len(set(partition)) == 1 or partition in seen:
+        chosen = "." not in key
+        if len(set(partition)) == 1 or (partition in seen and not chosen):
             continue
         seen.add(partition)
         varied.append(key)
         finer = [(*before, part) for before, part in zip(apart, partition, strict=True)]
-        if len(set(finer)) > len(set(apart)):
+        if chosen or len(set(finer)) > len(set(apart)):
             named.append(key)
             apart = finer
     return varied, named

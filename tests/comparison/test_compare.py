@@ -173,3 +173,12 @@ def test_columns_are_settings_that_tell_runs_apart():
     varied, named = varied_keys(configs)
     assert varied == ["loss", "loss.alpha", "model.encoder"]
     assert named == ["loss", "loss.alpha"]
+
+
+def test_every_option_that_differs_names_a_setting():
+    configs = [
+        {"loss": "ce_dice", "loss.alpha": 1, "weighting": "none", "sampling": "uniform"},
+        {"loss": "ce_dice", "loss.alpha": 1, "weighting": "none", "sampling": "rare_classes"},
+        {"loss": "ce_lovasz", "loss.alpha": 2, "weighting": "log_ratio", "sampling": "uniform"},
+    ]
+    assert varied_keys(configs) == (["loss", "weighting", "sampling"],) * 2
