@@ -18,6 +18,10 @@ from segtrain.regions import Regions
 
 Threshold = Annotated[float, Range("a number above 0 and below 1", lambda v: 0 < v < 1)]
 Rows = Callable[[int, int], torch.Tensor]  # (top, bottom) -> uint8 [N,B,bottom-top,W]
+LARGE = (
+    2048 * 2048
+)  # pixels; with `resize` larger images are shrunk, and their logits enlarged, so many rows at a time:
+STRIP = 256
 _ROWS = 64
 _AXES = {"horizontal": -1, "vertical": -2}
 
@@ -146,8 +150,9 @@ class Predictor:
     def image(self, image, keep_probabilities: bool = False) -> "Prediction":
         """The prediction for an image uint8 [H,W,B] of any size.
 
-        With windows, and neither flips, scales nor resize, rows are read and finished one window's height after another:
-        beside the mask no more is in memory than the logits of that height.
+        With windows, and neither flips nor scales, rows are read and finished one window's height after another: beside
+        the mask no more is in memory than the logits of that height. A large image with `resize` is shrunk, and its
+        logits enlarged, strip by strip.
 
         Args:
             image: an array, or anything else with `shape` whose rows are `image[top:bottom]`.
@@ -178,8 +183,28 @@ class Predictor:
 
     def _bands(self, height: int, width: int, rows: Rows) -> Iterator[torch.Tensor]:
         """The logits from top to bottom, in bands of all columns; one of all rows where views have to be averaged."""
+        if self.inference.resize is not None and height * width > LARGE:
+            return self._resized_strips(height, width, rows)
         plain = (tuple(self.inference.scales), self.inference.flips, self.inference.resize) == ((1.0,), (), None)
         return self._in_bands(height, width, rows) if plain else iter([self.logits(rows(0, height))])
+
+    def _resized_strips(self, height: int, width: int, rows: Rows) -> Iterator[torch.Tensor]:
+        """As `logits` with `resize`, to rounding, for an image of which no more than some rows are in memory."""
+        size = resized_size((height, width), self.inference.resize)
+        narrow = []
+        for top in range(0, height, STRIP):
+            strip = rows(top, min(top + STRIP, height))
+            each = (strip.shape[-2], size[1])
+            narrow.append(nn.functional.interpolate(strip, each, mode="bilinear", antialias=True))
+        small = nn.functional.interpolate(torch.cat(narrow, dim=2), size, mode="bilinear", antialias=True)
+        logits = self._at_given_size(small).float()
+        row = (torch.arange(height, dtype=torch.float64, device=logits.device) + 0.5) * (size[0] / height) - 0.5
+        for at in row.clamp_(0, size[0] - 1).split(STRIP):
+            above = at.long()
+            strip = logits[:, :, above].lerp(
+                logits[:, :, (above + 1).clamp_max(size[0] - 1)], (at - above).float()[:, None]
+            )
+            yield nn.functional.interpolate(strip, (len(at), width), mode="bilinear")
 
     def _confident_pixels(self, probability: torch.Tensor) -> torch.Tensor:
         """int64 [N,C]: pixels of at least the probability that presence asks for."""

@@ -8,6 +8,7 @@ Example: segtrain predict outputs/folder/RUN 'scans/*.tif' --out predicted
 """
 
 import argparse
+import glob
 import hashlib
 import logging
 import time
@@ -28,16 +29,16 @@ from segtrain.data.folder.rows import open_rows
 from segtrain.data.inputs import find_images
 from segtrain.errors import ConfigError, DataError, counted, printable
 from segtrain.files import read_json, read_rows, remove_parts, write_json, write_rows
-from segtrain.inference import Prediction, Predictor
+from segtrain.inference import LARGE, Prediction, Predictor
 from segtrain.report.logger import log_to_screen
-from segtrain.report.predictions import row_of, shrunk, write_mask, write_overlay, write_probabilities
+from segtrain.report.predictions import mask_files, row_of, shrunk, write_mask, write_overlay, write_probabilities
 from segtrain.runs.trained import Classes, Trained, classes_of, load
 from segtrain.signals import leave_if_stopped, watched
 from segtrain.training.progress import Progress
 
 log = logging.getLogger("segtrain")
 
-LARGE = 2048 * 2048  # pixels; larger images are read and predicted a few rows at a time
+FILE = "predict.json"  # what made the predictions in a folder
 SMALLEST_WINDOW = 512  # where the run has none: windows are its training images or crops, but no smaller
 MATTERS = (
     "inference.",
@@ -54,15 +55,20 @@ SAVED_EVERY = 10.0  # seconds, of predictions.csv
 def main(words: list[str]) -> int:
     arguments, images, overrides = parse(words)
     log_to_screen()
-    files = find_images(images)
+    files = find_images(images, leave_out=own_folder(arguments.out))
     trained = load(str(arguments.run), arguments.checkpoint, arguments.trust, overrides)
     predictor, classes = prepared(trained)
     refuse_inputs(arguments.out, files)
-    done = rows_before(arguments, trained)
+    before = rows_before(arguments, trained)
+    done = {name for name, row in before.items() if name in files and is_done(arguments.out, row, files[name], classes)}
+    if done:
+        log.info(f"{len(done)} of {counted(len(files), 'image')} done before")
     with watched():
-        rows, damaged = predict_all(arguments, trained, predictor, classes, files, done)
+        rows, damaged = predict_all(arguments, trained, predictor, classes, files, before, done)
     found = [f"{name} in {sum(row[f'present/{name}'] for row in rows)}" for name in classes.class_names]
-    print(printable(f"{counted(len(rows), 'image')}: {', '.join(found)}\nwritten to {arguments.out}"))
+    left_out = f", {len(damaged)} left out" if damaged else ""
+    print(printable(f"{counted(len(rows), 'image')}{': ' * bool(rows)}{', '.join(found) if rows else ''}{left_out}"))
+    print(printable(f"written to {arguments.out}"))
     for error in damaged:
         log.error(printable(str(error)))
     return DataError.exit_code if damaged else 0
@@ -88,13 +94,13 @@ def parse(words: list[str]) -> tuple[argparse.Namespace, list[str], list[str]]:
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run")
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="files, folders, patterns; and inference.key=value")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for what is written")
+    parser.add_argument("--out", type=named, required=True, metavar="DIR", help="folder for what is written")
     parser.add_argument("--probabilities", action="store_true", help="write float16 [C, H, W] of each image, too")
     parser.add_argument("--no-overlays", action="store_true", help="masks and the table only")
     parser.add_argument("--checkpoint", default="best", choices=["best", "last"])
     parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help="allow classes of this package")
     arguments = parser.parse_intermixed_args(words)
-    overrides = [w for w in arguments.images if "=" in w and not Path(w).exists()]
+    overrides = [w for w in arguments.images if "=" in w and not Path(w).exists() and not glob.glob(w, recursive=True)]
     images = [w for w in arguments.images if w not in overrides]
     if idle := [w for w in overrides if not w.startswith(MATTERS)]:
         raise ConfigError(
@@ -105,16 +111,37 @@ def parse(words: list[str]) -> tuple[argparse.Namespace, list[str], list[str]]:
     return arguments, images, overrides
 
 
+def named(word: str) -> Path:
+    """A folder; "" would be the current one."""
+    if not word:
+        raise argparse.ArgumentTypeError("no folder is named")
+    return Path(word)
+
+
+def own_folder(out: Path) -> Path | None:
+    """`out`, when an earlier call has written into it."""
+    return out.resolve() if read_json(out / FILE) else None
+
+
 def refuse_inputs(out: Path, files: dict[str, Path]) -> None:
-    """Raise ConfigError when what is written might replace an image that is read."""
+    """Raise ConfigError when what is written might replace an image that is read, or other files."""
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"{out} is a file", "--out", "name a folder")
     written = {(out / kind).resolve() for kind in ("masks", "overlays", "probabilities")}
     for file in files.values():
         if written & {*file.resolve().parents}:
             raise ConfigError(f"{file} lies where predictions are written", "--out", "choose another folder")
+    if own_folder(out) is None:
+        there = [
+            path.name for path in (*written, out / "predictions.csv", out / FILE, out / "config.yaml") if path.exists()
+        ]
+        if there:
+            what = f"it holds {', '.join(sorted(there))}, which segtrain predict has not written"
+            raise ConfigError(what, f"--out {out}", "choose a new folder")
 
 
 def rows_before(arguments, trained: Trained) -> dict[str, dict]:
-    """Rows of predictions.csv that a call with the same run and settings wrote before; by name.
+    """Rows of predictions.csv that calls with the same run and settings wrote before; by name.
 
     Raises ConfigError for a folder with predictions of another run or of other settings.
     """
@@ -127,30 +154,45 @@ def rows_before(arguments, trained: Trained) -> dict[str, dict]:
     }
     request["overlays"] = not arguments.no_overlays
     remove_parts(out)
-    before = read_json(out / "predict.json")
+    before = read_json(out / FILE)
     if before and {key: before.get(key) for key in request} != request:
         raise ConfigError("it holds predictions of another run, or of other settings", str(out), "choose another --out")
-    write_json(out / "predict.json", {"run": str(arguments.run), **request})
-    return {row["name"]: row for row in read_rows(out / "predictions.csv")} if before else {}
+    write_json(out / FILE, {"run": str(arguments.run), **request})
+    return {row["name"]: as_numbers(row) for row in read_rows(out / "predictions.csv")} if before else {}
+
+
+def is_done(out: Path, row: dict, file: Path, classes) -> bool:
+    """Whether an image was predicted as it is now, and its masks are there. Raises ConfigError for another of its name."""
+    status = file.stat()
+    same = (int(row["bytes"]), int(row["modified"])) == (status.st_size, status.st_mtime_ns)
+    if not same and Path(row["image"]).resolve() != file.resolve():
+        what = f"{row['image']} was predicted under the name of {file}"
+        raise ConfigError(what, str(out), "choose another --out")
+    return same and all(mask.is_file() for mask in mask_files(out, row["name"], classes))
 
 
 def predict_all(
-    arguments, trained: Trained, predictor: Predictor, classes, files: dict[str, Path], done: dict[str, dict]
+    arguments,
+    trained: Trained,
+    predictor: Predictor,
+    classes,
+    files: dict[str, Path],
+    rows: dict[str, dict],
+    done: set[str],
 ) -> tuple[list[dict], list[DataError]]:
-    """Predict what is not done; returns all rows, and the errors of the files that cannot be read.
+    """Predict what is not done; returns the rows of `files`, and the errors of those that cannot be read.
 
     Decoding before and writing after the network are done by threads, while it works on the images between.
     """
-    rows = {name: as_numbers(row) for name, row in done.items() if name in files}
+    rows = {name: row for name, row in rows.items() if name not in files or name in done}
     pending: deque[tuple[str, Future]] = deque()
     damaged, saved_at, out = [], time.monotonic(), arguments.out
-    missing = {name: file for name, file in files.items() if name not in rows}
-    progress = Progress("predict", len(files), len(rows))
-    if rows and missing:
-        log.info(f"{counted(len(rows), 'image')} of {len(files)} done before")
+    missing = {name: file for name, file in files.items() if name not in done}
+    progress = Progress("predict", len(files), len(done))
 
     def save() -> None:
-        write_rows(out / "predictions.csv", [rows[name] for name in files if name in rows])
+        others = [row for name, row in rows.items() if name not in files]  # of calls before
+        write_rows(out / "predictions.csv", [*others, *(rows[name] for name in files if name in rows)])
 
     with ThreadPoolExecutor(THREADS) as writer:
         try:
@@ -199,7 +241,8 @@ def write(out: Path, name: str, file: Path, classes, shown: np.ndarray | None, f
 
 def as_numbers(row: dict[str, str]) -> dict:
     """A row of predictions.csv as it was written."""
-    return {key: int(value) if key.startswith(("pixels/", "present/")) else value for key, value in row.items()}
+    whole = ("pixels/", "present/", "bytes", "modified")
+    return {key: int(value) if key.startswith(whole) else value for key, value in row.items()}
 
 
 def read_ahead(files: dict[str, Path], trained: Trained) -> Iterator[tuple[str, Any]]:

@@ -8,11 +8,12 @@ from segtrain.data.folder.images import IMAGE_SUFFIXES, OTHER_SUFFIXES
 from segtrain.errors import ConfigError
 
 
-def find_images(words: list[str]) -> dict[str, Path]:
+def find_images(words: list[str], leave_out: Path | None = None) -> dict[str, Path]:
     """Files by name: below a folder the path from there, else the file's own name, without suffix where that is clear.
 
     Args:
-        words: files, folders (with all folders below them), and patterns such as 'scans/*.tif'.
+        words: files, folders (with all folders below them, but no hidden ones), and patterns such as 'scans/*.tif'.
+        leave_out: a folder below which a folder's images are not taken.
 
     Raises ConfigError for a word that stands for no image, and for two files of one name.
     """
@@ -21,6 +22,9 @@ def find_images(words: list[str]) -> dict[str, Path]:
         path = Path(word)
         if path.is_dir():
             files = [(file.relative_to(path), file) for file in sorted(path.rglob("*")) if _is_image(file)]
+            files = [(name, file) for name, file in files if not any(part.startswith(".") for part in name.parts)]
+            if leave_out is not None:
+                files = [(name, file) for name, file in files if leave_out not in file.resolve().parents]
         elif path.is_file():
             files = [(Path(path.name), path)]
         else:

@@ -23,13 +23,17 @@ def write_mask(folder: Path, name: str, mask: np.ndarray, classes) -> None:
     if mask.ndim == 2:
         picture = Image.fromarray(mask, mode="P")
         picture.putpalette(class_colours(classes).reshape(-1).tolist())
-        _save(picture, folder / "masks" / f"{name}.png")
+        _save(picture, *mask_files(folder, name, classes))
         return
-    for label, plane in enumerate(mask):
-        _save(
-            Image.fromarray(plane.astype(np.uint8) * 255),
-            folder / "masks" / class_folder(classes, label) / f"{name}.png",
-        )
+    for file, plane in zip(mask_files(folder, name, classes), mask, strict=True):
+        _save(Image.fromarray(plane.astype(np.uint8) * 255), file)
+
+
+def mask_files(folder: Path, name: str, classes) -> list[Path]:
+    """Of an image: one, or multi-label one of each class."""
+    if not classes.multilabel:
+        return [folder / "masks" / f"{name}.png"]
+    return [folder / "masks" / class_folder(classes, c) / f"{name}.png" for c in range(classes.num_classes)]
 
 
 def class_folder(classes, label: int) -> str:
@@ -75,7 +79,9 @@ def write_probabilities(folder: Path, name: str, probabilities: np.ndarray) -> N
 def row_of(name: str, file: Path, mask: np.ndarray, confidence: np.ndarray, classes) -> dict:
     """Of predictions.csv: pixels of each class, whether there are any, and its highest probability."""
     count = mask.reshape(len(mask), -1).sum(axis=1) if mask.ndim == 3 else value_counts(mask, classes.num_classes)
-    row = {"name": name, "image": str(file), "height": mask.shape[-2], "width": mask.shape[-1]}
+    status = file.stat()
+    row = {"name": name, "image": str(file), "bytes": status.st_size, "modified": status.st_mtime_ns}
+    row |= {"height": mask.shape[-2], "width": mask.shape[-1]}
     for label, class_name in enumerate(classes.class_names):
         row[f"pixels/{class_name}"] = int(count[label])
         row[f"present/{class_name}"] = int(count[label] > 0)

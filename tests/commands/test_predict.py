@@ -1,6 +1,7 @@
 """`segtrain predict`: equal to evaluate, windows, damaged files, repeated calls, names, what is refused."""
 
 import csv
+import shutil
 import subprocess
 import sys
 
@@ -68,13 +69,14 @@ def test_damaged_files_are_named_and_a_second_call_goes_on(segtrain, trained, im
     rows = rows_of(tmp_path / "out")
     assert len(rows) == len(images.names)
     assert not (tmp_path / "out/overlays").exists()
+    assert "1 left out" in first.out
     (tmp_path / "images/broken.png").unlink()
-    (tmp_path / "out/masks/val_00003.png").unlink()  # would be there again, were it predicted again
+    before = {file.name: file.stat().st_mtime_ns for file in (tmp_path / "out/masks").iterdir()}
     again = segtrain(*words)
     assert again.code == 0, again
-    assert f"{len(rows)} images of {len(rows)} done" not in again.err
+    assert f"{len(rows)} of {len(rows)} images done before" in again.err
     assert rows_of(tmp_path / "out") == rows
-    assert not (tmp_path / "out/masks/val_00003.png").exists()
+    assert {file.name: file.stat().st_mtime_ns for file in (tmp_path / "out/masks").iterdir()} == before
     other = segtrain(*words, "inference.flips=[horizontal]")
     assert (other.code, "of other settings" in other.err) == (2, True)
 
@@ -97,7 +99,7 @@ def test_a_stopped_call_goes_on(segtrain, trained, images, tmp_path):
     assert len(rows_of(tmp_path / "out")) == 3
     done = segtrain("predict", *words)
     assert done.code == 0, done
-    assert f"3 images of {len(images.names)} done before" in done.err
+    assert f"3 of {len(images.names)} images done before" in done.err
     assert len(rows_of(tmp_path / "out")) == len(images.names)
 
 
@@ -130,6 +132,8 @@ def test_200_images_of_which_5_are_damaged_after_a_kill(server, trained, tmp_pat
         (["images", "trainer.epochs=3", "--out", "out"], "trainer.epochs does not matter to predict"),
         (["nowhere/*.png", "--out", "out"], "no such file, folder or pattern"),
         (["out/masks", "--out", "out"], "lies where predictions are written"),
+        (["images", "--out", "out"], "it holds masks, which segtrain predict has not written"),
+        (["images", "--out", "images/val_00000.png"], "is a file"),
     ],
 )
 def test_what_is_refused(segtrain, trained, images, tmp_path, words, what):
@@ -139,6 +143,43 @@ def test_what_is_refused(segtrain, trained, images, tmp_path, words, what):
     assert refused.code == 2, refused
     assert what in refused.err
     assert not (tmp_path / "out/predictions.csv").exists()
+
+
+@pytest.mark.slow
+def test_what_changed_is_predicted_again_and_other_rows_stay(segtrain, trained, images, tmp_path):
+    def rows():
+        return {row["name"]: row for row in rows_of(tmp_path / "out")}
+
+    names = images.names[:3]
+    words = [f"images/{name}.png" for name in names]
+    assert segtrain("predict", trained, *words, "--out", "out").code == 0
+    first = rows()
+    changed, deleted, kept = names
+    Image.fromarray(images.image(5)).save(tmp_path / f"images/{changed}.png")
+    (tmp_path / f"out/masks/{deleted}.png").unlink()
+    again = segtrain("predict", trained, *words[:2], "--out", "out")
+    assert (again.code, "done before" in again.err) == (0, False), again
+    assert (tmp_path / f"out/masks/{deleted}.png").is_file()
+    second = rows()
+    assert second.keys() == first.keys()
+    assert second[kept] == first[kept]
+    assert second[deleted] == first[deleted]
+    assert second[changed] != first[changed]
+
+    (tmp_path / "other").mkdir()
+    Image.fromarray(images.image(4)).save(tmp_path / f"other/{kept}.png")
+    other = segtrain("predict", trained, f"other/{kept}.png", "--out", "out")
+    assert (other.code, f"images/{kept}.png was predicted under the name of other" in other.err) == (2, True), other
+    inside = [segtrain("predict", trained, "other", "--out", "other/predicted") for _ in range(2)]
+    assert [(one.code, "1 image: " in one.out) for one in inside] == [(0, True)] * 2, inside
+
+
+def test_hidden_files_and_what_was_written_before_are_no_images_of_a_folder(tmp_path):
+    for name in ("a/x.png", "a/._x.png", "a/.thumbs/x.png", "a/out/masks/x.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 4)).save(tmp_path / name)
+    assert list(find_images([str(tmp_path / "a")])) == ["out/masks/x", "x"]
+    assert list(find_images([str(tmp_path / "a")], leave_out=tmp_path / "a/out")) == ["x"]
 
 
 def test_names_of_files_folders_and_patterns(tmp_path):
@@ -177,6 +218,20 @@ def test_an_image_in_bands_is_the_image_at_once(window, overlap, multilabel, pre
     probability = predictor.probabilities(logits)[0]
     assert np.array_equal(found.confidence, probability.amax(dim=(1, 2)).numpy())
     assert np.array_equal(found.probabilities, probability.half().numpy())
+
+
+@pytest.mark.parametrize(("flips", "scales"), [([], [1.0]), (["horizontal"], [1.0, 0.5])])
+@pytest.mark.parametrize("resize", [[24, 31], 0.4, 1.6])
+def test_a_large_image_that_is_resized_in_strips_is_the_image_at_once(resize, flips, scales, monkeypatch):
+    image = np.random.default_rng(0).integers(0, 256, (53, 61, 3)).astype(np.uint8)
+    inference = Inference(resize=resize, flips=flips, scales=scales)
+    predictor = Predictor(Plain(), torch.device("cpu"), torch.no_grad, False, inference)
+    whole = predictor.image(image, keep_probabilities=True)
+    monkeypatch.setattr("segtrain.inference.LARGE", 1000)
+    monkeypatch.setattr("segtrain.inference.STRIP", 7)
+    strips = predictor.image(image, keep_probabilities=True)
+    assert np.abs(strips.probabilities.astype(float) - whole.probabilities).max() <= 2e-3  # float16
+    assert (strips.mask == whole.mask).mean() > 0.999
 
 
 @pytest.fixture
@@ -258,7 +313,9 @@ def test_an_image_of_12000_by_12000_pixels_takes_less_than_2_gb(trained, tmp_pat
 
 @pytest.mark.slow
 def test_a_prediction_that_cannot_be_written_is_an_error(segtrain, trained, images, tmp_path):
-    (tmp_path / "out").mkdir()
+    words = ["predict", trained, f"images/{images.names[0]}.png", "--out", "out"]
+    assert segtrain(*words).code == 0
+    shutil.rmtree(tmp_path / "out/masks")
     (tmp_path / "out/masks").write_text("in the way")
-    done = segtrain("predict", trained, f"images/{images.names[0]}.png", "--out", "out")
+    done = segtrain(*words)
     assert done.code == 5, done

@@ -41,8 +41,10 @@ def test_an_overlay_covers_the_foreground_and_is_shrunk(tmp_path):
 
 
 def test_a_row_counts_pixels(tmp_path):
+    (tmp_path / "x.png").write_bytes(b"12345")
     classes = Classes(["background", "crack"], 0, False, None)
     row = row_of("x", tmp_path / "x.png", np.array([[0, 0, 0]], np.uint8), np.array([0.9, 0.12345]), classes)
+    assert row["bytes"] == 5
     assert (row["pixels/background"], row["present/crack"], row["confidence/crack"]) == (3, 0, 0.1235)
     both = np.array([[[True, False]], [[True, True]]])
     row = row_of("x", tmp_path / "x.png", both, np.array([0.9, 0.8]), Classes(["a", "b"], None, True, None))
