@@ -213,7 +213,7 @@ def foreground_of(setting: Setting) -> np.ndarray:
 
 def choose_baseline(settings: list[Setting], wanted: str | None) -> int:
     if wanted is None:
-        plain = [sum(str(value) in PLAIN for value in setting.varied.values()) for setting in settings]
+        plain = [_plain_values(setting.varied) for setting in settings]
         return len(plain) - 1 - int(np.argmax(plain[::-1]))  # of equally plain ones the worst
     pairs = [pair.partition("=") for pair in wanted.split(",")]
     found = [
@@ -226,6 +226,12 @@ def choose_baseline(settings: list[Setting], wanted: str | None) -> int:
         labels = "; ".join(setting.label for setting in settings)
         raise ConfigError(f"{len(found)} settings are {wanted}", "--baseline", f"one of: {labels}")
     return found[0]
+
+
+def _plain_values(varied: dict) -> int:
+    """How many values add nothing. A loss's own settings do not count where losses differ."""
+    counted = [value for key, value in varied.items() if "." not in key or key.split(".")[0] not in varied]
+    return sum(str(value) in PLAIN for value in counted)
 
 
 def _key(word: str, setting: Setting) -> str:

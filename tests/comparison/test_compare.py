@@ -175,6 +175,17 @@ def test_columns_are_settings_that_tell_runs_apart():
     assert named == ["loss", "loss.alpha"]
 
 
+def test_the_baseline_is_the_plainest_by_its_options(tmp_path):
+    for loss, weighting, own, iou in (("ce", "none", None, 0.6), ("ce_lovasz", "inverse", 0.0, 0.5)):
+        settings = {"loss": {"kind": loss, "smoothing": own, "tolerance": own}, "weighting": {"kind": weighting}}
+        make_run(tmp_path / loss, settings, iou)
+        (tmp_path / loss / ".hydra").mkdir()
+        choices = {"hydra": {"runtime": {"choices": {"loss": loss, "weighting": weighting}}}}
+        (tmp_path / loss / ".hydra/hydra.yaml").write_text(yaml.safe_dump(choices))
+    found = compare(settings_from(find_runs([tmp_path])[0]))
+    assert found.settings[found.baseline].label == "loss=ce weighting=none"
+
+
 def test_every_option_that_differs_names_a_setting():
     configs = [
         {"loss": "ce_dice", "loss.alpha": 1, "weighting": "none", "sampling": "uniform"},
