@@ -82,6 +82,7 @@ def test_images_alone_are_answered_as_before(root):
         ("images/train", "gt/train", {"masks": "gt"}),
         ("images/train", "gt/train", {"masks": "gt/{split}"}),
         ("photos/train", "gt/train", {"images": "photos/{split}", "masks": "gt"}),
+        ("photos/train", "gt/train", {"images": "photos", "masks": "gt"}),
         ("photos", "gt", {"images": "photos", "masks": "gt", "splits": "ratio"}),
         ("photos/all", "gt/all", {"images": "photos/all", "masks": "gt/all", "splits": "ratio"}),
     ],
@@ -93,6 +94,12 @@ def test_masks_by_the_name_of_their_folder(root, tmp_path, images, masks, settin
     assert data.names
     assert data.masks[0][0].parent == tmp_path / "other" / masks
     assert bool(data.findings) == ("images" not in settings)  # what was assumed is said
+
+
+def test_images_of_all_splits_together_are_refused(root):
+    with pytest.raises(ConfigError, match="dataset.images=train/images names the same images for every split") as error:
+        Folder(str(root), "train", 3, images="train/images")
+    assert "dataset.splits=ratio" in error.value.fix
 
 
 def test_a_folder_of_masks_that_is_not_there(root):
