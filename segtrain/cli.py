@@ -1,5 +1,6 @@
 """The console script: the first word without '=' is a command, anything else trains."""
 
+import contextlib
 import errno
 import logging
 import os
@@ -84,6 +85,8 @@ def _dispatch(words: list[str]) -> int:
     if words == ["--version"]:
         print(f"segtrain {segtrain.__version__}")
         return 0
+    if words[:1] in (["-sc"], ["--shell-completion"]) and words[-1].startswith("query="):
+        return _complete(words)
     if words[:1] == ["train"]:  # what a run without a command does
         return _train(words[1:])
     if words and not words[0].startswith("-") and "=" not in words[0]:
@@ -98,6 +101,18 @@ def _dispatch(words: list[str]) -> int:
             _refuse_several(f"`segtrain {command}`")
         return import_module(f"segtrain.commands.{command.replace('-', '_')}").main(words[1:])
     return _train(words)
+
+
+def _complete(words: list[str]) -> int:
+    """Print what may follow what is typed in COMP_LINE: the names of commands, and after one the settings, by Hydra."""
+    program, _, typed = os.environ.get("COMP_LINE", "").partition(" ")
+    *before, last = typed.split(" ")
+    if not before:
+        print(*(command for command in COMMANDS if command.startswith(last)))
+    os.environ["COMP_LINE"] = " ".join([program, *(word for word in before if "=" in word), last])
+    with contextlib.suppress(Exception):  # what Hydra cannot read, such as a path, it does not complete
+        return _train(words)
+    return 0
 
 
 def _train(words: list[str]) -> int:

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from segtrain.config.saved import settings_in
-from segtrain.errors import ConfigError, DataError, DiskError, NotFinite, Preempted, Pruned, SegtrainError
+from segtrain.errors import ConfigError, DataError, DiskError, NotFinite, OutOfMemory, Preempted, Pruned, SegtrainError
 from segtrain.files import read_arrays, read_json, remove_parts, write_arrays, write_json, write_rows, write_text
 from segtrain.runs import checkpoints
 from segtrain.runs.claim import lock, refuse_links, unlock
@@ -85,7 +85,7 @@ class RunFolder:
             status, self.result.error = self._before
             self._write_result(status)
             return
-        if isinstance(error, ConfigError | DataError) and not self._before[0] and self._is_bare():
+        if isinstance(error, ConfigError | DataError | OutOfMemory) and not self._before[0] and self._is_bare():
             shutil.rmtree(self.path, ignore_errors=True)  # a mistake that is found after the start leaves no folder
             return
         stopped = isinstance(error, KeyboardInterrupt | Preempted)

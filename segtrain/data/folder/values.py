@@ -54,5 +54,7 @@ def with_channels(values: np.ndarray, channels: int, path: Path) -> np.ndarray:
     if channels == 1 and bands in (3, 4):
         return np.rint(values[..., :3] @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)[..., None]
     raise DataError(
-        f"the image has {bands} channels, dataset.channels={channels}", str(path), f"set dataset.channels={bands}"
+        f"the image has {bands} channels, dataset.channels={channels}",
+        str(path),
+        f"train with dataset.channels={bands}, or give images of {channels}",
     )
