@@ -1,7 +1,6 @@
 """What a user reads after a mistake: what, where, what to do; the exit code; no traceback; fast, no torch."""
 
 import errno
-import json
 import pickle
 
 import cv2

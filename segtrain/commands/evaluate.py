@@ -18,7 +18,7 @@ import torch
 from segtrain.config.build import build, build_dataset, build_inference, build_loss, build_scores, check_presence
 from segtrain.config.schema import flat
 from segtrain.data.resize import resized_size
-from segtrain.errors import ConfigError, printable
+from segtrain.errors import ConfigError, counted, printable
 from segtrain.files import write_arrays, write_json, write_rows
 from segtrain.inference import Predictor, window_starts
 from segtrain.regions import Regions, spans, threshold_for
@@ -186,8 +186,9 @@ def choose_presence(trained: Trained, thresholds: bool) -> dict[str, float]:
     found = cfg.inference.presence
     check_presence(found, dataset)
     rows = zip(scores.class_names, found["area"], found["confidence"], strict=True)
-    chosen = [f"{name} {area} pixels of {100 * confidence:.3g} %" for name, area, confidence in rows if area]
-    print(f"presence chosen on val: a class is in an image with {', '.join(chosen) or 'any pixel of it'}")
+    chosen = [f"{name} {counted(area, 'pixel')} at {100 * confidence:.3g} %" for name, area, confidence in rows if area]
+    asked = f"it has so many pixels of at least this probability: {', '.join(chosen)}" if chosen else "it has any pixel"
+    print(f"presence chosen on val: a class counts as present where {asked}")
     return scores.cross_fitted(groups_of(dataset, scores.names), thresholds, presence=True)
 
 

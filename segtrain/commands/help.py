@@ -31,6 +31,8 @@ def group_text(group: str) -> str:
         start = lines.index("defaults:") if "defaults:" in lines else None
         inherited = [] if start is None else lines[start : start + 1 + _indented(lines[start + 1 :])]
         settings = [line for line in lines if line and not line.startswith(("#", "_target_")) and line not in inherited]
+        parts_of = [line.strip("- ").partition("@") for line in inherited if "@" in line]
+        settings += [f"{part}.KEY: as {group}={option}" for option, _, part in parts_of]
         parts.append("\n".join([f"{file.name.removesuffix('.yaml')}: {about}", *(f"    {line}" for line in settings)]))
     return "\n\n".join(parts)
 

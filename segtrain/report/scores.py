@@ -9,8 +9,8 @@ from segtrain.report.text import number, percent, share, table, value_text
 from segtrain.runs.result import Result
 
 NEVER_FOUND = (
-    "Try weights for rare classes (weighting=log_ratio or median_frequency, multi-label neg_pos_ratio), "
-    "a region term (loss=ce_dice, bce_dice), or more epochs; `segtrain weights` shows what each weighting gives."
+    "Try more epochs; then a region term where there is none (loss=ce_dice, bce_dice), or weights (weighting=log_ratio, "
+    "multi-label neg_pos_ratio): `segtrain weights` shows what each gives."
 )
 
 # Counts of each class in a table of scores.
