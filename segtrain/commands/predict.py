@@ -40,14 +40,8 @@ log = logging.getLogger("segtrain")
 
 FILE = "predict.json"  # what made the predictions in a folder
 SMALLEST_WINDOW = 512  # where the run has none: windows are its training images or crops, but no smaller
-MATTERS = (
-    "inference.",
-    "trainer.device",
-    "trainer.precision",
-    "dataset.image_range",
-    "dataset.exif",
-    "dataset.max_pixels",
-)
+MATTERS = ("inference.", "trainer.device", "trainer.precision")
+MATTERS += ("dataset.image_range", "dataset.exif", "dataset.max_pixels")
 THREADS = min(cores(), 8)  # that decode, and as many that write
 SAVED_EVERY = 10.0  # seconds, of predictions.csv
 
