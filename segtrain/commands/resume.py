@@ -2,7 +2,7 @@
 
 Of a sweep, what is missing, interrupted or failed; of a search (`segtrain find`), what it has not decided yet.
 
-A setting may be changed when it is named: --allow trainer.epochs RUN trainer.epochs=40. Workers, device and how often
+A setting may be changed when it is named: RUN --allow trainer.epochs trainer.epochs=40. Workers, device and how often
 checkpoints are written are free.
 
 Example: segtrain resume outputs/folder/RUN
