@@ -33,8 +33,17 @@ from segtrain.training.progress import Progress
 
 log = logging.getLogger("segtrain")
 
-IDLE = ("optimizer.", "schedule.", "augment.", "sampling.", "weighting.", "trainer.")  # of the training alone, but for
+IDLE = (
+    "optimizer.",
+    "schedule.",
+    "augment.",
+    "sampling.",
+    "weighting.",
+    "trainer.",
+    "seed=",
+)  # of the training alone, but for
 MATTERS = ("trainer.device", "trainer.precision", "trainer.val_batches")
+UNNAMED = ("loader.", "trainer.device=")  # which change no score
 SIZES_ALIKE = 1.5  # factor between the sides of evaluated and trained images; a larger one gives a warning
 
 
@@ -56,7 +65,8 @@ def main(words: list[str]) -> int:
     if arguments.bootstrap:
         result.intervals = scores.intervals(arguments.bootstrap)
     print(printable(text(scores, result, arguments.split)))
-    settings = [*(["original-size"] if arguments.original_size else []), *arguments.overrides]
+    named = [word for word in arguments.overrides if not word.startswith(UNNAMED)]
+    settings = [*(["original-size"] if arguments.original_size else []), *named]
     request = {"split": arguments.split, "checkpoint": arguments.checkpoint, "settings": settings}
     out = arguments.run / "evaluation" / folder_name(**request)
     inference = {key.removeprefix("inference."): value for key, value in flat(trained.config).items()}

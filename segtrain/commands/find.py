@@ -8,6 +8,7 @@ Example: segtrain find dataset=folder dataset.root=photos dataset.num_classes=3 
 """
 
 import math
+import shutil
 import sys
 import textwrap
 from dataclasses import asdict, dataclass, replace
@@ -146,6 +147,7 @@ class Search:
         around = first.result.seconds - epoch
         self.plan = plan(self.seconds - first.result.seconds, epoch, around, self.epochs, len(self.candidates))
         if self.plan is None:
+            shutil.rmtree(self.folder)  # as after other mistakes: there is nothing to go on with
             what = f"a training of one epoch takes {epoch + around:.1f} s: {self.seconds / 60:g} minutes are too short for a search"
             raise ConfigError(what, "--hours", "give it more time, or smaller images (dataset.resize, augment.size)")
         self.save()

@@ -146,7 +146,7 @@ def config_error(mistakes: list[str], where: str = "") -> ConfigError:
     """One error for all mistakes, of a file when the config was saved."""
     fix = "`segtrain --cfg job` prints the whole config, `segtrain --help` the options of each group"
     if where:
-        fix = "use the file the run wrote"
+        fix = "correct the setting, or use the file the run wrote"
     if len(mistakes) == 1:
         return ConfigError(mistakes[0], where, fix)
     return ConfigError(f"{len(mistakes)} mistakes\n" + "\n".join(f"  - {m}" for m in mistakes), where, fix)

@@ -88,7 +88,8 @@ def load(
     folder = Path(run)
     refuse_links(folder)
     cfg = load_saved(folder / "config.yaml", overrides or [], trust or [], config_dir)
-    check_config(cfg, str(folder / "config.yaml"))
+    saved = str(folder / "config.yaml")
+    check_config(cfg, f"{' '.join(overrides)} with {saved}" if overrides else saved)
     file = folder / "checkpoints" / f"{checkpoint}.pt"
     content = read_checkpoint(file)
     check_unchanged(folder, content)
