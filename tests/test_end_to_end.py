@@ -129,7 +129,7 @@ def test_train_evaluate_and_the_run_folder(segtrain, tmp_path):
 
     evaluated = segtrain("evaluate", run, "loader.batch_size=3")
     assert evaluated.code == 0, evaluated
-    again = json.loads((run / "evaluation/val_loader.batch_size=3/scores.json").read_text())
+    again = json.loads((run / "evaluation/val/scores.json").read_text())
     assert again["per_class"] == result["per_class"]
     for name, value in result["scores"].items():
         # the loss is that of the whole split, whatever the batches; convolutions differ in the last digit
