@@ -18,10 +18,8 @@ from segtrain.regions import Regions
 
 Threshold = Annotated[float, Range("a number above 0 and below 1", lambda v: 0 < v < 1)]
 Rows = Callable[[int, int], torch.Tensor]  # (top, bottom) -> uint8 [N,B,bottom-top,W]
-LARGE = (
-    2048 * 2048
-)  # pixels; with `resize` larger images are shrunk, and their logits enlarged, so many rows at a time:
-STRIP = 256
+LARGE = 2048 * 2048  # pixels
+STRIP = 256  # rows at a time in which a larger image is shrunk for `resize`, and its logits enlarged
 _ROWS = 64
 _AXES = {"horizontal": -1, "vertical": -2}
 

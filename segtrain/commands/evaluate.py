@@ -33,15 +33,8 @@ from segtrain.training.progress import Progress
 
 log = logging.getLogger("segtrain")
 
-IDLE = (
-    "optimizer.",
-    "schedule.",
-    "augment.",
-    "sampling.",
-    "weighting.",
-    "trainer.",
-    "seed=",
-)  # of the training alone, but for
+# Of the training alone, but for MATTERS.
+IDLE = ("optimizer.", "schedule.", "augment.", "sampling.", "weighting.", "trainer.", "seed=")
 MATTERS = ("trainer.device", "trainer.precision", "trainer.val_batches")
 UNNAMED = ("loader.", "trainer.device=")  # which change no score
 SIZES_ALIKE = 1.5  # factor between the sides of evaluated and trained images; a larger one gives a warning

@@ -158,7 +158,7 @@ def rows_before(arguments, trained: Trained) -> dict[str, dict]:
 def is_done(out: Path, row: dict, file: Path, classes) -> bool:
     """Whether an image was predicted as it is now, and its masks are there. Raises ConfigError for another of its name."""
     status = file.stat()
-    same = (int(row["bytes"]), int(row["modified"])) == (status.st_size, status.st_mtime_ns)
+    same = (row.get("bytes"), row.get("modified")) == (status.st_size, status.st_mtime_ns)
     if not same and Path(row["image"]).resolve() != file.resolve():
         what = f"{row['image']} was predicted under the name of {file}"
         raise ConfigError(what, str(out), "choose another --out")
