@@ -12,13 +12,13 @@ import torch
 from torch import nn
 
 from segtrain.arguments import Fraction, FractionBelowOne, Positive, Range, Size, checked
+from segtrain.data.inputs import LARGE
 from segtrain.data.resize import Resize, resized_size
 from segtrain.metrics import predict
 from segtrain.regions import Regions
 
 Threshold = Annotated[float, Range("a number above 0 and below 1", lambda v: 0 < v < 1)]
 Rows = Callable[[int, int], torch.Tensor]  # (top, bottom) -> uint8 [N,B,bottom-top,W]
-LARGE = 2048 * 2048  # pixels
 STRIP = 256  # rows at a time in which a larger image is shrunk for `resize`, and its logits enlarged
 _ROWS = 64
 _AXES = {"horizontal": -1, "vertical": -2}
@@ -28,7 +28,8 @@ class Inference:
     """Settings of inference.
 
     Args:
-        flips: horizontal, vertical: average the probabilities over the flipped images, too (both: over all four).
+        flips: horizontal, vertical: average the probabilities over the flipped images, too (both: over all four); with
+            windows, over each flipped window.
         scales: average the probabilities over the image at these sizes; 1 is its own.
         window: [height, width] of sliding windows, for images larger than that; null: the whole image at once.
         overlap: of neighbouring windows, as a share of the window. Where they overlap logits are averaged, with
@@ -121,16 +122,13 @@ class Predictor:
 
     def _at_given_size(self, images: torch.Tensor) -> torch.Tensor:
         images = images.to(self.device, non_blocking=True)
-        axes = [_AXES[flip] for flip in self.inference.flips]
-        flips = [flip for count in range(len(axes) + 1) for flip in itertools.combinations(axes, count)]
-        views = list(itertools.product(self.inference.scales, flips))
+        return self._averaged([functools.partial(self._at_scale, images, scale) for scale in self.inference.scales])
+
+    def _averaged(self, views: list[Callable[[], torch.Tensor]]) -> torch.Tensor:
+        """The logits of a single view; of several those of the mean probabilities."""
         if len(views) == 1:
-            return self._at_scale(images, views[0][0])
-        total = 0
-        for scale, flip in views:
-            logits = self._at_scale(images.flip(flip), scale).flip(flip).float()
-            total = total + (logits.sigmoid() if self.multilabel else logits.softmax(dim=1))
-        mean = total / len(views)
+            return views[0]()
+        mean = sum(self.probabilities(view()) for view in views) / len(views)
         return mean.logit(eps=1e-7) if self.multilabel else mean.clamp_min(1e-30).log()
 
     def decide(self, logits: torch.Tensor) -> torch.Tensor:
@@ -145,15 +143,18 @@ class Predictor:
         return logits.float().sigmoid() if self.multilabel else logits.float().softmax(dim=1)
 
     @torch.no_grad()
-    def image(self, image, keep_probabilities: bool = False) -> "Prediction":
+    def image(
+        self, image, keep_probabilities: bool = False, after_rows: Callable[[int], None] = lambda rows: None
+    ) -> Prediction:
         """The prediction for an image uint8 [H,W,B] of any size.
 
-        With windows, and neither flips nor scales, rows are read and finished one window's height after another: beside
-        the mask no more is in memory than the logits of that height. A large image with `resize` is shrunk, and its
-        logits enlarged, strip by strip.
+        With windows, and no `scales`, rows are read and finished one window's height after another: beside the mask no
+        more is in memory than the logits of that height. A large image with `resize` is shrunk, and its logits enlarged,
+        strip by strip.
 
         Args:
             image: an array, or anything else with `shape` whose rows are `image[top:bottom]`.
+            after_rows: called with the number of rows that are finished, again and again.
         """
         height, width = image.shape[:2]
         mask, probabilities, confident, highest, top = None, [], 0, 0.0, 0
@@ -169,6 +170,7 @@ class Predictor:
                 mask = band.new_empty(*band.shape[:-2], height, width)
             mask[..., top : top + band.shape[-2], :] = band
             top += band.shape[-2]
+            after_rows(top)
         if self.inference.presence is not None:
             mask = self._without_absent(mask, confident.cpu())
         kept = np.concatenate(probabilities, axis=1) if keep_probabilities else None
@@ -180,10 +182,10 @@ class Predictor:
         return pixels.permute(2, 0, 1)[None].to(self.device)
 
     def _bands(self, height: int, width: int, rows: Rows) -> Iterator[torch.Tensor]:
-        """The logits from top to bottom, in bands of all columns; one of all rows where views have to be averaged."""
+        """The logits from top to bottom, in bands of all columns; one of all rows where scales have to be averaged."""
         if self.inference.resize is not None and height * width > LARGE:
             return self._resized_strips(height, width, rows)
-        plain = (tuple(self.inference.scales), self.inference.flips, self.inference.resize) == ((1.0,), (), None)
+        plain = (tuple(self.inference.scales), self.inference.resize) == ((1.0,), None)
         return self._in_bands(height, width, rows) if plain else iter([self.logits(rows(0, height))])
 
     def _resized_strips(self, height: int, width: int, rows: Rows) -> Iterator[torch.Tensor]:
@@ -266,8 +268,14 @@ class Predictor:
                 _move_up(kept, done)
 
     def _forward(self, images: torch.Tensor) -> torch.Tensor:
+        axes = [_AXES[flip] for flip in self.inference.flips]
+        flips = [flip for count in range(len(axes) + 1) for flip in itertools.combinations(axes, count)]
+        return self._averaged([functools.partial(self._flipped, images, flip) for flip in flips])
+
+    def _flipped(self, images: torch.Tensor, flip: tuple[int, ...]) -> torch.Tensor:
+        """The logits of flipped images, flipped back."""
         with self.autocast():
-            return self.model(images)
+            return self.model(images.flip(flip)).flip(flip) if flip else self.model(images)
 
 
 def _move_up(rows: torch.Tensor, by: int) -> None:

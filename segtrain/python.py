@@ -1,18 +1,22 @@
 """segtrain in Python: `segtrain.load(RUN)` for a trained run, `segtrain.train(overrides, dataset=…)` for a training."""
 
 import functools
+import json
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from PIL import Image
 
-from segtrain.commands.predict import prepared, read, set_window
+from segtrain.commands.predict import prepared, reader_of, refuse_idle, set_window
 from segtrain.commands.train import train as run_training
 from segtrain.config.build import check_samples
 from segtrain.config.compose import compose, folder_of, without_hydra
 from segtrain.config.launch import check_single
 from segtrain.config.schema import as_text, flat
 from segtrain.data.dataset import as_dataset
+from segtrain.data.folder.images import pixels_of
+from segtrain.data.folder.values import with_channels
 from segtrain.data.given import settings_of, train_and_val
 from segtrain.errors import ConfigError, DataError
 from segtrain.files import read_arrays
@@ -25,6 +29,7 @@ from segtrain.runs.result import Result
 from segtrain.signals import watched
 
 PathLike = str | Path
+BY_CLASS = ("class_names", "palette")  # settings with an item for each class
 
 
 class Run:
@@ -65,30 +70,34 @@ class Run:
         """
         return read_arrays(self.path / "per_image.npz")
 
-    def predict(self, image: np.ndarray | PathLike) -> np.ndarray:
+    def predict(self, image: np.ndarray | Image.Image | PathLike) -> np.ndarray:
         """The predicted classes, uint8 [H, W]; of a multi-label run bool [C, H, W].
 
         With the run's windows, flips, thresholds and presence (`inference.*`), as `segtrain predict`.
 
         Args:
-            image: uint8 [H, W, channels], 3 channels are RGB; or an image file.
+            image: uint8 [H, W, channels], 3 channels are RGB; grey as [H, W]; a picture of Pillow; or an image file.
 
         Raises DataError for a file that cannot be read, and an array of another form.
         """
         return self._prediction(image, probabilities=False).mask
 
-    def probabilities(self, image: np.ndarray | PathLike) -> np.ndarray:
+    def probabilities(self, image: np.ndarray | Image.Image | PathLike) -> np.ndarray:
         """The probability of each class, float16 [C, H, W], for an image as `predict` takes it."""
         return self._prediction(image, probabilities=True).probabilities
 
-    def _prediction(self, image: np.ndarray | PathLike, probabilities: bool):
-        if isinstance(image, np.ndarray):
-            channels = self._trained.channels
-            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != channels or not image.size:
-                form = f"{image.dtype} {list(image.shape)}"
-                raise DataError(f"the image is {form}", "predict", f"give uint8 [H, W, {channels}], or a file")
+    def _prediction(self, image: np.ndarray | Image.Image | PathLike, probabilities: bool):
+        channels = self._trained.channels
+        if isinstance(image, str | Path):
+            image = reader_of(self._trained).read(Path(image))
+        elif isinstance(image, Image.Image):
+            image = pixels_of(image, channels, None, Path("predict"))
+        elif not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim not in (2, 3) or not image.size:
+            form = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
+            what = f"the image is {form}"
+            raise DataError(what, "predict", f"give uint8 [H, W, {channels}], a picture of Pillow, or a file")
         else:
-            image = read(Path(image), self._trained)
+            image = with_channels(image, channels, Path("predict"))
         set_window(self._predictor, self._trained, image)
         return self._predictor.image(image, probabilities)
 
@@ -109,9 +118,18 @@ def load(
         overrides: settings such as `inference.window=[512,512]` and `trainer.device=cpu`.
         trust: packages besides segtrain's whose classes its config may build.
 
-    Raises ConfigError for a folder without a run, a damaged one, and classes that are not trusted.
+    Raises ConfigError for a folder without a run, a damaged one, classes that are not trusted, and overrides that do not
+    matter to predictions.
     """
-    return Run(trained.load(str(run), checkpoint, trust, overrides))
+    refuse_idle(_words(overrides, "overrides", "inference.flips=[horizontal]"))
+    return Run(trained.load(str(run), checkpoint, _words(trust, "trust", "my_package"), overrides))
+
+
+def _words(given: list[str] | None, name: str, example: str) -> list[str]:
+    """Raise ConfigError for a single text, whose letters would be taken."""
+    if isinstance(given, str):
+        raise ConfigError(f"{name} is the text {given!r}", name, f"give a list: [{example!r}]")
+    return list(given or [])
 
 
 def train(
@@ -134,15 +152,17 @@ def train(
 
     Raises ConfigError for settings that are wrong, DataError for data that are, before the training starts.
     """
-    words, datasets = list(overrides or []), None
+    words, datasets = _words(overrides, "overrides", "loss=ce_dice"), None
     if dataset is not None:
         if named := [word for word in words if word.partition("=")[0].split(".")[0].lstrip("+~") == "dataset"]:
             raise ConfigError("a dataset object is given, too", named[0], "leave it out, or leave out dataset=…")
         datasets = _pair(dataset, val_ratio)
-        words = ["dataset=python", *words]
+        settings = settings_of(datasets[0])
+        plain = [f"dataset.{key}={json.dumps(value)}" for key, value in settings.items() if key not in BY_CLASS]
+        words = ["dataset=python", *plain, "dataset.class_names=[]", *words]
     cfg = compose(words, None if config_dir is None else str(config_dir))
     if datasets is not None:
-        cfg.dataset.update(settings_of(datasets[0]))
+        cfg.dataset.update(settings)
     check_single(cfg)
     path = make_run_folder(lambda: folder_of(cfg, "hydra.run.dir") if folder is None else Path(folder))
     cfg = without_hydra(cfg)

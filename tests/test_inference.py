@@ -95,6 +95,15 @@ def test_flips_average_probabilities(unet):
     torch.testing.assert_close(one.flip(-1), predictor(unet, flips=["horizontal"]).logits(x.flip(-1)))
 
 
+def test_flips_average_within_each_window(unet):
+    x = images(48, 80)
+    settings = {"window": [32, 32], "overlap": 0.0}
+    found = predictor(unet, flips=["horizontal"], **settings).logits(x[:, :, :32, :32].contiguous())
+    of_windows = predictor(unet, flips=["horizontal"], **settings).logits(x[..., :32, :64])
+    torch.testing.assert_close(of_windows[..., :32], found, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(of_windows, predictor(unet, **settings).logits(x[..., :32, :64]), atol=1e-2)
+
+
 def test_several_labels_average_each_labels_probability():
     x = images()
     found = predictor(multilabel=True, flips=["horizontal"]).logits(x)

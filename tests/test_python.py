@@ -62,8 +62,19 @@ def test_a_loaded_run_predicts_what_validation_counted(trained, tmp_path):
     assert np.array_equal(run.predict(file), run.predict(data.image(0)))
     probabilities = run.probabilities(data.image(0))
     np.testing.assert_allclose(probabilities.astype(np.float32).sum(axis=0), 1, atol=2e-3)
-    with pytest.raises(DataError, match=r"the image is float64 \[3, 4\]"):
-        run.predict(np.zeros((3, 4)))
+    assert np.array_equal(run.predict(Image.open(file)), run.predict(file))
+    grey = np.asarray(Image.open(file).convert("L"))
+    assert np.array_equal(run.predict(grey), run.predict(np.stack([grey] * 3, axis=2)))
+    for wrong, form in ((np.zeros((3, 4)), r"float64 \[3, 4\]"), (None, "NoneType")):
+        with pytest.raises(DataError, match=f"the image is {form}"):
+            run.predict(wrong)
+    for settings, what in (
+        ({"overrides": ["trainer.epochs=3"]}, "trainer.epochs does not matter to predict"),
+        ({"overrides": "inference.flips=[horizontal]"}, "overrides is the text"),
+        ({"trust": "package"}, "trust is the text"),
+    ):
+        with pytest.raises(ConfigError, match=what):
+            segtrain.load(trained, **settings)
 
 
 @pytest.mark.slow
@@ -101,7 +112,8 @@ class Floats(Plain):
     ("words", "dataset", "kind", "what"),
     [
         (["dataset.root=x"], Plain(), ConfigError, "a dataset object is given, too"),
-        (["loss.alhpa=1"], Plain(), ConfigError, "did you mean 'alpha'"),
+        (["loss.alhpa=1"], Plain(), ConfigError, "config error: loss has no key 'alhpa', did you mean 'alpha'?\n"),
+        ("loss=ce", Plain(), ConfigError, "overrides is the text 'loss=ce'"),
         (["loss=bce"], (Plain(), ThreeClasses()), ConfigError, "differ in num_classes, class_names"),
         ([], (Plain(),), ConfigError, "1 datasets"),
         ([], object(), ConfigError, "the dataset class has no num_classes"),

@@ -13,27 +13,27 @@ import hashlib
 import logging
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import torch
 
 from segtrain.commands.evaluate import choose_presence, predictor_of, thresholds_of
 from segtrain.config.schema import flat
-from segtrain.cpu import cores, give_memory_back
 from segtrain.data.augment import LARGEST_CROP
-from segtrain.data.folder.images import MAX_PIXELS, image_size, read_image
-from segtrain.data.folder.rows import open_rows
-from segtrain.data.inputs import find_images
-from segtrain.errors import ConfigError, DataError, counted, printable
+from segtrain.data.folder.images import MAX_PIXELS
+from segtrain.data.inputs import LARGE, THREADS, ImageReader, find_images
+from segtrain.dataset_check.samples import DARK
+from segtrain.errors import ConfigError, DataError, counted, few, printable
 from segtrain.files import read_json, read_rows, remove_parts, write_json, write_rows
-from segtrain.inference import LARGE, Prediction, Predictor
+from segtrain.inference import Prediction, Predictor
 from segtrain.report.logger import log_to_screen
 from segtrain.report.predictions import mask_files, row_of, shrunk, write_mask, write_overlay, write_probabilities
 from segtrain.runs.trained import Classes, Trained, classes_of, load
 from segtrain.signals import leave_if_stopped, watched
+from segtrain.training.memory import free_memory
 from segtrain.training.progress import Progress
 
 log = logging.getLogger("segtrain")
@@ -42,7 +42,6 @@ FILE = "predict.json"  # what made the predictions in a folder
 SMALLEST_WINDOW = 512  # where the run has none: windows are its training images or crops, but no smaller
 MATTERS = ("inference.", "trainer.device", "trainer.precision")
 MATTERS += ("dataset.image_range", "dataset.exif", "dataset.max_pixels")
-THREADS = min(cores(), 8)  # that decode, and as many that write
 SAVED_EVERY = 10.0  # seconds, of predictions.csv
 
 
@@ -96,13 +95,17 @@ def parse(words: list[str]) -> tuple[argparse.Namespace, list[str], list[str]]:
     arguments = parser.parse_intermixed_args(words)
     overrides = [w for w in arguments.images if "=" in w and not Path(w).exists() and not glob.glob(w, recursive=True)]
     images = [w for w in arguments.images if w not in overrides]
-    if idle := [w for w in overrides if not w.startswith(MATTERS)]:
-        raise ConfigError(
-            f"{idle[0].partition('=')[0]} does not matter to predict", idle[0], f"keys: {', '.join(MATTERS)}"
-        )
+    refuse_idle(overrides)
     if not images:
         raise ConfigError("no image is named", fix=usage)
     return arguments, images, overrides
+
+
+def refuse_idle(overrides: list[str]) -> None:
+    """Raise ConfigError for a setting that does not matter to predictions."""
+    if idle := [word for word in overrides if not word.startswith(MATTERS)]:
+        key = idle[0].partition("=")[0]
+        raise ConfigError(f"{key} does not matter to predict", idle[0], f"keys: {', '.join(MATTERS)}")
 
 
 def named(word: str) -> Path:
@@ -180,7 +183,7 @@ def predict_all(
     """
     rows = {name: row for name, row in rows.items() if name not in files or name in done}
     pending: deque[tuple[str, Future]] = deque()
-    damaged, saved_at, out = [], time.monotonic(), arguments.out
+    damaged, dark, saved_at, out = [], [], time.monotonic(), arguments.out
     missing = {name: file for name, file in files.items() if name not in done}
     progress = Progress("predict", len(files), len(done))
 
@@ -190,7 +193,7 @@ def predict_all(
 
     with ThreadPoolExecutor(THREADS) as writer:
         try:
-            for name, image in read_ahead(missing, trained):
+            for name, image in reader_of(trained).ahead(missing):
                 leave_if_stopped()
                 if isinstance(image, DataError):
                     damaged.append(image)
@@ -199,12 +202,14 @@ def predict_all(
                 set_window(predictor, trained, image)
                 most = 1 if image.shape[0] * image.shape[1] > LARGE else THREADS  # in memory until they are written
                 try:
-                    found = predictor.image(image, arguments.probabilities)
+                    check_memory(predictor, image, len(classes.class_names), arguments.probabilities)
+                    found = predictor.image(image, arguments.probabilities, after_rows(name, image.shape[0], progress))
                     shown = None if arguments.no_overlays else shrunk(image)
-                except DataError as error:  # damage further down in a file that is read by rows
+                except DataError as error:  # too large, or damaged further down, where it is read by rows
                     damaged.append(error)
                     progress.advance(1)
                     continue
+                dark += [name] if isinstance(image, np.ndarray) and image.max() <= DARK else []
                 del image  # before the next large one is read
                 pending.append((name, writer.submit(write, out, name, files[name], classes, shown, found)))
                 while len(pending) > most:
@@ -220,7 +225,37 @@ def predict_all(
             rows |= {before: written.result() for before, written in pending if written.exception() is None}
             save()
             progress.close()
+    if dark:
+        what = f"{counted(len(dark), 'image')} with no value above {DARK} of 255 ({few(dark, 3)})"
+        log.warning(f"{what}: for 10 or 12 bits where training had 8, give dataset.image_range=[0,4095]")
     return [rows[name] for name in files if name in rows], damaged
+
+
+def after_rows(name: str, height: int, progress: Progress) -> Callable[[int], None]:
+    """What is called between the rows of an image: it shows how far it is, and leaves after a stop signal."""
+
+    def shown(rows: int) -> None:
+        leave_if_stopped()
+        if progress.due():
+            progress.show(name if rows == height else f"{name} {rows / height:.0%}")
+
+    return shown
+
+
+def check_memory(predictor: Predictor, image, num_classes: int, probabilities: bool) -> None:
+    """Raise DataError for a large image of which more would be in memory than there is."""
+    of_all_rows = list(predictor.inference.scales) != [1.0] and predictor.inference.resize is None
+    pixels = image.shape[0] * image.shape[1]
+    needed = pixels * num_classes * (8 * of_all_rows + 4 * probabilities)
+    free = free_memory(torch.device("cpu"))
+    if pixels > LARGE and free is not None and needed > free:
+        what = "inference.scales" if of_all_rows else "--probabilities"
+        raise DataError(
+            f"{image.shape[0]}×{image.shape[1]} pixels with {what} take at least {needed / 1e9:.1f} GB, "
+            f"{free / 1e9:.1f} GB are free",
+            what,
+            "leave it out, or cut the image",
+        )
 
 
 def write(out: Path, name: str, file: Path, classes, shown: np.ndarray | None, found: Prediction) -> dict:
@@ -239,51 +274,11 @@ def as_numbers(row: dict[str, str]) -> dict:
     return {key: int(value) if key.startswith(whole) else value for key, value in row.items()}
 
 
-def read_ahead(files: dict[str, Path], trained: Trained) -> Iterator[tuple[str, Any]]:
-    """The images, or the DataError why one cannot be read, in order; the next are decoded by threads meanwhile.
-
-    Large ones are not: of those no more than one is in memory.
-    """
-
-    def image_or_error(file: Path):
-        try:
-            return read(file, trained)
-        except DataError as error:
-            return error
-
-    waiting: deque[tuple[str, Future]] = deque()
-    with ThreadPoolExecutor(THREADS) as reader:
-        for name, file in files.items():
-            large = is_large(file)
-            if not large:
-                waiting.append((name, reader.submit(image_or_error, file)))
-            while len(waiting) > (0 if large else THREADS):
-                before, image = waiting.popleft()
-                yield before, image.result()
-            if large:
-                yield name, image_or_error(file)
-        for name, image in waiting:
-            yield name, image.result()
-
-
-def is_large(file: Path) -> bool:
-    """By the file's header; False for one that cannot be read."""
-    try:
-        height, width = image_size(file)
-    except DataError:
-        return False
-    return height * width > LARGE
-
-
-def read(file: Path, trained: Trained):
-    """An image file as the run's dataset would read it, uint8 [H, W, channels]; of a large one its rows. Raises DataError."""
+def reader_of(trained: Trained) -> ImageReader:
+    """What reads an image as the run's dataset would."""
     dataset = trained.config.dataset
     limits, exif = dataset.get("image_range"), dataset.get("exif", "apply") == "apply"
-    reading = read_image
-    if is_large(file):
-        give_memory_back()  # kept, what the windows free grows by half a gigabyte
-        reading = open_rows
-    return reading(file, trained.channels, limits and tuple(limits), exif, dataset.get("max_pixels") or MAX_PIXELS)
+    return ImageReader(trained.channels, limits and tuple(limits), exif, dataset.get("max_pixels") or MAX_PIXELS)
 
 
 def set_window(predictor: Predictor, trained: Trained, image) -> None:

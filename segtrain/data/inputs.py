@@ -1,11 +1,80 @@
-"""The image files a user names on the command line: files, folders and patterns, each with a name for what is made of it."""
+"""The image files a user names on the command line, files, folders and patterns: how they are found, and read ahead."""
 
 import glob
-from collections import Counter
+import logging
+from collections import Counter, deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
-from segtrain.data.folder.images import IMAGE_SUFFIXES, OTHER_SUFFIXES
-from segtrain.errors import ConfigError
+import numpy as np
+
+from segtrain.cpu import cores, give_memory_back
+from segtrain.data.folder.images import IMAGE_SUFFIXES, MAX_PIXELS, OTHER_SUFFIXES, image_size, read_image
+from segtrain.data.folder.rows import PictureRows, TiffRows, open_rows
+from segtrain.errors import ConfigError, DataError, counted, few
+
+log = logging.getLogger("segtrain")
+
+LARGE = 2048 * 2048  # pixels; of a larger image no more than some rows are in memory
+THREADS = min(cores(), 8)  # that decode
+Image = np.ndarray | TiffRows | PictureRows  # uint8 [H, W, channels], or what gives its rows
+
+
+@dataclass(frozen=True)
+class ImageReader:
+    """Reads image files with the values that a dataset gives: uint8 [H, W, channels].
+
+    Attributes: as the arguments of `segtrain.data.folder.images.read_image`.
+    """
+
+    channels: int = 3
+    value_range: tuple[float, float] | None = None
+    exif: bool = True
+    max_pixels: int = MAX_PIXELS
+
+    def read(self, file: Path) -> Image:
+        """An image; of a large one its rows. Raises DataError."""
+        settings = (self.channels, self.value_range, self.exif, self.max_pixels)
+        if not _is_large(file):
+            return read_image(file, *settings)
+        give_memory_back()  # kept, what the windows free grows by half a gigabyte
+        return open_rows(file, *settings)
+
+    def ahead(self, files: dict[str, Path]) -> Iterator[tuple[str, Image | DataError]]:
+        """Images by name, or why one cannot be read, in order; the next are decoded by threads meanwhile.
+
+        Large ones are not: of those no more than one is in memory.
+        """
+        waiting: deque[tuple[str, Future]] = deque()
+        with ThreadPoolExecutor(THREADS) as reader:
+            for name, file in files.items():
+                large = _is_large(file)
+                if not large:
+                    waiting.append((name, reader.submit(self._read_or_error, file)))
+                while len(waiting) > (0 if large else THREADS):
+                    before, image = waiting.popleft()
+                    yield before, image.result()
+                if large:
+                    yield name, self._read_or_error(file)
+            for name, image in waiting:
+                yield name, image.result()
+
+    def _read_or_error(self, file: Path) -> Image | DataError:
+        try:
+            return self.read(file)
+        except DataError as error:
+            return error
+
+
+def _is_large(file: Path) -> bool:
+    """By the file's header; False for one that cannot be read."""
+    try:
+        height, width = image_size(file)
+    except DataError:
+        return False
+    return height * width > LARGE
 
 
 def find_images(words: list[str], leave_out: Path | None = None) -> dict[str, Path]:
@@ -15,16 +84,20 @@ def find_images(words: list[str], leave_out: Path | None = None) -> dict[str, Pa
         words: files, folders (with all folders below them, but no hidden ones), and patterns such as 'scans/*.tif'.
         leave_out: a folder below which a folder's images are not taken.
 
-    Raises ConfigError for a word that stands for no image, and for two files of one name.
+    Raises ConfigError for a word that stands for no image, and for two files of one name. Pictures of formats that are
+    not read are named in a warning.
     """
     found: list[tuple[Path, Path]] = []  # name with its suffix, file
+    others: list[str] = []  # beside them, of formats that are not read
     for word in words:
         path = Path(word)
         if path.is_dir():
-            files = [(file.relative_to(path), file) for file in sorted(path.rglob("*")) if _is_image(file)]
+            files = [(file.relative_to(path), file) for file in sorted(path.rglob("*")) if file.is_file()]
             files = [(name, file) for name, file in files if not any(part.startswith(".") for part in name.parts)]
             if leave_out is not None:
                 files = [(name, file) for name, file in files if leave_out not in file.resolve().parents]
+            others += [str(file) for _, file in files if file.suffix.lower() in OTHER_SUFFIXES]
+            files = [(name, file) for name, file in files if _is_image(file)]
         elif path.is_file():
             files = [(Path(path.name), path)]
         else:
@@ -37,6 +110,8 @@ def find_images(words: list[str], leave_out: Path | None = None) -> dict[str, Pa
         found += files
     if unread := [file for _, file in found if file.suffix.lower() in OTHER_SUFFIXES]:
         raise ConfigError("a format that is not read", str(unread[0]), "convert it to PNG or TIFF")
+    if others:
+        log.warning(f"{counted(len(others), 'file')} left out, of formats that are not read: {few(others, 3)}")
     stems = Counter(name.with_suffix("") for name, _ in found)
     names = [str(name.with_suffix("") if stems[name.with_suffix("")] == 1 else name) for name, _ in found]
     if (name := Counter(names).most_common(1)[0])[1] > 1:

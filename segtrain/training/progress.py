@@ -26,22 +26,25 @@ class Progress:
         self._bar = tqdm(total=total, initial=done, desc=title, unit="image", leave=False, disable=not self._terminal)
 
     def due(self) -> bool:
-        """Whether a fresh loss is worth fetching from the device."""
+        """Whether something new is worth showing, such as a loss that has to be fetched from the device."""
         return time.time() - self._last_line > (0.5 if self._terminal else _LINE_SECONDS)
 
     def advance(self, images: int, loss: float | None = None) -> None:
         """Count images; show the loss when it is given."""
         self._done += images
         self._bar.update(images)
-        if loss is None:
-            return
+        if loss is not None:
+            self.show(f"loss {loss:.4f}")
+
+    def show(self, what: str) -> None:
+        """Show `what`, such as a loss, beside the count."""
         self._last_line = time.time()
         if self._terminal:
-            self._bar.set_postfix_str(f"loss {loss:.4f}")
+            self._bar.set_postfix_str(what)
             return
         rate = self._done / max(time.time() - self._started, 1e-9)
-        left = (self._total - self._done) / max(rate, 1e-9)
-        log.info(f"{self._title}: {self._done}/{self._total}, loss {loss:.4f}, {rate:.1f} images/s, {left:.0f} s left")
+        speed = f", {rate:.1f} images/s, {(self._total - self._done) / rate:.0f} s left" if self._done else ""
+        log.info(f"{self._title}: {self._done}/{self._total}, {what}{speed}")
 
     def close(self) -> None:
         self._bar.close()

@@ -13,9 +13,10 @@ from PIL import Image
 
 from segtrain.commands import predict
 from segtrain.config.saved import load_saved
+from segtrain.data import inputs
 from segtrain.data.inputs import find_images
 from segtrain.data.shapes import Shapes
-from segtrain.errors import ConfigError
+from segtrain.errors import ConfigError, Preempted
 from segtrain.files import read_arrays
 from segtrain.inference import Inference, Predictor
 from segtrain.runs.trained import load
@@ -89,7 +90,7 @@ def test_a_stopped_call_goes_on(segtrain, trained, images, tmp_path):
         "seen = []\n"
         "def leave():\n"
         "    seen.append(1)\n"
-        "    if len(seen) == 4: raise Preempted('stopped')\n"
+        "    if len(seen) == 7: raise Preempted('stopped')\n"  # before and after each image
         "predict.leave_if_stopped = leave\n"
         "predict.main(sys.argv[1:])"
     )
@@ -237,7 +238,8 @@ def test_a_large_image_that_is_resized_in_strips_is_the_image_at_once(resize, fl
 @pytest.fixture
 def small_is_large(monkeypatch):
     """Images of more than 2,000 pixels count as large."""
-    monkeypatch.setattr(predict, "LARGE", 2000)
+    for module in (predict, inputs):
+        monkeypatch.setattr(module, "LARGE", 2000)
     monkeypatch.setattr(predict, "SMALLEST_WINDOW", 32)
     monkeypatch.setattr(predict, "log_to_screen", lambda: None)
 
@@ -265,6 +267,36 @@ def test_large_images_are_read_and_predicted_a_few_rows_at_a_time(trained, tmp_p
     pixels = np.asarray(Image.open(tmp_path / "large/picture.png"))
     run = load(str(trained), overrides=["inference.window=[32,32]"])
     assert np.array_equal(predict.prepared(run)[0].image(pixels).mask, masks[0])
+
+
+@pytest.mark.slow
+def test_a_stop_signal_does_not_wait_for_the_end_of_a_large_image(trained, tmp_path, small_is_large, monkeypatch):
+    write_large(tmp_path / "large")
+    rows = []
+
+    def leave():
+        rows.append(1)
+        if len(rows) == 4:
+            raise Preempted("stopped")
+
+    monkeypatch.setattr(predict, "leave_if_stopped", leave)
+    with pytest.raises(Preempted):
+        predict.main([str(trained), str(tmp_path / "large"), "--out", str(tmp_path / "out")])
+    assert rows_of(tmp_path / "out") == []
+
+
+@pytest.mark.slow
+def test_an_image_whose_probabilities_are_more_than_the_memory_is_left_out(
+    trained, tmp_path, small_is_large, monkeypatch, caplog
+):
+    write_large(tmp_path / "large")
+    Image.fromarray(np.zeros((30, 30, 3), np.uint8)).save(tmp_path / "large/small.png")
+    monkeypatch.setattr(predict, "free_memory", lambda device: 90_000)
+    words = [str(trained), str(tmp_path / "large"), "--out", str(tmp_path / "out")]
+    assert predict.main([*words, "--probabilities"]) == 3
+    assert [row["name"] for row in rows_of(tmp_path / "out")] == ["small"]
+    assert "75×90 pixels with --probabilities take at least 0.0 GB" in caplog.text
+    assert "1 image with no value above 16 of 255 (small): for 10 or 12 bits" in caplog.text
 
 
 @pytest.mark.slow
