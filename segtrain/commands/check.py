@@ -1,7 +1,7 @@
 """`segtrain check key=value … [--out DIR]`: read every file of a dataset and report what is wrong with it.
 
 FOLDER stands for dataset=folder dataset.root=FOLDER; without dataset.num_classes, the classes are those of its masks.
-The exit code is 3 when there are errors. --out writes a page with samples.
+The settings may be all those of a training; each is checked, but only dataset.* and augment.size matter. The exit code is 3 when there are errors. --out writes a page with samples.
 
 Example: segtrain check photos --out report
 """
@@ -36,6 +36,8 @@ def main(words: list[str]) -> int:
     if "dataset=folder" in arguments.overrides and not any(map(NUM_CLASSES.match, arguments.overrides)):
         arguments.overrides.append(f"dataset.num_classes={number_of_classes(arguments)}")
     cfg = checked_config(arguments)
+    if not any(word.startswith("dataset") for word in words):
+        print(f"no dataset is named: checking that of the settings, {cfg.dataset._target_}")
     crop = cfg.augment.get("size")
     reports = check_dataset(datasets(cfg), None if crop == "auto" else crop, progress=True)
     print(printable(dataset_text(reports)))
@@ -50,9 +52,12 @@ def number_of_classes(arguments) -> int:
     """One more than the highest value in the training masks. Raises ConfigError where they do not say it."""
     given = arguments.overrides
     arguments.overrides = [*given, "dataset.num_classes=255"]
-    dataset = build(checked_config(arguments), "dataset", split="train", strict=False)
+    cfg = checked_config(arguments)
+    dataset = build(cfg, "dataset", split="train", strict=False)
     arguments.overrides = given
     indices = [index for index in range(len(dataset.names)) if dataset.has_mask(index)]
+    if not indices:  # what is wrong with the files is raised, as before a training
+        build(cfg, "dataset", split="train")
     read = in_threads(lambda index: tried(lambda: value_counts(dataset.mask(index)) > 0), indices, "reading masks")
     masks = list(read)
     readable = [found for found in masks if not isinstance(found, DataError)]

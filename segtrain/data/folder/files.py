@@ -21,7 +21,7 @@ def list_files(layout: Layout, strict: bool) -> FileLists:
     found = FileLists()
     folders = layout.folders()
     if not layout.is_usual(folders):
-        what = f"recognised images in {folders[0]}, masks in {folders[1]}"
+        what = f"recognised images in {', masks in '.join(map(str, folders[:2]))}"
         found.add("note", what, folders, "if that is wrong, name dataset.images and dataset.masks")
         log.info(what)
     masks = MaskFiles(layout, folders)

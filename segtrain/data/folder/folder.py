@@ -128,8 +128,7 @@ class Folder(SegmentationDataset):
             raise ConfigError("annotators of multi-label masks", "dataset.annotators", "leave it null")
         kinds, kind = (self.class_names, "class") if mask_format == "files" else (annotators, "annotator")
         where = (Path(root).expanduser(), split, splits, images, masks, kinds, kind, stem_suffix, split_file)
-        folder = (split_names or {}).get(split, split)
-        layout = Layout(*where, folder, val_ratio, folds, fold, prepare, groups)
+        layout = Layout(*where, split_names or {}, val_ratio, folds, fold, prepare, groups)
         files, self.group_of = list_files(layout, strict), layout.group_of
         self.names, self.images, self.masks, self.findings = files.names, files.images, files.masks, files.findings
         if strict and on_error == "skip":

@@ -1,7 +1,8 @@
 """The layout of a dataset in folders: its settings, and where the folders of images and masks are."""
 
+import functools
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path, PurePosixPath
 
@@ -9,8 +10,9 @@ from segtrain.data.folder.images import IMAGE_SUFFIXES
 from segtrain.errors import ConfigError
 
 # Folders of images and of masks. The first are ours; the others are those of datasets as they are downloaded.
-IMAGES = ("images", "image", "img", "imgs", "JPEGImages")
-MASKS = ("masks", "mask", "labels", "label", "SegmentationClass")
+IMAGES = ("images", "image", "img", "imgs", "JPEGImages", "Images")
+MASKS = ("masks", "mask", "labels", "label", "SegmentationClass", "Masks", "Labels")
+SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
 
 
 class NoMasks(ConfigError):
@@ -24,7 +26,7 @@ class Layout:
     Attributes:
         kinds: names of the annotators or classes, each of which has a mask file; None: one mask per image.
         kind: `annotator` or `class`, the word in braces that `masks` has for it.
-        split_folder: the word for the split in paths.
+        split_names: words for splits in paths, where they are not those of SPLITS.
     """
 
     root: Path
@@ -36,7 +38,7 @@ class Layout:
     kind: str
     stem_suffix: str
     split_file: str
-    split_folder: str
+    split_names: dict
     val_ratio: float
     folds: int
     fold: int
@@ -54,6 +56,16 @@ class Layout:
                 example = "{stem}_mask.png" if word == "stem" else f"{{stem}}_{{{word}}}.png"
                 what = f"the pattern {self.pattern!r} has no {{{word}}}"
                 raise ConfigError(what, "dataset.masks", f"for example {example}")
+
+    @functools.cached_property
+    def split_folder(self) -> str:
+        """The word for the split in paths: the first of SPLITS for which there is a folder or a split file."""
+        named = self.split_names.get(self.split)
+        for word in [named] if named else SPLITS[self.split]:
+            places = [self.root, *(self.root / images for images in IMAGES)]
+            if (self.root / f"{word}.txt").is_file() or any((place / word).is_dir() for place in places):
+                return word
+        return named or self.split
 
     @property
     def mask_folder(self) -> str | None:
@@ -87,23 +99,47 @@ class Layout:
         if not self.root.is_dir():
             raise self._error(f"no folder {self.root}", "dataset.root", "set dataset.root to the folder of the dataset")
         layouts = self._possible()
-        for layout in layouts:
-            there = [folder.is_dir() for folder in layout]
-            if all(there) or (self.kind == "class" and there[0] and any(there[1:])):
-                return layout
+        if there := next(filter(self._is_there, layouts), None):
+            return there
         layouts = layouts[:2] if self.splits == "folders" else layouts[:1]
         halves = [[f for f in layout if not f.is_dir()] for layout in layouts if layout[0].is_dir()]
         lacking = f"there is no {', '.join(map(str, halves[0]))}; " if halves else ""
+        fix = self._alternative() or (
+            "correct dataset.root, choose dataset.splits=folders|files|ratio|kfold, or name dataset.images and "
+            "dataset.masks"
+        )
         expected = " or ".join(" with ".join(map(str, layout)) for layout in layouts)
         there = ", ".join(sorted(p.name for p in self.root.iterdir())[:10]) or "nothing"
         raise self._error(
             f"no {self.split_folder} {'masks' if halves else 'images'} for dataset.splits={self.splits}: {lacking}"
             f"expected {expected}",
             f"{self.root} holds {there}",
-            "correct dataset.root, choose dataset.splits=folders|files|ratio|kfold, or name dataset.images and "
-            "dataset.masks",
+            fix,
             NoMasks if halves else ConfigError,
         )
+
+    def _is_there(self, folders: list[Path]) -> bool:
+        there = [folder.is_dir() for folder in folders]
+        return all(there) or (self.kind == "class" and there[0] and any(there[1:]))
+
+    def _alternative(self) -> str:
+        """Settings with which there are images and masks, and what they mean; empty when none are seen."""
+
+        def fits(**changes) -> bool:
+            return any(map(self._is_there, replace(self, **changes)._possible()))
+
+        of_all, whole = f"takes {self.val_ratio:.0%} of the images for validation", self.root / SPLITS["train"][0]
+        if self.splits == "folders" and fits(splits="ratio"):
+            file = self.root / filled(self.split_file, "dataset.split_file", split=self.split_folder)
+            return f"set dataset.splits=files, for {file}" if file.is_file() else f"dataset.splits=ratio {of_all}"
+        if self.splits != "folders" and fits(splits="folders"):
+            return "set dataset.splits=folders"
+        if (self.split, self.splits) == ("val", "folders") and fits(splits="ratio", root=whole):
+            return f"dataset.root={whole} dataset.splits=ratio {of_all}"
+        if any(file.suffix.lower() in IMAGE_SUFFIXES for file in self.root.iterdir()):
+            example = "dataset.images=. 'dataset.masks=\"{stem}_mask.png\"'"
+            return f"for images beside their masks, for example {example}; dataset.splits=ratio {of_all}"
+        return ""
 
     def _error(self, what: str, where: str, fix: str, kind: type = ConfigError) -> ConfigError:
         if self.prepare is not None:
@@ -157,6 +193,8 @@ class Layout:
 
     def is_usual(self, folders: list[Path]) -> bool:
         """Whether `folders` are where this documentation puts them, or the settings name them."""
+        if self.split_folder not in (self.split, self.split_names.get(self.split)):
+            return False
         return bool(self.images or self.pattern or self.kinds) or folders in self._named(IMAGES[0], MASKS[0])
 
 

@@ -1,5 +1,6 @@
 """Folders of images and masks by the names that datasets have when they are downloaded."""
 
+import re
 import shutil
 
 import pytest
@@ -59,6 +60,54 @@ def test_camvid_as_it_is_downloaded(root, tmp_path):
         data = Folder(str(tmp_path / "camvid"), split, 3)
         assert data.names == Folder(str(root), split, 3).names
         assert str(data.masks[0][0]).startswith(str(tmp_path / "camvid" / f"{split}annot"))
+
+
+@pytest.mark.parametrize(("train", "val"), [("training", "validation"), ("train", "valid")])
+@pytest.mark.parametrize("above", [False, True])
+def test_other_words_for_the_splits(root, tmp_path, train, val, above, caplog):
+    for split, word in (("train", train), ("val", val)):
+        for kind in ("images", "masks"):
+            to = tmp_path / "other" / (f"{kind}/{word}" if above else f"{word}/{kind}")
+            shutil.copytree(root / split / kind, to)
+    with caplog.at_level("INFO"):
+        data = Folder(str(tmp_path / "other"), "val", 3)
+    assert data.names == Folder(str(root), "val", 3).names
+    assert f"recognised images in {data.images[0].parent}" in caplog.text
+    named = Folder(str(tmp_path / "other"), "val", 3, split_names={"val": val})
+    assert (named.images, named.findings) == (data.images, [])
+
+
+@pytest.mark.parametrize(
+    ("moves", "settings", "split", "fix"),
+    [
+        (
+            {"train/images": "images", "train/masks": "labels"},
+            {},
+            "train",
+            "dataset.splits=ratio takes 20% of the images",
+        ),
+        (
+            {"train/images": "images", "train/masks": "masks", "list": "train.txt"},
+            {},
+            "train",
+            "set dataset.splits=files, for .*/train.txt",
+        ),
+        ({"train": "train"}, {"splits": "ratio"}, "train", "set dataset.splits=folders"),
+        ({"train": "train"}, {}, "val", r"dataset.root=.*/other/train dataset.splits=ratio takes"),
+        ({"train/images": "."}, {}, "train", "for images beside their masks, for example dataset.images=. "),
+        ({"train": "photos"}, {}, "train", "correct dataset.root, choose dataset.splits"),
+    ],
+)
+def test_what_would_fit_is_said(root, tmp_path, moves, settings, split, fix):
+    (root / "list").mkdir()
+    for before, after in moves.items():
+        shutil.copytree(root / before, tmp_path / "other" / after, dirs_exist_ok=True)
+    if (file := tmp_path / "other/train.txt").is_dir():
+        file.rmdir()
+        file.write_text("a\n")
+    with pytest.raises(ConfigError) as error:
+        Folder(str(tmp_path / "other"), split, 3, **settings)
+    assert re.search(fix, error.value.fix)
 
 
 def test_our_own_names_come_first_and_are_not_said(root):
