@@ -35,6 +35,7 @@ HELP = """segtrain trains segmentation models on badly imbalanced classes.
   segtrain help, segtrain --help             this text, and the options of each group
   segtrain help scores                       every score with its meaning
   segtrain help loss                         the options of a group, what each is, and its settings
+  segtrain help trainer                      the settings of trainer, loader, inference or sweep
 
 """
 

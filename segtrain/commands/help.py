@@ -1,5 +1,8 @@
-"""`segtrain help scores`: every score with its meaning; `segtrain help loss`: the options of a group with their settings."""
+"""`segtrain help scores`: every score with its meaning; `help loss`: the options of a group; `help trainer`: its settings."""
 
+import inspect
+import textwrap
+from importlib import import_module
 from importlib.resources import files
 
 from segtrain.errors import ConfigError, did_you_mean
@@ -12,12 +15,37 @@ CONFIGS = files("segtrain.configs")
 
 def main(words: list[str]) -> int:
     groups = sorted(f.name for f in CONFIGS.iterdir() if f.is_dir() and f.name not in ("hydra", "__pycache__"))
-    topics = ["scores", *groups]
+    parts = parts_of_config()
+    topics = ["scores", *groups, *parts]
     if words[0] not in topics:
         fix = f"topics: {', '.join(topics)}; `segtrain help` lists commands and settings"
         raise ConfigError(f"no help on {words[0]!r}{did_you_mean(words[0], topics)}", fix=fix)
-    print(scores_table() if words[0] == "scores" else group_text(words[0]))
+    if words[0] in parts:
+        print(part_text(words[0], parts[words[0]]))
+    else:
+        print(scores_table() if words[0] == "scores" else group_text(words[0]))
     return 0
+
+
+def parts_of_config() -> dict[str, list[str]]:
+    """The lines of config.yaml below each of its parts that is no group, such as trainer."""
+    parts, lines = {}, CONFIGS.joinpath("config.yaml").read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines):
+        name, _, value = line.partition(":")
+        if name.isidentifier() and name != "defaults" and value.partition("#")[0].strip() == "":
+            parts[name] = lines[number + 1 : number + 1 + _indented(lines[number + 1 :])]
+    return parts
+
+
+def part_text(name: str, lines: list[str]) -> str:
+    """The settings of a part with their defaults, and what its class says of them."""
+    text = [f"Settings of {name}: {name}.KEY=VALUE changes one"]
+    text += [line for line in lines if "_target_" not in line]
+    if target := next((line.split()[1] for line in lines if "_target_" in line), None):
+        module, _, cls = target.rpartition(".")
+        about = inspect.getdoc(getattr(import_module(module), cls)).partition("Args:\n")[2]
+        text += ["", textwrap.dedent(about)]
+    return "\n".join(text)
 
 
 def group_text(group: str) -> str:

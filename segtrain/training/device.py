@@ -105,7 +105,17 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
             "trainer.precision",
             f"use auto, {', '.join(known)}",
         )
+    if device.type == "cpu" and not _has(name):
+        log.warning(f"this CPU has no instructions for {name} and imitates them: float32 (trainer.precision) is faster")
     return known[name]
+
+
+def _has(precision: str) -> bool:
+    """Whether the CPU computes convolutions in this precision."""
+    if precision == "float32":
+        return True
+    found = torch.ops.mkldnn
+    return found._is_mkldnn_bf16_supported() if precision == "bfloat16" else found._is_mkldnn_fp16_supported()
 
 
 def autocast(device: torch.device, precision: torch.dtype):

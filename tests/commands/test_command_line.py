@@ -10,8 +10,8 @@ from PIL import Image
 
 import segtrain as package
 from segtrain.cli import COMMANDS
-from segtrain.commands import check
-from segtrain.errors import ConfigError
+from segtrain.commands import check, help
+from segtrain.errors import ConfigError, DataError
 
 
 def test_the_version(segtrain):
@@ -50,6 +50,17 @@ def test_help_of_a_group_lists_its_options_with_their_settings(segtrain):
     assert "did you mean 'loss'" in segtrain("help", "los").err
 
 
+@pytest.mark.parametrize(
+    ("part", "shown"), [("trainer", "  epochs: 12\n"), ("inference", "  flips: []"), ("sweep", "  fail_fast")]
+)
+def test_help_of_a_part_lists_its_settings(part, shown, capsys):
+    assert help.main([part]) == 0
+    out = capsys.readouterr().out
+    assert shown in out
+    assert ("\nepochs: passes over the training images.\n" in out) == (part == "trainer")
+    assert "_target_" not in out
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_of_each_command_has_an_example(command, capsys):
     with pytest.raises(SystemExit) as stopped:
@@ -79,6 +90,15 @@ def test_a_folder_alone_is_checked_with_the_classes_of_its_masks(tmp_path, value
     except ConfigError as error:
         print(error)
     assert said in capsys.readouterr().out
+
+
+def test_a_folder_without_a_mask_of_any_image_says_so(tmp_path):
+    root = write_folder_dataset(tmp_path / "data")
+    for file in root.glob("*/masks/*.png"):
+        file.rename(file.with_suffix(".jpg"))
+    with pytest.raises(DataError, match="images without a mask") as error:
+        check.main([str(root)])
+    assert "masks must not be JPEG" in error.value.fix
 
 
 @pytest.mark.parametrize(
