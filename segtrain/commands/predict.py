@@ -172,7 +172,7 @@ def predict_all(
     arguments,
     trained: Trained,
     predictor: Predictor,
-    classes,
+    classes: Classes,
     files: dict[str, Path],
     rows: dict[str, dict],
     done: set[str],
@@ -195,26 +195,19 @@ def predict_all(
         try:
             for name, image in reader_of(trained).ahead(missing):
                 leave_if_stopped()
-                if isinstance(image, DataError):
-                    damaged.append(image)
-                    progress.advance(1)
-                    continue
-                set_window(predictor, trained, image)
-                most = 1 if image.shape[0] * image.shape[1] > LARGE else THREADS  # in memory until they are written
                 try:
-                    check_memory(predictor, image, len(classes.class_names), arguments.probabilities)
-                    found = predictor.image(image, arguments.probabilities, after_rows(name, image.shape[0], progress))
-                    shown = None if arguments.no_overlays else shrunk(image)
-                except DataError as error:  # too large, or damaged further down, where it is read by rows
-                    damaged.append(error)
-                    progress.advance(1)
-                    continue
+                    found, shown = predicted(arguments, trained, predictor, classes, name, image, progress)
+                except DataError as error:
+                    damaged.append(error.with_traceback(None))  # which holds the image
+                    found = None
                 dark += [name] if isinstance(image, np.ndarray) and image.max() <= DARK else []
                 del image  # before the next large one is read
-                pending.append((name, writer.submit(write, out, name, files[name], classes, shown, found)))
-                while len(pending) > most:
-                    before, written = pending.popleft()
-                    rows[before] = written.result()
+                if found is not None:
+                    pending.append((name, writer.submit(write, out, name, files[name], classes, shown, found)))
+                    height, width = found.mask.shape[-2:]
+                    while len(pending) > (1 if height * width > LARGE else THREADS):  # in memory until they are written
+                        before, written = pending.popleft()
+                        rows[before] = written.result()
                 progress.advance(1)
                 if time.monotonic() - saved_at > SAVED_EVERY:
                     save()
@@ -229,6 +222,18 @@ def predict_all(
         what = f"{counted(len(dark), 'image')} with no value above {DARK} of 255 ({few(dark, 3)})"
         log.warning(f"{what}: for 10 or 12 bits where training had 8, give dataset.image_range=[0,4095]")
     return [rows[name] for name in files if name in rows], damaged
+
+
+def predicted(
+    arguments, trained: Trained, predictor: Predictor, classes: Classes, name: str, image, progress: Progress
+) -> tuple[Prediction, np.ndarray | None]:
+    """What is found in an image, and the pixels of its overlay. Raises DataError for one that is damaged or too large."""
+    if isinstance(image, DataError):
+        raise image
+    set_window(predictor, trained, image)
+    check_memory(predictor, image, len(classes.class_names), arguments.probabilities)
+    found = predictor.image(image, arguments.probabilities, after_rows(name, image.shape[0], progress))
+    return found, None if arguments.no_overlays else shrunk(image)
 
 
 def after_rows(name: str, height: int, progress: Progress) -> Callable[[int], None]:
