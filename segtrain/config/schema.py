@@ -88,7 +88,8 @@ def _node_mistakes(node: DictConfig, path: str, provided: set[str], part: str) -
             yield f"{path}: {target} takes no {key!r}{did_you_mean(key, known)}"
             continue
         if OmegaConf.is_missing(node, key):
-            yield f"{path}.{key} is not set: give {path}.{key}=VALUE"
+            counted = " (`segtrain check PATH` says how many there are)" if key == "num_classes" else ""
+            yield f"{path}.{key} is not set: give {path}.{key}=VALUE{counted}"
             continue
         try:
             value = node[key]
