@@ -114,8 +114,8 @@ def train(
     rank = processes.rank
     train_batches = loader.train(train_set, augment, sampling, counts, cfg.seed, annotated=labels.annotated, rank=rank)
     val_batches = loader.evaluation(val_set, processes.validating(scores).rank)
-    batch = loader.batch_size // rank.size, train_set.channels, augment.size or size
-    check_memory(model, trainer.device, trainer.autocast(), *batch)
+    images = min(loader.batch_size // rank.size, train_batches.num_images)
+    check_memory(model, trainer.device, trainer.autocast(), images, train_set.channels, augment.size or size)
     schedule = build(cfg, "schedule", optimizer=optimizer, steps=trainer.total_steps(len(train_batches)))
 
     shown = images_with_rare_classes(val_set, trainer.panel_images)

@@ -152,23 +152,23 @@ class Layout:
             return self._beside(filled(self.mask_folder, "dataset.masks", split=split))
         folders = (self.kinds or [MASKS[0]]) if self.pattern is None else []
         if self.images is not None:
-            chosen = self._named_images(self.images)
+            chosen = self._chosen_images()
             return [[chosen, *(chosen.parent / folder for folder in folders)]]
         if folders != [MASKS[0]]:
             return self._named(IMAGES[0], *folders)
         camvid = [[root / split, root / f"{split}annot"]] if self.splits == "folders" else []
         return [layout for names in product(IMAGES, MASKS) for layout in self._named(*names)] + camvid
 
-    def _named_images(self, named: str) -> Path:
+    def _chosen_images(self) -> Path:
         """What dataset.images names; with splits=folders the split's folder below it. Raises ConfigError for training
         images that would be those of val, too."""
-        folder = self.root / filled(named, "dataset.images", split=self.split_folder)
-        if self.splits != "folders" or "{split}" in named:
+        folder = self.root / filled(self.images, "dataset.images", split=self.split_folder)
+        if self.splits != "folders" or "{split}" in self.images:
             return folder
         if (folder / self.split_folder).is_dir():
             return folder / self.split_folder
         if self.split == "train" and folder.is_dir():
-            what = f"dataset.images={named} names the same images for every split"
+            what = f"dataset.images={self.images} names the same images for every split"
             fix = "write {split} for the split's name (dataset.images='{split}/images'), or set dataset.splits=ratio"
             raise self._error(what, str(folder), fix)
         return folder
@@ -179,7 +179,7 @@ class Layout:
         if self.images is None:
             images = [folder for name in IMAGES for (folder,) in self._named(name)]
         else:
-            images = [self._named_images(self.images)]
+            images = [self._chosen_images()]
         images = sorted(images, key=lambda folder: not folder.is_dir())
         of_split = root / masks / (split if self.splits == "folders" and "{split}" not in self.mask_folder else "")
         return [[folder, chosen] for folder in images for chosen in (folder.parent / masks, of_split)]
