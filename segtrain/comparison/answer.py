@@ -27,8 +27,10 @@ def answer(found: Comparison) -> list[str]:
         if found.real[0]:
             lines.append(f"{best.label}: {words}{_gains(found)}.")
         else:
+            alone = f" That is this pair alone: among {len(seeds) - 1} differences one as large may be chance."
             more = needed(difference, max(seeds), found.images)
-            hint = f" It would take {more} to show a difference of this size." if more else ""
+            hint = alone if difference.low * difference.high > 0 else ""
+            hint += f" It would take {more} to show a difference of this size." if more else ""
             lines.append(f"Cannot tell {best.label} from {base.label}: {words}.{hint}")
     alike = [
         setting.label for setting, apart in zip(found.settings[1:], found.against_best[1:], strict=True) if not apart

@@ -14,6 +14,7 @@ import numpy as np
 
 DRAWS = 2000
 LEVEL = 0.05
+MOST_NEEDED = 100  # times as many seeds or images as there are
 POWER_Z = 2.8  # standard errors at which a difference is found in four of five repeats: 1.96 + 0.84
 
 
@@ -155,9 +156,9 @@ def ranks(scores: Scores, noise: SeedNoise, lower_is_better: bool = False, seed:
 
 
 def needed(found: Estimate, seeds: int, images: int) -> str:
-    """How many seeds or images would show a difference of this size in four of five cases."""
+    """How many seeds or images would show a difference of this size in four of five cases; empty for one that nobody has."""
     target = (found.value / POWER_Z) ** 2
-    if target <= 0 or found.images + found.seeds <= target:
+    if target <= (found.images + found.seeds) / MOST_NEEDED or found.images + found.seeds <= target:
         return ""
     if found.images < target and found.seeds:
         return f"about {int(np.ceil(seeds * found.seeds / (target - found.images)))} seeds of each"

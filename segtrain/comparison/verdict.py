@@ -18,6 +18,8 @@ from segtrain.comparison.statistics import (
     ranks,
     seed_noise,
 )
+from segtrain.config.compose import compose, without_hydra
+from segtrain.config.schema import flat
 from segtrain.errors import ConfigError
 
 LOWER = ("loss", "ece", "class_ece", "errors")  # kinds of score that are better low
@@ -71,7 +73,7 @@ def compare(settings: list[Setting], by: str | None = None, baseline: str | None
 
     Args:
         by: a score's name; None: the one that all runs monitored, or else iou/mean.
-        baseline: `loss.alpha=0,weighting=none`, a run's folder, or None: the plainest.
+        baseline: `loss.alpha=0,weighting=none`, a run's folder, or None: the plainest, then the one nearest to the defaults.
 
     Raises ConfigError for a score that not all have, and a baseline that none or several settings are.
     """
@@ -213,8 +215,9 @@ def foreground_of(setting: Setting) -> np.ndarray:
 
 def choose_baseline(settings: list[Setting], wanted: str | None) -> int:
     if wanted is None:
-        plain = [_plain_values(setting.varied) for setting in settings]
-        return len(plain) - 1 - int(np.argmax(plain[::-1]))  # of equally plain ones the worst
+        usual = _defaults()
+        plain = [(_plain_values(setting.varied), _usual_values(setting.varied, usual)) for setting in settings]
+        return max(range(len(plain)), key=lambda i: (plain[i], i))  # of equal ones the worst
     pairs = [pair.partition("=") for pair in wanted.split(",")]
     found = [
         i
@@ -232,6 +235,17 @@ def _plain_values(varied: dict) -> int:
     """How many values add nothing. A loss's own settings do not count where losses differ."""
     counted = [value for key, value in varied.items() if "." not in key or key.split(".")[0] not in varied]
     return sum(str(value) in PLAIN for value in counted)
+
+
+def _usual_values(varied: dict, defaults: dict) -> int:
+    """How many values are segtrain's defaults."""
+    return sum(key in defaults and value in (defaults[key], str(defaults[key])) for key, value in varied.items())
+
+
+def _defaults() -> dict[str, object]:
+    """segtrain's settings by dotted key, and the option of each group."""
+    cfg = compose([])
+    return {**flat(without_hydra(cfg)), **cfg.hydra.runtime.choices}
 
 
 def _key(word: str, setting: Setting) -> str:

@@ -1,6 +1,7 @@
 """`segtrain compare` on folders of runs that were made by hand: repeats, baselines, other images, damage, the page."""
 
 import csv
+import dataclasses
 import json
 
 import numpy as np
@@ -184,6 +185,23 @@ def test_the_baseline_is_the_plainest_by_its_options(tmp_path):
         (tmp_path / loss / ".hydra/hydra.yaml").write_text(yaml.safe_dump(choices))
     found = compare(settings_from(find_runs([tmp_path])[0]))
     assert found.settings[found.baseline].label == "loss=ce weighting=none"
+
+
+def test_of_equally_plain_settings_the_default_is_the_baseline(tmp_path):
+    for batch_size, iou in ((2, 0.5), (4, 0.6), (8, 0.55)):
+        make_run(tmp_path / str(batch_size), {"loader": {"batch_size": batch_size}}, iou)
+    found = compare(settings_from(find_runs([tmp_path])[0]))
+    assert (found.baseline, found.settings[0].label) == (0, "batch_size=4")
+
+
+def test_a_difference_that_is_real_for_a_pair_alone_says_so(sweep):
+    found = compare(settings_from(find_runs([sweep])[0]))
+    corrected = dataclasses.replace(found, corrected=np.array([0.2, 0.2, np.nan]))
+    first = answer(corrected)[0]
+    assert first.startswith("Cannot tell alpha=1.0 from alpha=0: +3.6")
+    assert first.endswith(
+        "3 seeds, 40 images. That is this pair alone: among 2 differences one as large may be chance."
+    )
 
 
 def test_every_option_that_differs_names_a_setting():
