@@ -525,7 +525,8 @@ def by_lightning(train, val):
 
 def benchmark_predict() -> list[dict]:
     """Images of a usual size and large ones, as PNG and JPEG, of a run with the default network."""
-    from segtrain.commands.predict import parse, predict_all, prepared, set_window
+    from segtrain.commands.large_images import set_window
+    from segtrain.commands.predict import parse, predict_all, prepared
     from segtrain.data.shapes import Shapes
     from segtrain.runs.trained import load
 

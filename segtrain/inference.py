@@ -19,7 +19,7 @@ from segtrain.regions import Regions
 
 Threshold = Annotated[float, Range("a number above 0 and below 1", lambda v: 0 < v < 1)]
 Rows = Callable[[int, int], torch.Tensor]  # (top, bottom) -> uint8 [N,B,bottom-top,W]
-STRIP = 256  # rows at a time in which a larger image is shrunk for `resize`, and its logits enlarged
+STRIP = 256  # rows at a time of a larger image
 _ROWS = 64
 _AXES = {"horizontal": -1, "vertical": -2}
 
@@ -172,7 +172,8 @@ class Predictor:
             top += band.shape[-2]
             after_rows(top)
         if self.inference.presence is not None:
-            mask = self._without_absent(mask, confident.cpu())
+            for rows in mask.split(STRIP, dim=-2):  # a few: indices take eight bytes a pixel
+                rows.copy_(self._without_absent(rows, confident.cpu()))
         kept = np.concatenate(probabilities, axis=1) if keep_probabilities else None
         return Prediction(mask[0].numpy(), highest.cpu().numpy(), kept)
 

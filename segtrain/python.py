@@ -8,14 +8,15 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from segtrain.commands.predict import prepared, reader_of, refuse_idle, set_window
+from segtrain.commands.large_images import set_window
+from segtrain.commands.predict import prepared, reader_of, refuse_idle
 from segtrain.commands.train import train as run_training
 from segtrain.config.build import check_samples
 from segtrain.config.compose import compose, folder_of, without_hydra
 from segtrain.config.launch import check_single
 from segtrain.config.schema import as_text, flat
 from segtrain.data.dataset import as_dataset
-from segtrain.data.folder.images import pixels_of
+from segtrain.data.folder.images import pixels_of, upright
 from segtrain.data.folder.values import with_channels
 from segtrain.data.given import settings_of, train_and_val
 from segtrain.errors import ConfigError, DataError
@@ -87,11 +88,13 @@ class Run:
         return self._prediction(image, probabilities=True).probabilities
 
     def _prediction(self, image: np.ndarray | Image.Image | PathLike, probabilities: bool):
-        channels = self._trained.channels
+        reader, channels = reader_of(self._trained), self._trained.channels
         if isinstance(image, str | Path):
-            image = reader_of(self._trained).read(Path(image))
+            if not Path(image).is_file():
+                raise DataError("no such file", str(image), "name an image file")
+            image = reader.read(Path(image))
         elif isinstance(image, Image.Image):
-            image = pixels_of(image, channels, None, Path("predict"))
+            image = pixels_of(upright(image, reader.exif), channels, reader.value_range, Path("predict"))
         elif not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim not in (2, 3) or not image.size:
             form = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
             what = f"the image is {form}"
@@ -158,6 +161,7 @@ def train(
             raise ConfigError("a dataset object is given, too", named[0], "leave it out, or leave out dataset=…")
         datasets = _pair(dataset, val_ratio)
         settings = settings_of(datasets[0])
+        # As words, so that mistakes in `overrides` are not answered by what is missing; texts would have to be quoted.
         plain = [f"dataset.{key}={json.dumps(value)}" for key, value in settings.items() if key not in BY_CLASS]
         words = ["dataset=python", *plain, "dataset.class_names=[]", *words]
     cfg = compose(words, None if config_dir is None else str(config_dir))

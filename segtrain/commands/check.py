@@ -1,7 +1,8 @@
 """`segtrain check key=value … [--out DIR]`: read every file of a dataset and report what is wrong with it.
 
 FOLDER stands for dataset=folder dataset.root=FOLDER; without dataset.num_classes, the classes are those of its masks.
-The settings may be all those of a training; each is checked, but only dataset.* and augment.size matter. The exit code is 3 when there are errors. --out writes a page with samples.
+All settings of a training may be given; dataset.* and augment.size matter. The exit code is 3 when there are errors.
+--out writes a page with samples.
 
 Example: segtrain check photos --out report
 """
@@ -36,8 +37,8 @@ def main(words: list[str]) -> int:
     if "dataset=folder" in arguments.overrides and not any(map(NUM_CLASSES.match, arguments.overrides)):
         arguments.overrides.append(f"dataset.num_classes={number_of_classes(arguments)}")
     cfg = checked_config(arguments)
-    if not any(word.startswith("dataset") for word in words):
-        print(f"no dataset is named: checking that of the settings, {cfg.dataset._target_}")
+    if not any(word.startswith("dataset") for word in arguments.overrides):
+        print(f"no dataset is named: checking the one of the settings, {cfg.dataset._target_}")
     crop = cfg.augment.get("size")
     reports = check_dataset(datasets(cfg), None if crop == "auto" else crop, progress=True)
     print(printable(dataset_text(reports)))

@@ -20,6 +20,8 @@ def main(words: list[str]) -> int:
     if words[0] not in topics:
         fix = f"topics: {', '.join(topics)}; `segtrain help` lists commands and settings"
         raise ConfigError(f"no help on {words[0]!r}{did_you_mean(words[0], topics)}", fix=fix)
+    if len(words) > 1:
+        raise ConfigError(f"help on {len(words)} topics", " ".join(words), "name one")
     if words[0] in parts:
         print(part_text(words[0], parts[words[0]]))
     else:
@@ -60,6 +62,8 @@ def group_text(group: str) -> str:
         inherited = [] if start is None else lines[start : start + 1 + _indented(lines[start + 1 :])]
         settings = [line for line in lines if line and not line.startswith(("#", "_target_")) and line not in inherited]
         parts_of = [line.strip("- ").partition("@") for line in inherited if "@" in line]
+        bases = [base for line in inherited[1:] if (base := line.strip("- ")) != "_self_" and "@" not in base]
+        settings += [f"and those of {group}={base}" for base in bases]
         settings += [f"{part}.KEY: as {group}={option}" for option, _, part in parts_of]
         parts.append("\n".join([f"{file.name.removesuffix('.yaml')}: {about}", *(f"    {line}" for line in settings)]))
     return "\n\n".join(parts)

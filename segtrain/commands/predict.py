@@ -18,42 +18,42 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from segtrain.commands.evaluate import choose_presence, predictor_of, thresholds_of
+from segtrain.commands.large_images import refuse_too_large, set_window
 from segtrain.config.schema import flat
-from segtrain.data.augment import LARGEST_CROP
-from segtrain.data.folder.images import MAX_PIXELS
-from segtrain.data.inputs import LARGE, THREADS, ImageReader, find_images
+from segtrain.data.folder.images import IMAGE_SUFFIXES, MAX_PIXELS
+from segtrain.data.inputs import LARGE, MARK, THREADS, WRITTEN, ImageReader, find_images
 from segtrain.dataset_check.samples import DARK
 from segtrain.errors import ConfigError, DataError, counted, few, printable
 from segtrain.files import read_json, read_rows, remove_parts, write_json, write_rows
 from segtrain.inference import Prediction, Predictor
 from segtrain.report.logger import log_to_screen
-from segtrain.report.predictions import mask_files, row_of, shrunk, write_mask, write_overlay, write_probabilities
+from segtrain.report.predictions import files_of, row_of, shrunk, write_mask, write_overlay, write_probabilities
 from segtrain.runs.trained import Classes, Trained, classes_of, load
 from segtrain.signals import leave_if_stopped, watched
-from segtrain.training.memory import free_memory
 from segtrain.training.progress import Progress
 
 log = logging.getLogger("segtrain")
 
-FILE = "predict.json"  # what made the predictions in a folder
-SMALLEST_WINDOW = 512  # where the run has none: windows are its training images or crops, but no smaller
 MATTERS = ("inference.", "trainer.device", "trainer.precision")
 MATTERS += ("dataset.image_range", "dataset.exif", "dataset.max_pixels")
+ACCEPTED = (*MATTERS, "dataset.root", "loader.")  # of the validation images, which presence=best and regions read
+CHANGES_NOTHING = ("trainer.device", "dataset.max_pixels")  # in a prediction
 SAVED_EVERY = 10.0  # seconds, of predictions.csv
 
 
 def main(words: list[str]) -> int:
     arguments, images, overrides = parse(words)
     log_to_screen()
-    files = find_images(images, leave_out=own_folder(arguments.out))
+    files = find_images(images)
     trained = load(str(arguments.run), arguments.checkpoint, arguments.trust, overrides)
     predictor, classes = prepared(trained)
     refuse_inputs(arguments.out, files)
     before = rows_before(arguments, trained)
-    done = {name for name, row in before.items() if name in files and is_done(arguments.out, row, files[name], classes)}
+    kinds = not arguments.no_overlays, arguments.probabilities
+    known = {name: row for name, row in before.items() if name in files}
+    done = {name for name, row in known.items() if is_done(arguments.out, row, files[name], classes, *kinds)}
     if done:
         log.info(f"{len(done)} of {counted(len(files), 'image')} done before")
     with watched():
@@ -93,7 +93,8 @@ def parse(words: list[str]) -> tuple[argparse.Namespace, list[str], list[str]]:
     parser.add_argument("--checkpoint", default="best", choices=["best", "last"])
     parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help="allow classes of this package")
     arguments = parser.parse_intermixed_args(words)
-    overrides = [w for w in arguments.images if "=" in w and not Path(w).exists() and not glob.glob(w, recursive=True)]
+    settings = [w for w in arguments.images if "=" in w and Path(w).suffix.lower() not in IMAGE_SUFFIXES]
+    overrides = [w for w in settings if not Path(w).exists() and not glob.glob(w, recursive=True)]
     images = [w for w in arguments.images if w not in overrides]
     refuse_idle(overrides)
     if not images:
@@ -103,9 +104,9 @@ def parse(words: list[str]) -> tuple[argparse.Namespace, list[str], list[str]]:
 
 def refuse_idle(overrides: list[str]) -> None:
     """Raise ConfigError for a setting that does not matter to predictions."""
-    if idle := [word for word in overrides if not word.startswith(MATTERS)]:
+    if idle := [word for word in overrides if not word.startswith(ACCEPTED)]:
         key = idle[0].partition("=")[0]
-        raise ConfigError(f"{key} does not matter to predict", idle[0], f"keys: {', '.join(MATTERS)}")
+        raise ConfigError(f"{key} does not matter to predict", idle[0], f"keys: {', '.join(ACCEPTED)}")
 
 
 def named(word: str) -> Path:
@@ -115,24 +116,17 @@ def named(word: str) -> Path:
     return Path(word)
 
 
-def own_folder(out: Path) -> Path | None:
-    """`out`, when an earlier call has written into it."""
-    return out.resolve() if read_json(out / FILE) else None
-
-
 def refuse_inputs(out: Path, files: dict[str, Path]) -> None:
     """Raise ConfigError when what is written might replace an image that is read, or other files."""
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out} is a file", "--out", "name a folder")
-    written = {(out / kind).resolve() for kind in ("masks", "overlays", "probabilities")}
+    written = {(out / kind).resolve() for kind in WRITTEN}
     for file in files.values():
         if written & {*file.resolve().parents}:
             raise ConfigError(f"{file} lies where predictions are written", "--out", "choose another folder")
-    if own_folder(out) is None:
-        there = [
-            path.name for path in (*written, out / "predictions.csv", out / FILE, out / "config.yaml") if path.exists()
-        ]
-        if there:
+    if not read_json(out / MARK):
+        others = [out / name for name in ("predictions.csv", MARK, "config.yaml")]
+        if there := [path.name for path in (*written, *others) if path.exists()]:
             what = f"it holds {', '.join(sorted(there))}, which segtrain predict has not written"
             raise ConfigError(what, f"--out {out}", "choose a new folder")
 
@@ -142,30 +136,35 @@ def rows_before(arguments, trained: Trained) -> dict[str, dict]:
 
     Raises ConfigError for a folder with predictions of another run or of other settings.
     """
-    out, inference = arguments.out, {k: v for k, v in flat(trained.config).items() if k.startswith(MATTERS)}
+    out, settings = arguments.out, flat(trained.config)
+    settings = {k: v for k, v in settings.items() if k.startswith(MATTERS) and k not in CHANGES_NOTHING}
     weights = (arguments.run / "checkpoints" / f"{arguments.checkpoint}.pt").read_bytes()
     request = {
         "weights": hashlib.blake2b(weights, digest_size=8).hexdigest(),
-        "settings": inference,
+        "settings": settings,
         "probabilities": arguments.probabilities,
     }
     request["overlays"] = not arguments.no_overlays
     remove_parts(out)
-    before = read_json(out / FILE)
-    if before and {key: before.get(key) for key in request} != request:
-        raise ConfigError("it holds predictions of another run, or of other settings", str(out), "choose another --out")
-    write_json(out / FILE, {"run": str(arguments.run), **request})
-    return {row["name"]: as_numbers(row) for row in read_rows(out / "predictions.csv")} if before else {}
+    before = read_json(out / MARK)
+    if before and (different := [key for key in request if before.get(key) != request[key]]):
+        known = before.get("settings") or {}
+        different += [key for key in settings if known.get(key) != settings[key]] if "settings" in different else []
+        what = f"it holds predictions of another run, or of other settings ({', '.join(different)})"
+        raise ConfigError(what, str(out), "choose another --out")
+    write_json(out / MARK, {"run": str(arguments.run), **request})
+    rows = map(as_numbers, read_rows(out / "predictions.csv")) if before else []
+    return {row["name"]: row for row in rows if row}
 
 
-def is_done(out: Path, row: dict, file: Path, classes) -> bool:
-    """Whether an image was predicted as it is now, and its masks are there. Raises ConfigError for another of its name."""
+def is_done(out: Path, row: dict, file: Path, classes: Classes, overlays: bool, probabilities: bool) -> bool:
+    """Whether an image was predicted as it is now, and its files are there. Raises ConfigError for another of its name."""
     status = file.stat()
     same = (row.get("bytes"), row.get("modified")) == (status.st_size, status.st_mtime_ns)
     if not same and Path(row["image"]).resolve() != file.resolve():
         what = f"{row['image']} was predicted under the name of {file}"
         raise ConfigError(what, str(out), "choose another --out")
-    return same and all(mask.is_file() for mask in mask_files(out, row["name"], classes))
+    return same and all(file.is_file() for file in files_of(out, row["name"], classes, overlays, probabilities))
 
 
 def predict_all(
@@ -220,7 +219,10 @@ def predict_all(
             progress.close()
     if dark:
         what = f"{counted(len(dark), 'image')} with no value above {DARK} of 255 ({few(dark, 3)})"
-        log.warning(f"{what}: for 10 or 12 bits where training had 8, give dataset.image_range=[0,4095]")
+        ways = (
+            "give dataset.image_range=[0,4095]" if "image_range" in trained.config.dataset else "scale them to 8 bits"
+        )
+        log.warning(f"{what}. If they have 10 or 12 bits and those of the training 8, {ways}")
     return [rows[name] for name in files if name in rows], damaged
 
 
@@ -231,7 +233,7 @@ def predicted(
     if isinstance(image, DataError):
         raise image
     set_window(predictor, trained, image)
-    check_memory(predictor, image, len(classes.class_names), arguments.probabilities)
+    refuse_too_large(predictor, image, len(classes.class_names), arguments.probabilities)
     found = predictor.image(image, arguments.probabilities, after_rows(name, image.shape[0], progress))
     return found, None if arguments.no_overlays else shrunk(image)
 
@@ -247,22 +249,6 @@ def after_rows(name: str, height: int, progress: Progress) -> Callable[[int], No
     return shown
 
 
-def check_memory(predictor: Predictor, image, num_classes: int, probabilities: bool) -> None:
-    """Raise DataError for a large image of which more would be in memory than there is."""
-    of_all_rows = list(predictor.inference.scales) != [1.0] and predictor.inference.resize is None
-    pixels = image.shape[0] * image.shape[1]
-    needed = pixels * num_classes * (8 * of_all_rows + 4 * probabilities)
-    free = free_memory(torch.device("cpu"))
-    if pixels > LARGE and free is not None and needed > free:
-        what = "inference.scales" if of_all_rows else "--probabilities"
-        raise DataError(
-            f"{image.shape[0]}×{image.shape[1]} pixels with {what} take at least {needed / 1e9:.1f} GB, "
-            f"{free / 1e9:.1f} GB are free",
-            what,
-            "leave it out, or cut the image",
-        )
-
-
 def write(out: Path, name: str, file: Path, classes, shown: np.ndarray | None, found: Prediction) -> dict:
     """Write what was found in an image, over `shown` unless it is None; returns its row of predictions.csv."""
     write_mask(out, name, found.mask, classes)
@@ -274,9 +260,12 @@ def write(out: Path, name: str, file: Path, classes, shown: np.ndarray | None, f
 
 
 def as_numbers(row: dict[str, str]) -> dict:
-    """A row of predictions.csv as it was written."""
+    """A row of predictions.csv as it was written; empty for one that something else has changed."""
     whole = ("pixels/", "present/", "bytes", "modified")
-    return {key: int(value) if key.startswith(whole) else value for key, value in row.items()}
+    try:
+        return {key: int(value) if key.startswith(whole) else value for key, value in row.items()}
+    except (TypeError, ValueError):
+        return {}
 
 
 def reader_of(trained: Trained) -> ImageReader:
@@ -284,16 +273,3 @@ def reader_of(trained: Trained) -> ImageReader:
     dataset = trained.config.dataset
     limits, exif = dataset.get("image_range"), dataset.get("exif", "apply") == "apply"
     return ImageReader(trained.channels, limits and tuple(limits), exif, dataset.get("max_pixels") or MAX_PIXELS)
-
-
-def set_window(predictor: Predictor, trained: Trained, image) -> None:
-    """Windows for a large image of a run without, so that memory does not grow with it; said once."""
-    own = trained.config.inference.window
-    large = own is None and predictor.inference.resize is None and image.shape[0] * image.shape[1] > LARGE
-    crop = trained.config.augment.get("size")
-    sides = trained.image_size or [0, 0] if crop in (None, "auto") else crop
-    sides = [min(side, LARGEST_CROP) for side in sides] if crop == "auto" else sides
-    window = [max(SMALLEST_WINDOW, side) for side in sides]
-    if large and predictor.inference.window is None:
-        log.info(f"images of more than {LARGE:,} pixels are predicted in windows of {window} (inference.window)")
-    predictor.inference.window = window if large else own

@@ -64,9 +64,23 @@ def load_saved(
         if key == "metric":
             _choose_metric(cfg, value, config_dir)
             continue
-        _update(cfg, key, OmegaConf.from_dotlist([f"v={value}"]).v)
+        _update(cfg, key, _value(text, value))
     _check_targets(cfg, trust, file)
     return cfg
+
+
+def _value(text: str, value: str):
+    """The value of an override, by Hydra's grammar where it has one for it: {a:1} is a mapping there, but a text in YAML."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        override = OverridesParser.create().parse_override(text)
+        if override.is_sweep_override():
+            raise ConfigError(f"{text!r} has several values", fix="give one; a sweep is a matter of trainings (-m)")
+        return override.value()
+    except HydraException:
+        return OmegaConf.from_dotlist([f"v={value}"]).v
 
 
 def _update(cfg: DictConfig, key: str, value) -> None:

@@ -19,6 +19,8 @@ log = logging.getLogger("segtrain")
 
 LARGE = 2048 * 2048  # pixels; of a larger image no more than some rows are in memory
 THREADS = min(cores(), 8)  # that decode
+MARK = "predict.json"  # in a folder with predictions: what made them
+WRITTEN = ("masks", "overlays", "probabilities")  # folders beside it
 Image = np.ndarray | TiffRows | PictureRows  # uint8 [H, W, channels], or what gives its rows
 
 
@@ -77,12 +79,12 @@ def _is_large(file: Path) -> bool:
     return height * width > LARGE
 
 
-def find_images(words: list[str], leave_out: Path | None = None) -> dict[str, Path]:
+def find_images(words: list[str]) -> dict[str, Path]:
     """Files by name: below a folder the path from there, else the file's own name, without suffix where that is clear.
 
     Args:
-        words: files, folders (with all folders below them, but no hidden ones), and patterns such as 'scans/*.tif'.
-        leave_out: a folder below which a folder's images are not taken.
+        words: files, folders (with all folders below them, but no hidden ones and no predictions), and patterns of both,
+            such as 'scans/*.tif'.
 
     Raises ConfigError for a word that stands for no image, and for two files of one name. Pictures of formats that are
     not read are named in a warning.
@@ -92,24 +94,22 @@ def find_images(words: list[str], leave_out: Path | None = None) -> dict[str, Pa
     for word in words:
         path = Path(word)
         if path.is_dir():
-            files = [(file.relative_to(path), file) for file in sorted(path.rglob("*")) if file.is_file()]
-            files = [(name, file) for name, file in files if not any(part.startswith(".") for part in name.parts)]
-            if leave_out is not None:
-                files = [(name, file) for name, file in files if leave_out not in file.resolve().parents]
-            others += [str(file) for _, file in files if file.suffix.lower() in OTHER_SUFFIXES]
-            files = [(name, file) for name, file in files if _is_image(file)]
+            files = _below(path, path)
         elif path.is_file():
             files = [(Path(path.name), path)]
+            if path.suffix.lower() in OTHER_SUFFIXES:
+                raise ConfigError("a format that is not read", word, "convert it to PNG or TIFF")
         else:
-            files = [
-                (Path(Path(m).name), Path(m)) for m in sorted(glob.glob(word, recursive=True)) if _is_image(Path(m))
-            ]
-        if not files:
-            what = "no image in this folder" if path.is_dir() else "no such file, folder or pattern"
+            matches = [Path(match) for match in sorted(glob.glob(word, recursive=True))]
+            folders = [match for match in matches if match.is_dir() and "**" not in word]  # of ** every file is a match
+            files = [(Path(match.name), match) for match in matches if match.is_file()]
+            files += [named for folder in folders for named in _below(folder, folder.parent)]
+        others += [str(file) for _, file in files if file.suffix.lower() in OTHER_SUFFIXES]
+        images = files if path.is_file() else [(name, file) for name, file in files if _is_image(file)]
+        if not images:
+            what = "no image in it" if files or path.is_dir() else "no such file, folder or pattern"
             raise ConfigError(what, word, f"images end in {', '.join(IMAGE_SUFFIXES)}")
-        found += files
-    if unread := [file for _, file in found if file.suffix.lower() in OTHER_SUFFIXES]:
-        raise ConfigError("a format that is not read", str(unread[0]), "convert it to PNG or TIFF")
+        found += images
     if others:
         log.warning(f"{counted(len(others), 'file')} left out, of formats that are not read: {few(others, 3)}")
     stems = Counter(name.with_suffix("") for name, _ in found)
@@ -119,6 +119,14 @@ def find_images(words: list[str], leave_out: Path | None = None) -> dict[str, Pa
         fix = "predict them with one call each, to folders of their own"
         raise ConfigError(f"{len(same)} images of the name {name[0]}", ", ".join(same[:3]), fix)
     return dict(zip(names, (file for _, file in found), strict=True))
+
+
+def _below(folder: Path, base: Path) -> list[tuple[Path, Path]]:
+    """The files below a folder by their path from `base`, without hidden ones and predictions."""
+    made = {mark.parent / kind for mark in folder.rglob(MARK) for kind in WRITTEN}
+    files = [(file.relative_to(base), file) for file in sorted(folder.rglob("*")) if file.is_file()]
+    shown = [(name, file) for name, file in files if not any(part.startswith(".") for part in name.parts)]
+    return [(name, file) for name, file in shown if not made & {*file.parents}]
 
 
 def _is_image(file: Path) -> bool:

@@ -36,6 +36,14 @@ def mask_files(folder: Path, name: str, classes) -> list[Path]:
     return [folder / "masks" / class_folder(classes, c) / f"{name}.png" for c in range(classes.num_classes)]
 
 
+def files_of(folder: Path, name: str, classes, overlays: bool, probabilities: bool) -> list[Path]:
+    """All that is written of an image."""
+    others = [folder / "overlays" / f"{name}.jpg"] * overlays + [
+        folder / "probabilities" / f"{name}.npz"
+    ] * probabilities
+    return [*mask_files(folder, name, classes), *others]
+
+
 def class_folder(classes, label: int) -> str:
     """Name of the folder of a class's masks; with its index where names would be the same."""
     names = [re.sub(r"[^\w-]", "_", name).lower() for name in classes.class_names]

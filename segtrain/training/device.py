@@ -112,7 +112,7 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
 
 def _has(precision: str) -> bool:
     """Whether the CPU computes convolutions in this precision."""
-    if precision == "float32":
+    if precision == "float32" or not torch.backends.mkldnn.is_available():
         return True
     found = torch.ops.mkldnn
     return found._is_mkldnn_bf16_supported() if precision == "bfloat16" else found._is_mkldnn_fp16_supported()

@@ -46,6 +46,7 @@ def test_help_of_a_group_lists_its_options_with_their_settings(segtrain):
     assert names <= {line.partition(":")[0] for line in shown.out.splitlines()}
     assert "alpha: 1.0" in shown.out
     assert "    region.KEY: as loss=dice\n" in shown.out
+    assert "    and those of loss=dice\n" in shown.out
     assert "_target_: segtrain.losses.PixelRegion" not in shown.out
     assert "did you mean 'loss'" in segtrain("help", "los").err
 

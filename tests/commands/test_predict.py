@@ -11,7 +11,7 @@ import tifffile
 import torch
 from PIL import Image
 
-from segtrain.commands import predict
+from segtrain.commands import large_images, predict
 from segtrain.config.saved import load_saved
 from segtrain.data import inputs
 from segtrain.data.inputs import find_images
@@ -79,7 +79,7 @@ def test_damaged_files_are_named_and_a_second_call_goes_on(segtrain, trained, im
     assert rows_of(tmp_path / "out") == rows
     assert {file.name: file.stat().st_mtime_ns for file in (tmp_path / "out/masks").iterdir()} == before
     other = segtrain(*words, "inference.flips=[horizontal]")
-    assert (other.code, "of other settings" in other.err) == (2, True)
+    assert (other.code, "of other settings (settings, inference.flips)" in other.err) == (2, True), other
 
 
 @pytest.mark.slow
@@ -132,6 +132,7 @@ def test_200_images_of_which_5_are_damaged_after_a_kill(server, trained, tmp_pat
     [
         (["images", "trainer.epochs=3", "--out", "out"], "trainer.epochs does not matter to predict"),
         (["nowhere/*.png", "--out", "out"], "no such file, folder or pattern"),
+        (["seed=1.png", "--out", "out"], "no such file, folder or pattern"),
         (["out/masks", "--out", "out"], "lies where predictions are written"),
         (["images", "--out", "out"], "it holds masks, which segtrain predict has not written"),
         (["images", "--out", "images/val_00000.png"], "is a file"),
@@ -162,6 +163,12 @@ def test_what_changed_is_predicted_again_and_other_rows_stay(segtrain, trained, 
     assert (again.code, "done before" in again.err) == (0, False), again
     assert (tmp_path / f"out/masks/{deleted}.png").is_file()
     second = rows()
+    table = tmp_path / "out/predictions.csv"
+    table.write_text(table.read_text().replace(second[deleted]["modified"], "1.7E+18"))  # as a spreadsheet may
+    (tmp_path / f"out/overlays/{kept}.jpg").unlink()
+    assert "1 of 3 images done before" in segtrain("predict", trained, *words, "--out", "out", "trainer.device=cpu").err
+    assert (tmp_path / f"out/overlays/{kept}.jpg").is_file()
+    assert rows() == second
     assert second.keys() == first.keys()
     assert second[kept] == first[kept]
     assert second[deleted] == first[deleted]
@@ -180,7 +187,8 @@ def test_hidden_files_and_what_was_written_before_are_no_images_of_a_folder(tmp_
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (4, 4)).save(tmp_path / name)
     assert list(find_images([str(tmp_path / "a")])) == ["out/masks/x", "x"]
-    assert list(find_images([str(tmp_path / "a")], leave_out=tmp_path / "a/out")) == ["x"]
+    (tmp_path / "a/out/predict.json").write_text("{}")
+    assert list(find_images([str(tmp_path / "a")])) == ["x"]
 
 
 def test_names_of_files_folders_and_patterns(tmp_path):
@@ -190,8 +198,22 @@ def test_names_of_files_folders_and_patterns(tmp_path):
     assert list(find_images([str(tmp_path / "a")])) == ["b/x", "b/y.jpg", "b/y.png", "x"]
     assert list(find_images([str(tmp_path / "a/b/*.png")])) == ["x", "y"]
     assert list(find_images([str(tmp_path / "c/x.png")])) == ["x"]
+    assert sorted(find_images([str(tmp_path / "a/*")])) == ["b/x", "b/y.jpg", "b/y.png", "x"]
+    assert sorted(find_images([str(tmp_path / "?")])) == ["a/b/x", "a/b/y.jpg", "a/b/y.png", "a/x", "c/x"]
     with pytest.raises(ConfigError, match="2 images of the name x"):
         find_images([str(tmp_path / "a/x.png"), str(tmp_path / "c/x.png")])
+
+
+def test_what_is_no_image_is_said(tmp_path, caplog):
+    for name in ("a/x.png", "a/y.gif", "b/z.gif"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (4, 4)).save(tmp_path / name)
+    for word in ("a", "a/*"):
+        assert list(find_images([str(tmp_path / word)])) == ["x"]
+    assert caplog.text.count("1 file left out, of formats that are not read: ") == 2
+    for word, what in (("b", "no image in it"), ("b/*", "no image in it"), ("c", "no such file, folder or pattern")):
+        with pytest.raises(ConfigError, match=what):
+            find_images([str(tmp_path / word)])
 
 
 class Plain(torch.nn.Module):
@@ -238,9 +260,10 @@ def test_a_large_image_that_is_resized_in_strips_is_the_image_at_once(resize, fl
 @pytest.fixture
 def small_is_large(monkeypatch):
     """Images of more than 2,000 pixels count as large."""
-    for module in (predict, inputs):
+    for module in (predict, inputs, large_images):
         monkeypatch.setattr(module, "LARGE", 2000)
-    monkeypatch.setattr(predict, "SMALLEST_WINDOW", 32)
+    monkeypatch.setattr(large_images, "SMALLEST_WINDOW", 32)
+    large_images.say_once.cache_clear()
     monkeypatch.setattr(predict, "log_to_screen", lambda: None)
 
 
@@ -291,12 +314,12 @@ def test_an_image_whose_probabilities_are_more_than_the_memory_is_left_out(
 ):
     write_large(tmp_path / "large")
     Image.fromarray(np.zeros((30, 30, 3), np.uint8)).save(tmp_path / "large/small.png")
-    monkeypatch.setattr(predict, "free_memory", lambda device: 90_000)
+    monkeypatch.setattr(large_images, "free_memory", lambda device: 90_000)
     words = [str(trained), str(tmp_path / "large"), "--out", str(tmp_path / "out")]
     assert predict.main([*words, "--probabilities"]) == 3
     assert [row["name"] for row in rows_of(tmp_path / "out")] == ["small"]
     assert "75×90 pixels with --probabilities take at least 0.0 GB" in caplog.text
-    assert "1 image with no value above 16 of 255 (small): for 10 or 12 bits" in caplog.text
+    assert "1 image with no value above 16 of 255 (small). If they have 10 or 12 bits" in caplog.text
 
 
 @pytest.mark.slow

@@ -24,6 +24,7 @@ def list_files(layout: Layout, strict: bool) -> FileLists:
         what = f"recognised images in {', masks in '.join(map(str, folders[:2]))}"
         found.add("note", what, folders, "if that is wrong, name dataset.images and dataset.masks")
         log.info(what)
+    _check_word(layout, found)
     masks = MaskFiles(layout, folders)
     candidates = _candidates(folders[0], layout.stem_suffix, masks, found)
     for name in names_of_split(layout, candidates, found):
@@ -42,6 +43,19 @@ def list_files(layout: Layout, strict: bool) -> FileLists:
     if strict:
         found.raise_errors()
     return found
+
+
+def _check_word(layout: Layout, found: FileLists) -> None:
+    """Say which word was taken for the split, and which was there, too."""
+    word, fix = layout.split_folder, f"if that is wrong: 'dataset.split_names={{{layout.split}: NAME}}'"
+    if word != layout.named_split:
+        what = f"taking {word} for {layout.split}"
+        found.add("note", what, [layout.root], fix)
+        log.info(what)
+    if others := layout.split_words[1:]:
+        what = f"{layout.split} is {word}; there is {', '.join(others)}, too, which is not read"
+        found.add("warning", what, [layout.root], fix)
+        log.warning(what)
 
 
 def _candidates(folder: Path, stem_suffix: str, masks: MaskFiles, found: FileLists) -> dict[str, Path]:

@@ -14,7 +14,7 @@ from segtrain.errors import DataError
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".npy")
 MASK_SUFFIXES = (".png", ".tif", ".tiff", ".bmp", ".npy")
 OTHER_SUFFIXES = (  # of images, but not read
-    *(".gif", ".jp2", ".heic", ".heif", ".avif", ".jxl", ".exr", ".dcm", ".nii", ".gz"),
+    *(".gif", ".jp2", ".heic", ".heif", ".avif", ".jxl", ".exr", ".dcm", ".nii"),
     *(".ppm", ".pgm", ".pnm", ".jfif", ".tga", ".h5"),
 )
 LOSSY_SUFFIXES = (".jpg", ".jpeg", ".webp")

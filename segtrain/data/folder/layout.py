@@ -7,11 +7,12 @@ from itertools import product
 from pathlib import Path, PurePosixPath
 
 from segtrain.data.folder.images import IMAGE_SUFFIXES
+from segtrain.data.folder.suggestions import what_would_fit
 from segtrain.errors import ConfigError
 
 # Folders of images and of masks. The first are ours; the others are those of datasets as they are downloaded.
 IMAGES = ("images", "image", "img", "imgs", "JPEGImages", "Images")
-MASKS = ("masks", "mask", "labels", "label", "SegmentationClass", "Masks", "Labels")
+MASKS = ("masks", "mask", "labels", "label", "annotations", "SegmentationClass", "Masks", "Labels")
 SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
 
 
@@ -26,7 +27,7 @@ class Layout:
     Attributes:
         kinds: names of the annotators or classes, each of which has a mask file; None: one mask per image.
         kind: `annotator` or `class`, the word in braces that `masks` has for it.
-        split_names: words for splits in paths, where they are not those of SPLITS.
+        split_names: words for splits in paths, in place of those of SPLITS.
     """
 
     root: Path
@@ -57,15 +58,28 @@ class Layout:
                 what = f"the pattern {self.pattern!r} has no {{{word}}}"
                 raise ConfigError(what, "dataset.masks", f"for example {example}")
 
+    @property
+    def named_split(self) -> str:
+        """The word for the split that the settings have."""
+        return self.split_names.get(self.split, self.split)
+
     @functools.cached_property
+    def split_words(self) -> list[str]:
+        """The words for the split with which its files are there; several when it stands there twice."""
+        usual = SPLITS[self.split] if self.split not in self.split_names else []
+        words = [self.named_split, *usual, *(word.capitalize() for word in usual)]
+        return [word for word in dict.fromkeys(words) if self._holds(word)]
+
+    @property
     def split_folder(self) -> str:
-        """The word for the split in paths: the first of SPLITS for which there is a folder or a split file."""
-        named = self.split_names.get(self.split)
-        for word in [named] if named else SPLITS[self.split]:
-            places = [self.root, *(self.root / images for images in IMAGES)]
-            if (self.root / f"{word}.txt").is_file() or any((place / word).is_dir() for place in places):
-                return word
-        return named or self.split
+        """The word for the split in paths: the first with which its files are there."""
+        return self.split_words[0] if self.split_words else self.named_split
+
+    def _holds(self, word: str) -> bool:
+        """Whether the files of the split are there under a word for it."""
+        if self.splits == "files":
+            return (self.root / filled(self.split_file, "dataset.split_file", split=word)).is_file()
+        return self.splits == "folders" and any(map(self._is_there, self.possible(word)))
 
     @property
     def mask_folder(self) -> str | None:
@@ -98,23 +112,19 @@ class Layout:
         """
         if not self.root.is_dir():
             raise self._error(f"no folder {self.root}", "dataset.root", "set dataset.root to the folder of the dataset")
-        layouts = self._possible()
+        layouts = self.possible(self.split_folder)
         if there := next(filter(self._is_there, layouts), None):
             return there
         layouts = layouts[:2] if self.splits == "folders" else layouts[:1]
         halves = [[f for f in layout if not f.is_dir()] for layout in layouts if layout[0].is_dir()]
         lacking = f"there is no {', '.join(map(str, halves[0]))}; " if halves else ""
-        fix = self._alternative() or (
-            "correct dataset.root, choose dataset.splits=folders|files|ratio|kfold, or name dataset.images and "
-            "dataset.masks"
-        )
         expected = " or ".join(" with ".join(map(str, layout)) for layout in layouts)
         there = ", ".join(sorted(p.name for p in self.root.iterdir())[:10]) or "nothing"
         raise self._error(
             f"no {self.split_folder} {'masks' if halves else 'images'} for dataset.splits={self.splits}: {lacking}"
             f"expected {expected}",
             f"{self.root} holds {there}",
-            fix,
+            what_would_fit(self, bool(halves)),
             NoMasks if halves else ConfigError,
         )
 
@@ -122,80 +132,56 @@ class Layout:
         there = [folder.is_dir() for folder in folders]
         return all(there) or (self.kind == "class" and there[0] and any(there[1:]))
 
-    def _alternative(self) -> str:
-        """Settings with which there are images and masks, and what they mean; empty when none are seen."""
-
-        def fits(**changes) -> bool:
-            return any(map(self._is_there, replace(self, **changes)._possible()))
-
-        of_all, whole = f"takes {self.val_ratio:.0%} of the images for validation", self.root / SPLITS["train"][0]
-        if self.splits == "folders" and fits(splits="ratio"):
-            file = self.root / filled(self.split_file, "dataset.split_file", split=self.split_folder)
-            return f"set dataset.splits=files, for {file}" if file.is_file() else f"dataset.splits=ratio {of_all}"
-        if self.splits != "folders" and fits(splits="folders"):
-            return "set dataset.splits=folders"
-        if (self.split, self.splits) == ("val", "folders") and fits(splits="ratio", root=whole):
-            return f"dataset.root={whole} dataset.splits=ratio {of_all}"
-        if any(file.suffix.lower() in IMAGE_SUFFIXES for file in self.root.iterdir()):
-            example = "dataset.images=. 'dataset.masks=\"{stem}_mask.png\"'"
-            return f"for images beside their masks, for example {example}; dataset.splits=ratio {of_all}"
-        return ""
+    def fits(self, **changes) -> bool:
+        """Whether there would be images and masks with other settings."""
+        other = replace(self, **changes)
+        return any(map(other._is_there, other.possible(other.split_folder)))
 
     def _error(self, what: str, where: str, fix: str, kind: type = ConfigError) -> ConfigError:
         if self.prepare is not None:
             fix = f"if this is the download, run `{self.prepare}` and set dataset.root=PREPARED; otherwise {fix}"
         return kind(what, where, fix)
 
-    def _possible(self) -> list[list[Path]]:
-        root, split = self.root, self.split_folder
+    def possible(self, split: str) -> list[list[Path]]:
+        """Where the folders of images and masks may be, with `split` for the split in paths."""
+        root = self.root
         if self.mask_folder is not None:
-            return self._beside(filled(self.mask_folder, "dataset.masks", split=split))
+            return self._beside(split)
         folders = (self.kinds or [MASKS[0]]) if self.pattern is None else []
         if self.images is not None:
-            chosen = self._chosen_images()
+            chosen = self._chosen_images(split)
             return [[chosen, *(chosen.parent / folder for folder in folders)]]
         if folders != [MASKS[0]]:
-            return self._named(IMAGES[0], *folders)
+            return self._named(split, IMAGES[0], *folders)
         camvid = [[root / split, root / f"{split}annot"]] if self.splits == "folders" else []
-        return [layout for names in product(IMAGES, MASKS) for layout in self._named(*names)] + camvid
+        return [layout for names in product(IMAGES, MASKS) for layout in self._named(split, *names)] + camvid
 
-    def _chosen_images(self) -> Path:
-        """What dataset.images names; with splits=folders the split's folder below it. Raises ConfigError for training
-        images that would be those of val, too."""
-        folder = self.root / filled(self.images, "dataset.images", split=self.split_folder)
-        if self.splits != "folders" or "{split}" in self.images:
-            return folder
-        if (folder / self.split_folder).is_dir():
-            return folder / self.split_folder
-        if self.split == "train" and folder.is_dir():
-            what = f"dataset.images={self.images} names the same images for every split"
-            fix = "write {split} for the split's name (dataset.images='{split}/images'), or set dataset.splits=ratio"
-            raise self._error(what, str(folder), fix)
-        return folder
+    def _chosen_images(self, split: str) -> Path:
+        """What dataset.images names; with splits=folders the split's folder below it, unless {split} stands in it."""
+        folder = self.root / filled(self.images, "dataset.images", split=split)
+        return folder / split if self.splits == "folders" and "{split}" not in self.images else folder
 
-    def _beside(self, masks: str) -> list[list[Path]]:
-        """Where images and the folder `masks` may be; first where there are images."""
-        root, split = self.root, self.split_folder
+    def _beside(self, split: str) -> list[list[Path]]:
+        """Where images and the folder that `masks` names may be; first where there are images."""
+        masks = filled(self.mask_folder, "dataset.masks", split=split)
         if self.images is None:
-            images = [folder for name in IMAGES for (folder,) in self._named(name)]
+            images = [folder for name in IMAGES for (folder,) in self._named(split, name)]
         else:
-            images = [self._chosen_images()]
+            images = [self._chosen_images(split)]
         images = sorted(images, key=lambda folder: not folder.is_dir())
-        of_split = root / masks / (split if self.splits == "folders" and "{split}" not in self.mask_folder else "")
+        of_split = self.root / masks / (split if self.splits == "folders" and "{split}" not in self.mask_folder else "")
         return [[folder, chosen] for folder in images for chosen in (folder.parent / masks, of_split)]
 
-    def _named(self, *names: str) -> list[list[Path]]:
+    def _named(self, split: str, *names: str) -> list[list[Path]]:
         """Where folders of these names may be."""
         if self.splits == "folders":
-            split = self.split_folder
             return [[self.root / split / name for name in names], [self.root / name / split for name in names]]
         return [[self.root / name for name in names]]
 
     def is_usual(self, folders: list[Path]) -> bool:
         """Whether `folders` are where this documentation puts them, or the settings name them."""
-        if self.split_folder not in (self.split, self.split_names.get(self.split)):
-            return False
-        return bool(self.images or self.pattern or self.kinds) or folders in self._named(IMAGES[0], MASKS[0])
+        named = bool(self.images or self.pattern or self.kinds)
+        return named or folders in self._named(self.split_folder, IMAGES[0], MASKS[0])
 
 
 def filled(pattern: str, key: str, **words: str) -> str:

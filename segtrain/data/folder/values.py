@@ -30,7 +30,7 @@ def as_bytes(values: np.ndarray, value_range: tuple[float, float] | None, path: 
         f"{values.dtype} values from {low} to {high}" + (": nothing but black, as 16 bits" if deep else ""),
         str(path),
         "set which values of all images are black and white, for example dataset.image_range="
-        + (f"[{low},{high}]" if low < 0 or high > 255 else "[0,1]" if high <= 1 else "[0,255]"),
+        + (f"[{min(low, 0)},{high}]" if low < 0 or high > 255 else "[0,1]" if high <= 1 else "[0,255]"),
     )
 
 

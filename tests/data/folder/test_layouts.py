@@ -72,7 +72,7 @@ def test_other_words_for_the_splits(root, tmp_path, train, val, above, caplog):
     with caplog.at_level("INFO"):
         data = Folder(str(tmp_path / "other"), "val", 3)
     assert data.names == Folder(str(root), "val", 3).names
-    assert f"recognised images in {data.images[0].parent}" in caplog.text
+    assert f"taking {val} for val" in caplog.text
     named = Folder(str(tmp_path / "other"), "val", 3, split_names={"val": val})
     assert (named.images, named.findings) == (data.images, [])
 
@@ -90,23 +90,53 @@ def test_other_words_for_the_splits(root, tmp_path, train, val, above, caplog):
             {"train/images": "images", "train/masks": "masks", "list": "train.txt"},
             {},
             "train",
-            "set dataset.splits=files, for .*/train.txt",
+            "set dataset.splits=files, for train.txt",
         ),
         ({"train": "train"}, {"splits": "ratio"}, "train", "set dataset.splits=folders"),
         ({"train": "train"}, {}, "val", r"dataset.root=.*/other/train dataset.splits=ratio takes"),
-        ({"train/images": "."}, {}, "train", "for images beside their masks, for example dataset.images=. "),
-        ({"train": "photos"}, {}, "train", "correct dataset.root, choose dataset.splits"),
+        (
+            {"train/images": ".", "pairs": "."},
+            {},
+            "train",
+            r"dataset.images=\. 'dataset.masks=\"{stem}_gt.png\"' dataset.spl",
+        ),
+        (
+            {"train/images": "train", "pairs": "train"},
+            {},
+            "train",
+            r"'dataset.images=\"{split}\"' 'dataset.masks=\"{stem}_gt",
+        ),
+        ({"train/images": "."}, {}, "train", "correct dataset.root, choose dataset.splits"),
+        ({"train": "photos"}, {}, "train", "if photos is train: 'dataset.split_names={train: photos}'"),
+        ({"train": "train", "val": "dev"}, {}, "val", "if dev is val: 'dataset.split_names={val: dev}'"),
+        (
+            {"train/images": "train/images", "train/masks": "train/gt"},
+            {},
+            "train",
+            "if gt holds the masks, set dataset.masks=gt",
+        ),
+        ({"train/images": "images/train", "train/masks": "gt/train"}, {}, "train", "if gt holds the masks"),
+        ({"train/images": "images"}, {"splits": "ratio", "images": "images"}, "train", "name the folder of the masks"),
+        (
+            {"train": "my data/train"},
+            {"root": "my data"},
+            "val",
+            '\'dataset.root="[^"]*/my data/train"\' dataset.splits=ratio',
+        ),
     ],
 )
 def test_what_would_fit_is_said(root, tmp_path, moves, settings, split, fix):
     (root / "list").mkdir()
+    (root / "pairs").mkdir()
+    for file in (root / "train/masks").iterdir():
+        shutil.copy(file, root / f"pairs/{file.stem}_gt.png")
     for before, after in moves.items():
         shutil.copytree(root / before, tmp_path / "other" / after, dirs_exist_ok=True)
     if (file := tmp_path / "other/train.txt").is_dir():
         file.rmdir()
         file.write_text("a\n")
     with pytest.raises(ConfigError) as error:
-        Folder(str(tmp_path / "other"), split, 3, **settings)
+        Folder(str(tmp_path / "other" / settings.pop("root", "")), split, 3, **settings)
     assert re.search(fix, error.value.fix)
 
 
@@ -145,10 +175,32 @@ def test_masks_by_the_name_of_their_folder(root, tmp_path, images, masks, settin
     assert bool(data.findings) == ("images" not in settings)  # what was assumed is said
 
 
-def test_images_of_all_splits_together_are_refused(root):
-    with pytest.raises(ConfigError, match="dataset.images=train/images names the same images for every split") as error:
-        Folder(str(root), "train", 3, images="train/images")
-    assert "dataset.splits=ratio" in error.value.fix
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_images_of_all_splits_together_are_refused(root, split):
+    with pytest.raises(ConfigError, match=f"no {split} images .* expected .*train/images/{split}") as error:
+        Folder(str(root), split, 3, images="train/images")
+    assert ("dataset.splits=ratio" in error.value.fix) == (split != "test")
+
+
+def test_the_word_of_a_split_below_the_folder_that_is_named(root, tmp_path):
+    for kind, name in (("images", "photos"), ("masks", "gt")):
+        for split, word in (("train", "train"), ("val", "valid")):
+            shutil.copytree(root / split / kind, tmp_path / "other" / name / word)
+    data = Folder(str(tmp_path / "other"), "val", 3, images="photos", masks="gt")
+    assert data.names == Folder(str(root), "val", 3).names
+    with pytest.raises(ConfigError, match="no test images"):
+        Folder(str(tmp_path / "other"), "test", 3, images="photos", masks="gt")
+
+
+def test_a_split_that_is_there_twice_is_said_and_an_empty_one_is_none(root, caplog):
+    shutil.copytree(root / "val", root / "valid")
+    data = Folder(str(root), "val", 3)
+    assert "val is val; there is valid, too, which is not read" in caplog.text
+    assert [finding.level for finding in data.findings] == ["warning"]
+    shutil.rmtree(root / "val")
+    (root / "val").mkdir()
+    (root / "val.txt").touch()
+    assert Folder(str(root), "val", 3).names == data.names
 
 
 def test_a_folder_of_masks_that_is_not_there(root):

@@ -1,0 +1,93 @@
+"""Which settings would fit the files of a dataset, where those that were given do not."""
+
+import re
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+from segtrain.data.folder.images import IMAGE_SUFFIXES, MASK_SUFFIXES
+
+GENERAL = (
+    "correct dataset.root, choose dataset.splits=folders|files|ratio|kfold, name dataset.images and dataset.masks, or the "
+    "words for the splits: 'dataset.split_names={train: training, val: dev}'"
+)
+
+
+def what_would_fit(layout, images_there: bool) -> str:
+    """What to do about a layout whose folders are not there.
+
+    Args:
+        layout: a segtrain.data.folder.layout.Layout.
+        images_there: whether the folder of the images is.
+    """
+    if images_there:
+        return _masks_elsewhere(layout) or "name the folder of the masks (dataset.masks=NAME), or a pattern of theirs"
+    if layout.splits != "folders":
+        return "set dataset.splits=folders" if layout.fits(splits="folders") else GENERAL
+    if layout.split == "test":  # seldom there, and no part of a ratio
+        return GENERAL
+    of_all = f"takes {layout.val_ratio:.0%} of the images for validation"
+    with_files = replace(layout, splits="files")
+    if with_files.split_words and layout.fits(splits="files"):
+        return f"set dataset.splits=files, for {layout.split_file.format(split=with_files.split_folder)}"
+    if words := _words_of_splits(layout):
+        return f"if {words[0]} is {layout.split}: 'dataset.split_names={{{layout.split}: {words[0]}}}'"
+    if layout.fits(splits="ratio"):
+        return f"dataset.splits=ratio {of_all}"
+    training = layout.root / replace(layout, split="train").split_folder
+    if layout.split == "val" and layout.fits(splits="ratio", root=training):
+        return f"{_setting('dataset.root', str(training))} dataset.splits=ratio {of_all}"
+    if pattern := _pattern_of_masks(layout.root / layout.split_folder):
+        return f"for masks beside their images: 'dataset.images=\"{{split}}\"' {_setting('dataset.masks', pattern)}"
+    if pattern := _pattern_of_masks(layout.root):
+        beside = f"dataset.images=. {_setting('dataset.masks', pattern)}"
+        return f"for masks beside their images: {beside} dataset.splits=ratio, which {of_all}"
+    if layout.images is not None and "{split}" not in layout.images and (layout.root / layout.images).is_dir():
+        by_split = _setting("dataset.images", f"{layout.images}/{{split}}")
+        return f"for all images in one folder set dataset.splits=ratio; for a folder of each split {by_split}"
+    return GENERAL
+
+
+def _masks_elsewhere(layout) -> str:
+    """A folder beside the images' that has one for the split, too."""
+    word = layout.split_folder
+    found = [path.name for path in _folders(layout.root) if (path / word).is_dir()]
+    found += [path.name for path in _folders(layout.root / word)]
+    images = {part for folders in layout.possible(word) for part in folders[0].parts}
+    others = [name for name in found if name not in images]
+    return f"if {others[0]} holds the masks, set {_setting('dataset.masks', others[0])}" if others else ""
+
+
+def _words_of_splits(layout) -> list[str]:
+    """Names of folders that may be the split's: beside those of other splits, and of the same kind."""
+    others = [replace(layout, split=split) for split in ("train", "val", "test") if split != layout.split]
+    taken = {word for other in others for word in other.split_words}
+    places = {folders[0].parent for other in others for word in other.split_words for folders in other.possible(word)}
+    places |= {layout.root}
+    found = [path.name for place in sorted(places) for path in _folders(place)]
+    candidates = [name for name in dict.fromkeys(found) if name not in taken]
+    return [name for name in candidates if layout.fits(split_names={layout.split: name})]
+
+
+def _pattern_of_masks(folder: Path) -> str:
+    """The pattern of masks that lie beside their images, such as {stem}_mask.png; empty where there are none."""
+    files = [path for path in folder.iterdir() if path.is_file()] if folder.is_dir() else []
+    images = {path.stem: path.suffix for path in files if path.suffix.lower() in IMAGE_SUFFIXES}
+    masks = {path.stem: path.suffix for path in files if path.suffix.lower() in MASK_SUFFIXES}
+    ends: Counter[tuple[str, str]] = Counter()
+    for stem, suffix in masks.items():
+        ends.update((stem[end:], suffix) for end in range(1, len(stem)) if stem[:end] in images)
+        others = {path.suffix for path in files if path.stem == stem and path.suffix.lower() in IMAGE_SUFFIXES}
+        ends[("", suffix)] += len(others) > 1  # photo.jpg and photo.png
+    (end, suffix), count = ends.most_common(1)[0] if ends else (("", ""), 0)
+    return f"{{stem}}{end}{suffix}" if count and 3 * count >= len(images) else ""
+
+
+def _folders(folder: Path) -> list[Path]:
+    """The folders in a folder that are not hidden."""
+    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")) if folder.is_dir() else []
+
+
+def _setting(key: str, value: str) -> str:
+    """key=value as it is typed in a shell."""
+    return f"{key}={value}" if re.fullmatch(r"[\w./-]+", value) else f"'{key}=\"{value}\"'"
