@@ -7,6 +7,7 @@ Parts:
     metrics  decisions, counts and scores against torch and torchmetrics, and all scores against a forward pass
     many     the class count of up to 100,000 masks: time and memory
     trainer  whole epochs with validation against a loop by hand, and Lightning with SMP's Dice and torchmetrics if installed
+    compare  `segtrain compare --out` of 1,000 run folders: seconds and memory
     predict  images per second of `segtrain predict` against the network alone, on the same images in memory
     cuda     on a GPU: CE + Dice against F.cross_entropy, the share of loss and scores in a step of a U-Net, and whether the
              host waits for the device in a step; not among the parts that run by default
@@ -40,6 +41,7 @@ from PIL import Image
 
 from segtrain import losses
 from segtrain.cpu import keep_memory
+from segtrain.files import write_arrays, write_json
 from segtrain.labels import Smooth
 from segtrain.report.text import table
 
@@ -694,6 +696,50 @@ def cuda_step(model, loss, target: torch.Tensor):
     return (images, target.cpu().pin_memory(), list(range(n))), training, SegmentationScores(19)
 
 
+def benchmark_compare() -> list[dict]:
+    """`segtrain compare` of 100 settings with 10 seeds each, on 100 images of 11 classes."""
+    rng, classes, images = np.random.default_rng(0), [f"class {c}" for c in range(11)], 100
+    code = (
+        "import sys; from segtrain.commands.compare import main; main(sys.argv[1:])\n"
+        "print(*[line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')])"
+    )
+    truth = rng.integers(100, 1000, (images, len(classes)))
+    with tempfile.TemporaryDirectory() as scratch:
+        for alpha, mu, seed in itertools.product(range(10), range(10), range(10)):
+            found = (truth * np.clip(rng.normal(0.6 + 0.01 * alpha, 0.1, truth.shape), 0, 1)).astype(int)
+            write_run(
+                Path(scratch) / f"sweep/{alpha}_{mu}_{seed}", {"alpha": alpha, "mu": mu}, seed, truth, found, classes
+            )
+        begin, out = time.perf_counter(), str(Path(scratch) / "report")
+        words = [sys.executable, "-c", code, f"{scratch}/sweep", "--out", out]
+        done = subprocess.run(words, capture_output=True, text=True, check=True)
+        seconds, page = time.perf_counter() - begin, Path(out, "comparison.html").stat().st_size
+    kilobytes = int(done.stdout.split()[-1])
+    return [{"runs": 1000, "seconds": seconds, "MiB": kilobytes / 1024, "page, MB": page / 1e6}]
+
+
+def write_run(
+    folder: Path, settings: dict, seed: int, truth: np.ndarray, found: np.ndarray, classes: list[str]
+) -> None:
+    """What `segtrain compare` reads of a run."""
+    counts = {
+        "tp": found,
+        "fp": truth - found,
+        "fn": truth - found,
+        "valid": np.full(truth.shape, int(truth.sum(1).max())),
+    }
+    names = {"names": np.array([f"{i:03}" for i in range(len(truth))]), "classes": np.array(classes)}
+    score = float((found.sum(0) / (2 * truth - found).sum(0)).mean())
+    best = {"epoch": 1, "monitor": "iou/mean", "value": score}
+    config = {"seed": seed, "dataset": {"background": 0, "palette": None}, "loss": {"_target_": "x", **settings}}
+    write_arrays(folder / "per_image.npz", {**counts, **names})
+    write_json(
+        folder / "result.json", {"status": "finished", "best": best, "scores": {"iou/mean": score}, "error": None}
+    )
+    write_json(folder / "config.yaml", config)  # JSON is YAML
+    write_json(folder / "environment.json", {"command": f"segtrain {folder.name}", "signature": str(settings)})
+
+
 def benchmark_startup() -> list[dict]:
     script = str(Path(sys.executable).with_name("segtrain"))
 
@@ -731,6 +777,7 @@ def main() -> None:
         "many": benchmark_many,
         "metrics": benchmark_metrics,
         "trainer": benchmark_trainer,
+        "compare": benchmark_compare,
         "predict": benchmark_predict,
         "cuda": benchmark_cuda,
         "losses": lambda: benchmark_losses(list(arguments.shapes), not arguments.no_peers),

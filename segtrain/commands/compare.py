@@ -14,6 +14,7 @@ from segtrain.comparison.answer import answer
 from segtrain.comparison.images import image_scores, most_different
 from segtrain.comparison.runs import Run, find_runs, settings_from
 from segtrain.comparison.verdict import Comparison, compare
+from segtrain.cpu import give_memory_back
 from segtrain.errors import ConfigError, SegtrainError, printable
 from segtrain.files import write_json, write_rows
 from segtrain.report.comparison import comparison_content, comparison_rows, comparison_table
@@ -24,6 +25,7 @@ from segtrain.report.text import percent
 def main(words: list[str], notes: str = "") -> int:
     """`notes` are shown on the page, such as what a search tried before."""
     arguments = parse(words)
+    give_memory_back()  # draws of many runs, which nothing needs when they are compared
     runs, unread = find_runs(arguments.runs, arguments.split)
     comparisons = [compare(settings_from(members), arguments.by, arguments.baseline) for members in alike(runs)]
     pages: list[Path] = []
@@ -111,6 +113,10 @@ def pictures(found: Comparison, arguments: argparse.Namespace) -> list[tuple[str
     scored, best = image_scores(found), int(found.baseline == 0)
     if scored is None or len(found.settings) < 2:
         return []
+    pair = [found.settings[i].runs[0].path for i in (found.baseline, best)]
+    if lacking := [path for path in pair if not (path / "checkpoints" / "best.pt").is_file()]:
+        print(printable(f"no pictures on the page: {lacking[0]} has no checkpoints/best.pt"))
+        return []
     from segtrain.commands.evaluate import predictor_of  # torch takes seconds to import
     from segtrain.config.build import build_dataset
     from segtrain.report.pictures import as_rgb, colour_mask, side_by_side
@@ -119,9 +125,9 @@ def pictures(found: Comparison, arguments: argparse.Namespace) -> list[tuple[str
 
     names, values = scored
     try:
-        pair = [load(str(found.settings[i].runs[0].path), trust=arguments.trust) for i in (found.baseline, best)]
-        dataset = build_dataset(pair[0].config, arguments.split or "val")
-        predictors = [predictor_of(trained, dataset) for trained in pair]
+        loaded = [load(str(path), trust=arguments.trust) for path in pair]
+        dataset = build_dataset(loaded[0].config, arguments.split or "val")
+        predictors = [predictor_of(trained, dataset) for trained in loaded]
         drawn, position = [], {name: index for index, name in enumerate(dataset.names)}
         for i in most_different(values, found.baseline, best, arguments.pictures):
             if (index := position.get(str(names[i]))) is None:  # of another fold

@@ -8,6 +8,7 @@ Satterthwaite's common degrees of freedom call too much real. p-values of severa
 corrected by Holm's method.
 """
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,11 +33,11 @@ class Scores:
     draws: list[np.ndarray]
     groups: int
 
-    @property
+    @functools.cached_property
     def means(self) -> np.ndarray:
         return np.array([values.mean() for values in self.full])
 
-    @property
+    @functools.cached_property
     def mean_draws(self) -> np.ndarray:
         """float [settings, draws]: with the spread that draws of so few groups lack."""
         means = np.stack([values.mean(axis=0) for values in self.draws])
@@ -189,8 +190,11 @@ def pooled_score(name: str, sums: np.ndarray, class_names: list[str], foreground
 
     Raises KeyError for another name.
     """
-    tp, fp, fn = (sums[..., k, :].astype(np.float64) for k in range(3))
     kind, _, part = name.partition("/")
+    of_class = part in class_names and part not in ("mean", "foreground")
+    if of_class:
+        sums = sums[..., [class_names.index(part)]]
+    tp, fp, fn = (sums[..., k, :].astype(np.float64) for k in range(3))
     if name == "accuracy":
         valid = sums[..., 3, :].astype(np.float64)
         if np.allclose((tp + fn).sum(axis=-1), valid[..., 0]):  # one label per pixel
@@ -207,7 +211,7 @@ def pooled_score(name: str, sums: np.ndarray, class_names: list[str], foreground
         values = values if part == "mean" else values[..., foreground]
         defined = ~np.isnan(values)
         return _ratio(np.where(defined, values, 0).sum(axis=-1), defined.sum(axis=-1))
-    return values[..., class_names.index(part)] if part in class_names else {}[part]
+    return values[..., 0] if of_class else {}[part]
 
 
 def _ratio(over: np.ndarray, under: np.ndarray) -> np.ndarray:

@@ -129,7 +129,10 @@ class Counted:
         weights = draw_groups(groups)
         self.sums = [[table.sum(axis=0) for table in repeats] for repeats in tables]
         self.draws = [
-            [(weights @ table.reshape(len(groups), -1)).reshape(len(weights), 4, -1) for table in repeats]
+            [
+                (weights @ table.reshape(len(groups), -1).astype(np.float32)).reshape(len(weights), 4, -1)
+                for table in repeats
+            ]
             for repeats in tables
         ]
         self.pixels = self.sums[0][0][0] + self.sums[0][0][2]
@@ -159,12 +162,15 @@ class Counted:
 
     def by_class(self, baseline: int) -> tuple[np.ndarray, dict[str, Estimate]]:
         """IoU [settings, C], and of the classes in which the first setting differs from the baseline, by how much."""
-        of_class = {name: self.scores(f"iou/{name}") for name in self.classes}
-        means = np.stack([found.means for found in of_class.values()], axis=1)
+        means, known = [], {}
+        for name in self.classes:  # one after another: the draws of all would take more memory than all else
+            found = self.scores(f"iou/{name}")
+            means.append(found.means)
+            gain = estimate(found, seed_noise(found), 0, baseline)
+            known |= {name: gain} if np.isfinite(gain.value) else {}
+        means = np.stack(means, axis=1)
         if baseline == 0:
             return means, {}
-        each = {name: estimate(found, seed_noise(found), 0, baseline) for name, found in of_class.items()}
-        known = {name: e for name, e in each.items() if np.isfinite(e.value)}
         p = dict(zip(known, holm(np.array([e.p for e in known.values()])), strict=True))
         return means, {name: e for name, e in known.items() if p[name] < LEVEL}
 
