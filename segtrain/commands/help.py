@@ -57,13 +57,17 @@ def group_text(group: str) -> str:
         if not file.name.endswith(".yaml"):
             continue
         lines = file.read_text(encoding="utf-8").splitlines()
-        about = next((line.lstrip("# ") for line in lines if line.startswith("#")), "")
+        notes = [line for line in lines if line.startswith("#") and not line.startswith("# @package")]
+        about = notes[0].lstrip("# ") if notes else ""
         start = lines.index("defaults:") if "defaults:" in lines else None
         inherited = [] if start is None else lines[start : start + 1 + _indented(lines[start + 1 :])]
         settings = [line for line in lines if line and not line.startswith(("#", "_target_")) and line not in inherited]
         parts_of = [line.strip("- ").partition("@") for line in inherited if "@" in line]
         bases = [base for line in inherited[1:] if (base := line.strip("- ")) != "_self_" and "@" not in base]
-        settings += [f"and those of {group}={base}" for base in bases]
+        chosen = [base.removeprefix("override /").replace(": ", "=") for base in bases if base.startswith("override /")]
+        settings += chosen + [f"and those of {group}={base}" for base in bases if not base.startswith("override /")]
+        if group == "experiment":  # the command, the time, and the answer that was seen
+            settings = notes[1:] + settings
         settings += [f"{part}.KEY: as {group}={option}" for option, _, part in parts_of]
         parts.append("\n".join([f"{file.name.removesuffix('.yaml')}: {about}", *(f"    {line}" for line in settings)]))
     return "\n\n".join(parts)

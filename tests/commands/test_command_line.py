@@ -51,6 +51,15 @@ def test_help_of_a_group_lists_its_options_with_their_settings(segtrain):
     assert "did you mean 'loss'" in segtrain("help", "los").err
 
 
+def test_help_of_experiments_has_their_questions_and_answers(capsys):
+    assert help.main(["experiment"]) == 0
+    out = capsys.readouterr().out
+    assert "\nalpha_sweep: How much Dice should be added to cross-entropy?\n" in out
+    assert "# Seen on shapes: " in out
+    assert "\n    loss=ce_dice\n" in out
+    assert "@package" not in out
+
+
 @pytest.mark.parametrize(
     ("part", "shown"), [("trainer", "  epochs: 12\n"), ("inference", "  flips: []"), ("sweep", "  fail_fast")]
 )
