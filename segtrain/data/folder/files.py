@@ -46,7 +46,7 @@ def list_files(layout: Layout, strict: bool) -> FileLists:
 
 
 def _check_word(layout: Layout, found: FileLists) -> None:
-    """Say which word was taken for the split, and which was there, too."""
+    """Report the word that names the split, and another one with files of its own."""
     word, fix = layout.split_folder, f"if that is wrong: 'dataset.split_names={{{layout.split}: NAME}}'"
     if word != layout.named_split:
         what = f"taking {word} for {layout.split}"
