@@ -43,7 +43,7 @@ def refuse_too_large(predictor: Predictor, image, num_classes: int, probabilitie
         return
     # Measured: the logits of all rows at the largest scale twice, and their mean probabilities; float16 twice.
     needed = pixels * num_classes * ((8 + 8 * max(scales) ** 2) * of_all_rows + 4 * probabilities)
-    free = free_memory(torch.device("cpu"))
+    free = free_memory(predictor.device if of_all_rows else torch.device("cpu"))
     if free is not None and needed > free:
         what, fix = (
             ("inference.scales", "set inference.scales=[1.0]") if of_all_rows else ("--probabilities", "leave it out")
