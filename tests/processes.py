@@ -19,6 +19,7 @@ class Command:
     server: "Server"
     pid: int
     log: Path
+    error_log: Path
 
     def kill(self, number: int = signal.SIGKILL, group: bool = False) -> None:
         """A signal to the process, or to its group as a terminal or a scheduler sends it."""
@@ -39,6 +40,10 @@ class Command:
         """What it printed."""
         return self.log.read_text(errors="replace")
 
+    def error_text(self) -> str:
+        """What it printed to stderr, if that is apart."""
+        return self.error_log.read_text(errors="replace")
+
 
 class Server:
     """`start("loss=ce", cwd=folder)` runs `segtrain loss=ce`; `run` waits for it, too, and returns (code, text)."""
@@ -55,11 +60,18 @@ class Server:
         self.process.stdin.flush()
         return int(self.process.stdout.readline())
 
-    def start(self, *words, cwd: Path, **environment: str) -> Command:
+    def start(self, *words, cwd: Path, apart: bool = False, **environment: str) -> Command:
+        """Stdout and stderr go to one file, or to two, apart."""
         self.number += 1
         log = self.folder / f"{self.number}.log"
-        request = {"words": [str(word) for word in words], "cwd": str(cwd), "log": str(log), "environment": environment}
-        return Command(self, self.ask(request), log)
+        error_log = log.with_suffix(".err") if apart else log
+        request = {
+            "words": [str(word) for word in words],
+            "cwd": str(cwd),
+            "logs": [str(log), str(error_log)],
+            "environment": environment,
+        }
+        return Command(self, self.ask(request), log, error_log)
 
     def run(self, *words, cwd: Path, **environment: str) -> tuple[int, str]:
         command = self.start(*words, cwd=cwd, **environment)
@@ -117,9 +129,8 @@ def serve() -> None:
             print(pid, flush=True)
             continue
         os.setpgid(0, 0)
-        out = os.open(request["log"], os.O_WRONLY | os.O_CREAT)
-        for stream in (1, 2):
-            os.dup2(out, stream)
+        for stream, log in zip((1, 2), request["logs"], strict=True):
+            os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.environ.update(request["environment"])
         os.chdir(request["cwd"])

@@ -52,8 +52,8 @@ def hparams_of(events) -> tuple[set[str], set[str], dict]:
     return first, scored, session
 
 
-def test_train_evaluate_and_the_run_folder(segtrain, tmp_path):
-    trained = segtrain("loss=ce_dice", "weighting=median_frequency", *TINY)
+def test_train_evaluate_and_the_run_folder(console_script, tmp_path):
+    trained = console_script("loss=ce_dice", "weighting=median_frequency", *TINY)
     assert trained.code == 0, trained
     for text in (
         "class",
@@ -127,7 +127,7 @@ def test_train_evaluate_and_the_run_folder(segtrain, tmp_path):
     assert environment["command"] in html.unescape(page)
     assert '<td><code>trainer.epochs</code></td><td class="left">1</td><td class="left dim">12</td>' in page
 
-    evaluated = segtrain("evaluate", run, "loader.batch_size=3")
+    evaluated = console_script("evaluate", run, "loader.batch_size=3")
     assert evaluated.code == 0, evaluated
     again = json.loads((run / "evaluation/val/scores.json").read_text())
     assert again["per_class"] == result["per_class"]
@@ -135,11 +135,11 @@ def test_train_evaluate_and_the_run_folder(segtrain, tmp_path):
         # the loss is that of the whole split, whatever the batches; convolutions differ in the last digit
         assert again["scores"][name] == (pytest.approx(value, rel=1e-5) if name == "loss" else value), name
 
-    assert segtrain("resume", run).code == 2
-    refused = segtrain(*TINY, f"hydra.run.dir={run}")
+    assert console_script("resume", run).code == 2
+    refused = console_script(*TINY, f"hydra.run.dir={run}")
     assert refused.code == 2
     assert "holds a run already" in refused.err
-    assert segtrain("evaluate", tmp_path / "nowhere").code == 2
+    assert console_script("evaluate", tmp_path / "nowhere").code == 2
 
 
 @pytest.mark.long
@@ -184,10 +184,10 @@ def test_a_sweep_gives_readable_folders_and_one_count(segtrain, tmp_path):
 
 
 def test_a_failing_job_keeps_its_traceback_and_the_others_finish(segtrain, tmp_path):
-    swept = segtrain("-m", "model.encoder=nonet,resnet18", *TINY, "hydra.sweep.dir=sweep")
+    swept = segtrain("-m", *TINY, "model.encoder=nonet,tu-test_resnet", "hydra.sweep.dir=sweep")
     assert swept.code == 2, swept
     assert "no encoder 'nonet'" in swept.err
-    bad, good = tmp_path / "sweep/00_encoder=nonet", tmp_path / "sweep/01_encoder=resnet18"
+    bad, good = tmp_path / "sweep/00_encoder=nonet", tmp_path / "sweep/01_encoder=tu-test_resnet"
     assert result_of(bad)["status"] == "failed"
     assert "Traceback" in (bad / "segtrain.log").read_text()
     assert "no encoder 'nonet'" in (bad / "segtrain.log").read_text()
@@ -268,11 +268,11 @@ def own_parts(folder: Path) -> None:
         (folder / "conf" / group / "mine.yaml").write_text(text)
 
 
-def test_a_users_own_loss_and_dataset(segtrain, tmp_path):
+def test_a_users_own_loss_and_dataset(console_script, tmp_path):
     own_parts(tmp_path)
     words = ["--config-dir", "conf", "loss=mine", "dataset=mine", "weighting=enet"]
     words += [w for w in TINY if not w.startswith("dataset.")]
-    wrong = segtrain(*words, "loss.power=high", "+loss.powr=1")
+    wrong = console_script(*words, "loss.power=high", "+loss.powr=1")
     assert wrong.code == 2, wrong
     assert "loss.power='high' must be a number" in wrong.err
     assert "mine.Squared takes no 'powr', did you mean 'power'?" in wrong.err
@@ -281,12 +281,12 @@ def test_a_users_own_loss_and_dataset(segtrain, tmp_path):
     (tmp_path / "mine/__init__.py").write_text(
         OWN_PACKAGE.replace("images: int = 8):", "images: int = 8, ignore_index: int = 255, background: int = 0):")
     )
-    trained = segtrain(*words)
+    trained = console_script(*words)
     assert trained.code == 0, trained
     assert "bright" in trained.out + trained.err
     run = only_run(tmp_path)
-    assert segtrain("evaluate", run).code == 2, "a stranger's package is not run without a word"
-    assert segtrain("evaluate", run, "--trust", "mine").code == 0
+    assert console_script("evaluate", run).code == 2, "a stranger's package is not run without a word"
+    assert console_script("evaluate", run, "--trust", "mine").code == 0
     assert file.exists()
 
 

@@ -78,8 +78,8 @@ def test_all_mistakes_come_at_once(segtrain):
         assert text in result.err
 
 
-def test_config_errors_do_not_import_torch(segtrain):
-    result = segtrain("loss.alpha=-1", env={"PYTHONPROFILEIMPORTTIME": "1"})
+def test_config_errors_do_not_import_torch(console_script):
+    result = console_script("loss.alpha=-1", env={"PYTHONPROFILEIMPORTTIME": "1"})
     assert "loss.alpha=-1" in result.err
     imported = {line.rpartition("|")[2].strip() for line in result.err.splitlines() if line.startswith("import time")}
     assert "hydra" in imported

@@ -120,8 +120,8 @@ def test_a_folder_without_a_mask_of_any_image_says_so(tmp_path):
         ("segtrain predict outputs/x", ""),
     ],
 )
-def test_completion_of_the_shell(segtrain, typed, found):
-    done = segtrain("-sc", "query=bash", env={"COMP_LINE": typed})
+def test_completion_of_the_shell(console_script, typed, found):
+    done = console_script("-sc", "query=bash", env={"COMP_LINE": typed})
     assert (done.code, done.out.split(), done.err) == (0, found.split(), ""), done
 
 

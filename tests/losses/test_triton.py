@@ -85,7 +85,9 @@ def spilled(cubin: bytes, folder: Path) -> int:
 @pytest.mark.parametrize(
     ("architecture", "classes"),
     [
-        pytest.param(architecture, classes, marks=pytest.mark.slow if classes == 19 else pytest.mark.long)
+        pytest.param(
+            architecture, classes, marks=pytest.mark.slow if (architecture, classes) == (90, 19) else pytest.mark.long
+        )
         for architecture in (80, 90)
         for classes in (2, 19, 256)
     ],

@@ -86,7 +86,7 @@ def test_segmentation_scores_are_taken_as_they_are():
     assert scores.class_names == ["class 0", "class 1"]
 
 
-def test_a_training_and_an_evaluation_with_an_own_metric(segtrain, tmp_path):
+def test_a_training_and_an_evaluation_with_an_own_metric(console_script, tmp_path):
     from conftest import TINY
 
     (tmp_path / "own.py").write_text(OWN)
@@ -94,13 +94,13 @@ def test_a_training_and_an_evaluation_with_an_own_metric(segtrain, tmp_path):
     (tmp_path / "conf/metric/own.yaml").write_text("_target_: own.Right\n")
     env = {"PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"}
     words = ["--config-dir", "conf", *TINY, "metric=own", "trainer.monitor=right", "hydra.run.dir=run"]
-    done = segtrain(*words, env=env)
+    done = console_script(*words, env=env)
     assert done.code == 0, done
     result = json.loads((tmp_path / "run/result.json").read_text())
     assert result["best"]["monitor"] == "right"
     assert (result["lower_is_better"], result["unit"], result["per_class"]) == (False, "", [])
     assert not (tmp_path / "run/per_image.npz").exists()
-    done = segtrain("evaluate", "run", "--trust", "own", env=env)
+    done = console_script("evaluate", "run", "--trust", "own", env=env)
     assert done.code == 0, done
     assert "right" in done.out
     assert "right" in next(tmp_path.glob("run/evaluation/*/page.html")).read_text()

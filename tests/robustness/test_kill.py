@@ -14,7 +14,7 @@ TINY = [
     "dataset.size=[32,32]",
     "trainer.epochs=3",
     "loader.batch_size=4",
-    "model.encoder=tu-mobilenetv3_small_050",
+    "model.encoder=tu-test_resnet",
     "trainer.device=cpu",
     "trainer.panel_images=1",
 ]

@@ -230,7 +230,7 @@ def test_the_first_process_is_missed_too(plain, server):
     both[0].wait()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_process_that_hangs_ends_the_other(plain, server):
     both = start(server, plain, 2, *WORDS, "trainer.epochs=2000", "hydra.run.dir=two")
     both[0].wait_for(plain / "two/checkpoints/last.pt")
