@@ -12,6 +12,10 @@ __version__ = "0.1.0"
 __all__ = ["Run", "__version__", "load", "train"]
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
 def __getattr__(name: str):
     """What needs torch is imported when it is used: the command line starts without it."""
     if name in ("Run", "load", "train"):

@@ -12,11 +12,11 @@ import numpy as np
 
 from segtrain.comparison.answer import answer
 from segtrain.comparison.images import image_scores, most_different
-from segtrain.comparison.runs import Run, find_runs, settings_from
+from segtrain.comparison.runs import Run, find_runs, settings_from, without_copies, without_parts
 from segtrain.comparison.verdict import Comparison, compare
 from segtrain.cpu import give_memory_back
 from segtrain.errors import ConfigError, SegtrainError, printable
-from segtrain.files import write_json, write_rows
+from segtrain.files import read_json, write_json, write_rows
 from segtrain.report.comparison import comparison_content, comparison_rows, comparison_table
 from segtrain.report.pages.comparison import write_comparison_page
 from segtrain.report.text import percent
@@ -27,25 +27,33 @@ def main(words: list[str], notes: str = "") -> int:
     arguments = parse(words)
     give_memory_back()  # draws of many runs, which nothing needs when they are compared
     runs, unread = find_runs(arguments.runs, arguments.split)
-    comparisons = [compare(settings_from(members), arguments.by, arguments.baseline) for members in alike(runs)]
-    pages: list[Path] = []
+    distinct, left_out = without_copies([run for run in runs if run.comparable])
+    comparisons, pages = [], []
+    for members in alike(distinct):
+        settings, lines = without_parts(settings_from(members))
+        left_out += lines
+        comparisons += [compare(settings, arguments.by, arguments.baseline)] if settings else []
+    left_out += [*(unfinished(run) for run in runs if not run.comparable), *unread, *map(not_started, arguments.runs)]
+    left_out = [line for line in left_out if line]
     if len(comparisons) > 1:
         print(f"{len(comparisons)} kinds of runs, of other images or classes, which are compared apart\n")
     for comparison in comparisons:
         print(printable("\n".join(answer(comparison))) + "\n")
         print(comparison_table(comparison) + "\n")
     searched = importances([folder for folder in arguments.runs if (folder / "search.json").is_file()])
-    for line in [*searched, *(unfinished(run) for run in runs if run.result.status != "finished"), *unread]:
+    for line in [*searched, *left_out]:
         print(printable(line))
     if not comparisons:
-        raise ConfigError("no run has scores", ", ".join(map(str, arguments.runs)), "finish one: `segtrain resume RUN`")
+        raise nothing_to_compare(arguments, runs)
     if arguments.out is not None:
         write_rows(arguments.out / "comparison.csv", [row for c in comparisons for row in comparison_rows(c)])
         write_json(arguments.out / "comparison.json", {"comparisons": [comparison_content(c) for c in comparisons]})
         for number, comparison in enumerate(comparisons):
             pages.append(arguments.out / f"comparison{number + 1 if number else ''}.html")
             shown = pictures(comparison, arguments) if arguments.pictures else []
-            write_comparison_page(pages[-1], comparison, shown, "\n".join([*([notes] if notes else []), *searched]))
+            write_comparison_page(
+                pages[-1], comparison, shown, "\n".join([*([notes] if notes else []), *searched, *left_out])
+            )
         print(f"\nwritten to {arguments.out}: comparison.csv, comparison.json, {', '.join(p.name for p in pages)}")
     return 0
 
@@ -94,16 +102,15 @@ def importances(searches: list[Path]) -> list[str]:
 
 
 def alike(runs: list[Run]) -> list[list[Run]]:
-    """Runs with scores that can be compared: of the same classes, in the same order, and the same images.
+    """Runs that can be compared: of the same classes, in the same order, and the same images.
 
     Folds of one dataset are together; whether each setting has all of them shows when they are put together.
     """
     found: dict[tuple, list[Run]] = {}
     for run in runs:
-        if run.scored:
-            images = () if run.settings.get("dataset.splits") == "kfold" else tuple(run.names.tolist())
-            size = tuple(map(int, run.counts[:, 3, 0])) if run.counts is not None and images else ()
-            found.setdefault((run.classes, images, size), []).append(run)
+        images = () if run.settings.get("dataset.splits") == "kfold" else tuple(run.names.tolist())
+        size = tuple(map(int, run.counts[:, 3, 0])) if run.counts is not None and images else ()
+        found.setdefault((run.classes, images, size), []).append(run)
     return list(found.values())
 
 
@@ -146,8 +153,21 @@ def pictures(found: Comparison, arguments: argparse.Namespace) -> list[tuple[str
 
 
 def unfinished(run: Run) -> str:
-    """A line on a run that did not finish, with the reason."""
+    """A line on a run that did not finish, and is not compared, with the reason."""
     reason = (run.result.error or "").split("\n")[0]
-    best = run.result.best
-    scored = f"; its best epoch so far ({best['epoch']}) is compared" if run.scored and best else ""
-    return f"{run.result.status}: {run.path}{': ' * bool(reason)}{reason}{scored}"
+    return f"not compared, {run.result.status}: {run.path}{': ' * bool(reason)}{reason}"
+
+
+def not_started(folder: Path) -> str:
+    """A line on jobs of a sweep that have no result yet; empty when there is none."""
+    jobs = read_json(folder / "sweep.json").get("jobs", [])
+    missing = sum(not (folder / job["folder"] / "result.json").is_file() for job in jobs)
+    return f"{missing} of {len(jobs)} jobs of {folder} were not started: `segtrain resume {folder}`" if missing else ""
+
+
+def nothing_to_compare(arguments: argparse.Namespace, runs: list[Run]) -> ConfigError:
+    where = ", ".join(map(str, arguments.runs))
+    if arguments.split and not runs:
+        fix = f"`segtrain evaluate RUN --split {arguments.split}` for each"
+        return ConfigError(f"no run was evaluated on {arguments.split}", where, fix)
+    return ConfigError("no run has finished", where, "finish one: `segtrain resume RUN`")

@@ -182,6 +182,10 @@ def choose_presence(trained: Trained, thresholds: bool) -> dict[str, float]:
         raise ConfigError(
             "presence is chosen by segtrain's own metric", "inference.presence=best", "take metric=detection"
         )
+    classes = classes_of(trained)
+    if classes.background is None and not classes.multilabel:
+        what, fix = "no class is the background, which absent classes become", "leave out inference.presence"
+        raise ConfigError(what, "inference.presence=best", fix)
     asked = list(cfg.metric.groups)
     cfg.inference.presence, cfg.metric.groups = None, ["thresholds"]
     scores, _, dataset, _ = evaluate_split(trained, "val")

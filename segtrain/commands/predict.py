@@ -50,7 +50,7 @@ def main(words: list[str]) -> int:
     trained = load(str(arguments.run), arguments.checkpoint, arguments.trust, overrides)
     predictor, classes = prepared(trained)
     refuse_inputs(arguments.out, files)
-    before = rows_before(arguments, trained)
+    before = without_renamed(arguments.out, rows_before(arguments, trained), files, classes)
     kinds = not arguments.no_overlays, arguments.probabilities
     known = {name: row for name, row in before.items() if name in files}
     done = {name for name, row in known.items() if is_done(arguments.out, row, files[name], classes, *kinds)}
@@ -155,6 +155,19 @@ def rows_before(arguments, trained: Trained) -> dict[str, dict]:
     write_json(out / MARK, {"run": str(arguments.run), **request})
     rows = map(as_numbers, read_rows(out / "predictions.csv")) if before else []
     return {row["name"]: row for row in rows if row}
+
+
+def without_renamed(out: Path, rows: dict[str, dict], files: dict[str, Path], classes: Classes) -> dict[str, dict]:
+    """Rows without those of images that have another name in this call, whose files are deleted.
+
+    An image is named by its stem unless another one of the call has it, too.
+    """
+    names = {file.resolve(): name for name, file in files.items()}
+    renamed = [name for name, row in rows.items() if names.get(Path(row["image"]).resolve(), name) != name]
+    for name in renamed:
+        for file in files_of(out, name, classes, overlays=True, probabilities=True):
+            file.unlink(missing_ok=True)
+    return {name: row for name, row in rows.items() if name not in renamed}
 
 
 def is_done(out: Path, row: dict, file: Path, classes: Classes, overlays: bool, probabilities: bool) -> bool:

@@ -1,7 +1,11 @@
 """The answer of a comparison in words."""
 
+import numpy as np
+
 from segtrain.comparison.statistics import Estimate, estimate, needed
 from segtrain.comparison.verdict import Comparison
+
+UNLIKE = 1.7  # times the pooled spread between seeds; more in one of twenty settings of three seeds, if all are alike
 
 
 def answer(found: Comparison) -> list[str]:
@@ -14,7 +18,8 @@ def answer(found: Comparison) -> list[str]:
     lines = []
     if len(found.settings) == 1:
         one = found.estimates[0]
-        return [f"One setting: {found.by} {text(found, one.value)}, 95 % interval {interval(found, one)}, {basis}."]
+        first = f"One setting: {found.by} {text(found, one.value)}, 95 % interval {interval(found, one)}, {basis}."
+        return [first, *_limits(found)]
     if found.baseline == 0:
         other = estimate(found.scores, found.noise, 0, 1)
         first = f"{best.label}, the baseline, is the best of {len(seeds)} settings"
@@ -38,17 +43,30 @@ def answer(found: Comparison) -> list[str]:
     if alike and found.baseline != 0 and len(seeds) > 2:
         named = "; ".join(alike[:4]) + (f" and {len(alike) - 4} more" if len(alike) > 4 else "")
         lines.append(f"The best cannot be told apart from {named}.")
-    if found.noise.freedom == 0:
+    lines += _limits(found)
+    if found.ranks.optimism > 0.0005 and found.unit == "%":
         lines.append(
-            "One training each: this speaks of other images, not of other trainings. Repeat it with seed=0,1,2."
-        )
-    if found.images == 0:
-        lines.append("The counts of single images are not there: this speaks of these images only.")
-    if found.ranks.optimism > 0.0005:
-        lines.append(
-            f"The best of {len(seeds)} looks about {100 * found.ranks.optimism:.1f} points better than it is, for having "
+            f"The best of {len(seeds)} looks at least {100 * found.ranks.optimism:.1f} points better than it is, for having "
             "been chosen on these images: report it on others (`segtrain evaluate RUN --split test`, `--split test` here)."
         )
+    return lines
+
+
+def _limits(found: Comparison) -> list[str]:
+    """What the answer does not speak of."""
+    lines, one_group = [], found.images > 0 and found.groups == 1
+    of_images = found.images > 0 and not one_group
+    if found.noise.freedom == 0:
+        images = "other images" if of_images else "these images alone"
+        lines.append(f"One training each: this speaks of {images}, not of other trainings. Repeat it with seed=0,1,2.")
+    if found.images == 0:
+        lines.append("The counts of single images are not there: this speaks of these images only.")
+    if one_group:
+        lines.append("All images are of one group (dataset.groups): this speaks of these images only.")
+    for setting, values in zip(found.settings, found.scores.full, strict=True):
+        if len(values) > 1 and values.std(ddof=1) > UNLIKE * np.sqrt(found.noise.variance):
+            spread = text(found, float(values.std(ddof=1)))
+            lines.append(f"The seeds of {setting.label} differ by more than those of the others (± {spread}): its intervals may be too narrow.")  # fmt: skip
     return lines
 
 
@@ -63,6 +81,8 @@ def _gains(found: Comparison) -> str:
 
 def text(found: Comparison, value: float, signed: bool = False) -> str:
     """A score, or a difference with its sign, in percent or as it is."""
+    if np.isnan(value):
+        return "n/a"
     scaled = f"{100 * value:{'+' * signed}.1f}" if found.unit == "%" else f"{value:{'+' * signed}.4g}"
     return scaled.replace("-", "−")
 

@@ -64,8 +64,9 @@ class Run:
         return self.settings.get("seed")
 
     @property
-    def scored(self) -> bool:
-        return bool(self.result.scores)
+    def comparable(self) -> bool:
+        """Whether it has the scores of a whole training."""
+        return self.result.status == "finished" and bool(self.result.scores)
 
 
 @dataclass
@@ -112,18 +113,20 @@ def find_runs(folders: list[Path], split: str | None = None) -> tuple[list[Run],
 
     Raises ConfigError when there is none.
     """
-    found, unread = [], []
+    found, unread, seen = [], [], set()
     for folder in folders:
         files = sorted(file for file in folder.glob("**/result.json") if "evaluation" not in file.parts)
+        new = [file for file in files if file.resolve() not in seen]
+        seen |= {file.resolve() for file in files}
         before = len(found) + len(unread)
-        for file in files:
+        for file in new:
             try:
                 run = read_run(file.parent, split)
             except SegtrainError as error:
                 unread.append(f"{file.parent}: {error.what}")
                 continue
             found += [run] if run.result.status else []
-        if len(found) + len(unread) == before:
+        if len(found) + len(unread) == before and (new or not files):
             raise ConfigError("no run in this folder", str(folder), "name folders that hold a result.json")
     return found, unread
 
@@ -169,8 +172,34 @@ def read_run(path: Path, split: str | None = None) -> Run:
     return run
 
 
+def without_copies(runs: list[Run]) -> tuple[list[Run], list[str]]:
+    """Runs without those that repeat a training, setting and seed, that is there already; and a line on each of them."""
+    first: dict[tuple, Run] = {}
+    lines = []
+    for run in runs:
+        part = (run.key, str(run.seed), str(run.settings.get(FOLD)))
+        if (before := first.setdefault(part, run)) is not run:
+            lines.append(f"not counted again: {run.path}, of the settings and seed of {before.path}")
+    return list(first.values()), lines
+
+
+def without_parts(settings: list[Setting]) -> tuple[list[Setting], list[str]]:
+    """Settings without repeats of which a fold is missing, so that all have scored the same images; a line on each."""
+    images = {name for setting in settings for run in setting.runs for name in run.names.tolist()}
+    kept, lines = [], []
+    for setting in settings:
+        whole = [repeat for repeat in setting.repeats if sum(len(run.names) for run in repeat) in (0, len(images))]
+        lines += [
+            f"left out: {repeat[0].path}, of which other folds are missing"
+            for repeat in setting.repeats
+            if repeat not in whole
+        ]
+        kept += [Setting(setting.varied, setting.named, whole)] if whole else []
+    return kept, lines
+
+
 def settings_from(runs: list[Run]) -> list[Setting]:
-    """The runs that have scores, grouped by setting, in the order of their folders."""
+    """Runs grouped by setting, in the order of their folders."""
     keys: dict[str, list[Run]] = {}
     for run in runs:
         keys.setdefault(run.key, []).append(run)

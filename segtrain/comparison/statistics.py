@@ -107,8 +107,11 @@ def estimate(scores: Scores, noise: SeedNoise, one: int, other: int | None = Non
     parts = [(variance, freedom) for variance, freedom in parts if variance > 0]
 
     def margin(level: float) -> float:
-        return float(np.sqrt(sum(variance * t.isf(level / 2, freedom) ** 2 for variance, freedom in parts)))
+        with np.errstate(over="ignore"):  # of one degree of freedom: without end
+            return float(np.sqrt(sum(variance * t.isf(level / 2, freedom) ** 2 for variance, freedom in parts)))
 
+    if scores.groups < 2 and not noise.freedom:  # nothing is known of chance
+        return Estimate(value, np.nan, np.nan, 1.0, images, seeds)
     if not parts:
         return Estimate(value, value, value, float(value == 0), images, seeds)
     p = 1.0

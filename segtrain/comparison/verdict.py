@@ -6,6 +6,7 @@ import numpy as np
 
 from segtrain.comparison.runs import Setting, counts_of
 from segtrain.comparison.statistics import (
+    DRAWS,
     LEVEL,
     Estimate,
     Ranks,
@@ -181,7 +182,7 @@ class Counted:
 def fixed_scores(settings: list[Setting], name: str) -> Scores:
     """Of a score of which only the value on all images is known."""
     full = [own_scores(setting, name) for setting in settings]
-    return Scores(full, [np.repeat(values[:, None], 2, axis=1) for values in full], 1)
+    return Scores(full, [np.repeat(values[:, None], DRAWS, axis=1) for values in full], 1)
 
 
 def own_scores(setting: Setting, name: str) -> np.ndarray:
@@ -224,16 +225,18 @@ def choose_baseline(settings: list[Setting], wanted: str | None) -> int:
         usual = _defaults()
         plain = [(_plain_values(setting.varied), _usual_values(setting.varied, usual)) for setting in settings]
         return max(range(len(plain)), key=lambda i: (plain[i], i))  # of equal ones the worst
-    pairs = [pair.partition("=") for pair in wanted.split(",")]
+    pairs = [pair.partition("=") for pair in wanted.replace(" ", ",").split(",")]
     found = [
         i
         for i, setting in enumerate(settings)
-        if any(str(run.path) == wanted.rstrip("/") for run in setting.runs)
+        if setting.label == wanted
+        or any(str(run.path) == wanted.rstrip("/") for run in setting.runs)
         or (all(eq for _, eq, _ in pairs) and all(str(setting.varied.get(_key(k, setting))) == v for k, _, v in pairs))
     ]
     if len(found) != 1:
         labels = "; ".join(setting.label for setting in settings)
-        raise ConfigError(f"{len(found)} settings are {wanted}", "--baseline", f"one of: {labels}")
+        what = f"{'no setting is' if not found else f'{len(found)} settings are'} {wanted}"
+        raise ConfigError(what, "--baseline", f"one of: {labels}")
     return found[0]
 
 

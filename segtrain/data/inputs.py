@@ -109,7 +109,8 @@ def find_images(words: list[str]) -> dict[str, Path]:
         if not images:
             what = "no image in it" if files or path.is_dir() else "no such file, folder or pattern"
             raise ConfigError(what, word, f"images end in {', '.join(IMAGE_SUFFIXES)}")
-        found += images
+        known = {file.resolve() for _, file in found}
+        found += [(name, file) for name, file in images if file.resolve() not in known]
     if others:
         log.warning(f"{counted(len(others), 'file')} left out, of formats that are not read: {few(others, 3)}")
     stems = Counter(name.with_suffix("") for name, _ in found)

@@ -88,7 +88,12 @@ def comparison_rows(found: Comparison) -> list[dict]:
             **setting.varied,
             "seeds": len(setting.repeats),
             **_numbers(found, i),
-            **{name: float(np.mean([run.result.scores[name] for run in setting.runs])) for name in common},
+            **{
+                f"score/{name}" if name in setting.varied else name: float(
+                    np.mean([run.result.scores[name] for run in setting.runs])
+                )
+                for name in common
+            },
         }
         for i, setting in enumerate(found.settings)
     ]

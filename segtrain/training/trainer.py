@@ -147,8 +147,8 @@ class Trainer:
         ):
             while not self._finished():
                 losses = self._train_epoch()
-                if time.monotonic() - self.saved_at > SAVED_ANEW:
-                    self._save()
+                if not self.saved or time.monotonic() - self.saved_at > SAVED_ANEW:
+                    self._save()  # before any best.pt, which is no checkpoint to go on from
                 yield self._validate(losses)
                 self.state.next_epoch()
                 self._save()
@@ -159,6 +159,7 @@ class Trainer:
         self, parts: Parts, resume_from: dict | None, checkpoint: Callable[[dict], None], processes: Alone = ALONE
     ) -> None:
         self.processes, self.parts, self.checkpoint, self.saved_at = processes, parts, checkpoint, time.monotonic()
+        self.saved = resume_from is not None
         skip = self.nonfinite == "skip"
         self.profiled = Profile(self.profile, self.device)
         settings = self.device, self.precision, self.clip_norm, self.ema_decay, self.compile, skip, self.profiled.part
@@ -287,7 +288,7 @@ class Trainer:
         self.step.check_weights()
         state = vars(self.state) | {"sums": {name: float(v) for name, v in self.state.sums.items()}}
         self.checkpoint({**self.step.state_dict(), "state": state})
-        self.saved_at = time.monotonic()
+        self.saved_at, self.saved = time.monotonic(), True
 
     @contextlib.contextmanager
     def _not_finite_described(self):

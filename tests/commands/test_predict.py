@@ -1,9 +1,11 @@
 """`segtrain predict`: equal to evaluate, windows, damaged files, repeated calls, names, what is refused."""
 
 import csv
+import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -180,6 +182,26 @@ def test_what_changed_is_predicted_again_and_other_rows_stay(segtrain, trained, 
     assert (other.code, f"images/{kept}.png was predicted under the name of other" in other.err) == (2, True), other
     inside = [segtrain("predict", trained, "other", "--out", "other/predicted") for _ in range(2)]
     assert [(one.code, "1 image: " in one.out) for one in inside] == [(0, True)] * 2, inside
+
+
+def test_an_image_that_gets_another_name_has_one_row(segtrain, trained, images, tmp_path):
+    name = images.names[0]
+    assert segtrain("predict", trained, f"images/{name}.png", "--out", "out").code == 0
+    Image.fromarray(images.image(1)).save(tmp_path / f"images/{name}.tif")
+    both = [f"images/{name}.png", f"images/{name}.tif", f"./images/{name}.tif"]
+    assert segtrain("predict", trained, *both, "--out", "out").code == 0
+    assert [row["name"] for row in rows_of(tmp_path / "out")] == [f"{name}.png", f"{name}.tif"]
+    assert sorted(file.name for file in (tmp_path / "out/masks").iterdir()) == [f"{name}.png.png", f"{name}.tif.png"]
+
+
+def test_presence_needs_a_background(segtrain, trained, images, tmp_path):
+    run = Path(shutil.copytree(trained, tmp_path / "run"))
+    file = run / "config.yaml"
+    file.write_text(re.sub(r"^  background: 0$", "  background: null", file.read_text(), count=1, flags=re.MULTILINE))
+    words = ["predict", "run", f"images/{images.names[0]}.png", "--out", "out", "inference.presence=best"]
+    done = segtrain(*words)
+    assert done.code == 2, done
+    assert "Traceback" not in done.err
 
 
 def test_hidden_files_and_what_was_written_before_are_no_images_of_a_folder(tmp_path):

@@ -3,16 +3,17 @@
 import csv
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
 import yaml
 
 from segtrain.comparison.answer import answer
-from segtrain.comparison.runs import find_runs, settings_from, varied_keys
+from segtrain.comparison.runs import find_runs, settings_from, varied_keys, without_parts
 from segtrain.comparison.verdict import compare
 from segtrain.errors import ConfigError
-from segtrain.files import write_arrays, write_json
+from segtrain.files import read_arrays, write_arrays, write_json
 
 CLASSES = ["background", "rare"]
 
@@ -123,10 +124,83 @@ def test_other_images_are_compared_apart_and_failures_are_named(segtrain, sweep,
     done = segtrain("compare", "sweep", "--out", "report")
     assert done.code == 0, done
     assert "2 kinds of runs, of other images or classes" in done.out
-    assert "preempted: sweep/killed: stopped; its best epoch so far" in done.out
+    assert "not compared, preempted: sweep/killed: stopped" in done.out
     assert "sweep/damaged: not JSON" in done.out
     assert "sweep/odd: not the counts of a run" in done.out
     assert (tmp_path / "report/comparison2.html").is_file()
+
+
+def test_only_finished_trainings_count_each_of_them_once(segtrain, sweep, tmp_path):
+    first = segtrain("compare", "sweep").out
+    for status in ("running", "failed", "preempted", "pruned"):
+        make_run(tmp_path / f"sweep/{status}", {"trainer": {"alpha": 0}}, 0.1, seed=3, status=status)
+    shutil.copytree(sweep / "1.0_0", sweep / "1.0_0_repeat")
+    jobs = [{"folder": "0_0"}, {"folder": "never"}]
+    write_json(sweep / "sweep.json", {"jobs": jobs})
+    done = segtrain("compare", "sweep", "sweep/", "--out", "report")
+    assert done.out.startswith(first.split("\n\n")[0]), done
+    for line in (
+        "not compared, running: sweep/running",
+        "not compared, pruned: sweep/pruned",
+        "not counted again: sweep/1.0_0_repeat, of the settings and seed of sweep/1.0_0",
+        "1 of 2 jobs of sweep were not started",
+    ):
+        assert done.out.count(line) >= 1, line
+        assert line in (tmp_path / "report/comparison.html").read_text()
+
+
+def test_images_of_one_group_say_nothing_of_others(sweep):
+    for file in sweep.glob("*/per_image.npz"):
+        write_arrays(file, {**read_arrays(file), "groups": np.full(40, "drive")})
+    runs = find_runs([sweep])[0]
+    assert "All images are of one group (dataset.groups)" in " ".join(answer(compare(settings_from(runs))))
+    alone = " ".join(answer(compare(settings_from([run for run in runs if run.seed == 0]))))
+    assert alone.startswith("Cannot tell alpha=1.0 from alpha=0")
+    assert "95 % interval n/a to n/a" in alone
+    assert "One training each: this speaks of these images alone" in alone
+
+
+def test_seeds_that_differ_more_than_those_of_others_are_named(tmp_path):
+    for alpha, ious in enumerate([(0.3, 0.5, 0.7), *[(0.50 + k / 100, 0.51, 0.52) for k in range(5)]]):
+        for seed, iou in enumerate(ious):
+            make_run(tmp_path / f"{alpha}_{seed}", {"trainer": {"alpha": alpha}}, iou, seed)
+    text = " ".join(answer(compare(settings_from(find_runs([tmp_path])[0]))))
+    assert text.count("differ by more than those of the others") == 1
+    assert "The seeds of alpha=0 differ" in text
+
+
+def test_a_score_and_a_setting_of_one_name_have_a_column_each(segtrain, tmp_path):
+    for name, iou in (("ce", 0.5), ("ce_dice", 0.6)):
+        make_run(tmp_path / f"sweep/{name}", {"loss": name}, iou)
+        result = json.loads((tmp_path / f"sweep/{name}/result.json").read_text())
+        result["scores"]["loss"] = iou
+        result.pop("checksum")
+        write_json(tmp_path / f"sweep/{name}/result.json", result)
+    done = segtrain("compare", "sweep", "--out", "report")
+    assert done.code == 0, done
+    assert [(row["loss"], row["score/loss"]) for row in rows_of(tmp_path / "report")] == [
+        ("ce_dice", "0.6"),
+        ("ce", "0.5"),
+    ]
+
+
+def test_a_setting_is_a_baseline_by_its_label(sweep):
+    settings = settings_from(find_runs([sweep])[0])
+    label = next(setting.label for setting in settings if setting.varied["trainer.alpha"] == 0.5)
+    found = compare(settings, baseline=label)
+    assert found.settings[found.baseline].label == label
+
+
+def test_a_seed_of_which_a_fold_is_missing_is_left_out(tmp_path):
+    for alpha, folds in ((0, (0, 1)), (1, (0,)), (2, (0, 1))):
+        for fold in folds:
+            settings = {"trainer": {"alpha": alpha}, "dataset": {"splits": "kfold", "fold": fold, "background": 0}}
+            names = [f"{fold}-{i}" for i in range(10)]
+            make_run(tmp_path / f"{alpha}_{fold}", settings, 0.5, images=10, names=names)
+    settings, lines = without_parts(settings_from(find_runs([tmp_path])[0]))
+    assert [setting.varied["trainer.alpha"] for setting in settings] == [0, 2]
+    assert lines == [f"left out: {tmp_path / '1_0'}, of which other folds are missing"]
+    assert compare(settings).images == 20
 
 
 def test_folds_are_put_together(tmp_path):

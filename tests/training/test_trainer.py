@@ -137,6 +137,15 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(tmp_path):
     assert read_checkpoint(tmp_path / "checkpoints/last.pt")["state"]["step"] == 2
 
 
+def test_there_is_a_checkpoint_before_the_first_epoch_is_recorded():
+    """Killed after best.pt was written and before last.pt was, a run could not be resumed."""
+    saved = []
+    trainer = Trainer(epochs=2, device="cpu", panel_images=0)
+    for _ in trainer.fit(parts(trainer=trainer), checkpoint=saved.append):
+        assert [content["state"]["epoch"] for content in saved] == [0]
+        break
+
+
 def test_max_steps_val_batches_and_patience(tmp_path):
     fit(tmp_path / "steps", epochs=9, max_steps=4)
     assert [row["step"] for row in rows(tmp_path / "steps")] == ["3", "4"]
