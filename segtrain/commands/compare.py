@@ -16,10 +16,11 @@ from segtrain.comparison.runs import Run, find_runs, settings_from, without_copi
 from segtrain.comparison.verdict import Comparison, compare
 from segtrain.cpu import give_memory_back
 from segtrain.errors import ConfigError, SegtrainError, printable
-from segtrain.files import read_json, write_json, write_rows
+from segtrain.files import write_json, write_rows
 from segtrain.report.comparison import comparison_content, comparison_rows, comparison_table
 from segtrain.report.pages.comparison import write_comparison_page
 from segtrain.report.text import percent
+from segtrain.runs.sweep import not_started
 
 
 def main(words: list[str], notes: str = "") -> int:
@@ -33,7 +34,7 @@ def main(words: list[str], notes: str = "") -> int:
         settings, lines = without_parts(settings_from(members))
         left_out += lines
         comparisons += [compare(settings, arguments.by, arguments.baseline)] if settings else []
-    left_out += [*(unfinished(run) for run in runs if not run.comparable), *unread, *map(not_started, arguments.runs)]
+    left_out += [*(unfinished(run) for run in runs if not run.comparable), *unread, *map(to_start, arguments.runs)]
     left_out = [line for line in left_out if line]
     if len(comparisons) > 1:
         print(f"{len(comparisons)} kinds of runs, of other images or classes, which are compared apart\n")
@@ -158,11 +159,13 @@ def unfinished(run: Run) -> str:
     return f"not compared, {run.result.status}: {run.path}{': ' * bool(reason)}{reason}"
 
 
-def not_started(folder: Path) -> str:
+def to_start(folder: Path) -> str:
     """A line on jobs of a sweep that have no result yet; empty when there is none."""
-    jobs = read_json(folder / "sweep.json").get("jobs", [])
-    missing = sum(not (folder / job["folder"] / "result.json").is_file() for job in jobs)
-    return f"{missing} of {len(jobs)} jobs of {folder} were not started: `segtrain resume {folder}`" if missing else ""
+    try:
+        missing, jobs = not_started(folder)
+    except SegtrainError as error:
+        return f"{error.where}: {error.what}"
+    return f"{missing} of {jobs} jobs of {folder} were not started: `segtrain resume {folder}`" if missing else ""
 
 
 def nothing_to_compare(arguments: argparse.Namespace, runs: list[Run]) -> ConfigError:

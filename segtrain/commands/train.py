@@ -38,6 +38,7 @@ from segtrain.report.scores import counts_table, final_report
 from segtrain.runs import checkpoints
 from segtrain.runs.environment import FREE, changes, environment, fingerprint
 from segtrain.runs.folder import RunFolder
+from segtrain.runs.sweep import command_of
 from segtrain.signals import leave_if_stopped
 from segtrain.training import Epoch, Parts, predict_one
 from segtrain.training.device import gpu_of_its_own
@@ -181,7 +182,7 @@ def describe_best(run: RunFolder, parts: Parts, trainer, train_counts: ClassCoun
         return example(val_set, index, predict_one(predictor, val_set.image(index)), True, label)
 
     best, settings = run.result.best, settings_of(run.path)
-    defaults, command = flat(without_hydra(compose([]))), run.command()
+    defaults, command = flat(without_hydra(compose([]))), command_of(run.path)
     weights, monitor = settings["class_weights"], trainer.monitored(scores)
     facts = Training(settings, defaults, train_counts, weights, run.rows, best, monitor, command)
     title = f"{run.path.name}, best epoch {best['epoch']}"

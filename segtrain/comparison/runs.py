@@ -10,6 +10,7 @@ from segtrain.errors import ConfigError, SegtrainError
 from segtrain.files import read_arrays, read_json
 from segtrain.runs.environment import FREE, UNSIGNED, changed_settings, signature
 from segtrain.runs.result import Result
+from segtrain.runs.sweep import command_of
 
 FOLD = "dataset.fold"
 DERIVED = (
@@ -150,7 +151,7 @@ def read_run(path: Path, split: str | None = None) -> Run:
     key = str(environment["signature"]) if known else signature(own)
     if not settings:  # nothing is known of it
         key = str(path)
-    run = Run(path, result, settings, key, str(environment.get("command", "")))
+    run = Run(path, result, settings, key, command_of(path))
     if file.is_file():
         arrays = read_arrays(file)
         if not {*COUNTS, "names", "classes"} <= arrays.keys():

@@ -203,10 +203,6 @@ class RunFolder:
         """Of metrics.csv."""
         return list(self._rows)
 
-    def command(self) -> str:
-        """The run was started with."""
-        return str(read_json(self.path / "environment.json").get("command", ""))
-
     def settings(self) -> dict[str, object]:
         """By dotted key: those the checkpoint was trained with, before the first one those of config.yaml."""
         text = self._trained_config or self._config

@@ -1,7 +1,9 @@
 """A sweep's folder: sweep.json, written before the first job, and a folder with config.yaml for each job."""
 
 import hashlib
+import shlex
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from segtrain.config.schema import as_text
@@ -71,17 +73,46 @@ def write_job(folder: Path, job) -> str:
 def read_sweep(folder: Path) -> list[SweepJob]:
     """The jobs of a sweep. Raises ConfigError for a damaged sweep.json."""
     file = folder / FILE
+    jobs = _listed(file)
+    for name, _, _ in jobs:
+        if Path(name).name != name or name in ("", ".", "..") or (folder / name).is_symlink():
+            raise ConfigError(f"{name!r} is no folder of the sweep", str(file), "restore the file and the folder")
+    return [SweepJob(folder / name, words, Result.read(folder / name), digest) for name, words, digest in jobs]
+
+
+def not_started(folder: Path) -> tuple[int, int]:
+    """How many jobs of a sweep have no result yet, and how many there are; of another folder 0 and 0."""
+    jobs = _listed(folder / FILE) if (folder / FILE).is_file() else []
+    return sum(not (folder / name / "result.json").is_file() for name, _, _ in jobs), len(jobs)
+
+
+def command_of(run: Path) -> str:
+    """What trains a run alone: of a job of a sweep its own settings, of others the command as it was typed."""
+    command, file = str(read_json(run / "environment.json").get("command", "")), run.parent / FILE
+    overrides = _overrides(file, file.stat().st_mtime_ns) if file.is_file() else {}
+    if run.name not in overrides:
+        return command
+    words = command.split()
+    given = [i for i, word in enumerate(words) if word in ("--config-dir", "-cd")]
+    place = words[given[0] : given[0] + 2] if given else [word for word in words if word.startswith("--config-dir=")]
+    return " ".join(["segtrain", *place, shlex.join(overrides[run.name])])
+
+
+@lru_cache(maxsize=16)
+def _overrides(file: Path, modified: int) -> dict[str, list[str]]:
+    """Of each job by its folder; read once for a thousand runs, as long as the file is not `modified`."""
+    return {name: words for name, words, _ in _listed(file)}
+
+
+def _listed(file: Path) -> list[tuple[str, list[str], str]]:
+    """Folder, overrides and digest of each job in a sweep.json."""
     try:
-        jobs = [
+        return [
             (str(job["folder"]), [str(word) for word in job["overrides"]], str(job["config"]))
             for job in read_json(file)["jobs"]
         ]
     except (KeyError, TypeError) as error:
         raise ConfigError("it lists no jobs", str(file), "restore the file, or resume its runs one by one") from error
-    for name, _, _ in jobs:
-        if Path(name).name != name or name in ("", ".", "..") or (folder / name).is_symlink():
-            raise ConfigError(f"{name!r} is no folder of the sweep", str(file), "restore the file and the folder")
-    return [SweepJob(folder / name, words, Result.read(folder / name), digest) for name, words, digest in jobs]
 
 
 def _digest(content: bytes) -> str:

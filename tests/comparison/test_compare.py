@@ -135,7 +135,7 @@ def test_only_finished_trainings_count_each_of_them_once(segtrain, sweep, tmp_pa
     for status in ("running", "failed", "preempted", "pruned"):
         make_run(tmp_path / f"sweep/{status}", {"trainer": {"alpha": 0}}, 0.1, seed=3, status=status)
     shutil.copytree(sweep / "1.0_0", sweep / "1.0_0_repeat")
-    jobs = [{"folder": "0_0"}, {"folder": "never"}]
+    jobs = [{"folder": name, "overrides": ["loss.alpha=0", "x=[1,2]"], "config": ""} for name in ("0_0", "never")]
     write_json(sweep / "sweep.json", {"jobs": jobs})
     done = segtrain("compare", "sweep", "sweep/", "--out", "report")
     assert done.out.startswith(first.split("\n\n")[0]), done
@@ -147,6 +147,9 @@ def test_only_finished_trainings_count_each_of_them_once(segtrain, sweep, tmp_pa
     ):
         assert done.out.count(line) >= 1, line
         assert line in (tmp_path / "report/comparison.html").read_text()
+    content = json.loads((tmp_path / "report/comparison.json").read_text())
+    commands = [setting["command"] for setting in content["comparisons"][0]["settings"]]
+    assert commands[-1] == "segtrain loss.alpha=0 'x=[1,2]'", "that of a job, not that of the sweep"
 
 
 def test_images_of_one_group_say_nothing_of_others(sweep):

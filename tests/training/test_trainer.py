@@ -181,6 +181,7 @@ def test_settings_that_change_the_step(tmp_path, settings):
     assert np.isfinite(float(rows(tmp_path)[0]["train/loss"]))
 
 
+@pytest.mark.long
 def test_a_compiled_network_is_compiled_once(tmp_path):
     """For training; not again for a last batch of two images, nor for the validation."""
     from torch._dynamo.utils import counters
