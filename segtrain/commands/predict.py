@@ -158,12 +158,17 @@ def rows_before(arguments, trained: Trained) -> dict[str, dict]:
 
 
 def without_renamed(out: Path, rows: dict[str, dict], files: dict[str, Path], classes: Classes) -> dict[str, dict]:
-    """Rows without those of images that have another name in this call, whose files are deleted.
+    """Rows without those of images that were named with their suffix and now are not, or the other way round.
 
-    An image is named by its stem unless another one of the call has it, too.
+    An image is named without it, unless another one of the call has the same stem. What was written under the name
+    before is deleted; that of a call that named the image by another folder stays.
     """
-    names = {file.resolve(): name for name, file in files.items()}
-    renamed = [name for name, row in rows.items() if names.get(Path(row["image"]).resolve(), name) != name]
+    names = {file.resolve(): Path(name) for name, file in files.items()}
+    renamed = []
+    for name, row in rows.items():
+        before, now = Path(name), names.get(Path(row["image"]).resolve(), Path(name))
+        if before != now and (before == now.with_suffix("") or before.with_suffix("") == now):
+            renamed.append(name)
     for name in renamed:
         for file in files_of(out, name, classes, overlays=True, probabilities=True):
             file.unlink(missing_ok=True)

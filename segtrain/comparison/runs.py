@@ -174,11 +174,11 @@ def read_run(path: Path, split: str | None = None) -> Run:
 
 
 def without_copies(runs: list[Run]) -> tuple[list[Run], list[str]]:
-    """Runs without those that repeat a training, setting and seed, that is there already; and a line on each of them."""
+    """Runs without those of a setting, seed and images that are there already; and a line on each of them."""
     first: dict[tuple, Run] = {}
     lines = []
     for run in runs:
-        part = (run.key, str(run.seed), str(run.settings.get(FOLD)))
+        part = (run.key, str(run.seed), str(run.settings.get(FOLD)), run.classes, tuple(run.names.tolist()))
         if (before := first.setdefault(part, run)) is not run:
             lines.append(f"not counted again: {run.path}, of the settings and seed of {before.path}")
     return list(first.values()), lines
@@ -189,12 +189,12 @@ def without_parts(settings: list[Setting]) -> tuple[list[Setting], list[str]]:
     images = {name for setting in settings for run in setting.runs for name in run.names.tolist()}
     kept, lines = [], []
     for setting in settings:
-        whole = [repeat for repeat in setting.repeats if sum(len(run.names) for run in repeat) in (0, len(images))]
-        lines += [
-            f"left out: {repeat[0].path}, of which other folds are missing"
-            for repeat in setting.repeats
-            if repeat not in whole
-        ]
+        whole = []
+        for repeat in setting.repeats:
+            if sum(len(run.names) for run in repeat) in (0, len(images)):
+                whole.append(repeat)
+            else:
+                lines.append(f"left out: {repeat[0].path}, of which other folds are missing")
         kept += [Setting(setting.varied, setting.named, whole)] if whole else []
     return kept, lines
 

@@ -225,7 +225,7 @@ def choose_baseline(settings: list[Setting], wanted: str | None) -> int:
         usual = _defaults()
         plain = [(_plain_values(setting.varied), _usual_values(setting.varied, usual)) for setting in settings]
         return max(range(len(plain)), key=lambda i: (plain[i], i))  # of equal ones the worst
-    pairs = [pair.partition("=") for pair in wanted.replace(" ", ",").split(",")]
+    pairs = [pair.partition("=") for pair in wanted.split(",")]
     found = [
         i
         for i, setting in enumerate(settings)

@@ -83,20 +83,12 @@ def comparison_rows(found: Comparison) -> list[dict]:
         for name in found.settings[0].runs[0].result.scores
         if all(run.result.scores.get(name) is not None for setting in found.settings for run in setting.runs)
     ]
-    return [
-        {
-            **setting.varied,
-            "seeds": len(setting.repeats),
-            **_numbers(found, i),
-            **{
-                f"score/{name}" if name in setting.varied else name: float(
-                    np.mean([run.result.scores[name] for run in setting.runs])
-                )
-                for name in common
-            },
-        }
-        for i, setting in enumerate(found.settings)
-    ]
+    rows = []
+    for i, setting in enumerate(found.settings):
+        means = {name: float(np.mean([run.result.scores[name] for run in setting.runs])) for name in common}
+        scores = {f"score/{name}" if name in setting.varied else name: mean for name, mean in means.items()}
+        rows.append({**setting.varied, "seeds": len(setting.repeats), **_numbers(found, i), **scores})
+    return rows
 
 
 def _numbers(found: Comparison, index: int) -> dict:

@@ -92,10 +92,13 @@ def command_of(run: Path) -> str:
     overrides = _overrides(file, file.stat().st_mtime_ns) if file.is_file() else {}
     if run.name not in overrides:
         return command
-    words = command.split()
+    try:
+        words = shlex.split(command)
+    except ValueError:  # changed by hand
+        words = []
     given = [i for i, word in enumerate(words) if word in ("--config-dir", "-cd")]
     place = words[given[0] : given[0] + 2] if given else [word for word in words if word.startswith("--config-dir=")]
-    return " ".join(["segtrain", *place, shlex.join(overrides[run.name])])
+    return shlex.join(["segtrain", *place, *overrides[run.name]])
 
 
 @lru_cache(maxsize=16)

@@ -31,7 +31,7 @@ def check_memory(
     if needed > free:
         raise OutOfMemory(
             f"a training step keeps at least {needed / 1e9:.1f} GB of a batch of {images} × {size[0]}×{size[1]} pixels, "
-            f"{free / 1e9:.1f} GB of {device.type.upper() if device.type == 'cpu' else device.type} memory are free",
+            f"{free / 1e9:.1f} GB of {device.type.upper()} memory are free",
             "loader.batch_size, augment.size",
             "lower loader.batch_size (and raise trainer.accumulate by as much), or augment.size",
         )

@@ -192,6 +192,13 @@ def test_an_image_that_gets_another_name_has_one_row(segtrain, trained, images, 
     assert segtrain("predict", trained, *both, "--out", "out").code == 0
     assert [row["name"] for row in rows_of(tmp_path / "out")] == [f"{name}.png", f"{name}.tif"]
     assert sorted(file.name for file in (tmp_path / "out/masks").iterdir()) == [f"{name}.png.png", f"{name}.tif.png"]
+    (tmp_path / "all").mkdir()
+    (tmp_path / "images").rename(tmp_path / "all/images")
+    assert segtrain("predict", trained, "all", "--out", "by_folder").code == 0
+    before = rows_of(tmp_path / "by_folder")
+    assert segtrain("predict", trained, f"all/images/{name}.png", "--out", "by_folder").code == 0
+    assert [row for row in rows_of(tmp_path / "by_folder") if row["name"].startswith("images/")] == before
+    assert (tmp_path / f"by_folder/masks/images/{name}.png.png").is_file(), "of another call"
 
 
 def test_presence_needs_a_background(segtrain, trained, images, tmp_path):

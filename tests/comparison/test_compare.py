@@ -113,6 +113,7 @@ def test_what_cannot_be_told_apart_is_said_with_what_it_would_take(tmp_path):
 
 def test_other_images_are_compared_apart_and_failures_are_named(segtrain, sweep, tmp_path):
     make_run(tmp_path / "sweep/other", {"trainer": {"alpha": 9}}, 0.9, names=[f"x{i:03}" for i in range(40)])
+    make_run(tmp_path / "sweep/elsewhere", {"trainer": {"alpha": 9}}, 0.9, names=[f"y{i:03}" for i in range(40)])
     make_run(tmp_path / "sweep/killed", {"trainer": {"alpha": 2}}, 0.9, status="preempted", error="stopped")
     make_run(tmp_path / "sweep/odd", {"trainer": {"alpha": 3}}, 0.9)
     write_arrays(
@@ -123,7 +124,7 @@ def test_other_images_are_compared_apart_and_failures_are_named(segtrain, sweep,
     (tmp_path / "sweep/damaged/result.json").write_text("{")
     done = segtrain("compare", "sweep", "--out", "report")
     assert done.code == 0, done
-    assert "2 kinds of runs, of other images or classes" in done.out
+    assert "3 kinds of runs, of other images or classes" in done.out
     assert "not compared, preempted: sweep/killed: stopped" in done.out
     assert "sweep/damaged: not JSON" in done.out
     assert "sweep/odd: not the counts of a run" in done.out
