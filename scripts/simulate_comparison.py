@@ -15,15 +15,20 @@ from segtrain.comparison.statistics import LEVEL, Scores, draw_groups, estimate,
 ONE, FOREGROUND = ["class"], np.array([True])
 
 
-def trainings(rng: np.random.Generator, settings: int, seeds: int, images: int, scene: int, shift: float):
-    """For each setting and seed float [images, 4, 1]; and the scene of each image. The first setting is shifted."""
+def trainings(
+    rng: np.random.Generator, settings: int, seeds: int, images: int, scene: int, shift: float, spread: float = 1.0
+):
+    """For each setting and seed float [images, 4, 1]; and the scene of each image.
+
+    The first setting is shifted; the seeds of the second one differ by `spread` times as much.
+    """
     scenes = np.repeat(np.arange(images // scene), scene)
     size = np.exp(rng.normal(6, 1, images))
     ease = 0.5 + rng.normal(0, 0.8, images // scene)[scenes] + rng.normal(0, 0.4, images)
     found = []
     for setting in range(settings):
         own = ease + rng.normal(0, 0.2, images // scene)[scenes] + shift * (setting == 0)
-        noise = rng.normal(0, 0.15, (seeds, 1)) + rng.normal(0, 0.3, (seeds, images))
+        noise = (spread if setting == 1 else 1) * rng.normal(0, 0.15, (seeds, 1)) + rng.normal(0, 0.3, (seeds, images))
         right = size / (1 + np.exp(-(own + noise)))
         counts = np.stack([right, 0.7 * (size - right), size - right, np.broadcast_to(size, right.shape)], axis=2)
         found.append(counts[..., None])
@@ -41,7 +46,16 @@ def scores_of(found: list[np.ndarray], scenes: np.ndarray, draws: int, seed: int
     return Scores(full, drawn, len(np.unique(scenes)))
 
 
-def simulate(repeats: int, settings: int, seeds: int, images: int, scene: int, shift: float = 0.0, draws: int = 400):
+def simulate(
+    repeats: int,
+    settings: int,
+    seeds: int,
+    images: int,
+    scene: int,
+    shift: float = 0.0,
+    spread: float = 1.0,
+    draws: int = 400,
+):
     """Shares of repeats: `found`, a difference to the last setting (with a shift: of the first one) is called real;
     `covered`, the interval of the first difference holds the true one."""
     rng, truth = np.random.default_rng(0), 0.0
@@ -51,7 +65,7 @@ def simulate(repeats: int, settings: int, seeds: int, images: int, scene: int, s
         truth = first - last
     found = covered = 0
     for repeat in range(repeats):
-        scores = scores_of(*trainings(rng, settings, seeds, images, scene, shift), draws, repeat)
+        scores = scores_of(*trainings(rng, settings, seeds, images, scene, shift, spread), draws, repeat)
         noise = seed_noise(scores)
         estimates = [estimate(scores, noise, i, settings - 1) for i in range(settings - 1)]
         real = holm(np.array([one.p for one in estimates])) < LEVEL
@@ -63,7 +77,8 @@ def simulate(repeats: int, settings: int, seeds: int, images: int, scene: int, s
 def main() -> None:
     repeats = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
     print(
-        "| settings | seeds | images | in scenes of | shift | called real | interval holds the truth |\n|---|---|---|---|---|---|---|"
+        "| settings | seeds | images | in scenes of | shift | seeds of one differ by | called real | interval holds the truth |\n"
+        "|---|---|---|---|---|---|---|---|"
     )
     cases = [
         (s, r, i, g, 0.0)
@@ -71,10 +86,12 @@ def main() -> None:
         for r in (1, 2, 3, 5)
         for i, g in ((20, 1), (100, 1), (100, 10), (500, 25))
     ]
-    for settings, seeds, images, scene, shift in [*cases, (2, 3, 200, 1, 0.5), (2, 5, 200, 1, 0.35)]:
-        found = simulate(repeats, settings, seeds, images, scene, shift)
+    cases = [(*case, 1) for case in [*cases, (2, 3, 200, 1, 0.5), (2, 5, 200, 1, 0.35)]]
+    cases += [(s, r, 100, 1, 0.0, spread) for s in (3, 6, 12) for r in (2, 3, 5) for spread in (3, 10)]
+    for settings, seeds, images, scene, shift, spread in cases:
+        found = simulate(repeats, settings, seeds, images, scene, shift, spread)
         words = f"{100 * found['found']:.1f} % | {100 * found['covered']:.1f} %"
-        print(f"| {settings} | {seeds} | {images} | {scene} | {shift} | {words} |", flush=True)
+        print(f"| {settings} | {seeds} | {images} | {scene} | {shift} | ×{spread} | {words} |", flush=True)
 
 
 if __name__ == "__main__":

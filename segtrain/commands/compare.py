@@ -15,7 +15,7 @@ from segtrain.comparison.images import image_scores, most_different
 from segtrain.comparison.runs import Run, find_runs, settings_from, without_copies, without_parts
 from segtrain.comparison.verdict import Comparison, compare
 from segtrain.cpu import give_memory_back
-from segtrain.errors import ConfigError, SegtrainError, printable
+from segtrain.errors import ConfigError, SegtrainError, counted, printable
 from segtrain.files import write_json, write_rows
 from segtrain.report.comparison import comparison_content, comparison_rows, comparison_table
 from segtrain.report.pages.comparison import write_comparison_page
@@ -33,12 +33,15 @@ def main(words: list[str], notes: str = "") -> int:
     for members in alike(distinct):
         settings, lines = without_parts(settings_from(members))
         left_out += lines
-        comparisons += [compare(settings, arguments.by, arguments.baseline)] if settings else []
+        comparisons += [compare(settings, arguments.by, arguments.baseline, arguments.split)] if settings else []
     left_out += [*(unfinished(run) for run in runs if not run.comparable), *unread, *map(to_start, arguments.runs)]
     left_out = [line for line in left_out if line]
+    kinds = kinds_of(comparisons)
     if len(comparisons) > 1:
         print(f"{len(comparisons)} kinds of runs, of other images or classes, which are compared apart\n")
-    for comparison in comparisons:
+    for comparison, kind in zip(comparisons, kinds, strict=True):
+        if len(comparisons) > 1:
+            print(printable(f"── {kind}\n"))
         print(printable("\n".join(answer(comparison))) + "\n")
         print(comparison_table(comparison) + "\n")
     searched = importances([folder for folder in arguments.runs if (folder / "search.json").is_file()])
@@ -113,6 +116,25 @@ def alike(runs: list[Run]) -> list[list[Run]]:
         size = tuple(map(int, run.counts[:, 3, 0])) if run.counts is not None and images else ()
         found.setdefault((run.classes, images, size), []).append(run)
     return list(found.values())
+
+
+def kinds_of(comparisons: list[Comparison]) -> list[str]:
+    """What each was scored on, in words that tell it from the first."""
+    words: list[str] = []
+    for found in comparisons:
+        run, first = found.settings[0].runs[0], comparisons[0].settings[0].runs[0]
+        parts = [counted(len(found.settings), "setting")]
+        parts += [
+            f"{len(run.classes)} classes" + (f": {', '.join(run.classes)}" if run.classes != first.classes else "")
+        ]
+        if sorted(run.classes) == sorted(first.classes) and run.classes != first.classes:
+            parts[-1] += " (another order)"
+        parts += [counted(len(run.names), "image")] if len(run.names) else ["images that are not known"]
+        if run is not first and len(run.names) == len(first.names) and run.classes == first.classes:
+            other = "names" if run.names.tolist() != first.names.tolist() else "sizes, or other masks"
+            parts[-1] += f" of other {other}"
+        words.append(", ".join([*parts, f"such as {run.path}"]))
+    return words
 
 
 def pictures(found: Comparison, arguments: argparse.Namespace) -> list[tuple[str, np.ndarray]]:

@@ -5,12 +5,12 @@ import numpy as np
 from segtrain.comparison.statistics import Estimate, estimate, needed
 from segtrain.comparison.verdict import Comparison
 
-UNLIKE = 1.7  # times the pooled spread between seeds; more in one of twenty settings of three seeds, if all are alike
-
 
 def answer(found: Comparison) -> list[str]:
     """The answer: one sentence on the best setting and the baseline, and sentences on what it is worth."""
     best, base = found.settings[0], found.settings[found.baseline]
+    chosen = ", the best on val" if found.split else ""
+    where = f" on {found.split}" if found.split else ""
     seeds = [len(setting.repeats) for setting in found.settings]
     basis = f"{_range(seeds)} seed{'s' * (max(seeds) > 1)}"
     if found.images:
@@ -18,25 +18,29 @@ def answer(found: Comparison) -> list[str]:
     lines = []
     if len(found.settings) == 1:
         one = found.estimates[0]
-        first = f"One setting: {found.by} {text(found, one.value)}, 95 % interval {interval(found, one)}, {basis}."
+        first = (
+            f"One setting: {found.by}{where} {text(found, one.value)}, 95 % interval {interval(found, one)}, {basis}."
+        )
         return [first, *_limits(found)]
     if found.baseline == 0:
         other = estimate(found.scores, found.noise, 0, 1)
-        first = f"{best.label}, the baseline, is the best of {len(seeds)} settings"
+        first = f"{best.label}, the baseline, is the best of {len(seeds)} settings{' on val' * bool(found.split)}"
         verdict = "" if found.against_best[1] else ", but cannot be told apart from the next"
-        lines.append(f"{first}{verdict}: {text(found, other.value, True)} {found.by} over {found.settings[1].label}, 95 % interval "
+        lines.append(f"{first}{verdict}: {text(found, other.value, True)} {found.by}{where} over {found.settings[1].label}, 95 % interval "
                      f"{interval(found, other, True)}, {basis}.")  # fmt: skip
     else:
         difference = found.differences[0]
-        words = f"{text(found, difference.value, True)} {found.by} over {base.label}, 95 % interval {interval(found, difference, True)}, {basis}"
+        words = f"{text(found, difference.value, True)} {found.by}{where} over {base.label}, 95 % interval {interval(found, difference, True)}, {basis}"
         if found.real[0]:
-            lines.append(f"{best.label}: {words}{_gains(found)}.")
+            lines.append(f"{best.label}{chosen}: {words}{_gains(found)}.")
         else:
             alone = f" That is this pair alone: among {len(seeds) - 1} differences one as large may be chance."
-            more = needed(difference, max(seeds), found.images)
+            more = needed(difference, max(seeds), found.images, len(seeds) - 1)
             hint = alone if difference.low * difference.high > 0 else ""
             hint += f" It would take {more} to show a difference of this size." if more else ""
-            lines.append(f"Cannot tell {best.label} from {base.label}: {words}.{hint}")
+            lines.append(f"Cannot tell {best.label}{chosen + ',' * bool(chosen)} from {base.label}: {words}.{hint}")
+            if gains := _gains(found):
+                lines.append(f"Single classes differ, though: {gains.removeprefix('; ')}.")
     alike = [
         setting.label for setting, apart in zip(found.settings[1:], found.against_best[1:], strict=True) if not apart
     ]
@@ -44,7 +48,7 @@ def answer(found: Comparison) -> list[str]:
         named = "; ".join(alike[:4]) + (f" and {len(alike) - 4} more" if len(alike) > 4 else "")
         lines.append(f"The best cannot be told apart from {named}.")
     lines += _limits(found)
-    if found.ranks.optimism > 0.0005 and found.unit == "%":
+    if found.ranks.optimism > 0.0005 and found.unit == "%" and not found.split:
         lines.append(
             f"The best of {len(seeds)} looks at least {100 * found.ranks.optimism:.1f} points better than it is, for having "
             "been chosen on these images: report it on others (`segtrain evaluate RUN --split test`, `--split test` here)."
@@ -56,17 +60,17 @@ def _limits(found: Comparison) -> list[str]:
     """What the answer does not speak of."""
     lines, one_group = [], found.images > 0 and found.groups == 1
     of_images = found.images > 0 and not one_group
-    if found.noise.freedom == 0:
+    if not found.noise.known:
         images = "other images" if of_images else "these images alone"
         lines.append(f"One training each: this speaks of {images}, not of other trainings. Repeat it with seed=0,1,2.")
     if found.images == 0:
         lines.append("The counts of single images are not there: this speaks of these images only.")
     if one_group:
         lines.append("All images are of one group (dataset.groups): this speaks of these images only.")
-    for setting, values in zip(found.settings, found.scores.full, strict=True):
-        if len(values) > 1 and values.std(ddof=1) > UNLIKE * np.sqrt(found.noise.variance):
-            spread = text(found, float(values.std(ddof=1)))
-            lines.append(f"The seeds of {setting.label} differ by more than those of the others (± {spread}): its intervals may be too narrow.")  # fmt: skip
+    for i in np.flatnonzero(found.noise.own):
+        spread = text(found, float(np.sqrt(found.noise.variance[i])))
+        lines.append(f"The seeds of {found.settings[i].label} differ by more than those of the others (± {spread}): its intervals "
+                     "are wider, and more seeds would help.")  # fmt: skip
     return lines
 
 

@@ -8,9 +8,9 @@ import numpy as np
 from segtrain.config.saved import settings_of
 from segtrain.errors import ConfigError, SegtrainError
 from segtrain.files import read_arrays, read_json
-from segtrain.runs.environment import FREE, UNSIGNED, changed_settings, signature
+from segtrain.runs.environment import FREE, UNSIGNED, changed_settings, signature, whole
 from segtrain.runs.result import Result
-from segtrain.runs.sweep import command_of
+from segtrain.runs.sweep import command_of, words_of
 
 FOLD = "dataset.fold"
 DERIVED = (
@@ -46,6 +46,8 @@ class Run:
     Attributes:
         settings: by dotted key, and for each group the name of the option that was chosen.
         key: equal for repeats of one setting.
+        given: the keys of the settings on the command line.
+        on_val: scores of the training, also where `result` has those of another split.
         names, groups, classes: of the images and classes that were scored; empty when nothing was counted.
         counts: int64 [images, 4, C], tp, fp, fn and valid pixels, in the order of `names`.
     """
@@ -54,7 +56,9 @@ class Run:
     result: Result
     settings: dict[str, object]
     key: str
+    on_val: dict[str, float]
     command: str
+    given: frozenset[str] = frozenset()
     names: np.ndarray = field(default_factory=lambda: np.zeros(0, str))
     groups: np.ndarray = field(default_factory=lambda: np.zeros(0, str))
     classes: tuple[str, ...] = ()
@@ -135,7 +139,7 @@ def find_runs(folders: list[Path], split: str | None = None) -> tuple[list[Run],
 def read_run(path: Path, split: str | None = None) -> Run:
     """Raises ConfigError for a damaged file, and when the split was not evaluated."""
     result, settings, environment = Result.read(path), settings_of(path), read_json(path / "environment.json")
-    file = path / "per_image.npz"
+    file, on_val = path / "per_image.npz", result.scores
     if split is not None and result.status == "finished":
         folder = path / "evaluation" / split
         saved = read_json(folder / "scores.json")
@@ -144,14 +148,16 @@ def read_run(path: Path, split: str | None = None) -> Run:
         result.scores, result.per_class = saved["scores"], saved["per_class"]
         file = folder / "per_image.npz"
     changed = changed_settings(environment)  # since it was resumed
-    settings |= changed
+    settings = {name: whole(value) for name, value in (settings | changed).items()}
     own = {key: value for key, value in settings.items() if key != FOLD and not key.endswith(DERIVED)}
     kfold = settings.get("dataset.splits") == "kfold"
     known = "signature" in environment and not kfold and set(changed) <= FREE
     key = str(environment["signature"]) if known else signature(own)
     if not settings:  # nothing is known of it
         key = str(path)
-    run = Run(path, result, settings, key, command_of(path))
+    command = command_of(path)
+    given = frozenset(word.partition("=")[0].lstrip("+") for word in words_of(command) if "=" in word)
+    run = Run(path, result, settings, key, result.scores if split == "val" else on_val, command, given)
     if file.is_file():
         arrays = read_arrays(file)
         if not {*COUNTS, "names", "classes"} <= arrays.keys():
@@ -204,7 +210,8 @@ def settings_from(runs: list[Run]) -> list[Setting]:
     keys: dict[str, list[Run]] = {}
     for run in runs:
         keys.setdefault(run.key, []).append(run)
-    columns, named = varied_keys([members[0].settings for members in keys.values()])
+    given = frozenset().union(*(run.given for run in runs))
+    columns, named = varied_keys([members[0].settings for members in keys.values()], given)
     settings = []
     for members in keys.values():
         repeats: list[list[Run]] = []
@@ -233,22 +240,26 @@ def counts_of(repeat: list[Run]) -> tuple[np.ndarray, np.ndarray, np.ndarray] | 
     return names[order], groups[order], counts[order]
 
 
-def varied_keys(configs: list[dict]) -> tuple[list[str], list[str]]:
+def varied_keys(configs: list[dict], given: frozenset[str] = frozenset()) -> tuple[list[str], list[str]]:
     """Settings that differ, and of them those that name a config.
 
-    A group's option (`weighting`) that differs is always one of both. A single setting (`loss.alpha`) is left out when it
-    differs just as one before, and names a config when what is before does not tell it from all others.
+    A group's option (`weighting`) or a given setting that differs is always one of both. Another (`loss.alpha`) is left out
+    when it differs just as one before or follows from its group's option, and names a config when what is before does not
+    tell it from all others.
     """
     keys = [key for key in dict.fromkeys(key for config in configs for key in config) if not hidden(key)]
     keys.sort(key=lambda key: ("." in key, ORDER.index(first) if (first := key.split(".")[0]) in ORDER else len(ORDER)))
-    varied, named, seen, apart = [], [], set(), [()] * len(configs)
+    varied, named, seen, apart, of_group = [], [], set(), [()] * len(configs), {}
     for key in keys:
         values = [str(config.get(key)) for config in configs]
         partition = tuple(values.index(value) for value in values)
-        chosen = "." not in key
-        if len(set(partition)) == 1 or (partition in seen and not chosen):
+        chosen, option = "." not in key or key in given, of_group.get(key.split(".")[0])
+        comes_with = option is not None and len(set(zip(option, partition, strict=True))) == len(set(option))
+        follows = partition in seen or comes_with
+        if len(set(partition)) == 1 or (follows and not chosen):
             continue
         seen.add(partition)
+        of_group |= {} if "." in key else {key: partition}
         varied.append(key)
         finer = [(*before, part) for before, part in zip(apart, partition, strict=True)]
         if chosen or len(set(finer)) > len(set(apart)):

@@ -2,8 +2,8 @@
 
 All runs score the same images, so differences are paired; images of a scene or patient are drawn together (cluster
 bootstrap; Cameron, Gelbach & Miller, 2008, https://doi.org/10.1162/rest.90.3.414). Trainings of a setting differ by
-seed, and the variance of that is pooled over all settings. The margins of both, each with the t value of its degrees of
-freedom, are added as squares (MOVER; Zou & Donner, 2008, https://doi.org/10.1002/sim.3095): with two or three seeds
+seed, and the variance of that is pooled over all settings but those whose seeds differ by clearly more. The margins, each
+with the t value of its degrees of freedom, are added as squares (MOVER; Zou & Donner, 2008, https://doi.org/10.1002/sim.3095): with two or three seeds
 Satterthwaite's common degrees of freedom call too much real. p-values of several settings against one baseline are
 corrected by Holm's method.
 """
@@ -16,7 +16,7 @@ import numpy as np
 DRAWS = 2000
 LEVEL = 0.05
 MOST_NEEDED = 100  # times as many seeds or images as there are
-POWER_Z = 2.8  # standard errors at which a difference is found in four of five repeats: 1.96 + 0.84
+UNLIKE = 0.05  # level at which the seeds of a setting differ by more than those of the others
 
 
 @dataclass(frozen=True)
@@ -51,17 +51,23 @@ class Scores:
 
 @dataclass(frozen=True)
 class SeedNoise:
-    """Variance of the score between trainings that differ by their seed alone, pooled over the settings.
+    """Variance of the score between trainings that differ by their seed alone.
 
     Attributes:
-        variance: on these images; 0 when no setting has two seeds.
-        of_images: the part of it that other images would change; draws of images have it, too.
-        freedom: degrees of freedom; 0 when no setting has two seeds.
+        variance: float [settings], on these images; 0 when no setting has two seeds.
+        of_images: float [settings], the part of it that other images would change; draws of images have it, too.
+        freedom: int [settings], degrees of freedom; 0 when no setting has two seeds.
+        own: bool [settings], of one whose seeds differ by more than those of the others; the rest has the pooled variance.
     """
 
-    variance: float
-    of_images: float
-    freedom: int
+    variance: np.ndarray
+    of_images: np.ndarray
+    freedom: np.ndarray
+    own: np.ndarray
+
+    @property
+    def known(self) -> bool:
+        return bool(self.freedom.any())
 
 
 @dataclass(frozen=True)
@@ -83,13 +89,41 @@ class Estimate:
 
 
 def seed_noise(scores: Scores) -> SeedNoise:
-    several = [(full, draws) for full, draws in zip(scores.full, scores.draws, strict=True) if len(full) > 1]
-    freedom = sum(len(full) - 1 for full, _ in several)
-    if not freedom:
-        return SeedNoise(0.0, 0.0, 0)
-    variance = sum(((full - full.mean()) ** 2).sum() for full, _ in several) / freedom
-    of_images = sum(((d - d.mean(axis=0)).var(axis=1)).sum() for _, d in several) / freedom * scores.correction
-    return SeedNoise(float(variance), float(of_images), freedom)
+    freedom = np.array([len(full) - 1 for full in scores.full])
+    squares = np.array([((full - full.mean()) ** 2).sum() for full in scores.full])
+    of_images = np.array([(d - d.mean(axis=0)).var(axis=1).sum() for d in scores.draws]) * scores.correction
+    own = unlike(squares, freedom)
+
+    def per_degree(sums: np.ndarray) -> np.ndarray:
+        pooled = sums[~own].sum() / max(freedom[~own].sum(), 1)
+        return np.where(own, sums / np.maximum(freedom, 1), pooled)
+
+    return SeedNoise(per_degree(squares), per_degree(of_images), np.where(own, freedom, freedom[~own].sum()), own)
+
+
+def unlike(squares: np.ndarray, freedom: np.ndarray) -> np.ndarray:
+    """bool [settings]: those whose seeds differ by more than the others'.
+
+    One after another, the largest variance is compared with that of the rest, by the F test at a level shared by the rest.
+
+    Args:
+        squares: float [settings], sum of the squared deviations from the setting's mean.
+        freedom: int [settings], seeds beyond the first.
+    """
+    from scipy.stats import f
+
+    found = np.zeros(len(squares), bool)
+    rest = np.flatnonzero(freedom)
+    while len(rest) > 2:
+        largest = rest[(squares[rest] / freedom[rest]).argmax()]
+        others = rest[rest != largest]
+        pooled = squares[others].sum() / freedom[others].sum()
+        own = squares[largest] / freedom[largest]
+        ratio = own / pooled if pooled > 0 else np.inf if own > 0 else 1.0
+        if f.sf(ratio, freedom[largest], freedom[others].sum()) * len(rest) >= UNLIKE:
+            break
+        found[largest], rest = True, others
+    return found
 
 
 def estimate(scores: Scores, noise: SeedNoise, one: int, other: int | None = None) -> Estimate:
@@ -98,19 +132,23 @@ def estimate(scores: Scores, noise: SeedNoise, one: int, other: int | None = Non
     from scipy.stats import t
 
     means, draws = scores.means, scores.mean_draws
-    value, drawn, shares = means[one], draws[one], 1 / len(scores.full[one])
+    value, drawn, members = means[one], draws[one], [one]
     if other is not None:
-        value, drawn, shares = value - means[other], drawn - draws[other], shares + 1 / len(scores.full[other])
+        value, drawn, members = value - means[other], drawn - draws[other], [one, other]
+    shares = np.array([1 / len(scores.full[member]) for member in members])
     # seeds and images interact: what seeds differ by on these images is in both variances, and counts once
-    images, seeds = max(drawn.var(ddof=1) - noise.of_images * shares, 0.0), noise.variance * shares
-    parts = [(images, max(scores.groups - 1, 1)), (seeds, max(noise.freedom, 1))]
-    parts = [(variance, freedom) for variance, freedom in parts if variance > 0]
+    images = max(drawn.var(ddof=1) - (noise.of_images[members] * shares).sum(), 0.0)
+    of_seeds, pooled = noise.variance[members] * shares, ~noise.own[members]
+    parts = [(images, max(scores.groups - 1, 1))]
+    parts += [(of_seeds[pooled].sum(), noise.freedom[members][pooled].max(initial=1))]
+    parts += [(v, freedom) for v, freedom in zip(of_seeds[~pooled], noise.freedom[members][~pooled], strict=True)]
+    parts, seeds = [(variance, freedom) for variance, freedom in parts if variance > 0], float(of_seeds.sum())
 
     def margin(level: float) -> float:
         with np.errstate(over="ignore"):  # of one degree of freedom: without end
             return float(np.sqrt(sum(variance * t.isf(level / 2, freedom) ** 2 for variance, freedom in parts)))
 
-    if scores.groups < 2 and not noise.freedom:  # nothing is known of chance
+    if scores.groups < 2 and not noise.known:  # nothing is known of chance
         return Estimate(value, np.nan, np.nan, 1.0, images, seeds)
     if not parts:
         return Estimate(value, value, value, float(value == 0), images, seeds)
@@ -147,21 +185,33 @@ class Ranks:
 
 def ranks(scores: Scores, noise: SeedNoise, lower_is_better: bool = False, seed: int = 0) -> Ranks:
     sign = -1.0 if lower_is_better else 1.0
-    means, draws = sign * scores.means, sign * scores.mean_draws
-    own = max(noise.variance - noise.of_images, 0.0)  # the draws have the rest
-    spread = np.sqrt([own / len(values) for values in scores.full])
-    draws = draws + np.random.default_rng(seed).normal(size=draws.shape) * spread[:, None]
-    first = draws.argmax(axis=0)
-    places = (-draws).argsort(axis=0).argsort(axis=0) + 1
+    means, draws, rng = sign * scores.means, sign * scores.mean_draws, np.random.default_rng(seed)
+    own = np.maximum(noise.variance - noise.of_images, 0.0)  # the draws have the rest
+    spread = np.sqrt([variance / len(values) for variance, values in zip(own, scores.full, strict=True)])
+    of_seeds = rng.normal(size=draws.shape) * spread[:, None]
+    # the places know the variance as well as its degrees of freedom: t instead of normal, one factor for all that is pooled
+    freedom = np.maximum(noise.freedom, 1)[:, None]
+    factors = np.sqrt(freedom / rng.chisquare(freedom, size=draws.shape))
+    factors[~noise.own] = factors[~noise.own][:1]
+    placed = draws + of_seeds * factors + 1e-12 * rng.normal(size=draws.shape)  # equal ones share their places
+    places = (-placed).argsort(axis=0).argsort(axis=0) + 1
     low, high = np.percentile(places, [2.5, 97.5], axis=1, method="nearest")
+    draws = draws + of_seeds
+    first = draws.argmax(axis=0)
     chosen = draws[first, np.arange(draws.shape[1])]
-    best = np.bincount(first, minlength=len(means)) / draws.shape[1]
+    best = (places == 1).mean(axis=1)
     return Ranks(best, low.astype(int), high.astype(int), float((chosen - means[first]).mean()))
 
 
-def needed(found: Estimate, seeds: int, images: int) -> str:
-    """How many seeds or images would show a difference of this size in four of five cases; empty for one that nobody has."""
-    target = (found.value / POWER_Z) ** 2
+def needed(found: Estimate, seeds: int, images: int, differences: int = 1) -> str:
+    """How many seeds or images would show a difference of this size in four of five cases; empty for one that nobody has.
+
+    Args:
+        differences: that are tested together, and share the level.
+    """
+    from scipy.stats import norm
+
+    target = (found.value / (norm.isf(LEVEL / 2 / differences) + norm.isf(0.2))) ** 2
     if target <= (found.images + found.seeds) / MOST_NEEDED or found.images + found.seeds <= target:
         return ""
     if found.images < target and found.seeds:

@@ -24,7 +24,7 @@ from segtrain.config.schema import flat
 from segtrain.errors import ConfigError
 
 LOWER = ("loss", "ece", "class_ece", "errors")  # kinds of score that are better low
-PLAIN = ("none", "0", "0.0", "null", "uniform", "hard", "ce", "bce", "false")  # values of a setting that adds nothing
+PLAIN = ("none", "0", "null", "uniform", "hard", "ce", "bce", "false")  # values of a setting that adds nothing
 
 
 @dataclass
@@ -33,6 +33,7 @@ class Comparison:
 
     Attributes:
         by: the score.
+        split: whose images were scored, where the order of the settings is that on val; None: val, and in its own order.
         baseline: index of the setting that others are compared with.
         scores, noise, ranks: see segtrain.comparison.statistics.
         estimates, differences: of each setting; to the baseline, None for itself.
@@ -45,6 +46,7 @@ class Comparison:
     """
 
     by: str
+    split: str | None
     lower_is_better: bool
     unit: str
     settings: list[Setting]
@@ -69,18 +71,22 @@ class Comparison:
         return np.nan_to_num(self.corrected, nan=1.0) < LEVEL
 
 
-def compare(settings: list[Setting], by: str | None = None, baseline: str | None = None) -> Comparison:
+def compare(
+    settings: list[Setting], by: str | None = None, baseline: str | None = None, split: str | None = None
+) -> Comparison:
     """Compare settings of the same classes and images.
 
     Args:
         by: a score's name; None: the one that all runs monitored, or else iou/mean.
         baseline: `loss.alpha=0,weighting=none`, a run's folder, or None: the plainest, then the one nearest to the defaults.
+        split: that was scored instead of val, on which the best is chosen then.
 
     Raises ConfigError for a score that not all have, and a baseline that none or several settings are.
     """
     by = by or common_monitor(settings)
     lower = is_lower(by, settings)
-    settings = sorted(settings, key=lambda s: own_scores(s, by).mean() * (1 if lower else -1))
+    own_scores(settings[0], by)  # of the split
+    settings = sorted(settings, key=lambda s: own_scores(s, by, chosen_on_val=True).mean() * (1 if lower else -1))
     counted = Counted.of(settings)
     resampled = counted is not None and counted.knows(by)
     scores = counted.scores(by) if resampled else fixed_scores(settings, by)
@@ -95,6 +101,7 @@ def compare(settings: list[Setting], by: str | None = None, baseline: str | None
     means, gains = (np.zeros((len(settings), 0)), {}) if counted is None else counted.by_class(chosen)
     return Comparison(
         by=by,
+        split=split if split != "val" else None,
         lower_is_better=lower,
         unit="" if by == "loss" else "%",
         settings=settings,
@@ -185,9 +192,15 @@ def fixed_scores(settings: list[Setting], name: str) -> Scores:
     return Scores(full, [np.repeat(values[:, None], DRAWS, axis=1) for values in full], 1)
 
 
-def own_scores(setting: Setting, name: str) -> np.ndarray:
-    """A score of each seed, as its runs wrote it; the mean over its folds."""
-    values = [[run.result.scores.get(name) for run in repeat] for repeat in setting.repeats]
+def own_scores(setting: Setting, name: str, chosen_on_val: bool = False) -> np.ndarray:
+    """A score of each seed, as its runs wrote it; the mean over its folds.
+
+    Args:
+        chosen_on_val: that on val, whatever split is compared.
+    """
+    values = [
+        [(run.on_val if chosen_on_val else run.result.scores).get(name) for run in repeat] for repeat in setting.repeats
+    ]
     if any(value is None for repeat in values for value in repeat):
         raise ConfigError(
             f"not all runs have the score {name}", "--by", "name another; `segtrain help scores` lists them"
@@ -231,7 +244,7 @@ def choose_baseline(settings: list[Setting], wanted: str | None) -> int:
         for i, setting in enumerate(settings)
         if setting.label == wanted
         or any(str(run.path) == wanted.rstrip("/") for run in setting.runs)
-        or (all(eq for _, eq, _ in pairs) and all(str(setting.varied.get(_key(k, setting))) == v for k, _, v in pairs))
+        or (all(eq for _, eq, _ in pairs) and all(_is(setting.varied.get(_key(k, setting)), v) for k, _, v in pairs))
     ]
     if len(found) != 1:
         labels = "; ".join(setting.label for setting in settings)
@@ -255,6 +268,14 @@ def _defaults() -> dict[str, object]:
     """segtrain's settings by dotted key, and the option of each group."""
     cfg = compose([])
     return {**flat(without_hydra(cfg)), **cfg.hydra.runtime.choices}
+
+
+def _is(value, text: str) -> bool:
+    """Whether a setting has the value that is written so: 1 as 1.0, too."""
+    try:
+        return float(text) == value if type(value) in (int, float) else str(value) == text
+    except ValueError:
+        return False
 
 
 def _key(word: str, setting: Setting) -> str:

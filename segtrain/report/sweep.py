@@ -5,6 +5,9 @@ from pathlib import Path
 from segtrain.report.text import table, value_text
 from segtrain.runs.sweep import SweepJob
 
+LINE = 118  # columns
+SHORTEST = 30  # of a reason
+
 
 def jobs_table(jobs: list[SweepJob], folder: Path) -> str:
     """A row a job, in order; below it what to do next."""
@@ -12,8 +15,11 @@ def jobs_table(jobs: list[SweepJob], folder: Path) -> str:
     for job in jobs:
         best = job.result.best
         score = f"{best['monitor']} {value_text(best['value'], job.result.unit)}" if best else ""
-        reason = (job.result.error or "").split("\n")[0][:80]
+        reason = (job.result.error or "").split("\n")[0]
         rows.append([job.folder.name, job.result.status or "not started", score, reason])
+    before = sum(max(len(row[column]) for row in rows) + 3 for column in range(3)) if rows else 0
+    for row in rows:
+        row[3] = row[3][: max(LINE - before, SHORTEST)]
     done = sum(job.result.status == "finished" for job in jobs)
     title = f"{done} of {len(jobs)} jobs finished in {folder}"
     hint = f"`segtrain compare {folder}`" + (f", `segtrain resume {folder}` for the others" if done < len(jobs) else "")

@@ -1,12 +1,14 @@
 """A sweep's folder: sweep.json, written before the first job, and a folder with config.yaml for each job."""
 
 import hashlib
+import json
 import shlex
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from segtrain.config.schema import as_text
+from segtrain.config.saved import settings_in
+from segtrain.config.schema import CLASS_WEIGHTS, as_text
 from segtrain.errors import ConfigError
 from segtrain.files import read_json, write_json, write_text
 from segtrain.runs.environment import typed
@@ -23,7 +25,7 @@ class SweepJob:
         folder: of its run, which may not have been started.
         overrides: as on the command line.
         result: status, scores and reason of its end; without status when it was not started.
-        digest: of its config.yaml as it was written.
+        digest: of the settings in its config.yaml as it was written.
     """
 
     folder: Path
@@ -32,12 +34,12 @@ class SweepJob:
     digest: str
 
     def check_unchanged(self) -> None:
-        """Raise ConfigError when the config of a job that was not started has changed; a checkpoint knows its own."""
+        """Raise ConfigError when the config of a job without a checkpoint has changed; a checkpoint knows its own."""
         file = self.folder / "config.yaml"
         if (
-            not (self.folder / "environment.json").is_file()
+            not (self.folder / "checkpoints" / "last.pt").is_file()
             and file.is_file()
-            and _digest(file.read_bytes()) != self.digest
+            and _digest(file.read_text(encoding="utf-8", errors="replace"), file) != self.digest
         ):
             raise ConfigError(
                 "changed since the sweep was started", str(file), "restore the file, or start a new sweep"
@@ -57,7 +59,7 @@ def begin_sweep(folder: Path, jobs: list) -> None:
     before = read_json(folder / FILE)
     content = before.get("jobs", [])
     for number, job in enumerate(jobs, start=len(content)):
-        digest = _digest(write_job(folder / job.name, job).encode(errors="backslashreplace"))
+        digest = _digest(write_job(folder / job.name, job), folder / job.name)
         content.append({"number": number, "overrides": job.overrides, "folder": job.name, "config": digest})
     write_json(folder / FILE, {"command": before.get("command", typed()), "jobs": content})
 
@@ -92,13 +94,18 @@ def command_of(run: Path) -> str:
     overrides = _overrides(file, file.stat().st_mtime_ns) if file.is_file() else {}
     if run.name not in overrides:
         return command
-    try:
-        words = shlex.split(command)
-    except ValueError:  # changed by hand
-        words = []
+    words = words_of(command)
     given = [i for i, word in enumerate(words) if word in ("--config-dir", "-cd")]
     place = words[given[0] : given[0] + 2] if given else [word for word in words if word.startswith("--config-dir=")]
     return shlex.join(["segtrain", *place, *overrides[run.name]])
+
+
+def words_of(command: str) -> list[str]:
+    """The words of a command as it was typed; none of one that a hand has changed and no shell reads."""
+    try:
+        return shlex.split(command)
+    except ValueError:
+        return []
 
 
 @lru_cache(maxsize=16)
@@ -118,5 +125,17 @@ def _listed(file: Path) -> list[tuple[str, list[str], str]]:
         raise ConfigError("it lists no jobs", str(file), "restore the file, or resume its runs one by one") from error
 
 
-def _digest(content: bytes) -> str:
-    return hashlib.blake2b(content, digest_size=8).hexdigest()
+def _digest(config: str, where: Path) -> str:
+    """Of the settings in a config.yaml; the same before and after the class weights are filled in."""
+    settings = settings_in(config, str(where))
+    weights = settings.pop("class_weights", None)
+
+    def without_weights(value):
+        if value in (weights, CLASS_WEIGHTS):
+            return None
+        if isinstance(value, dict):
+            return {key: without_weights(item) for key, item in value.items()}
+        return [without_weights(item) for item in value] if isinstance(value, list) else value
+
+    text = json.dumps(without_weights(settings), sort_keys=True, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

@@ -12,13 +12,15 @@ import yaml
 from segtrain.comparison.answer import answer
 from segtrain.comparison.runs import find_runs, settings_from, varied_keys, without_parts
 from segtrain.comparison.verdict import compare
+from segtrain.config.saved import settings_of
 from segtrain.errors import ConfigError
 from segtrain.files import read_arrays, write_arrays, write_json
+from segtrain.runs.environment import signature
 
 CLASSES = ["background", "rare"]
 
 
-def make_run(folder, settings, iou, seed=0, images=40, status="finished", names=None, error=None, signature=None):
+def make_run(folder, settings, iou, seed=0, images=40, status="finished", names=None, error=None, group=None):
     """A run whose images have about this IoU of the rare class."""
     rng = np.random.default_rng([seed, int(1000 * iou)])
     truth = np.stack([np.full(images, 900), np.full(images, 100)], axis=1)
@@ -36,8 +38,9 @@ def make_run(folder, settings, iou, seed=0, images=40, status="finished", names=
     write_json(folder / "result.json", {"status": status, "best": best, "scores": scores, "error": error})
     config = {"seed": seed, "dataset": {"background": 0, "palette": None}, "loss": {"_target_": "x"}, **settings}
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    content = {"command": f"segtrain {folder.name}", "signature": signature or str(settings)}
+    content = {"command": f"segtrain {folder.name}", "signature": group or str(settings)}
     write_json(folder / "environment.json", content)
+    return folder
 
 
 @pytest.fixture
@@ -57,12 +60,12 @@ def test_a_row_a_setting_and_the_answer_in_a_sentence(segtrain, sweep, tmp_path)
     done = segtrain("compare", "sweep", "--out", "report")
     assert done.code == 0, done
     first = done.out.splitlines()[0]
-    assert first.startswith("alpha=1.0: +3.6")
+    assert first.startswith("alpha=1: +3.6")
     assert "iou/mean over alpha=0, 95 % interval" in first
     assert "3 seeds, 40 images; the gain is in rare" in first
     assert "The best cannot be told apart from alpha=0.5." in done.out
     rows = rows_of(tmp_path / "report")
-    assert [row["trainer.alpha"] for row in rows] == ["1.0", "0.5", "0"]
+    assert [row["trainer.alpha"] for row in rows] == ["1", "0.5", "0"]
     assert [row["seeds"] for row in rows] == ["3"] * 3
     assert rows[0]["real"] == "True"
     content = json.loads((tmp_path / "report/comparison.json").read_text())["comparisons"][0]
@@ -92,7 +95,7 @@ def test_a_baseline_is_a_setting_or_a_run(segtrain, sweep, baseline):
 def test_a_baseline_that_is_none_of_them_is_refused_with_what_there_is(segtrain, sweep):
     done = segtrain("compare", "sweep", "--baseline", "alpha=7")
     assert done.code == 2
-    assert "one of: alpha=1.0; alpha=0.5; alpha=0" in done.err
+    assert "one of: alpha=1; alpha=0.5; alpha=0" in done.err
 
 
 def test_one_seed_speaks_of_other_images_only(tmp_path):
@@ -125,6 +128,7 @@ def test_other_images_are_compared_apart_and_failures_are_named(segtrain, sweep,
     done = segtrain("compare", "sweep", "--out", "report")
     assert done.code == 0, done
     assert "3 kinds of runs, of other images or classes" in done.out
+    assert "1 setting, 2 classes, 40 images of other names, such as sweep/other" in done.out
     assert "not compared, preempted: sweep/killed: stopped" in done.out
     assert "sweep/damaged: not JSON" in done.out
     assert "sweep/odd: not the counts of a run" in done.out
@@ -159,7 +163,7 @@ def test_images_of_one_group_say_nothing_of_others(sweep):
     runs = find_runs([sweep])[0]
     assert "All images are of one group (dataset.groups)" in " ".join(answer(compare(settings_from(runs))))
     alone = " ".join(answer(compare(settings_from([run for run in runs if run.seed == 0]))))
-    assert alone.startswith("Cannot tell alpha=1.0 from alpha=0")
+    assert alone.startswith("Cannot tell alpha=1 from alpha=0")
     assert "95 % interval n/a to n/a" in alone
     assert "One training each: this speaks of these images alone" in alone
 
@@ -169,7 +173,7 @@ def test_seeds_that_differ_more_than_those_of_others_are_named(tmp_path):
         for seed, iou in enumerate(ious):
             make_run(tmp_path / f"{alpha}_{seed}", {"trainer": {"alpha": alpha}}, iou, seed)
     text = " ".join(answer(compare(settings_from(find_runs([tmp_path])[0]))))
-    assert text.count("differ by more than those of the others") == 1
+    assert text.count("differ by more than those of the others (± ") == 1
     assert "The seeds of alpha=0 differ" in text
 
 
@@ -254,6 +258,47 @@ def test_columns_are_settings_that_tell_runs_apart():
     assert named == ["loss", "loss.alpha"]
 
 
+def test_settings_that_come_with_an_option_are_no_columns():
+    configs = [
+        {"weighting": "none", "weighting.mu": None, "loss.alpha": 0},
+        {"weighting": "log_ratio", "weighting.mu": 0.15, "loss.alpha": 0},
+        {"weighting": "median", "weighting.mu": None, "loss.alpha": 1},
+    ]
+    assert varied_keys(configs)[0] == ["weighting", "loss.alpha"]
+
+
+def test_a_search_over_two_numbers_shows_both():
+    configs = [{"loss.alpha": k / 7, "optimizer.lr": k / 700, "optimizer.half": k / 1400} for k in range(1, 5)]
+    varied, named = varied_keys(configs, frozenset({"loss.alpha", "optimizer.lr"}))
+    assert varied == named == ["loss.alpha", "optimizer.lr"]
+
+
+def test_a_number_is_the_same_setting_however_it_is_written(tmp_path):
+    for seed, alpha in enumerate((1, 1.0, 1)):
+        run = make_run(tmp_path / str(seed), {"loss": {"alpha": alpha}}, 0.5, seed)
+        write_json(run / "environment.json", {"command": "", "signature": signature(settings_of(run))})
+    make_run(tmp_path / "other", {"loss": {"alpha": 0.5}}, 0.4)
+    settings = settings_from(find_runs([tmp_path])[0])
+    assert [(setting.label, len(setting.repeats)) for setting in settings] == [("alpha=1", 3), ("alpha=0.5", 1)]
+    assert compare(settings, baseline="loss.alpha=1.0").baseline == 0
+
+
+def test_of_another_split_the_best_is_that_of_val(tmp_path):
+    """The winner on val is compared on test, even where another is better there: choosing by test would flatter."""
+    for alpha, on_val, on_test in ((0, 0.5, 0.50), (1, 0.7, 0.56), (2, 0.6, 0.60)):
+        run = make_run(tmp_path / str(alpha), {"loss": {"alpha": alpha}}, on_val)
+        on_test = make_run(tmp_path / "elsewhere" / str(alpha), {"loss": {"alpha": alpha}}, on_test)
+        (run / "evaluation" / "test").mkdir(parents=True)
+        shutil.copy(on_test / "per_image.npz", run / "evaluation" / "test")
+        scores = json.loads((on_test / "result.json").read_text())["scores"]
+        write_json(run / "evaluation" / "test" / "scores.json", {"scores": scores, "per_class": []})
+    runs = find_runs([tmp_path / name for name in "012"], "test")[0]
+    lines = answer(compare(settings_from(runs), split="test"))
+    assert lines[0].startswith("alpha=1, the best on val: +3."), lines
+    assert "iou/mean on test over alpha=0" in lines[0]
+    assert not any("better than it is" in line for line in lines)
+
+
 def test_the_baseline_is_the_plainest_by_its_options(tmp_path):
     for loss, weighting, own, iou in (("ce", "none", None, 0.6), ("ce_lovasz", "inverse", 0.0, 0.5)):
         settings = {"loss": {"kind": loss, "smoothing": own, "tolerance": own}, "weighting": {"kind": weighting}}
@@ -276,7 +321,7 @@ def test_a_difference_that_is_real_for_a_pair_alone_says_so(sweep):
     found = compare(settings_from(find_runs([sweep])[0]))
     corrected = dataclasses.replace(found, corrected=np.array([0.2, 0.2, np.nan]))
     first = answer(corrected)[0]
-    assert first.startswith("Cannot tell alpha=1.0 from alpha=0: +3.6")
+    assert first.startswith("Cannot tell alpha=1 from alpha=0: +3.6")
     assert first.endswith(
         "3 seeds, 40 images. That is this pair alone: among 2 differences one as large may be chance."
     )

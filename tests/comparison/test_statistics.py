@@ -18,6 +18,7 @@ from segtrain.comparison.statistics import (
     pooled_score,
     ranks,
     seed_noise,
+    unlike,
 )
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
@@ -68,7 +69,7 @@ def test_seeds_alone_give_the_test_of_student():
 
 def test_one_seed_each_knows_no_noise_of_seeds():
     scores = Scores([np.array([0.5]), np.array([0.6])], [np.full((1, 9), 0.5), np.full((1, 9), 0.6)], 9)
-    assert seed_noise(scores).freedom == 0
+    assert not seed_noise(scores).known
     assert estimate(scores, seed_noise(scores), 1, 0) == Estimate(pytest.approx(0.1), pytest.approx(0.1), pytest.approx(0.1), 0.0, 0.0, 0.0)  # fmt: skip
 
 
@@ -93,8 +94,36 @@ def test_ranks_against_brute_force():
 
 def test_what_it_would_take():
     assert needed(Estimate(0.02, -0.01, 0.05, 0.1, 0.0, 1e-4), 2, 100) == "about 4 seeds of each"
-    assert needed(Estimate(0.01, -0.01, 0.03, 0.1, 1e-4, 0.0), 1, 100) == "about 784 images"
+    assert needed(Estimate(0.01, -0.01, 0.03, 0.1, 1e-4, 0.0), 1, 100) == "about 785 images"
     assert needed(Estimate(0.2, 0.1, 0.3, 0.0, 1e-4, 0.0), 1, 100) == ""
+    assert needed(Estimate(0.02, -0.01, 0.05, 0.1, 0.0, 1e-4), 2, 100, differences=8) == "about 7 seeds of each"
+
+
+def test_a_setting_whose_seeds_differ_by_more_has_its_own_variance():
+    full = [np.array([0.3, 0.5, 0.7]), *[np.array([0.50, 0.51, 0.52]) + k / 50 for k in range(3)]]
+    scores = Scores(full, [np.repeat(v[:, None], 50, axis=1) for v in full], 10)
+    noise = seed_noise(scores)
+    assert noise.own.tolist() == [True, False, False, False]
+    assert noise.variance == pytest.approx([0.04, 1e-4, 1e-4, 1e-4])
+    assert noise.freedom.tolist() == [2, 6, 6, 6]
+    alike = estimate(scores, noise, 2, 1)
+    assert alike.p == pytest.approx(2 * stats.t.sf(0.02 / np.sqrt(1e-4 * 2 / 3), 6))
+    margin = np.sqrt(0.04 / 3 * stats.t.isf(0.025, 2) ** 2 + 1e-4 / 3 * stats.t.isf(0.025, 6) ** 2)
+    assert estimate(scores, noise, 0, 1).high == pytest.approx(margin + scores.means[0] - scores.means[1])
+
+
+def test_variances_are_told_apart_by_the_f_test():
+    assert not unlike(np.array([9.0, 1.0, 1.0]), np.array([2, 2, 2])).any()  # P(F(2, 4) > 9) = 0.033, times 3 settings
+    assert unlike(np.array([40.0, 1.0, 1.0]), np.array([2, 2, 2])).tolist() == [True, False, False]
+    assert not unlike(np.array([5.0, 0.0]), np.array([2, 2])).any()  # of two, neither is the usual one
+    assert not unlike(np.zeros(4), np.array([2, 0, 2, 2])).any()
+    assert unlike(np.array([1e-9, 0, 0, 0]), np.array([2, 0, 2, 2])).tolist() == [True, False, False, False]
+
+
+def test_equal_settings_share_the_chance_of_being_the_best():
+    draws = np.random.default_rng(0).normal(0.5, 0.1, (1, 2000))
+    scores = Scores([np.array([0.5])] * 2, [draws] * 2, 50)
+    assert ranks(scores, seed_noise(scores)).best == pytest.approx([0.5, 0.5], abs=0.05)
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,18 @@ import random
 import shutil
 import signal
 import time
+from argparse import Namespace
 
 import pytest
+import yaml
+from omegaconf import OmegaConf
 from test_kill import TINY
 
 from segtrain.errors import ConfigError
 from segtrain.files import read_json, write_json
-from segtrain.runs.sweep import read_sweep
+from segtrain.report.sweep import jobs_table
+from segtrain.runs.result import Result
+from segtrain.runs.sweep import SweepJob, begin_sweep, read_sweep
 
 WORDS = ["-m", *TINY, "trainer.epochs=2", "loader.workers=0", "loss.alpha=0,1", "seed=0,1", "hydra.sweep.dir=sweep"]
 JOBS = ["00_alpha=0,seed=0", "01_alpha=0,seed=1", "02_alpha=1,seed=0", "03_alpha=1,seed=1"]
@@ -91,6 +96,29 @@ def test_failed_jobs_are_listed_and_run_again_and_the_others_are_left_alone(serv
     assert "changed since the sweep was started" in text
     assert (sweep / JOBS[0] / "result.json").stat().st_mtime_ns == untouched
     assert text_of == json.loads((sweep / "sweep.json").read_text())
+
+
+def test_the_config_of_a_job_that_failed_early_may_not_change(tmp_path):
+    """The class weights that the run has filled in are no change."""
+    config = {"seed": 0, "class_weights": None, "loss": {"alpha": 1.0, "parts": [{"weight": "${class_weights}"}]}}
+    job = Namespace(name="0", overrides=[], config=OmegaConf.create(config), choices={})
+    begin_sweep(tmp_path, [job])
+    (tmp_path / "0" / "environment.json").write_text("{}")
+    file = tmp_path / "0" / "config.yaml"
+    known = {**config, "class_weights": [0.5, 2.0], "loss": {"alpha": 1.0, "parts": [{"weight": [0.5, 2.0]}]}}
+    file.write_text(yaml.safe_dump(known))
+    read_sweep(tmp_path)[0].check_unchanged()
+    file.write_text(yaml.safe_dump({**known, "seed": 7}))
+    with pytest.raises(ConfigError, match="changed since the sweep was started"):
+        read_sweep(tmp_path)[0].check_unchanged()
+
+
+def test_the_table_of_jobs_fits_a_screen(tmp_path):
+    jobs = [
+        SweepJob(tmp_path / ("alpha=1," * 6), [], Result("failed", error="it is long " * 30), ""),
+        SweepJob(tmp_path / "b", [], Result("finished", {"epoch": 1, "monitor": "iou/foreground", "value": 0.5}), ""),
+    ]
+    assert max(len(line) for line in jobs_table(jobs, tmp_path).splitlines()[2:5]) <= 120
 
 
 TWELVE = [

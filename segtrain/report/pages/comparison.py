@@ -8,7 +8,7 @@ from segtrain.comparison.answer import answer, interval, text
 from segtrain.comparison.images import image_scores
 from segtrain.comparison.runs import short, value_text
 from segtrain.comparison.verdict import Comparison
-from segtrain.errors import ConfigError
+from segtrain.errors import ConfigError, counted
 from segtrain.files import read_rows
 from segtrain.report import charts
 from segtrain.report.comparison import rank_text, rarest
@@ -33,6 +33,7 @@ def write_comparison_page(
     write_page(
         file,
         "comparison.html",
+        title=f"{counted(len(found.settings), 'setting')} by {found.by}",
         answer=answer(found),
         by=found.by,
         keys=[short(key, keys) for key in keys],
