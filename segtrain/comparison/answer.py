@@ -76,8 +76,8 @@ def _limits(found: Comparison) -> list[str]:
 
 def _gains(found: Comparison) -> str:
     better = sorted(found.class_gains.items(), key=lambda item: -abs(item[1].value))
-    gained = [f"{name} ({_signed(e.value)})" for name, e in better if e.value > 0][:3]
-    lost = [f"{name} ({_signed(e.value)})" for name, e in better if e.value < 0][:3]
+    gained = [f"{name} ({signed_percent(e.value)})" for name, e in better if e.value > 0][:3]
+    lost = [f"{name} ({signed_percent(e.value)})" for name, e in better if e.value < 0][:3]
     parts = [f"the gain is in {' and '.join(gained)}"] if gained else []
     parts += [f"the loss in {' and '.join(lost)}"] if lost else []
     return "; " + ", ".join(parts) if parts else ""
@@ -95,7 +95,7 @@ def interval(found: Comparison, one: Estimate, signed: bool = False) -> str:
     return f"{text(found, one.low, signed)} to {text(found, one.high, signed)}"
 
 
-def _signed(value: float) -> str:
+def signed_percent(value: float) -> str:
     return f"{100 * value:+.1f}".replace("-", "−")
 
 

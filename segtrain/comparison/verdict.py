@@ -1,6 +1,6 @@
 """The comparison of settings that scored the same images."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -92,6 +92,8 @@ def compare(
     scores = counted.scores(by) if resampled else fixed_scores(settings, by)
     noise, chosen = seed_noise(scores), choose_baseline(settings, baseline)
     estimates = [estimate(scores, noise, i) for i in range(len(settings))]
+    if resampled:  # shares, none of which is below 0 or above 1
+        estimates = [replace(one, low=np.maximum(one.low, 0.0), high=np.minimum(one.high, 1.0)) for one in estimates]
     differences = [estimate(scores, noise, i, chosen) if i != chosen else None for i in range(len(settings))]
     corrected = np.full(len(settings), np.nan)
     others = [i for i, d in enumerate(differences) if d is not None]

@@ -283,6 +283,13 @@ def test_a_number_is_the_same_setting_however_it_is_written(tmp_path):
     assert compare(settings, baseline="loss.alpha=1.0").baseline == 0
 
 
+def test_the_interval_of_a_share_ends_at_0(tmp_path):
+    for seed, iou in enumerate((0.01, 0.01, 0.3)):
+        make_run(tmp_path / str(seed), {}, iou, seed)
+    one = compare(settings_from(find_runs([tmp_path])[0]), by="iou/rare").estimates[0]
+    assert one.low == 0.0 < one.value < one.high
+
+
 def test_of_another_split_the_best_is_that_of_val(tmp_path):
     """The winner on val is compared on test, even where another is better there: choosing by test would flatter."""
     for alpha, on_val, on_test in ((0, 0.5, 0.50), (1, 0.7, 0.56), (2, 0.6, 0.60)):

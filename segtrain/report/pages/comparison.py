@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from segtrain.comparison.answer import answer, interval, text
+from segtrain.comparison.answer import answer, interval, signed_percent, text
 from segtrain.comparison.images import image_scores
 from segtrain.comparison.runs import short, value_text
 from segtrain.comparison.verdict import Comparison
@@ -75,7 +75,7 @@ def _cell(value: float, base: float, is_base: bool) -> dict:
     change = 0.0 if is_base or np.isnan(base) else value - base
     strength = min(abs(change) / 0.15, 1.0) * 0.75
     colour = f"rgba({'46,160,67' if change > 0 else '214,69,65'},{strength:.2f})"
-    return {"text": percent(value) + ("" if is_base else f" ({100 * change:+.1f})"), "colour": colour}
+    return {"text": percent(value) + ("" if is_base else f" ({signed_percent(change)})"), "colour": colour}
 
 
 def over_number(found: Comparison) -> str:
