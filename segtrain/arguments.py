@@ -65,7 +65,7 @@ def mistake(value, annotation) -> str | None:
         return f"must be one of {' | '.join(map(str, inner))}{did_you_mean(value, inner)}"
     if origin in (list, Sequence, tuple):
         if isinstance(value, str | bytes | dict) or not isinstance(value, Sized):
-            return "must be a list"
+            return f"must be a list{f', [{value}]' if isinstance(value, str) else ''}"
         of = inner[0] if inner else Any
         return next(
             (f"must be a list, each {m.removeprefix('must be ')}" for v in value if (m := mistake(v, of))),

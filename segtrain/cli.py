@@ -85,7 +85,7 @@ def _dispatch(words: list[str]) -> int:
     if words[:1] in (["help"], ["--help"], ["-h"]) or words in (["train", "--help"], ["train", "-h"]):
         print(HELP.format(commands="\n".join(f"  segtrain {line}" for line in COMMANDS.values())))
         return _train(["--help"])
-    if words in (["--version"], ["train", "--version"]):
+    if words in (["--version"], ["-V"], ["train", "--version"]):
         print(f"segtrain {segtrain.__version__}")
         return 0
     if words[:1] in (["-sc"], ["--shell-completion"]) and words[-1].startswith("query="):
@@ -99,6 +99,8 @@ def _dispatch(words: list[str]) -> int:
             if Path(command).is_dir():
                 fix = f"of a dataset: `segtrain check {command}`, `segtrain train {command} dataset.num_classes=N`; of a run: "
                 fix += f"`segtrain evaluate {command}`"
+            if "/" in command and not Path(command).exists():
+                raise ConfigError(f"no folder {command}", fix="correct the path; `segtrain help` lists the commands")
             raise ConfigError(f"no command {command!r}{did_you_mean(command, COMMANDS)}", fix=fix)
         if command != "resume":
             _refuse_several(f"`segtrain {command}`")

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from segtrain.errors import ConfigError, few
+from segtrain.errors import ConfigError, did_you_mean, few
 from segtrain.files import read_checkpoint
 
 log = logging.getLogger("segtrain")
@@ -47,7 +47,7 @@ def weights_file(path: str) -> Path:
     file = file / "checkpoints" / "best.pt" if file.is_dir() else file
     if not file.is_file():
         fix = "use null (random), imagenet, or the path of a .safetensors or .pt file or of a run"
-        raise ConfigError(f"no file {file}", "model.encoder_weights", fix)
+        raise ConfigError(f"no file {file}{did_you_mean(path, ['imagenet'])}", "model.encoder_weights", fix)
     return file
 
 

@@ -73,11 +73,24 @@ def number_of_classes(arguments) -> int:
         raise ConfigError(what, "dataset.num_classes", f"{GREY}; otherwise give their number")
     if count < 2 or len(labels) < count - 1:
         what = f"dataset.num_classes is not set, and the masks hold {listed}"
-        raise ConfigError(
-            what, "dataset.num_classes", "give the number of classes, and see docs/dataset.md for other masks"
-        )
+        raise ConfigError(what, "dataset.num_classes", numbered(values, dataset.ignore_index))
     print(f"the masks hold {listed}: taking dataset.num_classes={count}")
     return count
+
+
+def numbered(values: list[int], ignored: int) -> str:
+    """How masks of a few other values can be trained on: the values as classes 0, 1, …"""
+    kept = [value for value in values if value != ignored]
+    if len(values) < 2:
+        return "give the number of classes, and see docs/dataset.md for other masks"
+
+    def as_classes(chosen: list[int]) -> str:
+        pairs = ", ".join(f"{value}: {label}" for label, value in enumerate(chosen) if value != label)
+        return f"dataset.num_classes={len(chosen)}" + (f" 'dataset.remap={{{pairs}}}'" if pairs else "")
+
+    if kept == values:
+        return f"for a class of each value {as_classes(values)}"
+    return f"where {ignored} is a class {as_classes(values)}; where it means unlabelled, {as_classes(kept)}"
 
 
 def datasets(cfg) -> dict[str, SegmentationDataset]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from segtrain.commands.parser import Parser
 from segtrain.comparison.answer import answer
 from segtrain.comparison.images import image_scores, most_different
 from segtrain.comparison.runs import Run, find_runs, settings_from, without_copies, without_parts
@@ -63,9 +64,7 @@ def main(words: list[str], notes: str = "") -> int:
 
 
 def parse(words: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="segtrain compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser("segtrain compare", __doc__)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN_OR_SWEEP", help="folders of runs or sweeps")
     parser.add_argument("--by", metavar="SCORE", help="such as iou/foreground; without it, the one all runs monitored")
     parser.add_argument(

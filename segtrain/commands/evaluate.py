@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from segtrain.commands.parser import Parser
 from segtrain.config.build import build, build_dataset, build_inference, build_loss, build_scores, check_presence
 from segtrain.config.schema import flat
 from segtrain.data.resize import resized_size
@@ -34,7 +35,7 @@ from segtrain.training.progress import Progress
 log = logging.getLogger("segtrain")
 
 # Of the training alone, but for MATTERS.
-IDLE = ("optimizer.", "schedule.", "augment.", "sampling.", "weighting.", "trainer.", "seed=")
+IDLE = ("optimizer", "schedule", "augment", "sampling", "weighting", "labels", "trainer", "seed")
 MATTERS = ("trainer.device", "trainer.precision", "trainer.val_batches")
 UNNAMED = ("loader.", "trainer.device=")  # which change no score
 SIZES_ALIKE = 1.5  # factor between the sides of evaluated and trained images; a larger one gives a warning
@@ -83,9 +84,7 @@ def parse(words: list[str]) -> argparse.Namespace:
         "segtrain evaluate RUN [key=value …] [--split SPLIT] [--checkpoint best|last] [--original-size] [--bootstrap N] "
         "[--config-dir DIR] [--trust PACKAGE]"
     )
-    parser = argparse.ArgumentParser(
-        prog="segtrain evaluate", usage=usage, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser("segtrain evaluate", __doc__, usage)
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run")
     parser.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="for example dataset.root=PATH")
     parser.add_argument("--split", default="val", choices=["train", "val", "test"])
@@ -98,9 +97,14 @@ def parse(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help="allow classes of this package")
     arguments = parser.parse_intermixed_args(words)
     for word in arguments.overrides:
-        if word.startswith(IDLE) and not word.startswith(MATTERS):
-            what, fix = f"{word.partition('=')[0]} does not matter to evaluate", f"of trainer: {', '.join(MATTERS)}"
-            raise ConfigError(what, word, fix)
+        key = word.partition("=")[0]
+        group = key.split(".")[0]
+        if group == "model":
+            fix = f"leave it out, or train another: `segtrain {word} …`"
+            raise ConfigError(f"{key}: the network is that of the run", word, fix)
+        if group in IDLE and not word.startswith(MATTERS):
+            fix = f"leave it out; of trainer, {', '.join(MATTERS)} matter"
+            raise ConfigError(f"{key} does not matter to evaluate", word, fix)
     return arguments
 
 

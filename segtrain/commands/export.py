@@ -12,6 +12,7 @@ from pathlib import Path
 
 import segtrain
 from segtrain.commands.evaluate import thresholds_of
+from segtrain.commands.parser import Parser
 from segtrain.config.build import build_inference
 from segtrain.errors import ConfigError, printable
 from segtrain.exported import MAX_DIFFERENCE, MIN_EQUAL, SUFFIXES, Exported, check_packages, compared, content_of
@@ -51,9 +52,7 @@ def parse(words: list[str]) -> argparse.Namespace:
         "segtrain export RUN [--format onnx|torch_export] [--out FILE] [--output logits|classes] [--checkpoint best|last] "
         f"[--trust PACKAGE] [{MATTERS}=VALUE]"
     )
-    parser = argparse.ArgumentParser(
-        prog="segtrain export", usage=usage, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser("segtrain export", __doc__, usage)
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run")
     parser.add_argument("overrides", nargs="*", default=[], metavar=f"{MATTERS}=VALUE")
     parser.add_argument(

@@ -42,7 +42,11 @@ MOST_SEEDS = 10  # of a finalist, when there is time
 def main(words: list[str]) -> int:
     own = parser("segtrain find", __doc__, " --hours H [--trust PACKAGE]")
     own.add_argument(
-        "--hours", type=float, required="--help" not in words and "-h" not in words, help="the time it may take"
+        "--hours",
+        type=float,
+        metavar="H",
+        required="--help" not in words and "-h" not in words,
+        help="the time it may take",
     )
     own.add_argument(
         "--trust", action="append", default=[], metavar="PACKAGE", help="your package, whose classes the config names"

@@ -21,6 +21,7 @@ import numpy as np
 
 from segtrain.commands.evaluate import choose_presence, predictor_of, thresholds_of
 from segtrain.commands.large_images import refuse_too_large, set_window
+from segtrain.commands.parser import Parser
 from segtrain.config.schema import flat
 from segtrain.data.folder.images import IMAGE_SUFFIXES, MAX_PIXELS
 from segtrain.data.inputs import LARGE, MARK, THREADS, WRITTEN, ImageReader, find_images
@@ -82,12 +83,10 @@ def prepared(trained: Trained) -> tuple[Predictor, Classes]:
 def parse(words: list[str]) -> tuple[argparse.Namespace, list[str], list[str]]:
     """The arguments, the images, and the settings among the words."""
     usage = "segtrain predict RUN IMAGE… --out DIR [inference.key=value …] [--probabilities] [--no-overlays]"
-    parser = argparse.ArgumentParser(
-        prog="segtrain predict", usage=usage, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser("segtrain predict", __doc__, usage)
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run")
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="files, folders, patterns; and inference.key=value")
-    parser.add_argument("--out", type=named, required=True, metavar="DIR", help="folder for what is written")
+    parser.add_argument("--out", "-o", type=named, required=True, metavar="DIR", help="folder for what is written")
     parser.add_argument("--probabilities", action="store_true", help="write float16 [C, H, W] of each image, too")
     parser.add_argument("--no-overlays", action="store_true", help="masks and the table only")
     parser.add_argument("--checkpoint", default="best", choices=["best", "last"])

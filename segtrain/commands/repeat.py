@@ -3,10 +3,10 @@
 Example: segtrain repeat outputs/folder/RUN
 """
 
-import argparse
 from itertools import count
 from pathlib import Path
 
+from segtrain.commands.parser import Parser
 from segtrain.config.saved import load_saved
 from segtrain.config.schema import as_text, check_config, flat
 from segtrain.errors import ConfigError
@@ -23,9 +23,7 @@ from segtrain.signals import watched
 
 def main(words: list[str]) -> int:
     """0 when weights and scores are equal, 1 when they are not."""
-    parser = argparse.ArgumentParser(
-        prog="segtrain repeat", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser("segtrain repeat", __doc__)
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of a finished run")
     parser.add_argument("--out", type=Path, metavar="DIR", help="the new folder; without it RUN_repeat")
     parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help="allow classes of this package")

@@ -8,11 +8,11 @@ checkpoints are written are free.
 Example: segtrain resume outputs/folder/RUN
 """
 
-import argparse
 import sys
 from importlib import import_module
 from pathlib import Path
 
+from segtrain.commands.parser import Parser
 from segtrain.config.saved import load_saved
 from segtrain.config.schema import check_config, flat
 from segtrain.errors import ConfigError, Preempted, SegtrainError, printable
@@ -31,9 +31,7 @@ LONGER = {"trainer.epochs", "trainer.max_steps", "trainer.patience"}  # settings
 
 def main(words: list[str]) -> int:
     usage = "segtrain resume RUN_OR_SWEEP [key=value …] [--allow KEY] [--trust PACKAGE]"
-    parser = argparse.ArgumentParser(
-        prog="segtrain resume", usage=usage, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser("segtrain resume", __doc__, usage)
     parser.add_argument("run", type=Path, metavar="RUN_OR_SWEEP", help="folder of a run or a sweep")
     parser.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="settings that are to differ")
     parser.add_argument(

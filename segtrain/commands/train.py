@@ -29,7 +29,7 @@ from segtrain.errors import ConfigError, DataError
 from segtrain.inference import Predictor
 from segtrain.models import set_prior_bias
 from segtrain.ranks import ALONE, Alone
-from segtrain.report.advice import advice
+from segtrain.report.advice import advice, padding_advice
 from segtrain.report.logger import Logger
 from segtrain.report.pages.evaluation import write_evaluation_page
 from segtrain.report.pages.training import Training
@@ -107,7 +107,7 @@ def train(
     loss = build_loss(cfg, train_set, labels).to(trainer.device)
     if trainer.prior_bias and checkpoint is None:
         set_prior_bias(model, counts)
-    give_advice(cfg, loss, counts, trainer.monitored(scores))
+    give_advice(cfg, loss, counts, trainer.monitored(scores), padding_advice(augment.size, size))
 
     sampling.prepare(train_set, trainer.device)
     if summary := sampling.summary(counts):
@@ -224,10 +224,10 @@ def class_weights(cfg, counts: ClassCounts) -> list[float] | None:
         return np.asarray(weighting(counts), dtype=float).tolist()
 
 
-def give_advice(cfg, loss, counts: ClassCounts, monitor) -> None:
-    """Log what is known to go wrong with the loss."""
+def give_advice(cfg, loss, counts: ClassCounts, monitor, more: list[str]) -> None:
+    """Log what is known to go wrong with the loss, and more."""
     from_scratch = cfg.model.get("encoder_weights") is None
-    found = advice(loss, counts, cfg.dataset.background, monitor, from_scratch) if cfg.advice else []
+    found = [*advice(loss, counts, cfg.dataset.background, monitor, from_scratch), *more] if cfg.advice else []
     for line in found:
         log.warning(f"advice: {line} (advice=false silences this)")
 

@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from segtrain.config.internals import config_loader
 from segtrain.config.schema import config_error, config_mistakes
-from segtrain.errors import did_you_mean
+from segtrain.errors import ConfigError, did_you_mean
 
 
 def register_resolvers() -> None:
@@ -47,6 +47,11 @@ def compose(overrides: list[str], config_dir: str | None = None, config_name: st
         )
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         mistakes = list(_override_mistakes(loader, overrides, config_name or "config")) or [str(error)]
+        if "Ambiguous value" in mistakes[0]:
+            word = re.search("'(.*)'", mistakes[0].splitlines()[0])
+            key, _, values = word[1].partition("=") if word else ("", "", "")
+            fix = f"to train with each: `segtrain -m {key}={values} …`; for a list: '{key}=[{values}]'"
+            raise ConfigError(f"{key}={values} names several values", key, fix) from error
         raise config_error(mistakes) from error
 
 
@@ -67,6 +72,9 @@ def _override_mistakes(loader, overrides: list[str], config_name: str) -> Iterat
             override = parser.parse_override("" if text.startswith("=") else text)
             options = loader.get_group_options(override.key_or_group)
         except (HydraException, ValueError):
+            if "=" not in text and "/" in text:
+                yield f"no folder {text}"
+                continue
             what = "is not key=value" if "=" in text else "is neither key=value nor a folder"
             yield f"{text!r} {what} (quote values with special characters: 'key=\"a b\"')"
             continue

@@ -2,6 +2,7 @@
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
+from typing import NoReturn
 
 from segtrain.errors import ConfigError
 
@@ -19,6 +20,11 @@ def parser(name: str = "segtrain", about: str = "", options: str = "") -> Argume
     found = get_args_parser()
     found.prog, found.description = name, about
     found.usage = f"{name} [FOLDER] key=value …{options} [--config-dir DIR] [--config-name NAME]"
+
+    def error(message: str) -> NoReturn:
+        raise ConfigError(message, name, f"{found.usage}; `{name} --help` explains it")
+
+    found.error = error
     return found
 
 
@@ -26,7 +32,14 @@ def parse(own: ArgumentParser, words: list[str]) -> Namespace:
     """Arguments of a command that does not train; --help prints the usage."""
     arguments = own.parse_intermixed_args(words)
     if arguments.help:
-        print(f"usage: {own.usage}\n\n{own.description}")
+        print(f"usage: {own.usage}\n\n{own.description.strip()}\n\noptions:")
+        of_hydra = {action.dest for action in parser()._actions}
+        for action in own._actions:
+            if action.dest not in of_hydra:
+                print(f"  {f'{action.option_strings[0]} {action.metavar}':<20} {action.help}")
+        print(
+            "  --config-dir DIR     where YAML files of your own options are\n  --config-name NAME   another config instead of `config`"
+        )
         raise SystemExit(0)
     arguments.overrides = with_folder(arguments.overrides)
     return arguments

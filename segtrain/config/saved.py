@@ -43,7 +43,9 @@ def load_saved(
     Raises ConfigError for a missing file, an unknown key, a damaged one, or a class that is not to be built.
     """
     if not file.is_file():
-        raise ConfigError(f"{file.parent} holds no run: config.yaml is missing", fix="name the folder of a run")
+        above = next((folder for folder in file.parents if (folder / "config.yaml").is_file()), None)
+        fix = f"name the folder of the run: {above}" if above else "name the folder of a run"
+        raise ConfigError(f"{file.parent} holds no run: config.yaml is missing", fix=fix)
     try:
         cfg = OmegaConf.create(_plain(_text(file), str(file)))
     except OmegaConfBaseException as error:  # such as a date

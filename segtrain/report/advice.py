@@ -1,4 +1,6 @@
-"""Warnings about choices of loss that are known to fail, each with a way out."""
+"""Warnings about choices that are known to fail, each with a way out."""
+
+from collections.abc import Sequence
 
 from segtrain.class_counts import ClassCounts
 from segtrain.losses import (
@@ -54,6 +56,24 @@ def advice(loss: Loss, counts: ClassCounts, background: int | None, monitor: Sco
             f"the loss is Dice and trainer.monitor={monitor.name}: use loss=jaccard, or trainer.monitor=dice/mean"
         )
     return found
+
+
+def padding_advice(crop: Sequence[int] | None, size: tuple[int, int]) -> list[str]:
+    """A warning about crops of which more than half is no image; an empty list when there is none.
+
+    Args:
+        crop: height and width; None: whole images.
+        size: height and width of an image.
+    """
+    if crop is None:
+        return []
+    share = min(crop[0], size[0]) * min(crop[1], size[1]) / (crop[0] * crop[1])
+    if share > 0.5:
+        return []
+    what = f"augment.size=[{crop[0]},{crop[1]}] on images of {size[0]}×{size[1]} (height × width)"
+    return [
+        f"{what}: {100 * (1 - share):.0f} % of each crop is padding, which costs time and teaches nothing. Use augment.size=auto"
+    ]
 
 
 def _parts(loss: Loss) -> tuple[Loss | None, Loss | None]:

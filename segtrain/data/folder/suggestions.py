@@ -5,6 +5,8 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+from PIL import Image
+
 from segtrain.data.folder.images import IMAGE_SUFFIXES, MASK_SUFFIXES
 
 GENERAL = (
@@ -45,7 +47,38 @@ def what_would_fit(layout, images_there: bool) -> str:
     if layout.images is not None and "{split}" not in layout.images and (layout.root / layout.images).is_dir():
         by_split = _setting("dataset.images", f"{layout.images}/{{split}}")
         return f"for all images in one folder set dataset.splits=ratio; for a folder of each split {by_split}"
-    return GENERAL
+    return _where_it_is(layout) or GENERAL
+
+
+def _where_it_is(layout) -> str:
+    """A folder of another name in that of the split, or a dataset one folder deeper; empty where there is none."""
+    for deeper in _folders(layout.root):
+        if layout.fits(root=deeper) or layout.fits(root=deeper, splits="ratio"):
+            return f"it is one folder deeper: {_setting('dataset.root', str(deeper))}"
+    if (layout.root / "config.yaml").is_file() and (layout.root / "checkpoints").is_dir():
+        return f"it is the folder of a run: `segtrain evaluate {layout.root}`, or name that of a dataset"
+    word, names = layout.split_folder, [folder.name for folder in _folders(layout.root / layout.split_folder)]
+    for masks in names:
+        for images in names:
+            chosen = {"images": f"{{split}}/{images}", "masks": masks}
+            if images != masks and _of_grey(layout.root / word / masks) and layout.fits(**chosen):
+                return (
+                    f"if {images} holds the images and {masks} the masks: 'dataset.images=\"{{split}}/{images}\"' "
+                    f"{_setting('dataset.masks', masks)}"
+                )
+    return ""
+
+
+def _of_grey(folder: Path) -> bool:
+    """Whether the first image of a folder has one channel, as masks have."""
+    first = next((path for path in sorted(folder.iterdir()) if path.suffix.lower() in MASK_SUFFIXES), None)
+    if first is None:
+        return False
+    try:
+        with Image.open(first) as image:
+            return len(image.getbands()) == 1
+    except (OSError, Image.DecompressionBombError):
+        return False
 
 
 def _masks_elsewhere(layout) -> str:

@@ -19,15 +19,17 @@ def dataset_text(reports: list[SplitReport]) -> str:
     parts = []
     for report in reports:
         rows = [[row[k] for k in ("name", "pixels", "share", "images", "smallest")] for row in class_rows(report)]
-        title = f"{report.name}: {len(report.samples)} images, {sizes(report)}"
+        title = f"{report.name}: {counted(len(report.samples), 'image')}, {sizes(report)}"
         parts.append(table(["class", "pixels", "share", "images", "smallest object"], rows, title) + "\n")
+    fixes: dict[str, str] = {}
     for split, finding in ordered(reports):
         parts.append(f"{finding.level}: {split}: {finding.what}")
         if finding.level == "note":
             continue
         parts += [f"  {file}" for file in finding.files[:5]]
         parts += [f"  … and {len(finding.files) - 5} more"] if len(finding.files) > 5 else []
-        parts.append(f"  fix: {finding.fix}")
+        before = fixes.setdefault(finding.fix, split)
+        parts.append(f"  fix: {finding.fix if before == split else f'as of {before}'}")
     return "\n".join([*parts, "", summary(reports)])
 
 

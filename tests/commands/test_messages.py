@@ -1,0 +1,86 @@
+"""What a new user mistypes first, and what is said of it: what, where and what to do."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segtrain.report.advice import padding_advice
+
+
+def dataset(root, values, images="images", masks="masks"):
+    for split in ("train", "val"):
+        for folder in (images, masks):
+            (root / split / folder).mkdir(parents=True)
+        mask = np.full((32, 32), values[0], np.uint8)
+        for k, value in enumerate(values[1:]):
+            mask[8 * k : 8 * k + 8] = value
+        for name in ("a", "b"):
+            Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(root / split / images / f"{name}.png")
+            Image.fromarray(mask).save(root / split / masks / f"{name}.png")
+
+
+@pytest.mark.parametrize(
+    ("words", "what", "fix"),
+    [
+        ("loss.alpha=0,1", "loss.alpha=0,1 names several values", "`segtrain -m loss.alpha=0,1 …`"),
+        ("check /no/such", "no folder /no/such", ""),
+        ("/no/such", "no folder /no/such", "`segtrain help`"),
+        ("predict", "the following arguments are required", "`segtrain predict --help`"),
+        ("evaluate run --split vall", "invalid choice: 'vall'", "`segtrain evaluate --help`"),
+        ("check --nope", "unrecognized arguments: --nope", "`segtrain check --help`"),
+        ("evaluate run sampling=uniform", "sampling does not matter to evaluate", "leave it out"),
+        (
+            "evaluate run model.encoder=resnet18",
+            "the network is that of the run",
+            "`segtrain model.encoder=resnet18 …`",
+        ),
+        ("model.encoder_weights=imagenett", "did you mean 'imagenet'?", "use null (random)"),
+        ("check deep", "no train images", "it is one folder deeper: dataset.root=deep/inner"),
+        ("check photos", "no train images", "'dataset.images=\"{split}/pictures\"' dataset.masks=truth"),
+        ("check grey", "the masks hold 0, 128, 255", "dataset.num_classes=3 'dataset.remap={128: 1, 255: 2}'"),
+        ("evaluate deep/inner/train/images", "holds no run", "name the folder of a run"),
+    ],
+)
+def test_a_mistake_is_named_with_what_to_do(segtrain, tmp_path, words, what, fix):
+    dataset(tmp_path / "deep" / "inner", (0, 1))
+    dataset(tmp_path / "photos", (0, 1), "pictures", "truth")
+    dataset(tmp_path / "grey", (0, 128, 255))
+    done = segtrain(*words.split())
+    assert done.code == 2, done
+    assert what in done.err, done
+    assert fix in done.err.partition("fix:")[2], done
+
+
+def test_settings_that_read_another_folder_are_right(segtrain, tmp_path):
+    dataset(tmp_path / "photos", (0, 1), "pictures", "truth")
+    assert segtrain("check", "photos", 'dataset.images="{split}/pictures"', "dataset.masks=truth").code == 0
+
+
+def test_what_train_and_val_share_is_explained_once(segtrain, tmp_path):
+    dataset(tmp_path / "from1", (1, 2, 3))
+    done = segtrain("check", "from1")
+    assert done.code == 3, done
+    assert done.out.count("'dataset.remap={1: 0, 2: 1, 3: 2}'") == 1
+    assert "fix: as of train" in done.out
+
+
+def test_a_checkpoint_in_place_of_its_run(segtrain, tmp_path):
+    (tmp_path / "run/checkpoints").mkdir(parents=True)
+    (tmp_path / "run/config.yaml").touch()
+    (tmp_path / "run/checkpoints/best.pt").touch()
+    assert "name the folder of the run: run" in segtrain("evaluate", "run/checkpoints/best.pt").err
+
+
+@pytest.mark.parametrize("command", ["check", "find", "lr-find"])
+def test_the_help_of_a_command_lists_its_options(segtrain, command):
+    out = segtrain(command, "--help").out
+    own = {"check": "--out DIR", "find": "--hours H", "lr-find": "--out DIR"}[command]
+    assert own in out.partition("options:")[2]
+
+
+def test_crops_of_which_most_is_padding():
+    assert padding_advice([600, 600], (64, 64)) == [
+        "augment.size=[600,600] on images of 64×64 (height × width): 99 % of each crop is padding, which costs time and "
+        "teaches nothing. Use augment.size=auto"
+    ]
+    assert padding_advice([64, 64], (48, 64)) == padding_advice(None, (64, 64)) == []
