@@ -5,6 +5,8 @@ import numpy as np
 from segtrain.comparison.statistics import Estimate, estimate, needed
 from segtrain.comparison.verdict import Comparison
 
+SUSPICIOUS = 1.7  # times the pooled spread between seeds, where the test does not tell it apart
+
 
 def answer(found: Comparison) -> list[str]:
     """The answer: one sentence on the best setting and the baseline, and sentences on what it is worth."""
@@ -67,10 +69,12 @@ def _limits(found: Comparison) -> list[str]:
         lines.append("The counts of single images are not there: this speaks of these images only.")
     if one_group:
         lines.append("All images are of one group (dataset.groups): this speaks of these images only.")
-    for i in np.flatnonzero(found.noise.own):
-        spread = text(found, float(np.sqrt(found.noise.variance[i])))
-        lines.append(f"The seeds of {found.settings[i].label} differ by more than those of the others (± {spread}): its intervals "
-                     "are wider, and more seeds would help.")  # fmt: skip
+    for i, values in enumerate(found.scores.full):
+        spread = float(values.std(ddof=1)) if len(values) > 1 else 0.0
+        if found.noise.own[i] or spread > SUSPICIOUS * np.sqrt(found.noise.variance[i]):
+            worth = "are wider, and more seeds would help" if found.noise.own[i] else "may be too narrow"
+            lines.append(f"The seeds of {found.settings[i].label} differ by more than those of the others (± {text(found, spread)}): "
+                         f"its intervals {worth}.")  # fmt: skip
     return lines
 
 
