@@ -89,8 +89,8 @@ def numbered(values: list[int], ignored: int) -> str:
         return f"dataset.num_classes={len(chosen)}" + (f" 'dataset.remap={{{pairs}}}'" if pairs else "")
 
     if kept == values:
-        return f"for a class of each value {as_classes(values)}"
-    return f"where {ignored} is a class {as_classes(values)}; where it means unlabelled, {as_classes(kept)}"
+        return f"for a class of each value, {as_classes(values)}"
+    return f"where {ignored} is a class, {as_classes(values)}; where it means unlabelled, {as_classes(kept)}"
 
 
 def datasets(cfg) -> dict[str, SegmentationDataset]:

@@ -85,7 +85,6 @@ def compare(
     """
     by = by or common_monitor(settings)
     lower = is_lower(by, settings)
-    own_scores(settings[0], by)  # of the split
     settings = sorted(settings, key=lambda s: own_scores(s, by, chosen_on_val=True).mean() * (1 if lower else -1))
     counted = Counted.of(settings)
     resampled = counted is not None and counted.knows(by)
@@ -205,7 +204,9 @@ def own_scores(setting: Setting, name: str, chosen_on_val: bool = False) -> np.n
     ]
     if any(value is None for repeat in values for value in repeat):
         raise ConfigError(
-            f"not all runs have the score {name}", "--by", "name another; `segtrain help scores` lists them"
+            f"not all runs have the score {name}{' on val, where the best is chosen' * chosen_on_val}",
+            "--by",
+            "name another; `segtrain help scores` lists them",
         )
     return np.array([np.mean(repeat) for repeat in values])
 

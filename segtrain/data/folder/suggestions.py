@@ -56,7 +56,7 @@ def _where_it_is(layout) -> str:
         if layout.fits(root=deeper) or layout.fits(root=deeper, splits="ratio"):
             return f"it is one folder deeper: {_setting('dataset.root', str(deeper))}"
     if (layout.root / "config.yaml").is_file() and (layout.root / "checkpoints").is_dir():
-        return f"it is the folder of a run: `segtrain evaluate {layout.root}`, or name that of a dataset"
+        return f"it is the folder of a run: `segtrain evaluate {layout.root}`, or name the folder of a dataset"
     word, names = layout.split_folder, [folder.name for folder in _folders(layout.root / layout.split_folder)]
     for masks in names:
         for images in names:
