@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from segtrain.cpu import jobs
 from segtrain.errors import ConfigError, did_you_mean
@@ -118,11 +119,37 @@ def _has(precision: str) -> bool:
     return found._is_mkldnn_bf16_supported() if precision == "bfloat16" else found._is_mkldnn_fp16_supported()
 
 
-def autocast(device: torch.device, precision: torch.dtype):
-    """The context of a forward pass."""
+@contextlib.contextmanager
+def autocast(device: torch.device, precision: torch.dtype, training: bool = False):
+    """The context of a forward pass; with training of one that has a backward."""
     if precision == torch.float32:
-        return contextlib.nullcontext()
-    return torch.autocast(device.type, dtype=precision)
+        yield
+        return
+    slow = training and device.type == "cpu"
+    with torch.autocast(device.type, dtype=precision), DepthwiseInFloat32() if slow else contextlib.nullcontext():
+        yield
+
+
+class DepthwiseInFloat32(TorchFunctionMode):
+    """Within this, depthwise convolutions that oneDNN is slow at in half precision are computed in float32.
+
+    Its backward of a depthwise convolution with a stride or a kernel larger than 3×3 takes 3 to 8 times as long in bfloat16
+    as in float32 (measured with oneDNN 3.13, AVX512-BF16 and AMX): half of the training step of an EfficientNet.
+    """
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func is not torch.conv2d or not args or not _is_slow_in_half(*args, **kwargs):
+            return func(*args, **kwargs)
+        images, *rest = args
+        with torch.autocast("cpu", enabled=False):
+            found = func(images.float(), *rest, **kwargs)
+        return found.to(torch.get_autocast_dtype("cpu"))
+
+
+def _is_slow_in_half(images, weight, bias=None, stride=1, padding=0, dilation=1, groups=1) -> bool:
+    depthwise = groups > 1 and weight.shape[1] == 1
+    return depthwise and (weight.shape[-1] > 3 or stride not in (1, (1, 1), [1, 1]))
 
 
 def memory_used(device: torch.device, epoch: int) -> tuple[str, str]:

@@ -108,7 +108,7 @@ class Step:
         self._wrap(batches[0][0])
         for done, ((images, target), share, count) in enumerate(zip(batches, shares, counts, strict=True), start=1):
             with self.processes.accumulating(done < len(batches)):
-                with autocast(self.device, self.precision), batch_norm_explained(), self.part("forward"):
+                with autocast(self.device, self.precision, training=True), batch_norm_explained(), self.part("forward"):
                     logits = (self.compiled if len(images) == self.batch_size else self.network)(images)
                 with computed_over(self.processes.batch(count)), self.part("loss"):
                     if share is None:
