@@ -22,6 +22,7 @@ from segtrain.comparison.statistics import (
 from segtrain.config.compose import compose, without_hydra
 from segtrain.config.schema import flat
 from segtrain.errors import ConfigError
+from segtrain.runs.result import Result
 
 LOWER = ("loss", "ece", "class_ece", "errors")  # kinds of score that are better low
 PLAIN = ("none", "0", "null", "uniform", "hard", "ce", "bce", "false")  # values of a setting that adds nothing
@@ -104,7 +105,7 @@ def compare(
         by=by,
         split=split if split != "val" else None,
         lower_is_better=lower,
-        unit="" if by == "loss" else "%",
+        unit=unit_of(by, settings),
         settings=settings,
         baseline=chosen,
         scores=scores,
@@ -224,10 +225,19 @@ def common_monitor(settings: list[Setting]) -> str:
 
 
 def is_lower(by: str, settings: list[Setting]) -> bool:
+    monitored = _monitored(by, settings)
+    return monitored.lower_is_better if monitored else by.partition("/")[0].startswith(LOWER)
+
+
+def unit_of(by: str, settings: list[Setting]) -> str:
+    monitored = _monitored(by, settings)
+    return monitored.unit if monitored else "" if by == "loss" else "%"
+
+
+def _monitored(by: str, settings: list[Setting]) -> Result | None:
+    """The result of one of the runs, when it is this score that all of them monitored."""
     own = [run.result for setting in settings for run in setting.runs if run.result.best]
-    if own and all(result.best["monitor"] == by for result in own):
-        return own[0].lower_is_better
-    return by.partition("/")[0].startswith(LOWER)
+    return own[0] if own and all(result.best["monitor"] == by for result in own) else None
 
 
 def foreground_of(setting: Setting) -> np.ndarray:

@@ -72,9 +72,10 @@ def learning_rates(rates: np.ndarray, losses: np.ndarray, smooth: np.ndarray, su
     return stream.getvalue()
 
 
-def lines_with_intervals(lines: dict[str, list[tuple]], x: str, y: str) -> str:
+def lines_with_intervals(lines: dict[str, list[tuple]], x: str, y: str, unit: str) -> str:
     """A line a name through points (x, value, low, high)."""
     figure, axes = _axes(x, y, f"{y} over {x}, with 95 % intervals")
+    _in_unit(axes.yaxis, unit)
     for name, points in lines.items():
         at, values, low, high = np.array(points, float).T
         axes.errorbar(at, values, [values - low, high - values], marker="o", capsize=3, label=name or y)
@@ -84,8 +85,10 @@ def lines_with_intervals(lines: dict[str, list[tuple]], x: str, y: str) -> str:
 
 
 def points(of: dict[str, tuple[float, float]], others: list[tuple[float, float]], x: str, y: str) -> str:
-    """A point (x, y) a name, before the grey ones of `others`."""
+    """A point a name of two shares (x, y), before the grey ones of `others`."""
     figure, axes = _axes(x, y, "What is won, and what is lost for it")
+    _in_unit(axes.xaxis, "%")
+    _in_unit(axes.yaxis, "%")
     if others:
         axes.plot(*zip(*others, strict=True), "o", color="#c5ccd4", label="other settings")
     for name, (across, up) in of.items():
@@ -95,9 +98,10 @@ def points(of: dict[str, tuple[float, float]], others: list[tuple[float, float]]
     return _svg(figure)
 
 
-def curves_by_epoch(lines: dict[str, np.ndarray], y: str, title: str, best: int | None = None) -> str:
+def curves_by_epoch(lines: dict[str, np.ndarray], y: str, title: str, unit: str, best: int | None = None) -> str:
     """A line a name, a value an epoch; `best` is an epoch to mark."""
     figure, axes = _axes("epoch", y, title)
+    _in_unit(axes.yaxis, unit)
     for name, values in lines.items():
         values = np.array(values, float)  # None becomes NaN
         axes.plot(np.arange(1, len(values) + 1), values, label=name, marker="." if len(values) < 30 else None)
@@ -144,6 +148,14 @@ def _axes(x: str, y: str, title: str):
     axes.set_title(title, fontsize=10, loc="left")
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
+
+
+def _in_unit(axis, unit: str) -> None:
+    """Numbers as the tables have them: a share in percent."""
+    from matplotlib.ticker import PercentFormatter
+
+    if unit == "%":
+        axis.set_major_formatter(PercentFormatter(1, symbol=" %"))
 
 
 def _legend(axes, title: str | None = None) -> None:

@@ -235,6 +235,18 @@ def test_scores_that_are_better_low_and_scores_without_counts(tmp_path):
         compare(settings_from(find_runs([tmp_path])[0]), by="dice/mean")
 
 
+def test_a_score_of_ones_own_has_the_unit_and_direction_that_the_runs_monitored(tmp_path):
+    for alpha, distance in ((0, 31.5), (1, 12.0)):
+        run = make_run(tmp_path / f"{alpha}", {"trainer": {"alpha": alpha}}, 0.5)
+        result = json.loads((run / "result.json").read_text())
+        result["scores"]["distance"] = distance
+        own = {"best": {"epoch": 3, "monitor": "distance", "value": distance}, "lower_is_better": True, "unit": "px"}
+        write_json(run / "result.json", {k: v for k, v in (result | own).items() if k != "checksum"})
+    found = compare(settings_from(find_runs([tmp_path])[0]))
+    assert (found.by, found.unit, found.settings[0].varied["trainer.alpha"]) == ("distance", "px", 1)
+    assert "-19.5 distance" in " ".join(answer(found)).replace("−", "-")
+
+
 def test_columns_are_settings_that_tell_runs_apart():
     configs = [
         {"loss": "ce", "loss.alpha": None, "model.encoder": "a", "model.encoder_weights": "x", "dataset.palette": 1},

@@ -94,7 +94,7 @@ def over_number(found: Comparison) -> str:
         label = " ".join(f"{short(k, keys)}={value_text(v)}" for k, v in setting.varied.items() if k != key)
         lines.setdefault(label, []).append((setting.varied[key], one.value, one.low, one.high))
     return charts.lines_with_intervals(
-        {name: sorted(points) for name, points in lines.items()}, short(key, keys), found.by
+        {name: sorted(points) for name, points in lines.items()}, short(key, keys), found.by, found.unit
     )
 
 
@@ -138,7 +138,8 @@ def learning_curves(found: Comparison) -> str:
         if curves:
             length = min(map(len, curves))
             lines[setting.label] = np.mean([curve[:length] for curve in curves], axis=0)
-    return charts.curves_by_epoch(lines, found.by, "Learning curves, mean over the seeds") if lines else ""
+    title = "Learning curves, mean over the seeds"
+    return charts.curves_by_epoch(lines, found.by, title, found.unit) if lines else ""
 
 
 def _curve(file: Path, column: str) -> list[float]:

@@ -50,19 +50,19 @@ class Training:
     def content(self) -> dict:
         """For the template."""
         columns, rows = counts_rows(self.counts, self.weights)
-        name = self.monitor.name
+        name, unit = self.monitor.name, self.monitor.unit
         losses = {kind: [row.get(f"{kind}/loss") for row in self.rows] for kind in ("train", "val")}
         monitored = {name: [row.get(f"val/{name}") for row in self.rows]}
         best = self.best["epoch"]
-        score = value_text(self.best["value"], self.monitor.unit)
+        score = value_text(self.best["value"], unit)
         return {
             "command": self.command,
             "changed": self.changed(),
             "columns": columns,
             "rows": rows,
             "charts": [
-                charts.curves_by_epoch(losses, "loss", "Loss", best),
-                charts.curves_by_epoch(monitored, name, f"{name}, best {score} in epoch {best}", best),
+                charts.curves_by_epoch(losses, "loss", "Loss", "", best),
+                charts.curves_by_epoch(monitored, name, f"{name}, best {score} in epoch {best}", unit, best),
             ],
         }
 
