@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from PIL import Image
 
 from segtrain.commands.large_images import set_window
@@ -90,22 +91,41 @@ class Run:
     def _prediction(self, image: np.ndarray | Image.Image | PathLike, probabilities: bool):
         reader, channels = reader_of(self._trained), self._trained.channels
         if isinstance(image, str | Path):
+            if Path(image).is_dir():
+                fix = f"`segtrain predict {self.path} {image} --out DIR` predicts all images of a folder; here name one file"
+                raise DataError("this is a folder", str(image), fix)
             if not Path(image).is_file():
                 raise DataError("no such file", str(image), "name an image file")
             image = reader.read(Path(image))
         elif isinstance(image, Image.Image):
             image = pixels_of(upright(image, reader.exif), channels, reader.value_range, Path("predict"))
-        elif not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim not in (2, 3) or not image.size:
-            form = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
-            what = f"the image is {form}"
-            raise DataError(what, "predict", f"give uint8 [H, W, {channels}], a picture of Pillow, or a file")
         else:
+            _check_array(image, channels)
             image = with_channels(image, channels, Path("predict"))
         set_window(self._predictor, self._trained, image)
         return self._predictor.image(image, probabilities)
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r}, epoch {self.epoch}, classes {', '.join(self.class_names)})"
+
+
+def _check_array(image: Any, channels: int) -> None:
+    """Raise DataError for what is no uint8 [H, W] or [H, W, channels], with how to make it one."""
+    fix = f"give uint8 [H, W, {channels}], a picture of Pillow, or a file"
+    if isinstance(image, torch.Tensor):
+        fix = f"image.{'permute(1, 2, 0).' * (image.ndim == 3)}numpy(); {fix}"
+    elif not isinstance(image, np.ndarray):
+        raise DataError(f"the image is a {type(image).__name__}", "predict", f"one image at a time: {fix}")
+    elif image.ndim == 4:
+        fix = f"one image at a time: {fix}"
+    elif image.ndim == 3 and image.shape[0] == channels != image.shape[2]:
+        fix = f"channels come last: image.transpose(1, 2, 0); {fix}"
+    elif image.dtype != np.uint8:
+        fix = f"with values from 0 to 255, as the images had that were trained on: {fix}"
+    elif image.ndim in (2, 3) and image.size:
+        return
+    kind = "a tensor of " * isinstance(image, torch.Tensor)
+    raise DataError(f"the image is {kind}{image.dtype} {list(image.shape)}", "predict", fix)
 
 
 def load(
@@ -159,6 +179,9 @@ def train(
     if dataset is not None:
         if named := [word for word in words if word.partition("=")[0].split(".")[0].lstrip("+~") == "dataset"]:
             raise ConfigError("a dataset object is given, too", named[0], "leave it out, or leave out dataset=…")
+        if isinstance(dataset, str | Path):
+            fix = f'segtrain.train(["dataset=folder", "dataset.root={dataset}", "dataset.num_classes=2"])'
+            raise ConfigError(f"a path, {dataset}, in place of a dataset object", "dataset", fix)
         datasets = _pair(dataset, val_ratio)
         settings = settings_of(datasets[0])
         # As words, so that mistakes in `overrides` are not answered by what is missing; texts would have to be quoted.

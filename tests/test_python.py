@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import TINY
 from PIL import Image
 
@@ -65,9 +66,26 @@ def test_a_loaded_run_predicts_what_validation_counted(trained, tmp_path):
     assert np.array_equal(run.predict(Image.open(file)), run.predict(file))
     grey = np.asarray(Image.open(file).convert("L"))
     assert np.array_equal(run.predict(grey), run.predict(np.stack([grey] * 3, axis=2)))
-    for wrong, form in ((np.zeros((3, 4)), r"float64 \[3, 4\]"), (None, "NoneType")):
-        with pytest.raises(DataError, match=f"the image is {form}"):
+    pixels = np.zeros((8, 9, 3), np.uint8)
+    for wrong, form, fix in (
+        (np.zeros((3, 4)), "the image is float64 [3, 4]", "from 0 to 255"),
+        (pixels.astype(np.uint16), "the image is uint16 [8, 9, 3]", "from 0 to 255"),
+        (pixels.transpose(2, 0, 1), "the image is uint8 [3, 8, 9]", "image.transpose(1, 2, 0)"),
+        (pixels[None], "the image is uint8 [1, 8, 9, 3]", "one image at a time"),
+        (
+            torch.tensor(pixels).permute(2, 0, 1),
+            "the image is a tensor of torch.uint8 [3, 8, 9]",
+            "permute(1, 2, 0).numpy()",
+        ),
+        ([pixels, pixels], "the image is a list", "one image at a time"),
+        (None, "the image is a NoneType", "a file"),
+        (tmp_path, "this is a folder", "segtrain predict"),
+        (tmp_path / "no.png", "no such file", "name an image file"),
+    ):
+        with pytest.raises(DataError) as error:
             run.predict(wrong)
+        assert error.value.what == form
+        assert fix in error.value.fix
     for settings, what in (
         ({"overrides": ["trainer.epochs=3"]}, "trainer.epochs does not matter to predict"),
         ({"overrides": "inference.flips=[horizontal]"}, "overrides is the text"),
@@ -92,6 +110,9 @@ def test_training_on_objects(tmp_path):
         evaluate.main([str(tmp_path / "run")])
     with pytest.raises(ConfigError, match="the run folder holds a run already"):
         segtrain.train(words, dataset=Plain(), folder=tmp_path / "run")
+    with pytest.raises(ConfigError, match="in place of a dataset object") as error:
+        segtrain.train(words, dataset="my/images")
+    assert "dataset.root=my/images" in error.value.fix
 
 
 class ThreeClasses(Plain):

@@ -105,7 +105,7 @@ def resume(
             what = "the best epoch so far was chosen by another score"
             raise ConfigError(what, "trainer.monitor", "start a new run, or evaluate the checkpoints")
         if run.result.status == "finished" and not changed.keys() & LONGER:
-            fix = f"start a new run, or train on: `segtrain resume --allow trainer.epochs {run.path} trainer.epochs=NUMBER`"
+            fix = f"start a new run, or train on: `segtrain resume {run.path} --allow trainer.epochs trainer.epochs=NUMBER`"
             raise ConfigError("the run is finished", str(run.path), fix)
         if processes.first:
             log_to_screen(run.path / "segtrain.log", only_warnings)

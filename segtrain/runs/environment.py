@@ -76,7 +76,7 @@ def changes(before: dict, now, allowed: list[str], where: str = "") -> dict[str,
         raise ConfigError(
             f"not the settings that the run was started with{lines}",
             where,
-            f"leave them as they were, or start a new run; to go on nevertheless: `segtrain resume {flags} RUN …`",
+            f"leave them as they were, or start a new run; to go on nevertheless: `segtrain resume RUN {flags} …`",
         )
     return found
 

@@ -140,7 +140,7 @@ class RunFolder:
             raise ConfigError(
                 "the dataset has changed since the run was started: other images, or masks with other classes",
                 str(self.path),
-                f"restore it, or start a new run; to go on nevertheless: `segtrain resume --allow dataset {self.path} …`",
+                f"restore it, or start a new run; to go on nevertheless: `segtrain resume {self.path} --allow dataset …`",
             )
         if before is None:
             content |= {"dataset_fingerprint": fingerprint, "image_size": list(size)}

@@ -101,11 +101,8 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
     if name == "auto":
         return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
     if name not in known:
-        raise ConfigError(
-            f"no precision {name!r}{did_you_mean(name, known)}",
-            "trainer.precision",
-            f"use auto, {', '.join(known)}",
-        )
+        close = did_you_mean(str(name).replace("fp", "float"), known)
+        raise ConfigError(f"no precision {name!r}{close}", "trainer.precision", f"use auto, {', '.join(known)}")
     if device.type == "cpu" and not _has(name):
         log.warning(f"this CPU has no instructions for {name} and imitates them: float32 (trainer.precision) is faster")
     return known[name]

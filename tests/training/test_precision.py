@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from segtrain.training.device import autocast
+from segtrain.errors import ConfigError
+from segtrain.training.device import autocast, choose_precision
 
 CPU = torch.device("cpu")
 
@@ -44,6 +45,12 @@ def test_depthwise_convolutions_that_are_slow_in_half_precision_are_trained_in_f
         assert (found - exact).norm() < (plain - exact).norm()
     else:
         torch.testing.assert_close(found, plain, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("name", "meant"), [("fp16", "float16"), ("fp32", "float32"), ("bf16", "bfloat16")])
+def test_the_short_names_of_precisions_are_explained(name, meant):
+    with pytest.raises(ConfigError, match=f"did you mean '{meant}'"):
+        choose_precision(name, CPU)
 
 
 def test_the_stride_is_understood_as_a_number_too():
