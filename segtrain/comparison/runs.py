@@ -10,7 +10,7 @@ from segtrain.errors import ConfigError, SegtrainError
 from segtrain.files import read_arrays, read_json
 from segtrain.runs.environment import FREE, UNSIGNED, changed_settings, signature, whole
 from segtrain.runs.result import Result
-from segtrain.runs.sweep import command_of, words_of
+from segtrain.runs.sweep import command_of, read_sweep, words_of
 
 FOLD = "dataset.fold"
 DERIVED = (
@@ -111,7 +111,9 @@ def value_text(value) -> str:
 
 
 def find_runs(folders: list[Path], split: str | None = None) -> tuple[list[Run], list[str]]:
-    """The runs in folders, each of which may be one itself; and lines on those that cannot be read.
+    """The runs in folders, each of which may be one itself; and lines on those that cannot be read or are left out.
+
+    Of a search by `segtrain find` its final trainings, as soon as there are some: those of the stages are shorter.
 
     Args:
         split: take the scores of RUN/evaluation/<split>; None: those of the training.
@@ -121,6 +123,10 @@ def find_runs(folders: list[Path], split: str | None = None) -> tuple[list[Run],
     found, unread, seen = [], [], set()
     for folder in folders:
         files = sorted(file for file in folder.glob("**/result.json") if "evaluation" not in file.parts)
+        last = finals_of(folder)
+        if finals := [file for file in files if file.parent.resolve() in last]:
+            unread.append(f"{folder}: {len(files) - len(finals)} shorter trainings of the search's stages are left out")
+            files = finals
         new = [file for file in files if file.resolve() not in seen]
         seen |= {file.resolve() for file in files}
         before = len(found) + len(unread)
@@ -134,6 +140,17 @@ def find_runs(folders: list[Path], split: str | None = None) -> tuple[list[Run],
         if len(found) + len(unread) == before and (new or not files):
             raise ConfigError("no run in this folder", str(folder), "name folders that hold a result.json")
     return found, unread
+
+
+def finals_of(folder: Path) -> set[Path]:
+    """The folders of the final trainings of a search by `segtrain find`; none when it is not that far, or no such folder."""
+    if not (folder / "find.json").is_file():
+        return set()
+    try:
+        candidates = int(read_json(folder / "find.json")["candidates"])
+        return {job.folder.resolve() for job in read_sweep(folder)[candidates:]}
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError("not the state of a search", str(folder / "find.json"), "restore the file") from error
 
 
 def read_run(path: Path, split: str | None = None) -> Run:

@@ -157,6 +157,21 @@ def test_only_finished_trainings_count_each_of_them_once(segtrain, sweep, tmp_pa
     assert commands[-1] == "segtrain loss.alpha=0 'x=[1,2]'", "that of a job, not that of the sweep"
 
 
+def test_of_a_search_the_final_trainings_are_compared(tmp_path):
+    names = ["00_as_it_is", "01_alpha=1", "02_seed=1,as_it_is", "03_seed=1,alpha=1"]
+    jobs = [{"folder": name, "overrides": [], "config": ""} for name in names]
+    write_json(tmp_path / "sweep.json", {"jobs": jobs})
+    write_json(tmp_path / "find.json", {"candidates": 2})
+    for number, name in enumerate(names[:2]):
+        make_run(tmp_path / name, {"trainer": {"alpha": number, "epochs": 1}}, 0.3)
+    assert len(find_runs([tmp_path])[0]) == 2  # it is not that far
+    for number, name in enumerate(names[2:]):
+        make_run(tmp_path / name, {"trainer": {"alpha": number, "epochs": 9}}, 0.5, seed=1)
+    runs, left_out = find_runs([tmp_path])
+    assert [run.path.name for run in runs] == names[2:]
+    assert left_out == [f"{tmp_path}: 2 shorter trainings of the search's stages are left out"]
+
+
 def test_images_of_one_group_say_nothing_of_others(sweep):
     for file in sweep.glob("*/per_image.npz"):
         write_arrays(file, {**read_arrays(file), "groups": np.full(40, "drive")})

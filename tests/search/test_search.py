@@ -115,6 +115,12 @@ def test_a_search_that_is_killed_goes_on_to_its_answer(server, tmp_path):
     assert np.ptp([len(list((tmp_path / "found").glob(f"*seed={seed},*"))) for seed in (1, 2)]) == 0
     code, text = server.run("resume", "found", cwd=tmp_path)
     assert (code, text.count("epoch  ")) == (0, 0), "nothing is left to do"
+    code, text = server.run("compare", "found", "--out", "again", "--pictures", "0", cwd=tmp_path)
+    assert (code, "of the search's stages are left out" in text) == (0, True), text
+    again = json.loads((tmp_path / "again/comparison.json").read_text())["comparisons"]
+    assert [(s["varied"], s["seeds"]) for s in again[0]["settings"]] == [
+        (s["varied"], s["seeds"]) for s in answer[0]["settings"]
+    ]
 
 
 def test_mistakes_are_told_before_anything_is_trained(segtrain, tmp_path):
