@@ -7,6 +7,7 @@ Parts:
     metrics  decisions, counts and scores against torch and torchmetrics, and all scores against a forward pass
     many     the class count of up to 100,000 masks: time and memory
     trainer  whole epochs with validation against a loop by hand, and Lightning with SMP's Dice and torchmetrics if installed
+    precision  steps of U-Nets on the CPU in bfloat16, with segtrain's autocast and PyTorch's, against float32
     compare  `segtrain compare --out` of 1,000 run folders: seconds and memory
     predict  images per second of `segtrain predict` against the network alone, on the same images in memory
     cuda     on a GPU: CE + Dice against F.cross_entropy, the share of loss and scores in a step of a U-Net, and whether the
@@ -429,6 +430,42 @@ def unet_and_optimizer():
     return model, optimizers.adamw(model)
 
 
+def benchmark_precision() -> list[dict]:
+    """Forward, loss, backward and AdamW of a batch of four images of 192×256, 11 classes."""
+    from segtrain import models, optimizers
+    from segtrain.training.device import autocast
+
+    cpu, rows = torch.device("cpu"), []
+    images = torch.randint(0, 256, (4, 3, 192, 256), dtype=torch.uint8)
+    target = torch.randint(0, 11, (4, 192, 256))
+    for encoder in ("resnet18", "tu-tf_efficientnet_lite0", "mobilenet_v2"):
+        model = models.unet(num_classes=11, encoder=encoder, decoder_channels=[128, 64, 48, 32, 16])
+        model = model.to(memory_format=torch.channels_last).train()
+        optimizer = optimizers.adamw(model)
+
+        def steps(precision, training):
+            def run() -> None:
+                with autocast(cpu, precision, training):
+                    logits = model(images)  # noqa: B023
+                F.cross_entropy(logits.float(), target).backward()
+                optimizer.step()  # noqa: B023
+                optimizer.zero_grad()  # noqa: B023
+
+            return run
+
+        functions = {
+            "float32": steps(torch.float32, True),
+            "torch.autocast": steps(torch.bfloat16, False),
+            "segtrain": steps(torch.bfloat16, True),
+        }
+        seconds = interleaved(functions, repeats=15)
+        rows += [
+            {"step": f"{encoder}, {name}", "milliseconds": 1000 * s, "ratio": s / seconds["float32"]}
+            for name, s in seconds.items()
+        ]
+    return rows
+
+
 def by_hand(train, val):
     """A function that trains an epoch and validates."""
     from segmentation_models_pytorch.losses import DiceLoss
@@ -777,6 +814,7 @@ def main() -> None:
         "many": benchmark_many,
         "metrics": benchmark_metrics,
         "trainer": benchmark_trainer,
+        "precision": benchmark_precision,
         "compare": benchmark_compare,
         "predict": benchmark_predict,
         "cuda": benchmark_cuda,
