@@ -1,5 +1,6 @@
 """`segtrain compare` on folders of runs that were made by hand: repeats, baselines, other images, damage, the page."""
 
+import base64
 import csv
 import dataclasses
 import json
@@ -15,6 +16,7 @@ from segtrain.comparison.verdict import compare
 from segtrain.config.saved import settings_of
 from segtrain.errors import ConfigError
 from segtrain.files import read_arrays, write_arrays, write_json
+from segtrain.report.pages.comparison import over_number
 from segtrain.runs.environment import signature
 
 CLASSES = ["background", "rare"]
@@ -170,6 +172,15 @@ def test_of_a_search_the_final_trainings_are_compared(tmp_path):
     runs, left_out = find_runs([tmp_path])
     assert [run.path.name for run in runs] == names[2:]
     assert left_out == [f"{tmp_path}: 2 shorter trainings of the search's stages are left out"]
+
+
+@pytest.mark.parametrize(("values", "drawn"), [((0, 0.5), True), ((False, True), False), (("a", "b"), False)])
+def test_the_score_is_drawn_over_a_number(tmp_path, values, drawn):
+    for number, value in enumerate(values):
+        make_run(tmp_path / f"{number}", {"trainer": {"alpha": value}}, 0.5)
+    chart = over_number(compare(settings_from(find_runs([tmp_path])[0])))
+    text = base64.b64decode(chart.partition(",")[2]).decode()
+    assert ("iou/mean over alpha" in text, "%" in text) == (drawn, drawn)
 
 
 def test_images_of_one_group_say_nothing_of_others(sweep):

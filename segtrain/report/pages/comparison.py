@@ -81,11 +81,12 @@ def _cell(value: float, base: float, is_base: bool) -> dict:
 def over_number(found: Comparison) -> str:
     """The score over the first setting that is a number, such as alpha, with a line for each combination of the others."""
     keys = list(found.settings[0].varied)
+    values = {key: [setting.varied[key] for setting in found.settings] for key in keys}
     numeric = [
         key
-        for key in keys
-        if all(isinstance(setting.varied[key], int | float) for setting in found.settings)
-        and len({setting.varied[key] for setting in found.settings}) > 2
+        for key, those in values.items()
+        if all(isinstance(value, int | float) and not isinstance(value, bool) for value in those)
+        and len(set(those)) > 1
     ]
     if not numeric:
         return ""
