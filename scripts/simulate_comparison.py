@@ -10,7 +10,17 @@ import sys
 
 import numpy as np
 
-from segtrain.comparison.statistics import LEVEL, Scores, draw_groups, estimate, holm, pooled_score, seed_noise
+from segtrain.comparison.statistics import (
+    LEVEL,
+    Scores,
+    apart_from_best,
+    classes_apart,
+    draw_groups,
+    estimate,
+    holm,
+    pooled_score,
+    seed_noise,
+)
 
 ONE, FOREGROUND = ["class"], np.array([True])
 
@@ -74,6 +84,22 @@ def simulate(
     return {"found": found / repeats, "covered": covered / repeats}
 
 
+def simulate_choice(repeats: int, settings: int, seeds: int = 3, images: int = 100, classes: int = 3, draws: int = 400):
+    """Without a true difference, shares of repeats: `best`, it is told apart from any other setting; `classes`, from the last
+    setting in any class."""
+    rng, best, in_class = np.random.default_rng(0), 0, 0
+    for repeat in range(repeats):
+        each = [
+            scores_of(*trainings(rng, settings, seeds, images, 1, 0.0), draws, classes * repeat + c)
+            for c in range(classes)
+        ]
+        best += apart_from_best(each[0], seed_noise(each[0]), int(each[0].means.argmax())).any()
+        chosen = int(np.mean([scores.means for scores in each], axis=0)[:-1].argmax())
+        p = np.array([estimate(scores, seed_noise(scores), chosen, settings - 1).p for scores in each])
+        in_class += classes_apart(p, settings).any()
+    return {"best": best / repeats, "classes": in_class / repeats}
+
+
 def main() -> None:
     repeats = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
     print(
@@ -92,6 +118,10 @@ def main() -> None:
         found = simulate(repeats, settings, seeds, images, scene, shift, spread)
         words = f"{100 * found['found']:.1f} % | {100 * found['covered']:.1f} %"
         print(f"| {settings} | {seeds} | {images} | {scene} | {shift} | ×{spread} | {words} |", flush=True)
+    print("\n| settings | the best told apart from any other | from the last in any of three classes |\n|---|---|---|")
+    for settings in (2, 3, 6, 12):
+        found = simulate_choice(repeats, settings)
+        print(f"| {settings} | {100 * found['best']:.1f} % | {100 * found['classes']:.1f} % |", flush=True)
 
 
 if __name__ == "__main__":

@@ -105,15 +105,17 @@ def importances(searches: list[Path]) -> list[str]:
 
 
 def alike(runs: list[Run]) -> list[list[Run]]:
-    """Runs that can be compared: of the same classes, in the same order, and the same images.
+    """Runs that can be compared: of the same classes, in the same order, and the same images and ground truth.
 
     Folds of one dataset are together; whether each setting has all of them shows when they are put together.
     """
     found: dict[tuple, list[Run]] = {}
     for run in runs:
         images = () if run.settings.get("dataset.splits") == "kfold" else tuple(run.names.tolist())
-        size = tuple(map(int, run.counts[:, 3, 0])) if run.counts is not None and images else ()
-        found.setdefault((run.classes, images, size), []).append(run)
+        truth = b""
+        if run.counts is not None and images:  # true positives and false negatives, and the valid pixels
+            truth = (run.counts[:, 0] + run.counts[:, 2]).tobytes() + run.counts[:, 3].tobytes()
+        found.setdefault((run.classes, images, truth), []).append(run)
     return list(found.values())
 
 

@@ -153,7 +153,11 @@ class Search:
         if self.plan is None:
             shutil.rmtree(self.folder)  # as after other mistakes: there is nothing to go on with
             what = f"a training of one epoch takes {epoch + around:.1f} s: {self.seconds / 60:g} minutes are too short for a search"
-            raise ConfigError(what, "--hours", "give it more time, or smaller images (dataset.resize, augment.size)")
+            enough = self.seconds
+            while not plan(enough - first.result.seconds, epoch, around, self.epochs, len(self.candidates)):
+                enough *= 1.1
+            fix = f"give it at least {enough / 3600:.2g} hours, or smaller images (dataset.resize, augment.size)"
+            raise ConfigError(what, "--hours", fix)
         self.save()
         return self.plan
 

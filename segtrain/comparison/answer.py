@@ -43,9 +43,8 @@ def answer(found: Comparison) -> list[str]:
             lines.append(f"Cannot tell {best.label}{chosen + ',' * bool(chosen)} from {base.label}: {words}.{hint}")
             if gains := _gains(found):
                 lines.append(f"Single classes differ, though: {gains.removeprefix('; ')}.")
-    alike = [
-        setting.label for setting, apart in zip(found.settings[1:], found.against_best[1:], strict=True) if not apart
-    ]
+    named = found.baseline if found.real[0] else -1  # the first sentence is about it, at a level of its own
+    alike = [s.label for i, s in enumerate(found.settings) if i not in (0, named) and not found.against_best[i]]
     if alike and found.baseline != 0 and len(seeds) > 2:
         named = "; ".join(alike[:4]) + (f" and {len(alike) - 4} more" if len(alike) > 4 else "")
         lines.append(f"The best cannot be told apart from {named}.")
@@ -66,7 +65,13 @@ def _limits(found: Comparison) -> list[str]:
         images = "other images" if of_images else "these images alone"
         lines.append(f"One training each: this speaks of {images}, not of other trainings. Repeat it with seed=0,1,2.")
     if found.images == 0:
-        lines.append("The counts of single images are not there: this speaks of these images only.")
+        counted = all(run.counts is not None for setting in found.settings for run in setting.runs)
+        why = (
+            f"{found.by} is not a score of single images' counts"
+            if counted
+            else "The counts of single images are not there"
+        )
+        lines.append(f"{why}: this speaks of these images only.")
     if one_group:
         lines.append("All images are of one group (dataset.groups): this speaks of these images only.")
     for i, values in enumerate(found.scores.full):

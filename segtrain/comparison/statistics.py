@@ -167,6 +167,23 @@ def holm(p: np.ndarray) -> np.ndarray:
     return found
 
 
+def apart_from_best(scores: Scores, noise: SeedNoise, best: int = 0) -> np.ndarray:
+    """bool [settings]: those told apart from the best, at a level shared by all pairs: the scores chose which one is the best."""
+    pairs = len(scores.full) * (len(scores.full) - 1) / 2
+    others = [i for i in range(len(scores.full)) if i != best]
+    found = np.zeros(len(scores.full), bool)
+    found[others] = [estimate(scores, noise, best, i).p * pairs < LEVEL for i in others]
+    return found
+
+
+def classes_apart(p: np.ndarray, settings: int) -> np.ndarray:
+    """bool [classes]: those in which the best differs from the baseline, by the p-value of each.
+
+    Corrected for the classes by Holm's method, and for the settings besides the baseline, of which the scores chose the best.
+    """
+    return holm(p) * (settings - 1) < LEVEL
+
+
 @dataclass(frozen=True)
 class Ranks:
     """How the order of the settings would turn out with other images and seeds.
@@ -189,11 +206,14 @@ def ranks(scores: Scores, noise: SeedNoise, lower_is_better: bool = False, seed:
     own = np.maximum(noise.variance - noise.of_images, 0.0)  # the draws have the rest
     spread = np.sqrt([variance / len(values) for variance, values in zip(own, scores.full, strict=True)])
     of_seeds = rng.normal(size=draws.shape) * spread[:, None]
-    # the places know the variance as well as its degrees of freedom: t instead of normal, one factor for all that is pooled
+    # the places know a variance as well as its degrees of freedom: t instead of normal, one factor for all that is pooled
     freedom = np.maximum(noise.freedom, 1)[:, None]
     factors = np.sqrt(freedom / rng.chisquare(freedom, size=draws.shape))
     factors[~noise.own] = factors[~noise.own][:1]
-    placed = draws + of_seeds * factors + 1e-12 * rng.normal(size=draws.shape)  # equal ones share their places
+    groups = max(scores.groups - 1, 1)
+    of_images = (draws - means[:, None]) * np.sqrt(groups / rng.chisquare(groups, size=draws.shape[1]))
+    placed = means[:, None] + of_images + of_seeds * factors
+    placed += 1e-12 * rng.normal(size=draws.shape)  # equal ones share their places
     places = (-placed).argsort(axis=0).argsort(axis=0) + 1
     low, high = np.percentile(places, [2.5, 97.5], axis=1, method="nearest")
     draws = draws + of_seeds

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from segtrain.comparison.baseline import choose_baseline
 from segtrain.comparison.runs import Setting, counts_of
 from segtrain.comparison.statistics import (
     DRAWS,
@@ -12,6 +13,8 @@ from segtrain.comparison.statistics import (
     Ranks,
     Scores,
     SeedNoise,
+    apart_from_best,
+    classes_apart,
     draw_groups,
     estimate,
     holm,
@@ -19,13 +22,11 @@ from segtrain.comparison.statistics import (
     ranks,
     seed_noise,
 )
-from segtrain.config.compose import compose, without_hydra
-from segtrain.config.schema import flat
 from segtrain.errors import ConfigError
 from segtrain.runs.result import Result
 
 LOWER = ("loss", "ece", "class_ece", "errors")  # kinds of score that are better low
-PLAIN = ("none", "0", "null", "uniform", "hard", "ce", "bce", "false")  # values of a setting that adds nothing
+OF_LOSS = ("loss", "labels", "weighting", "class_weights")  # groups of settings that change what the loss is
 
 
 @dataclass
@@ -79,12 +80,16 @@ def compare(
 
     Args:
         by: a score's name; None: the one that all runs monitored, or else iou/mean.
-        baseline: `loss.alpha=0,weighting=none`, a run's folder, or None: the plainest, then the one nearest to the defaults.
+        baseline: `loss.alpha=0,weighting=none`, a run's folder, or None: the plainest, then the one nearest to the defaults,
+            then the first by the name of its folder.
         split: that was scored instead of val, on which the best is chosen then.
 
     Raises ConfigError for a score that not all have, and a baseline that none or several settings are.
     """
     by = by or common_monitor(settings)
+    if by == "loss" and (own := [key for key in settings[0].varied if key.split(".")[0] in OF_LOSS]):
+        what = f"the settings differ in {', '.join(own)}: a loss of one is none of another"
+        raise ConfigError(what, "--by loss", "compare them by a score: --by iou/mean")
     lower = is_lower(by, settings)
     settings = sorted(settings, key=lambda s: own_scores(s, by, chosen_on_val=True).mean() * (1 if lower else -1))
     counted = Counted.of(settings)
@@ -98,8 +103,6 @@ def compare(
     corrected = np.full(len(settings), np.nan)
     others = [i for i, d in enumerate(differences) if d is not None]
     corrected[others] = holm(np.array([differences[i].p for i in others]))
-    apart = np.zeros(len(settings), bool)
-    apart[1:] = holm(np.array([estimate(scores, noise, 0, i).p for i in range(1, len(settings))])) < LEVEL
     means, gains = (np.zeros((len(settings), 0)), {}) if counted is None else counted.by_class(chosen)
     return Comparison(
         by=by,
@@ -114,7 +117,7 @@ def compare(
         estimates=estimates,
         differences=differences,
         corrected=corrected,
-        against_best=apart,
+        against_best=apart_from_best(scores, noise),
         images=len(counted.groups) if resampled else 0,
         groups=scores.groups,
         classes=settings[0].runs[0].classes,
@@ -181,8 +184,8 @@ class Counted:
         means = np.stack(means, axis=1)
         if baseline == 0:
             return means, {}
-        p = dict(zip(known, holm(np.array([e.p for e in known.values()])), strict=True))
-        return means, {name: e for name, e in known.items() if p[name] < LEVEL}
+        apart = classes_apart(np.array([gain.p for gain in known.values()]), len(means))
+        return means, {name: gain for (name, gain), real in zip(known.items(), apart, strict=True) if real}
 
     def _score(self, name: str, sums: np.ndarray) -> np.ndarray:
         return pooled_score(name, sums, list(self.classes), self.foreground)
@@ -205,7 +208,7 @@ def own_scores(setting: Setting, name: str, chosen_on_val: bool = False) -> np.n
     ]
     if any(value is None for repeat in values for value in repeat):
         raise ConfigError(
-            f"not all runs have the score {name}{' on val, where the best is chosen' * chosen_on_val}",
+            f"not all runs have the score {name}{' on val' * chosen_on_val}",
             "--by",
             "name another; `segtrain help scores` lists them",
         )
@@ -244,53 +247,3 @@ def foreground_of(setting: Setting) -> np.ndarray:
     run = setting.runs[0]
     background = run.settings.get("dataset.background")
     return np.arange(len(run.classes)) != (background if isinstance(background, int) else -1)
-
-
-def choose_baseline(settings: list[Setting], wanted: str | None) -> int:
-    if wanted is None:
-        usual = _defaults()
-        plain = [(_plain_values(setting.varied), _usual_values(setting.varied, usual)) for setting in settings]
-        return max(range(len(plain)), key=lambda i: (plain[i], i))  # of equal ones the worst
-    pairs = [pair.partition("=") for pair in wanted.split(",")]
-    found = [
-        i
-        for i, setting in enumerate(settings)
-        if setting.label == wanted
-        or any(str(run.path) == wanted.rstrip("/") for run in setting.runs)
-        or (all(eq for _, eq, _ in pairs) and all(_is(setting.varied.get(_key(k, setting)), v) for k, _, v in pairs))
-    ]
-    if len(found) != 1:
-        labels = "; ".join(setting.label for setting in settings)
-        what = f"{'no setting is' if not found else f'{len(found)} settings are'} {wanted}"
-        raise ConfigError(what, "--baseline", f"one of: {labels}")
-    return found[0]
-
-
-def _plain_values(varied: dict) -> int:
-    """How many values add nothing. A loss's own settings do not count where losses differ."""
-    counted = [value for key, value in varied.items() if "." not in key or key.split(".")[0] not in varied]
-    return sum(str(value) in PLAIN for value in counted)
-
-
-def _usual_values(varied: dict, defaults: dict) -> int:
-    """How many values are segtrain's defaults."""
-    return sum(key in defaults and value in (defaults[key], str(defaults[key])) for key, value in varied.items())
-
-
-def _defaults() -> dict[str, object]:
-    """segtrain's settings by dotted key, and the option of each group."""
-    cfg = compose([])
-    return {**flat(without_hydra(cfg)), **cfg.hydra.runtime.choices}
-
-
-def _is(value, text: str) -> bool:
-    """Whether a setting has the value that is written so: 1 as 1.0, too."""
-    try:
-        return float(text) == value if type(value) in (int, float) else str(value) == text
-    except ValueError:
-        return False
-
-
-def _key(word: str, setting: Setting) -> str:
-    """The dotted key that a word is the end of."""
-    return next((key for key in setting.varied if key == word or key.endswith(f".{word}")), word)

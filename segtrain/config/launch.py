@@ -12,7 +12,7 @@ from segtrain.config.compose import compose, folder_of, register_resolvers, with
 from segtrain.config.schema import check_config, config_error
 from segtrain.config.space import SWEEPER, check_keys, search_space
 from segtrain.cpu import cores, share
-from segtrain.errors import ConfigError
+from segtrain.errors import ConfigError, SegtrainError
 
 Task = Callable[[DictConfig, Path], float | None]
 MakeFolder = Callable[[Callable[[], Path]], Path]
@@ -138,12 +138,18 @@ def _sweep(arguments: Namespace, task: Task, make_folder: MakeFolder, begin_swee
         share(min(at_once if at_once > 0 else cores() + 1 + at_once, len(jobs) or cores()))
     context = internals.context(cfg, internals.config_loader(arguments.config_dir))
     sweeper = Plugins.instance().instantiate_sweeper(config=cfg, hydra_context=context, task_function=job)
-    sweeper.sweep(arguments=OmegaConf.to_container(cfg.hydra.overrides.task, resolve=False))
+    try:
+        sweeper.sweep(arguments=OmegaConf.to_container(cfg.hydra.overrides.task, resolve=False))
+    except Exception as error:
+        if type(error).__name__ != "TerminatedWorkerError":  # joblib's, which is not installed everywhere
+            raise
+        what = "a process that trained was killed, perhaps for want of memory, and joblib ended the others"
+        raise SegtrainError(what, str(folder), f"`segtrain resume {folder}` continues them") from error
 
 
 def _space(cfg: DictConfig, arguments: Namespace) -> tuple[dict, list[Job]]:
     """Settings of a search with its space, and a job for each combination of options, without the settings searched."""
-    overrides = list(_last(_parsed(cfg)).values())
+    overrides = list(_last(_parsed(cfg, arguments)).values())
     space, combinations = search_space(cfg, overrides)
     fixed = [override.input_line for override in overrides if not override.is_sweep_override()]
     templates = []
@@ -159,12 +165,13 @@ def _space(cfg: DictConfig, arguments: Namespace) -> tuple[dict, list[Job]]:
     }, templates
 
 
-def _parsed(cfg: DictConfig) -> list:
+def _parsed(cfg: DictConfig, arguments: Namespace) -> list:
     """The overrides of the sweep that an experiment has, then those of the command line."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     words = [f"{key}={values}" for key, values in (cfg.hydra.sweeper.get("params") or {}).items()]
-    return OverridesParser.create().parse_overrides([*words, *cfg.hydra.overrides.task])
+    loader = internals.config_loader(arguments.config_dir)  # knows the options that glob(*) stands for
+    return OverridesParser.create(config_loader=loader).parse_overrides([*words, *cfg.hydra.overrides.task])
 
 
 def _last(overrides: list) -> dict[str, object]:
@@ -177,13 +184,16 @@ def _checked_jobs(cfg: DictConfig, arguments: Namespace) -> tuple[set[str], list
 
     Raises ConfigError with the mistakes of all jobs.
     """
-    overrides = _parsed(cfg)
+    overrides = _parsed(cfg, arguments)
     swept = {key for key, override in _last(overrides).items() if override.is_sweep_override()}
     if not cfg.hydra.sweeper._target_.endswith("BasicSweeper"):
         return swept, []
     if not swept and cfg.hydra.launcher._target_.endswith("BasicLauncher"):
         fix = "give a setting several values: segtrain -m loss.alpha=0,0.25,1 seed=0,1,2; or leave out -m"
         raise ConfigError("nothing to sweep", "-m", fix)
+    if ranges := [override.input_line for override in overrides if override.is_interval_sweep()]:
+        fix = "add hydra/sweeper=optuna, which draws values from it; or name the values: loss.alpha=0,0.25,1"
+        raise ConfigError("an interval, of which Hydra's own sweeper does not know the values", ranges[0], fix)
     jobs = internals.jobs_of_sweep(overrides)
     hydra_overrides = [o for o in arguments.overrides if o.lstrip("+~").startswith("hydra")]
     mistakes, found = {}, []

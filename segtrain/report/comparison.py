@@ -34,14 +34,17 @@ def comparison_table(found: Comparison) -> str:
     rare = [found.classes[c] for c in rarest(found)] if found.class_means.size else []
     columns |= {name: [percent(m[found.classes.index(name)]) for m in found.class_means] for name in rare}
     least = [*(short(key, keys) for key in others[::-1]), *rare[::-1], "rank", "± seeds"]
-    dropped = 0
+    dropped, classes = 0, []
     while _width(columns) > WIDTH and least:
         dropped += least[0] not in (*rare, "rank", "± seeds")
+        classes += [least[0]] if least[0] in rare else []
         columns.pop(least.pop(0))
     rows = [list(row) for row in zip(*columns.values(), strict=True)]
     title = f"best first by {found.by}{'; scores in %' if found.unit else ''}"
     if dropped:
         title += f"; {counted(dropped, 'other setting')} that {'differ' if dropped > 1 else 'differs'}: see --out"
+    if classes:
+        title += f"; no room for the rare {', '.join(classes[::-1])}: see --out"
     return table(list(columns), rows, title)
 
 

@@ -84,3 +84,13 @@ def test_crops_of_which_most_is_padding():
         "teaches nothing. Use augment.size=auto"
     ]
     assert padding_advice([64, 64], (48, 64)) == padding_advice(None, (64, 64)) == []
+
+
+def test_a_glob_stands_for_the_options_and_an_interval_is_for_a_search(segtrain):
+    for words in ((), ("hydra/sweeper=optuna", "loss.alpha=interval(0,1)")):
+        done = segtrain("-m", "weighting=glob(neg*)", "trainer.epochs=-1", *words)
+        assert "trainer.epochs=-1 must be" in done.err
+    assert "in the job weighting=neg_pos_ratio" in segtrain("-m", "weighting=glob(neg*)", "trainer.epochs=-1").err
+    done = segtrain("-m", "loss.alpha=interval(0,1)")
+    assert done.code == 2
+    assert "add hydra/sweeper=optuna" in done.err

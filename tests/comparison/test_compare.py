@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
+from segtrain.comparison import statistics
 from segtrain.comparison.answer import answer
 from segtrain.comparison.runs import find_runs, settings_from, varied_keys, without_parts
 from segtrain.comparison.verdict import compare
@@ -360,6 +361,50 @@ def test_of_equally_plain_settings_the_default_is_the_baseline(tmp_path):
         make_run(tmp_path / str(batch_size), {"loader": {"batch_size": batch_size}}, iou)
     found = compare(settings_from(find_runs([tmp_path])[0]))
     assert (found.baseline, found.settings[0].label) == (0, "batch_size=4")
+
+
+def test_the_baseline_is_not_chosen_by_its_score(tmp_path):
+    for number, (rate, iou) in enumerate(((0.05, 0.6), (0.06, 0.4), (0.07, 0.5))):
+        make_run(tmp_path / f"{number:02d}_lr", {"optimizer": {"lr": rate}}, iou)
+    found = compare(settings_from(find_runs([tmp_path])[0]))
+    assert found.settings[found.baseline].label == "lr=0.05"
+
+
+def test_the_best_of_many_is_told_apart_at_a_level_shared_by_all_pairs(monkeypatch, tmp_path):
+    for number in range(6):
+        make_run(tmp_path / f"{number}", {"trainer": {"alpha": number}}, 0.5 + 0.001 * number)
+
+    def compared(p: float):
+        found = statistics.Estimate(0.01, 0.001, 0.02, p, 1e-6, 0.0)
+        monkeypatch.setattr("segtrain.comparison.verdict.estimate", lambda *_: found)
+        monkeypatch.setattr("segtrain.comparison.statistics.estimate", lambda *_: found)
+        return compare(settings_from(find_runs([tmp_path])[0]))
+
+    assert not compared(0.0034).against_best.any()  # of 15 pairs
+    assert compared(0.0033).against_best[1:].all()
+    assert not compared(0.0051).class_gains  # of 5 settings and 2 classes
+    assert compared(0.0049).class_gains.keys() == set(CLASSES)
+
+
+def test_losses_of_settings_that_train_with_others_are_not_compared(tmp_path):
+    for alpha in (0, 1):
+        run = make_run(tmp_path / f"{alpha}", {"loss": {"alpha": alpha}}, 0.5)
+        result = json.loads((run / "result.json").read_text())
+        result["scores"]["loss"] = 0.5 - alpha / 10
+        write_json(run / "result.json", {k: v for k, v in result.items() if k != "checksum"})
+    with pytest.raises(ConfigError, match="the settings differ in loss.alpha"):
+        compare(settings_from(find_runs([tmp_path])[0]), by="loss")
+
+
+def test_images_with_another_ground_truth_are_compared_apart(segtrain, sweep):
+    for run in sweep.glob("1.0_*"):
+        counts = read_arrays(run / "per_image.npz")
+        for name in ("tp", "fp", "fn"):
+            counts[name] = counts[name][:, ::-1]
+        write_arrays(run / "per_image.npz", counts)
+    done = segtrain("compare", sweep)
+    assert "2 kinds of runs, of other images or classes, which are compared apart" in done.out
+    assert "of other sizes, or other masks" in done.out
 
 
 def test_a_difference_that_is_real_for_a_pair_alone_says_so(sweep):
