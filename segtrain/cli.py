@@ -99,6 +99,8 @@ def _dispatch(words: list[str]) -> int:
             if Path(command).is_dir():
                 fix = f"of a dataset: `segtrain check {command}`, `segtrain train {command} dataset.num_classes=N`; of a run: "
                 fix += f"`segtrain evaluate {command}`"
+            if "." in command and not Path(command).exists() and "/" not in command:
+                raise ConfigError(f"{command} has no value", fix=f"a setting is written key=value: {command}=VALUE")
             if "/" in command and not Path(command).exists():
                 raise ConfigError(f"no folder {command}", fix="correct the path; `segtrain help` lists the commands")
             raise ConfigError(f"no command {command!r}{did_you_mean(command, COMMANDS)}", fix=fix)

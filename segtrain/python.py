@@ -182,6 +182,10 @@ def train(
         if isinstance(dataset, str | Path):
             fix = f'segtrain.train(["dataset=folder", "dataset.root={dataset}", "dataset.num_classes=2"])'
             raise ConfigError(f"a path, {dataset}, in place of a dataset object", "dataset", fix)
+        if isinstance(dataset, type):
+            raise ConfigError(
+                f"the class {dataset.__name__}", "dataset", f"give an object of it: {dataset.__name__}(…)"
+            )
         datasets = _pair(dataset, val_ratio)
         settings = settings_of(datasets[0])
         # As words, so that mistakes in `overrides` are not answered by what is missing; texts would have to be quoted.

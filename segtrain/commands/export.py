@@ -67,6 +67,10 @@ def parse(words: list[str]) -> argparse.Namespace:
         raise ConfigError(f"{idle[0].partition('=')[0]} does not matter to export", idle[0], f"the key is {MATTERS}")
     suffix = SUFFIXES[arguments.format]
     arguments.out = arguments.out or arguments.run / f"model{suffix}"
+    if arguments.out.is_dir():
+        raise ConfigError(
+            "a folder, where a file is wanted", f"--out {arguments.out}", f"--out {arguments.out / f'model{suffix}'}"
+        )
     if arguments.out.suffix != suffix:
         raise ConfigError(
             f"a file of --format {arguments.format} ends in {suffix}", f"--out {arguments.out}", "rename it"

@@ -52,8 +52,13 @@ def part_text(name: str, lines: list[str]) -> str:
 
 def group_text(group: str) -> str:
     """Each option of a group: the first line of its YAML, which says what it is, and its settings."""
-    parts = [f"Options of {group}: {group}=NAME chooses one, {group}.KEY=VALUE changes a setting"]
-    for file in sorted(CONFIGS.joinpath(group).iterdir(), key=lambda f: f.name):
+    change = (
+        "and its settings are changed by their own keys"
+        if group == "experiment"
+        else f"{group}.KEY=VALUE changes a setting"
+    )
+    parts = [f"Options of {group}: {group}=NAME chooses one, {change}"]
+    for file in sorted(CONFIGS.joinpath(group).iterdir(), key=lambda f: (f.name != "folder.yaml", f.name)):
         if not file.name.endswith(".yaml"):
             continue
         lines = file.read_text(encoding="utf-8").splitlines()

@@ -1,9 +1,10 @@
 """The parser of a command's words, whose errors are like all others."""
 
 import argparse
+import re
 from typing import NoReturn
 
-from segtrain.errors import ConfigError
+from segtrain.errors import ConfigError, did_you_mean
 
 
 class Parser(argparse.ArgumentParser):
@@ -19,5 +20,8 @@ class Parser(argparse.ArgumentParser):
         super().__init__(prog, usage, about, formatter_class=argparse.RawDescriptionHelpFormatter)
 
     def error(self, message: str) -> NoReturn:
+        if option := re.search(r"unrecognized arguments: (--[\w-]+)", message):
+            known = [word for action in self._actions for word in action.option_strings if word.startswith("--")]
+            message = f"no option {option[1]}{did_you_mean(option[1], known)}"
         usage = " ".join(self.format_usage().split()).removeprefix("usage: ")
         raise ConfigError(message, self.prog, f"{usage}; `{self.prog} --help` explains it")

@@ -148,7 +148,9 @@ def rows_before(arguments, trained: Trained) -> dict[str, dict]:
     before = read_json(out / MARK)
     if before and (different := [key for key in request if before.get(key) != request[key]]):
         known = before.get("settings") or {}
-        different += [key for key in settings if known.get(key) != settings[key]] if "settings" in different else []
+        if "settings" in different:
+            different.remove("settings")
+            different += [key for key in settings if known.get(key) != settings[key]]
         what = f"it holds predictions of another run, or of other settings ({', '.join(different)})"
         raise ConfigError(what, str(out), "choose another --out")
     write_json(out / MARK, {"run": str(arguments.run), **request})

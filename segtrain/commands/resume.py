@@ -13,7 +13,7 @@ from importlib import import_module
 from pathlib import Path
 
 from segtrain.commands.parser import Parser
-from segtrain.config.saved import load_saved
+from segtrain.config.saved import load_saved, no_run
 from segtrain.config.schema import check_config, flat
 from segtrain.errors import ConfigError, Preempted, SegtrainError, printable
 from segtrain.files import read_json
@@ -89,7 +89,7 @@ def resume(
         how: after_epoch of `train`.
     """
     if not (path / "config.yaml").is_file():
-        raise ConfigError(f"{path} holds no run: config.yaml is missing", fix="name the folder of a run")
+        raise no_run(path)
     started = (path / "checkpoints/last.pt").is_file()
     if not (file := path / "environment.json").is_file() and started:
         raise ConfigError("the record of the run's start is missing", str(file), "restore the file")

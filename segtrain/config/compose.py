@@ -72,10 +72,10 @@ def _override_mistakes(loader, overrides: list[str], config_name: str) -> Iterat
             override = parser.parse_override("" if text.startswith("=") else text)
             options = loader.get_group_options(override.key_or_group)
         except (HydraException, ValueError):
-            if "=" not in text and "/" in text:
+            if "=" not in text and ("/" in text or "." not in text):
                 yield f"no folder {text}"
                 continue
-            what = "is not key=value" if "=" in text else "is neither key=value nor a folder"
+            what = "is not key=value" if "=" in text else "has no value: key=value"
             yield f"{text!r} {what} (quote values with special characters: 'key=\"a b\"')"
             continue
         (groups if options else values).append((text, override, options))

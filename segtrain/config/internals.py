@@ -22,7 +22,9 @@ def parser(name: str = "segtrain", about: str = "", options: str = "") -> Argume
     found.usage = f"{name} [FOLDER] key=value …{options} [--config-dir DIR] [--config-name NAME]"
 
     def error(message: str) -> NoReturn:
-        raise ConfigError(message, name, f"{found.usage}; `{name} --help` explains it")
+        wrong = "unrecognized arguments: --" in message
+        fix = "settings are written key=value, such as trainer.epochs=3" if wrong else found.usage
+        raise ConfigError(message, name, f"{fix}; `{name} --help` explains it")
 
     found.error = error
     return found

@@ -9,7 +9,7 @@ from omegaconf.errors import OmegaConfBaseException
 from segtrain.config.compose import compose, key_mistakes
 from segtrain.config.internals import config_loader
 from segtrain.config.schema import CLASS_WEIGHTS, config_error, flat
-from segtrain.errors import ConfigError, did_you_mean
+from segtrain.errors import ConfigError, counted, did_you_mean, few
 
 # What a saved config may build besides the classes that segtrain's own YAML files name.
 KNOWN = {
@@ -43,9 +43,7 @@ def load_saved(
     Raises ConfigError for a missing file, an unknown key, a damaged one, or a class that is not to be built.
     """
     if not file.is_file():
-        above = next((folder for folder in file.parents if (folder / "config.yaml").is_file()), None)
-        fix = f"name the folder of the run: {above}" if above else "name the folder of a run"
-        raise ConfigError(f"{file.parent} holds no run: config.yaml is missing", fix=fix)
+        raise no_run(file.parent)
     try:
         cfg = OmegaConf.create(_plain(_text(file), str(file)))
     except OmegaConfBaseException as error:  # such as a date
@@ -224,6 +222,22 @@ def _nodes(value) -> Iterator[DictConfig]:
     elif isinstance(value, ListConfig):
         for item in value:
             yield from _nodes(item)
+
+
+def no_run(folder: Path) -> ConfigError:
+    """The error for a folder that holds no config.yaml, with what it is instead."""
+    if not folder.exists():
+        return ConfigError(
+            f"no folder {folder}", fix="name the folder of a run, such as the last lines of a training give"
+        )
+    if above := next((parent for parent in folder.parents if (parent / "config.yaml").is_file()), None):
+        fix = f"name the folder of the run: {above}"
+    elif below := sorted(file.parent for file in folder.glob("*/config.yaml")):
+        kind = "a sweep" if (folder / "sweep.json").is_file() else f"a folder of {counted(len(below), 'run')}"
+        return ConfigError(f"{folder} is {kind}, not a run", fix=f"name one of its runs: {few([*map(str, below)], 3)}")
+    else:
+        fix = "name the folder of a run, such as the last lines of a training give"
+    return ConfigError(f"{folder} holds no run: config.yaml is missing", fix=fix)
 
 
 def settings_of(run: Path) -> dict[str, object]:

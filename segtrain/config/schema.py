@@ -1,5 +1,6 @@
 """Check a config against the signatures of the classes it names, before any of them is imported."""
 
+import re
 from collections.abc import Iterator
 from typing import Annotated, Any
 
@@ -10,6 +11,10 @@ from segtrain.arguments import NonNegativeInt, Range, Weights, mistake
 from segtrain.config.signatures import members_of, signature_of
 from segtrain.errors import ConfigError, did_you_mean
 from segtrain.protocols import PROTOCOLS
+
+# groups of settings, which `segtrain help GROUP` explains
+TOPICS = ("dataset", "loss", "labels", "weighting", "model", "metric", "inference", "augment", "sampling", "optimizer")
+TOPICS += ("schedule", "trainer", "loader", "sweep")
 
 Sweep = Annotated[
     dict, Range("{fail_fast: true or false}", lambda v: [*v] == ["fail_fast"] and isinstance(v["fail_fast"], bool))
@@ -146,6 +151,10 @@ def _weighting_mistakes(cfg: DictConfig) -> list[str]:
 def config_error(mistakes: list[str], where: str = "") -> ConfigError:
     """One error for all mistakes, of a file when the config was saved."""
     fix = "`segtrain --cfg job` prints the whole config, `segtrain --help` the options of each group"
+    if topic := re.match(rf"({'|'.join(TOPICS)})\b", mistakes[0]):
+        fix = f"`segtrain help {topic[1]}` explains these settings, `segtrain --cfg job` prints the whole config"
+    if mistakes[0].startswith("no folder"):
+        fix = "correct the path"
     if where:
         fix = "correct the setting, or use the file the run wrote"
     if len(mistakes) == 1:

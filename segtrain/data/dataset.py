@@ -159,7 +159,9 @@ def check_mask(mask: np.ndarray, dataset: SegmentationDataset, index: int) -> No
     if fits and mask.shape[2:] == trailing:
         return
     form = "[H, W] of class indices" if channels is None else f"[H, W, {channels}] of 0 and 1"
-    raise DataError(f"mask is {_form(mask)}", dataset.mask_file(index), f"give a uint8 array {form}")
+    raise DataError(
+        f"mask is {_form(mask)}", dataset.mask_file(index), f"give a uint8 array {form}: mask.astype(numpy.uint8)"
+    )
 
 
 def class_pixels(mask: np.ndarray, dataset: SegmentationDataset, index: int) -> np.ndarray:

@@ -128,7 +128,7 @@ def test_completion_of_the_shell(console_script, typed, found):
 def test_what_a_stranger_types_is_explained(segtrain, tmp_path):
     (tmp_path / "photos").mkdir()
     assert "`segtrain check photos`, `segtrain train photos" in segtrain("photos").err
-    assert "nor a folder" in segtrain("check", "nowhere").err
+    assert "no folder nowhere" in segtrain("check", "nowhere").err
     assert "give a setting several values" in segtrain("-m").err
     assert "reading photos as dataset=folder" in segtrain("train", "photos", "dataset.num_classes=2").out
 

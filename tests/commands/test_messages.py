@@ -94,3 +94,42 @@ def test_a_glob_stands_for_the_options_and_an_interval_is_for_a_search(segtrain)
     done = segtrain("-m", "loss.alpha=interval(0,1)")
     assert done.code == 2
     assert "add hydra/sweeper=optuna" in done.err
+
+
+@pytest.mark.parametrize(
+    ("words", "what", "fix"),
+    [
+        (["trainer.epochs"], "trainer.epochs has no value", "trainer.epochs=VALUE"),
+        (["trainer.epoch=3"], "trainer has no key 'epoch'", "segtrain help trainer"),
+        (["loss=dise"], "loss has no option 'dise'", "segtrain help loss"),
+        (["--epochs", "3"], "unrecognized arguments: --epochs", "trainer.epochs=3"),
+        (["check", "nowhere"], "no folder nowhere", "correct the path"),
+        (["evaluate", "nowhere"], "no folder nowhere", "name the folder of a run"),
+        (["compare", "x", "--outs", "y"], "no option --outs, did you mean '--out'", "segtrain compare --help"),
+    ],
+)
+def test_what_is_mistyped_is_answered_with_what_to_type(segtrain, words, what, fix):
+    done = segtrain(*words)
+    assert done.code == 2
+    assert what in done.err
+    assert fix in done.err
+
+
+def test_a_folder_of_runs_is_no_run(segtrain, tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.yaml").touch()
+    done = segtrain("evaluate", tmp_path)
+    assert f"a folder of 2 runs, not a run\n  fix: name one of its runs: {tmp_path / 'one'}" in done.err
+    (tmp_path / "sweep.json").touch()
+    assert "is a sweep, not a run" in segtrain("evaluate", tmp_path).err
+
+
+def test_of_few_images_one_is_for_validation(segtrain, tmp_path):
+    for number in range(4):
+        for folder, value in (("images", 99), ("masks", number % 2)):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            Image.fromarray(np.full((8, 8), value, np.uint8)).save(tmp_path / folder / f"{number}.png")
+    done = segtrain("check", tmp_path, "dataset.splits=ratio", "dataset.num_classes=2", "dataset.val_ratio=0.001")
+    assert "3 images" in done.out
+    assert "1 image" in done.out

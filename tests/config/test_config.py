@@ -287,7 +287,7 @@ def test_saved_configs_take_overrides_of_known_keys(tmp_path):
     assert load_saved(file, ["loader.workers=0"], []).loader.workers == 0
     with pytest.raises(ConfigError, match="did you mean 'workers'"):
         load_saved(file, ["loader.worker=0"], [])
-    with pytest.raises(ConfigError, match="holds no run"):
+    with pytest.raises(ConfigError, match="no folder"):
         load_saved(tmp_path / "nowhere/config.yaml", [], [])
 
 

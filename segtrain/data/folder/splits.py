@@ -21,7 +21,10 @@ def names_of_split(layout: Layout, images: dict[str, Path], found: FileLists) ->
     if layout.split not in ("train", "val"):
         raise ConfigError(f"splits={splits} has no {layout.split!r} split", "dataset.splits", "use train or val")
     if splits == "ratio":
-        in_val = {name for name in images if hash_share(layout.group_of(name)) < layout.val_ratio}
+        shares = {name: hash_share(layout.group_of(name)) for name in images}
+        in_val = {name for name, own in shares.items() if own < layout.val_ratio}
+        if not in_val and layout.val_ratio > 0 and len(set(shares.values())) > 1:  # of few groups none may be below it
+            in_val = {name for name, own in shares.items() if own == min(shares.values())}
     else:
         in_val = {name for name in images if int(hash_share(layout.group_of(name)) * layout.folds) == layout.fold}
     return sorted(in_val if layout.split == "val" else images.keys() - in_val)
