@@ -9,6 +9,7 @@ from segtrain.errors import ConfigError, did_you_mean
 from segtrain.metrics import LOSS, SegmentationScores
 from segtrain.report.text import table
 
+MANY = 2  # further lines of a setting
 GROUPS = ["fine_grained", "presence", "foreground", "objects", "boundary", "calibration"]
 CONFIGS = files("segtrain.configs")
 
@@ -70,12 +71,25 @@ def group_text(group: str) -> str:
         parts_of = [line.strip("- ").partition("@") for line in inherited if "@" in line]
         bases = [base for line in inherited[1:] if (base := line.strip("- ")) != "_self_" and "@" not in base]
         chosen = [base.removeprefix("override /").replace(": ", "=") for base in bases if base.startswith("override /")]
-        settings += chosen + [f"and those of {group}={base}" for base in bases if not base.startswith("override /")]
+        settings = _shortened(settings) + chosen
+        settings += [f"and those of {group}={base}" for base in bases if not base.startswith("override /")]
         if group == "experiment":  # the command, the time, and the answer that was seen
             settings = notes[1:] + settings
         settings += [f"{part}.KEY: as {group}={option}" for option, _, part in parts_of]
         parts.append("\n".join([f"{file.name.removesuffix('.yaml')}: {about}", *(f"    {line}" for line in settings)]))
     return "\n\n".join(parts)
+
+
+def _shortened(lines: list[str]) -> list[str]:
+    """Settings, of which a list or mapping of many lines, such as the 150 classes of a dataset, is left out."""
+    found: list[str] = []
+    for number, line in enumerate(lines):
+        below, (key, _, value) = _indented(lines[number + 1 :]), line.partition(": ")
+        if value.startswith(("[", "{")) and below >= MANY:
+            found.append(f"{key}: … (`segtrain --cfg job` prints it)")
+        elif not line.startswith(" "):
+            found += lines[number : number + 1 + below]
+    return found
 
 
 def _indented(lines: list[str]) -> int:
