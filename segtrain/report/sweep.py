@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from segtrain.report.text import table, value_text
+from segtrain.runs.claim import is_held
 from segtrain.runs.sweep import SweepJob
 
 LINE = 118  # columns
@@ -16,7 +17,10 @@ def jobs_table(jobs: list[SweepJob], folder: Path) -> str:
         best = job.result.best
         score = f"{best['monitor']} {value_text(best['value'], job.result.unit)}" if best else ""
         reason = (job.result.error or "").split("\n")[0]
-        rows.append([job.folder.name, job.result.status or "not started", score, reason])
+        status = job.result.status or "not started"
+        if status == "running" and not is_held(job.folder):
+            status, reason = "killed", "its process is gone"
+        rows.append([job.folder.name, status, score, reason])
     before = sum(max(len(row[column]) for row in rows) + 3 for column in range(3)) if rows else 0
     for row in rows:
         row[3] = row[3][: max(LINE - before, SHORTEST)]

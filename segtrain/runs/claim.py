@@ -47,6 +47,18 @@ def lock(folder: Path) -> None:
     _held[folder] = file
 
 
+def is_held(folder: Path) -> bool:
+    """Whether a process trains in a folder; this one, too."""
+    if folder.resolve() in _held:
+        return True
+    try:
+        lock(folder)
+    except ConfigError:
+        return True
+    unlock(folder)
+    return False
+
+
 def unlock(folder: Path) -> None:
     """Let go of a folder that this process holds."""
     with contextlib.suppress(KeyError):

@@ -15,6 +15,7 @@ from test_kill import TINY
 from segtrain.errors import ConfigError
 from segtrain.files import read_json, write_json
 from segtrain.report.sweep import jobs_table
+from segtrain.runs.claim import lock, unlock
 from segtrain.runs.result import Result
 from segtrain.runs.sweep import SweepJob, begin_sweep, read_sweep
 
@@ -143,6 +144,14 @@ def twelve(server, tmp_path_factory):
     code, text = server.run(*TWELVE, cwd=folder)
     assert code == 0, text
     return all_scores(folder / "sweep")
+
+
+def test_a_job_whose_process_is_gone_is_named(tmp_path):
+    job = SweepJob(tmp_path, [], Result(status="running"), "")
+    lock(tmp_path)
+    assert "running" in jobs_table([job], tmp_path)
+    unlock(tmp_path)
+    assert "killed" in jobs_table([job], tmp_path)
 
 
 @pytest.mark.long

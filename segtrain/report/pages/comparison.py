@@ -29,7 +29,10 @@ def write_comparison_page(
         notes: of a search, what it tried before.
     """
     keys = list(found.settings[0].varied)
-    base = found.class_means[found.baseline] if found.class_means.size else None
+    base, shown = None, []
+    if found.class_means.size:  # the classes that differ most come first
+        base = found.class_means[found.baseline]
+        shown = np.argsort(-np.nan_to_num(np.abs(found.class_means - base)).max(axis=0), kind="stable").tolist()
     write_page(
         file,
         "comparison.html",
@@ -38,10 +41,9 @@ def write_comparison_page(
         by=found.by,
         keys=[short(key, keys) for key in keys],
         rows=[_row(found, i, keys) for i in range(len(found.settings))],
-        classes=found.classes if base is not None else (),
+        classes=[found.classes[c] for c in shown],
         heat=[
-            [_cell(means[c], base[c], i == found.baseline) for c in range(len(found.classes))]
-            for i, means in enumerate(found.class_means)
+            [_cell(means[c], base[c], i == found.baseline) for c in shown] for i, means in enumerate(found.class_means)
         ],
         notes=notes,
         scatter=scatter(found),
