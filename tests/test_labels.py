@@ -272,7 +272,7 @@ def test_learning_from_a_teacher_s_run(segtrain, trained, tmp_path):
     assert "train/loss/kl" in header
     done = segtrain("labels=teacher", "labels.teacher.run=nowhere")
     assert done.code == 2
-    assert "nowhere holds no run" in done.err
+    assert "no folder nowhere" in done.err
 
 
 @pytest.mark.parametrize("ignore_index", [0, 1, 255])
