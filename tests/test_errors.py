@@ -239,11 +239,13 @@ def test_other_errors_are_not_out_of_memory():
 
 
 def test_too_large_images_end_with_exit_code_4(segtrain, tmp_path):
-    result = segtrain("dataset.size=[2000000,2000000]", "hydra.run.dir=run", "trainer.device=cpu", "loader.workers=0")
+    (tmp_path / "mine").mkdir()
+    folder = "hydra.run.dir=mine/new/run"
+    result = segtrain("dataset.size=[2000000,2000000]", folder, "trainer.device=cpu", "loader.workers=0")
     assert result.code == 4, result
     assert "out of memory: Unable to allocate" in result.err
     assert "Traceback" not in result.err
-    assert not (tmp_path / "run").exists()
+    assert [*(tmp_path / "mine").iterdir()] == []
 
 
 def test_unwritable_output_folder(segtrain, tmp_path):

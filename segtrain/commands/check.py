@@ -10,19 +10,15 @@ Example: segtrain check photos --out report
 import re
 from pathlib import Path
 
-import numpy as np
-
 from segtrain.config.build import build
 from segtrain.config.internals import parse, parser
 from segtrain.config.launch import checked_config
 from segtrain.config.signatures import signature_of
 from segtrain.data.dataset import SegmentationDataset, as_dataset
 from segtrain.data.folder.layout import NoMasks
-from segtrain.data.mask_values import GREY, MANY
-from segtrain.data.threads import in_threads, tried
-from segtrain.data.value_counts import value_counts
 from segtrain.dataset_check.findings import check_dataset
-from segtrain.errors import ConfigError, DataError, few, printable
+from segtrain.dataset_check.unset_classes import number_of_classes
+from segtrain.errors import ConfigError, printable
 from segtrain.report.pages.dataset import dataset_text, write_dataset_page
 
 NUM_CLASSES = re.compile(
@@ -35,7 +31,7 @@ def main(words: list[str]) -> int:
     own.add_argument("--out", type=Path, metavar="DIR", help="write check.html there")
     arguments = parse(own, words)
     if "dataset=folder" in arguments.overrides and not any(map(NUM_CLASSES.match, arguments.overrides)):
-        arguments.overrides.append(f"dataset.num_classes={number_of_classes(arguments)}")
+        arguments.overrides.append(f"dataset.num_classes={counted_classes(arguments)}")
     cfg = checked_config(arguments)
     if not any(word.startswith("dataset") for word in arguments.overrides):
         print(f"no dataset is named: checking the one of the settings, {cfg.dataset._target_}")
@@ -49,48 +45,14 @@ def main(words: list[str]) -> int:
     return 3 if any(f.level == "error" for r in reports for f in r.findings) else 0
 
 
-def number_of_classes(arguments) -> int:
-    """One more than the highest value in the training masks. Raises ConfigError where they do not say it."""
+def counted_classes(arguments) -> int:
+    """The number of classes in the training masks. Raises ConfigError where they do not say it."""
     given = arguments.overrides
     arguments.overrides = [*given, "dataset.num_classes=255"]
-    cfg = checked_config(arguments)
-    dataset = build(cfg, "dataset", split="train", strict=False)
+    count, values = number_of_classes(build(checked_config(arguments), "dataset", split="train", strict=False))
     arguments.overrides = given
-    indices = [index for index in range(len(dataset.names)) if dataset.has_mask(index)]
-    if not indices:  # what is wrong with the files is raised, as before a training
-        build(cfg, "dataset", split="train")
-    read = in_threads(lambda index: tried(lambda: value_counts(dataset.mask(index)) > 0), indices, "reading masks")
-    masks = list(read)
-    readable = [found for found in masks if not isinstance(found, DataError)]
-    if masks and not readable:  # of another format, which the first says
-        raise masks[0]
-    values = np.flatnonzero(np.any(readable, axis=0)).tolist() if readable else []
-    labels = [value for value in values if value != dataset.ignore_index]
-    count = 2 if values == [0, 255] else len(labels) if labels[:1] == [1] else labels[-1] + 1 if labels else 0
-    listed = few([*map(str, values)], 20) or "no values that can be read"
-    if len(labels) > MANY:
-        what = f"dataset.num_classes is not set, and the masks hold {len(labels)} values"
-        raise ConfigError(what, "dataset.num_classes", f"{GREY}; otherwise give their number")
-    if count < 2 or len(labels) < count - 1:
-        what = f"dataset.num_classes is not set, and the masks hold {listed}"
-        raise ConfigError(what, "dataset.num_classes", numbered(values, dataset.ignore_index))
-    print(f"the masks hold {listed}: taking dataset.num_classes={count}")
+    print(f"the masks hold {values}: taking dataset.num_classes={count}")
     return count
-
-
-def numbered(values: list[int], ignored: int) -> str:
-    """How masks of a few other values can be trained on: the values as classes 0, 1, …"""
-    kept = [value for value in values if value != ignored]
-    if len(values) < 2:
-        return "give the number of classes, and see docs/dataset.md for other masks"
-
-    def as_classes(chosen: list[int]) -> str:
-        pairs = ", ".join(f"{value}: {label}" for label, value in enumerate(chosen) if value != label)
-        return f"dataset.num_classes={len(chosen)}" + (f" 'dataset.remap={{{pairs}}}'" if pairs else "")
-
-    if kept == values:
-        return f"for a class of each value, {as_classes(values)}"
-    return f"where {ignored} is a class, {as_classes(values)}; where it means unlabelled, {as_classes(kept)}"
 
 
 def datasets(cfg) -> dict[str, SegmentationDataset]:

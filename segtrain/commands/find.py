@@ -8,7 +8,6 @@ Example: segtrain find dataset=folder dataset.root=photos dataset.num_classes=3 
 """
 
 import math
-import shutil
 import sys
 import textwrap
 from dataclasses import asdict, dataclass, replace
@@ -26,7 +25,7 @@ from segtrain.config.schema import flat
 from segtrain.errors import ConfigError, Preempted, SegtrainError, printable
 from segtrain.files import read_json, read_rows, write_json
 from segtrain.report.text import table, value_text
-from segtrain.runs.claim import make_run_folder
+from segtrain.runs.claim import make_run_folder, remove_run_folder
 from segtrain.runs.environment import changed_settings, typed
 from segtrain.runs.result import Result
 from segtrain.runs.sweep import SweepJob, begin_sweep, read_sweep
@@ -151,7 +150,7 @@ class Search:
         around = first.result.seconds - epoch
         self.plan = plan(self.seconds - first.result.seconds, epoch, around, self.epochs, len(self.candidates))
         if self.plan is None:
-            shutil.rmtree(self.folder)  # as after other mistakes: there is nothing to go on with
+            remove_run_folder(self.folder)  # as after other mistakes: there is nothing to go on with
             what = f"a training of one epoch takes {epoch + around:.1f} s: {self.seconds / 60:g} minutes are too short for a search"
             enough = self.seconds
             while not plan(enough - first.result.seconds, epoch, around, self.epochs, len(self.candidates)):

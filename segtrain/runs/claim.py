@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import shutil
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ FOLDERS = ("checkpoints", "evaluation", "failed", "plots", "tensorboard", ".hydr
 FILES = (".lock", "config.yaml", "environment.json", "metrics.csv", "page.html", "result.json", "segtrain.log")
 
 _held: dict[Path, int] = {}
+_made_above: list[Path] = []  # the folders that this process has made for those of its runs
 
 
 def lock(folder: Path) -> None:
@@ -93,12 +95,22 @@ def make_run_folder(name: Callable[[], Path]) -> Path:
 
 def _made(folder: Path) -> bool:
     """Make a folder; False when it is there."""
+    _made_above.extend(above for above in folder.parents if not above.exists())
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
         folder.mkdir()
     except FileExistsError:
         return False
     return True
+
+
+def remove_run_folder(folder: Path) -> None:
+    """Remove a folder, and those above it that were made for it and hold nothing else."""
+    shutil.rmtree(folder, ignore_errors=True)
+    for above in folder.parents:
+        if above in _made_above:
+            with contextlib.suppress(OSError):  # it holds another run
+                above.rmdir()
 
 
 def queued_again() -> bool:

@@ -7,7 +7,6 @@ are written anew from it, so that they say what it says wherever a run was kille
 import contextlib
 import logging
 import re
-import shutil
 import time
 import traceback
 from dataclasses import asdict
@@ -19,7 +18,7 @@ from segtrain.config.saved import settings_in
 from segtrain.errors import ConfigError, DataError, DiskError, NotFinite, OutOfMemory, Preempted, Pruned, SegtrainError
 from segtrain.files import read_arrays, read_json, remove_parts, write_arrays, write_json, write_rows, write_text
 from segtrain.runs import checkpoints
-from segtrain.runs.claim import lock, refuse_links, unlock
+from segtrain.runs.claim import lock, refuse_links, remove_run_folder, unlock
 from segtrain.runs.environment import changed_settings, start, trained_on
 from segtrain.runs.result import Result, per_class_rows
 
@@ -86,7 +85,7 @@ class RunFolder:
             self._write_result(status)
             return
         if isinstance(error, ConfigError | DataError | OutOfMemory) and not self._before[0] and self._is_bare():
-            shutil.rmtree(self.path, ignore_errors=True)  # a mistake that is found after the start leaves no folder
+            remove_run_folder(self.path)  # a mistake that is found after the start leaves no folder
             return
         stopped = isinstance(error, KeyboardInterrupt | Preempted)
         again = "goes on where this stopped" if self.can_be_resumed else "starts it again"

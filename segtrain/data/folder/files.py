@@ -8,7 +8,7 @@ from segtrain.data.folder.images import IMAGE_SUFFIXES
 from segtrain.data.folder.layout import Layout
 from segtrain.data.folder.listing import list_folder
 from segtrain.data.folder.pairing import MaskFiles
-from segtrain.data.folder.splits import names_of_split
+from segtrain.data.folder.splits import names_of_split, with_splits
 
 log = logging.getLogger("segtrain")
 
@@ -19,7 +19,12 @@ def list_files(layout: Layout, strict: bool) -> FileLists:
     Raises ConfigError when folder or split file are not there, and with `strict` DataError for the first error.
     """
     found = FileLists()
+    layout, given = with_splits(layout), layout
     folders = layout.folders()
+    if layout.splits == "ratio" != given.splits:
+        what = f"no folders of splits: {layout.val_ratio:.0%} of the images, by hash, are val"
+        found.add("note", what, folders, "set dataset.splits and dataset.val_ratio")
+        log.info(what)
     if not layout.is_usual(folders):
         what = f"recognised images in {', masks in '.join(map(str, folders[:2]))}"
         found.add("note", what, folders, "if that is wrong, name dataset.images and dataset.masks")

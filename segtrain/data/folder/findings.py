@@ -6,6 +6,7 @@ from pathlib import Path
 from segtrain.data.folder.images import IMAGE_SUFFIXES, LOSSY_SUFFIXES, OTHER_SUFFIXES
 from segtrain.data.folder.listing import Listing
 from segtrain.data.folder.pairing import MaskFiles
+from segtrain.data.folder.suggestions import masks_of_longer_names
 from segtrain.errors import DataError, counted, few
 
 FORMATS = ", ".join(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES)
@@ -108,6 +109,8 @@ def _check_one_kind(found: FileLists, masks: MaskFiles, number: int) -> None:
         fix = "masks must not be JPEG, which changes class values: save them as PNG"
     elif masks.folders and beside:
         fix = "masks of this format are not read: save them as PNG"
+    elif masks.folders and (setting := masks_of_longer_names(list(missing.values()), folder)):
+        fix = f"if the masks have longer names: {setting}"
     else:
         fix = f"add the missing masks ({masks.expected(first, number)}), or remove the images"
     what = f"{counted(len(missing), 'image')} without a mask: {few([*missing])}"

@@ -34,6 +34,7 @@ class Folder(SegmentationDataset):
 
     Args:
         splits: how images are assigned to train and val.
+            auto: the first of folders, files and ratio that the folders have; ratio is said.
             folders: `root/train/images`, `root/train/masks`, `root/val/…` (or `root/images/train`, `root/masks/train`).
             files: `root/images`, `root/masks`, and `root/train.txt`, `root/val.txt` with one file stem per line.
             ratio: `root/images`, `root/masks`; the share `val_ratio` of the stems with the smallest hash is val, so
@@ -80,7 +81,7 @@ class Folder(SegmentationDataset):
         class_names: list[str] | None = None,
         ignore_index: Label = 255,
         background: NonNegativeInt | None = 0,
-        splits: Literal["folders", "files", "ratio", "kfold"] = "folders",
+        splits: Literal["auto", "folders", "files", "ratio", "kfold"] = "auto",
         val_ratio: Fraction = 0.2,
         folds: PositiveInt = 5,
         fold: NonNegativeInt = 0,

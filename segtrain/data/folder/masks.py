@@ -180,5 +180,6 @@ def _one_channel(values: np.ndarray, path: Path) -> np.ndarray:
     if (colour == colour[..., :1]).all():
         return colour[..., 0]  # grey, or saved as colour
     what = f"a mask of {values.shape[2]} channels; one channel of class indices is needed"
-    fix = "colour-coded masks: dataset.mask_format=color with dataset.colors; a channel per class: mask_format=channels"
+    fix = "colour-coded masks: dataset.mask_format=color with dataset.colors, which `segtrain check FOLDER` finds; "
+    fix += "a channel per class: dataset.mask_format=channels"
     raise DataError(what, str(path), fix)

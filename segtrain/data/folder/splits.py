@@ -2,12 +2,26 @@
 
 import hashlib
 import unicodedata
+from dataclasses import replace
 from pathlib import Path
 
 from segtrain.data.folder.findings import FileLists
 from segtrain.data.folder.images import IMAGE_SUFFIXES
-from segtrain.data.folder.layout import Layout, filled
+from segtrain.data.folder.layout import SPLITS, Layout, filled
 from segtrain.errors import ConfigError, counted, few
+
+
+def with_splits(layout: Layout) -> Layout:
+    """The layout with its way of splitting; for splits=auto the one that its folders have, of all splits the same."""
+    if layout.splits != "auto":
+        return layout
+    of_split = [replace(layout, split=split) for split in SPLITS]
+    for splits in ("folders", "files"):
+        if any(replace(other, splits=splits).split_words for other in of_split):
+            return replace(layout, splits=splits)
+    words = {word for other in of_split for word in (other.named_split, *SPLITS[other.split])}
+    named = any(path.stem.lower() in words for path in layout.root.glob("*"))
+    return replace(layout, splits="ratio" if layout.fits(splits="ratio") and not named else "folders")
 
 
 def names_of_split(layout: Layout, images: dict[str, Path], found: FileLists) -> list[str]:

@@ -1,5 +1,6 @@
 """Which settings would fit the files of a dataset, where those that were given do not."""
 
+import os
 import re
 from collections import Counter
 from dataclasses import replace
@@ -102,18 +103,31 @@ def _words_of_splits(layout) -> list[str]:
     return [name for name in candidates if layout.fits(split_names={layout.split: name})]
 
 
+def masks_of_longer_names(images: list[Path], folder: Path) -> str:
+    """The setting for masks in a folder that end otherwise than their images, such as {stem}_mask.png; empty if not so."""
+    pattern = _pattern(images, [path for path in folder.iterdir() if path.is_file()])
+    where = os.path.relpath(folder, images[0].parent)
+    return _setting("dataset.masks", f"{where}/{pattern}") if pattern else ""
+
+
 def _pattern_of_masks(folder: Path) -> str:
     """The pattern of masks that lie beside their images, such as {stem}_mask.png; empty where there are none."""
     files = [path for path in folder.iterdir() if path.is_file()] if folder.is_dir() else []
-    images = {path.stem: path.suffix for path in files if path.suffix.lower() in IMAGE_SUFFIXES}
-    masks = {path.stem: path.suffix for path in files if path.suffix.lower() in MASK_SUFFIXES}
-    ends: Counter[tuple[str, str]] = Counter()
-    for stem, suffix in masks.items():
-        ends.update((stem[end:], suffix) for end in range(1, len(stem)) if stem[:end] in images)
-        others = {path.suffix for path in files if path.stem == stem and path.suffix.lower() in IMAGE_SUFFIXES}
-        ends[("", suffix)] += len(others) > 1  # photo.jpg and photo.png
+    return _pattern(files, files)
+
+
+def _pattern(images: list[Path], masks: list[Path]) -> str:
+    """Of the names of masks, by those of the images, at least a third of which have one; empty where there is none."""
+    names = {(path.stem, path.suffix) for path in images if path.suffix.lower() in IMAGE_SUFFIXES}
+    stems, ends = Counter(stem for stem, _ in names), Counter()
+    for mask in masks:
+        if mask.suffix.lower() not in MASK_SUFFIXES:
+            continue
+        ends.update((mask.stem[end:], mask.suffix) for end in range(1, len(mask.stem)) if mask.stem[:end] in stems)
+        others = stems[mask.stem] - ((mask.stem, mask.suffix) in names)
+        ends[("", mask.suffix)] += others > 0  # photo.jpg and photo.png
     (end, suffix), count = ends.most_common(1)[0] if ends else (("", ""), 0)
-    return f"{{stem}}{end}{suffix}" if count and 3 * count >= len(images) else ""
+    return f"{{stem}}{end}{suffix}" if count and 3 * count >= len(stems) else ""
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -7,7 +7,7 @@ import pytest
 from conftest import write_folder_dataset
 
 from segtrain.data.folder import Folder
-from segtrain.errors import ConfigError
+from segtrain.errors import ConfigError, DataError
 
 NAMES = [
     *(("images", "labels"), ("image", "label"), ("image", "mask"), ("img", "label"), ("imgs", "masks")),
@@ -82,13 +82,13 @@ def test_other_words_for_the_splits(root, tmp_path, train, val, above, caplog):
     [
         (
             {"train/images": "images", "train/masks": "labels"},
-            {},
+            {"splits": "folders"},
             "train",
             "dataset.splits=ratio takes 20% of the images",
         ),
         (
             {"train/images": "images", "train/masks": "masks", "list": "train.txt"},
-            {},
+            {"splits": "folders"},
             "train",
             "set dataset.splits=files, for train.txt",
         ),
@@ -138,6 +138,40 @@ def test_what_would_fit_is_said(root, tmp_path, moves, settings, split, fix):
     with pytest.raises(ConfigError) as error:
         Folder(str(tmp_path / "other" / settings.pop("root", "")), split, 3, **settings)
     assert re.search(fix, error.value.fix)
+
+
+def test_splits_are_found(root, tmp_path, caplog):
+    for kind in ("images", "masks"):
+        shutil.copytree(root / "train" / kind, tmp_path / "other" / kind)
+    caplog.set_level("INFO")
+    data = {split: Folder(str(tmp_path / "other"), split, 3, val_ratio=0.4) for split in ("train", "val")}
+    of_ratio = Folder(str(tmp_path / "other"), "val", 3, splits="ratio", val_ratio=0.4)
+    assert data["val"].names == of_ratio.names
+    assert sorted(data["train"].names + data["val"].names) == Folder(str(root), "train", 3).names
+    assert [finding.what for finding in data["val"].findings] == [
+        "no folders of splits: 40% of the images, by hash, are val"
+    ]
+    assert "no folders of splits: 40% of the images" in caplog.text
+    assert of_ratio.findings == []
+    (tmp_path / "other/valid.txt").write_text("\n".join(data["train"].names[:1]))  # now there is a split
+    assert Folder(str(tmp_path / "other"), "val", 3).names == data["train"].names[:1]
+    with pytest.raises(ConfigError, match="no split file"):
+        Folder(str(tmp_path / "other"), "train", 3)
+    (tmp_path / "other/valid.txt").unlink()
+    (tmp_path / "other/test").mkdir()  # the images may be those of train and val together, or of train alone
+    with pytest.raises(ConfigError, match="dataset.splits=folders") as error:
+        Folder(str(tmp_path / "other"), "train", 3)
+    assert "dataset.splits=ratio" in error.value.fix
+
+
+def test_masks_of_longer_names_are_named(root):
+    for file in [*(root / "train/masks").iterdir()]:
+        file.rename(file.with_stem(f"{file.stem}_gt"))
+    with pytest.raises(DataError) as error:
+        Folder(str(root), "train", 3)
+    setting = "../masks/{stem}_gt.png"
+    assert error.value.fix == f"if the masks have longer names: 'dataset.masks=\"{setting}\"'"
+    assert len(Folder(str(root), "train", 3, masks=setting).names) > 0
 
 
 def test_our_own_names_come_first_and_are_not_said(root):

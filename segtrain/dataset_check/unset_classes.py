@@ -1,0 +1,107 @@
+"""What the masks hold where dataset.num_classes is not set: the number of classes, or the settings to choose from."""
+
+from collections import Counter
+
+import numpy as np
+
+from segtrain.data.folder import Folder
+from segtrain.data.folder.images import read_values
+from segtrain.data.mask_values import GREY, MANY
+from segtrain.data.threads import in_threads, tried
+from segtrain.data.value_counts import value_counts
+from segtrain.errors import ConfigError, DataError, few
+
+UNSET = "dataset.num_classes is not set, and the masks hold "
+
+
+def number_of_classes(dataset: Folder) -> tuple[int, str]:
+    """One more than the highest value in the masks, and the values in words.
+
+    Args:
+        dataset: of 255 classes and index masks, with `strict=False`.
+
+    Raises ConfigError, with the settings to choose from, where the values are no classes from 0 on, DataError where no
+    mask can be read.
+    """
+    indices = [index for index in range(len(dataset.names)) if dataset.has_mask(index)]
+    if not indices:
+        errors = [finding for finding in dataset.findings if finding.level == "error"]
+        raise DataError("; ".join(error.what for error in errors), few(errors[0].files), errors[0].fix)
+    read = in_threads(lambda index: tried(lambda: value_counts(dataset.mask(index)) > 0), indices, "reading masks")
+    masks = list(read)
+    readable = [found for found in masks if not isinstance(found, DataError)]
+    if not readable:
+        raise _other_masks(dataset, indices) or masks[0]
+    values = np.flatnonzero(np.any(readable, axis=0)).tolist()
+    labels = [value for value in values if value != dataset.ignore_index]
+    count = 2 if values == [0, 255] else len(labels) if labels[:1] == [1] else labels[-1] + 1 if labels else 0
+    listed = few([*map(str, values)], 20)
+    if len(labels) > MANY:
+        fix = f"{GREY}; otherwise give their number"
+        raise ConfigError(f"{UNSET}{len(labels)} values", "dataset.num_classes", fix)
+    if count < 2 or len(labels) < count - 1:
+        raise ConfigError(UNSET + listed, "dataset.num_classes", _numbered(values, dataset.ignore_index))
+    return count, listed
+
+
+def _other_masks(dataset: Folder, indices: list[int]) -> ConfigError | None:
+    """The settings for colour-coded masks, or for values above 255; None for masks of any other kind."""
+    files = [file for index in indices for file in dataset.masks[index] if file is not None]
+    read = in_threads(lambda file: tried(lambda: _held(read_values(file, dataset.exif))), files, "reading masks again")
+    pixels: Counter = Counter()
+    for held in read:
+        if isinstance(held, DataError):
+            continue
+        if held is None:
+            return None
+        pixels.update(held)
+    values = [value for value, _ in pixels.most_common()]
+    if not values or len({type(value) for value in values}) > 1:  # masks of different kinds
+        return None
+    if isinstance(values[0], int):
+        values = sorted(values)
+        fix = _numbered(values, dataset.ignore_index) if len(values) <= MANY else f"{GREY}, or save class indices"
+        return ConfigError(f"{UNSET}{_listed(values, 'values')}", "dataset.num_classes", fix)
+    if len(values) > MANY:
+        fix = "save them as PNG, drawn without smooth edges: each pixel has the colour of its class"
+        return ConfigError(f"{UNSET}{len(values):,} colours", "dataset.num_classes", fix)
+    colors = ",".join(f"[{r},{g},{b}]" for r, g, b in values)
+    fix = f"for a class of each colour, dataset.mask_format=color dataset.num_classes={len(values)} "
+    fix += f"'dataset.colors=[{colors}]', the background first (here the colour of most pixels)"
+    if all(len({color[channel] for color in values}) <= 2 for channel in range(3)):
+        fix += "; for a class of each channel (multi-label), dataset.mask_format=channels dataset.num_classes=3 "
+        fix += "dataset.background=null loss=bce_dice"
+    return ConfigError(UNSET + _listed(values, "colours"), "dataset.num_classes", fix)
+
+
+def _held(values: np.ndarray) -> Counter | None:
+    """Pixels of each whole number in a mask [H, W], or of each colour (r, g, b); None for masks of another kind."""
+    if values.ndim == 2 and values.dtype.kind in "iu":
+        found, counts = np.unique(values, return_counts=True)
+        return Counter(dict(zip(found.tolist(), counts.tolist(), strict=True)))
+    if values.dtype != np.uint8 or values.ndim != 3 or values.shape[2] not in (3, 4):
+        return None
+    r, g, b = (values[..., channel].astype(np.int32) for channel in range(3))
+    found, counts = np.unique(r << 16 | g << 8 | b, return_counts=True)
+    colors = ((code >> 16, code >> 8 & 255, code & 255) for code in found.tolist())
+    return Counter(dict(zip(colors, counts.tolist(), strict=True)))
+
+
+def _listed(values: list, noun: str) -> str:
+    words = [str(list(value) if isinstance(value, tuple) else value) for value in values]
+    return f"{len(values)} {noun}: {few(words, 8)}"
+
+
+def _numbered(values: list[int], ignored: int) -> str:
+    """How masks of a few other values can be trained on: the values as classes 0, 1, …"""
+    kept = [value for value in values if value != ignored]
+    if len(values) < 2:
+        return "give the number of classes, and see docs/dataset.md for other masks"
+
+    def as_classes(chosen: list[int]) -> str:
+        pairs = ", ".join(f"{value}: {label}" for label, value in enumerate(chosen) if value != label)
+        return f"dataset.num_classes={len(chosen)}" + (f" 'dataset.remap={{{pairs}}}'" if pairs else "")
+
+    if kept == values:
+        return f"for a class of each value, {as_classes(values)}"
+    return f"where {ignored} is a class, {as_classes(values)}; where it means unlabelled, {as_classes(kept)}"

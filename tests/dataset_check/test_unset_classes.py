@@ -1,0 +1,60 @@
+"""What is said of masks when dataset.num_classes is not set and they cannot be read as class indices."""
+
+import numpy as np
+import pytest
+from conftest import write_folder_dataset
+from PIL import Image
+
+from segtrain.commands import check
+from segtrain.errors import ConfigError, DataError
+
+
+def written(root, convert):
+    """A folder dataset whose masks are `convert(mask)`."""
+    write_folder_dataset(root)
+    for file in root.glob("*/masks/*.png"):
+        Image.fromarray(convert(np.asarray(Image.open(file)))).save(file)
+    return str(root)
+
+
+def test_the_settings_for_colours_are_said_and_work(tmp_path, capsys):
+    colors = np.array([[10, 10, 10], [200, 0, 0], [0, 200, 0]], np.uint8)
+    root = written(tmp_path / "data", lambda mask: colors[mask])
+    with pytest.raises(ConfigError, match="the masks hold 3 colours: \\[10, 10, 10\\]") as error:
+        check.main([root])
+    assert "multi-label" not in error.value.fix  # three values in a channel
+    setting = error.value.fix.split("'")[1]
+    assert setting.startswith("dataset.colors=[[10,10,10],")
+    assert check.main([root, "dataset.mask_format=color", "dataset.num_classes=3", setting]) == 0
+    assert "class 2" in capsys.readouterr().out
+
+
+def test_channels_of_two_values_may_be_classes(tmp_path):
+    colors = np.array([[0, 0, 0], [255, 0, 0], [255, 255, 0]], np.uint8)
+    with pytest.raises(ConfigError) as error:
+        check.main([written(tmp_path / "data", lambda mask: colors[mask])])
+    assert "dataset.mask_format=channels dataset.num_classes=3" in error.value.fix
+
+
+def test_colours_of_smooth_edges_are_too_many(tmp_path):
+    def smooth(mask):
+        ramp = np.arange(mask.size, dtype=np.int64).reshape(mask.shape)
+        return np.stack([ramp % 256, ramp // 256 % 256, mask], axis=2).astype(np.uint8)
+
+    with pytest.raises(ConfigError, match="the masks hold [0-9,]+ colours") as error:
+        check.main([written(tmp_path / "data", smooth)])
+    assert "without smooth edges" in error.value.fix
+
+
+def test_values_of_16_bits_are_all_listed(tmp_path):
+    with pytest.raises(ConfigError, match="the masks hold 3 values: 0, 1000, 2000") as error:
+        check.main([written(tmp_path / "data", lambda mask: mask.astype(np.uint16) * 1000)])
+    assert "dataset.num_classes=3 'dataset.remap={1000: 1, 2000: 2}'" in error.value.fix
+
+
+def test_other_masks_are_answered_by_the_first(tmp_path):
+    def two_channels(mask):
+        return np.stack([mask, np.arange(mask.size, dtype=np.uint8).reshape(mask.shape)], axis=2)
+
+    with pytest.raises(DataError, match="a mask of 2 channels"):
+        check.main([written(tmp_path / "data", two_channels)])
