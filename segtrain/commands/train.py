@@ -41,7 +41,7 @@ from segtrain.runs.folder import RunFolder
 from segtrain.runs.sweep import command_of
 from segtrain.signals import leave_if_stopped
 from segtrain.training import Epoch, Parts, predict_one
-from segtrain.training.device import gpu_of_its_own
+from segtrain.training.device import gpu_of_its_own, precision_advice
 from segtrain.training.memory import check_memory
 
 log = logging.getLogger("segtrain")
@@ -107,7 +107,9 @@ def train(
     loss = build_loss(cfg, train_set, labels).to(trainer.device)
     if trainer.prior_bias and checkpoint is None:
         set_prior_bias(model, counts)
-    give_advice(cfg, loss, counts, trainer.monitored(scores), padding_advice(augment.size, size))
+    more = padding_advice(augment.size, size)
+    more += precision_advice(cfg.trainer.precision, trainer.device, augment.size or size)
+    give_advice(cfg, loss, counts, trainer.monitored(scores), more)
 
     sampling.prepare(train_set, trainer.device)
     if summary := sampling.summary(counts):

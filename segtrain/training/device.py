@@ -2,10 +2,11 @@
 
 import contextlib
 import logging
+import math
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -114,6 +115,19 @@ def _has(precision: str) -> bool:
         return True
     found = torch.ops.mkldnn
     return found._is_mkldnn_bf16_supported() if precision == "bfloat16" else found._is_mkldnn_fp16_supported()
+
+
+def precision_advice(name: str, device: torch.device, size: Sequence[int]) -> list[str]:
+    """Of a CPU that computes bfloat16 in tiles (AMX), where precision=auto is float32; small images gain little.
+
+    Args:
+        size: height and width of what the network is trained on.
+    """
+    if name != "auto" or device.type != "cpu" or math.prod(size) < 128 * 128:
+        return []
+    if not torch.cpu.get_capabilities().get("amx_bf16"):
+        return []
+    return ["this CPU has AMX: trainer.precision=bfloat16 trains 1.5 to 2 times as fast"]
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from segtrain.errors import ConfigError
-from segtrain.training.device import autocast, choose_precision
+from segtrain.training.device import autocast, choose_precision, precision_advice
 
 CPU = torch.device("cpu")
 
@@ -59,3 +59,14 @@ def test_the_stride_is_understood_as_a_number_too():
         for stride in (1, [1, 1], 2, (2, 2)):
             found = nn.functional.conv2d(torch.randn(1, 4, 9, 9), weight, stride=stride, groups=4)
             assert found.dtype == torch.bfloat16
+
+
+def test_a_faster_precision_is_advised_where_the_cpu_has_it(monkeypatch):
+    capabilities = {"amx_bf16": True}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert "trainer.precision=bfloat16" in precision_advice("auto", CPU, (256, 256))[0]
+    assert precision_advice("float32", CPU, (256, 256)) == []
+    assert precision_advice("auto", CPU, (64, 64)) == []
+    assert precision_advice("auto", torch.device("cuda"), (256, 256)) == []
+    capabilities.clear()
+    assert precision_advice("auto", CPU, (256, 256)) == []

@@ -20,7 +20,8 @@ def dataset_text(reports: list[SplitReport]) -> str:
     for report in reports:
         rows = [[row[k] for k in ("name", "pixels", "share", "images", "smallest")] for row in class_rows(report)]
         title = f"{report.name}: {counted(len(report.samples), 'image')}, {sizes(report)}"
-        parts.append(table(["class", "pixels", "share", "images", "smallest object"], rows, title) + "\n")
+        columns = ["class", "pixels", "share", "images", "smallest object"]
+        parts.append((table(columns, rows, title) if report.readable else title) + "\n")
     fixes: dict[str, str] = {}
     for split, finding in ordered(reports):
         parts.append(f"{finding.level}: {split}: {finding.what}")
