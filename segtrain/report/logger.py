@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import time
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,7 @@ class Logger:
         self._of_best = {name: f"best/{name}" for name, score in scores.records().items() if score.kind == "iou"}
         self._writer = SummaryWriter
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step)
+        self._started, self._shown = time.monotonic(), 0
 
     def __enter__(self) -> "Logger":
         return self
@@ -92,7 +94,7 @@ class Logger:
         log.info(
             f"epoch {epoch.number:>3}/{self._epochs}  train loss {row['train/loss']:.4f}  val loss {row['val/loss']:.4f}"
             f"  {epoch.monitor.name} {row[f'val/{epoch.monitor.name}']:.4f}  {epoch.images_per_second:.1f} images/s"
-            f"  data wait {100 * epoch.data_wait:.0f} %"
+            f"  data wait {100 * epoch.data_wait:.0f} %{self._time_left(epoch.number)}"
         )
         if self._faster and epoch.data_wait > WAITED and epoch.seconds > LONG:
             log.warning(f"the network waited for images: {self._faster} may help")
@@ -105,6 +107,12 @@ class Logger:
         except (OSError, DiskError) as error:  # such as a full disk, with which the training goes on
             log.warning(f"TensorBoard, plots/ or trace.json lack something of epoch {epoch.number}: {error}")
             self._board = self._writer(str(self._folder / "tensorboard"))  # the thread of the old one has ended
+
+    def _time_left(self, number: int) -> str:
+        """Of the whole training, in words, where it is a minute or more."""
+        self._shown += 1
+        seconds = (time.monotonic() - self._started) / self._shown * (self._epochs - number)
+        return f"  {seconds / 60:.0f} min left" if seconds >= 60 else ""
 
     def _draw(self, epoch, row: dict) -> None:
         if epoch.profile is not None:

@@ -4,6 +4,7 @@ import contextlib
 import csv
 import gc
 import signal
+from types import SimpleNamespace
 from typing import ClassVar
 
 import numpy as np
@@ -427,3 +428,12 @@ def test_one_cycle_is_that_of_torch():
     for _ in range(100):
         assert optimizer.param_groups[0]["lr"] == pytest.approx(other.param_groups[0]["lr"], abs=0.02)
         optimizer.step(), ours.step(), other.step(), theirs.step()
+
+
+def test_the_time_left_of_the_whole_training_is_said(tmp_path, monkeypatch, caplog):
+    clock = iter(range(0, 10_000, 90))  # seconds, an epoch every 90
+    monkeypatch.setattr("segtrain.report.logger.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    with caplog.at_level("INFO"):
+        fit(tmp_path / "run", epochs=3)
+    lines = [line for line in caplog.messages if line.startswith("epoch  ")]
+    assert [line.rpartition("%")[2] for line in lines] == ["  3 min left", "  2 min left", ""]
