@@ -138,12 +138,7 @@ def rows_before(arguments, trained: Trained) -> dict[str, dict]:
     out, settings = arguments.out, flat(trained.config)
     settings = {k: v for k, v in settings.items() if k.startswith(MATTERS) and k not in CHANGES_NOTHING}
     weights = (arguments.run / "checkpoints" / f"{arguments.checkpoint}.pt").read_bytes()
-    request = {
-        "weights": hashlib.blake2b(weights, digest_size=8).hexdigest(),
-        "settings": settings,
-        "probabilities": arguments.probabilities,
-    }
-    request["overlays"] = not arguments.no_overlays
+    request = {"weights": hashlib.blake2b(weights, digest_size=8).hexdigest(), "settings": settings}
     remove_parts(out)
     before = read_json(out / MARK)
     if before and (different := [key for key in request if before.get(key) != request[key]]):
@@ -269,7 +264,12 @@ def after_rows(name: str, height: int, progress: Progress) -> Callable[[int], No
 
 
 def write(out: Path, name: str, file: Path, classes, shown: np.ndarray | None, found: Prediction) -> dict:
-    """Write what was found in an image, over `shown` unless it is None; returns its row of predictions.csv."""
+    """Write what was found in an image, over `shown` unless it is None; returns its row of predictions.csv.
+
+    What an earlier call wrote of another image in this file, and this call does not ask for, is deleted.
+    """
+    for before in files_of(out, name, classes, overlays=True, probabilities=True):
+        before.unlink(missing_ok=True)
     write_mask(out, name, found.mask, classes)
     if shown is not None:
         write_overlay(out, name, shown, found.mask, classes)

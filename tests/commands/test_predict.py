@@ -173,6 +173,12 @@ def test_what_changed_is_predicted_again_and_other_rows_stay(segtrain, trained, 
     assert rows() == second
     assert second.keys() == first.keys()
     assert second[kept] == first[kept]
+    assert segtrain("predict", trained, *words, "--out", "out", "--probabilities").code == 0
+    assert sorted(file.stem for file in (tmp_path / "out/probabilities").iterdir()) == sorted(names)
+    assert rows() == second
+    Image.fromarray(images.image(4)).save(tmp_path / f"images/{changed}.png")
+    assert "2 of 3 images done before" in segtrain("predict", trained, *words, "--out", "out").err
+    assert not (tmp_path / f"out/probabilities/{changed}.npz").exists()  # of the image before
     assert second[deleted] == first[deleted]
     assert second[changed] != first[changed]
 
