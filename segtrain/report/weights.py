@@ -20,11 +20,11 @@ SCHEMES = {
 
 # Of docs/loss_and_weights.md.
 EVIDENCE = (
-    "What was measured: with the defaults (shapes and thin cracks, 3 seeds each) inverse_sqrt and log_ratio cannot be told from "
-    "none, and larger weights lost 2 to 6 points of IoU; in short trainings from random weights on CamVid no weights changed "
-    "the mean for sure (inverse_sqrt +2.8, -0.1 to +5.6), but all of them found pedestrians, and median_frequency bicyclists at half of the "
-    "buildings (3 seeds); at 14 epochs inverse_sqrt gained 5 points and median_frequency 2 (1 seed); with a trained encoder, or "
-    "rare classes sampled more often, weights gained nothing (1 seed each)."
+    "Begin with inverse_sqrt: with the default loss it is within 1 point of IoU of the best scheme on all four datasets that were "
+    "measured (shapes, thin cracks, CamVid from random weights, magnetic tiles with a trained encoder and rare classes sampled "
+    "more often; 3 seeds each). log_ratio is within 2, none within 3 (none of it shown), median_frequency within 5, "
+    "inverse_frequency loses 2 to 15. Classes differ more than means: on CamVid all found pedestrians, which none did not, and "
+    "median_frequency bicyclists at half of the buildings. With cross-entropy alone none gained on shapes, and all but log_ratio lost 5 points and more."
 )
 
 
