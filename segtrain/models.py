@@ -69,7 +69,7 @@ def unet(
     num_classes: PositiveInt,
     *,
     decoder_channels: list[int] = (128, 64, 32, 16, 8),
-    full_resolution_skip: NonNegativeInt = 0,
+    full_resolution_skip: NonNegativeInt = 8,
     **common: Unpack[Common],
 ) -> SegmentationModel:
     """U-Net. Ronneberger et al., 2015, https://arxiv.org/abs/1505.04597
@@ -77,12 +77,13 @@ def unet(
     Args:
         decoder_channels: of the five blocks of the decoder, from the lowest resolution to the full one.
         full_resolution_skip: channels of a skip connection at full resolution, as in the paper. The encoders of
-            segmentation-models-pytorch begin with a stride of 2 and give none, so that objects of one or two pixels are
-            seen by no skip connection; 0: none.
+            segmentation-models-pytorch begin with a stride of 2 and give none, so that without it objects of a few
+            pixels are seen by no skip connection; 0: none.
     """
     model = _model("Unet", num_classes, {"decoder_channels": tuple(decoder_channels)}, **common)
     if full_resolution_skip:
-        model.network = _FullResolutionSkip(model.network, decoder_channels, full_resolution_skip)
+        channels = len(model.scale), full_resolution_skip
+        model.network = _FullResolutionSkip(model.network, decoder_channels, *channels)
     return model
 
 
@@ -147,13 +148,13 @@ def _model(
 class _FullResolutionSkip(nn.Module):
     """A U-Net of segmentation-models-pytorch whose last decoder block also sees two convolutions of the image."""
 
-    def __init__(self, unet: nn.Module, decoder_channels: list[int], skip_channels: int):
+    def __init__(self, unet: nn.Module, decoder_channels: list[int], in_channels: int, skip_channels: int):
         super().__init__()
         from segmentation_models_pytorch.base.initialization import initialize_decoder
         from segmentation_models_pytorch.base.modules import Conv2dReLU
         from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder
 
-        in_channels, *encoder_channels = unet.encoder.out_channels
+        encoder_channels = unet.encoder.out_channels[1:]
         self.encoder = unet.encoder
         self.image = nn.Sequential(
             Conv2dReLU(in_channels, skip_channels, kernel_size=3, padding=1, use_norm="batchnorm"),

@@ -151,3 +151,5 @@ def test_a_skip_at_full_resolution_sees_single_pixels():
     changed = image.clone()
     changed[..., 31, 31] = 255
     assert model.network.image(changed.float()).sub(model.network.image(image.float())).abs().amax(dim=1)[0, 31, 31] > 0
+    first_feature_is_not_the_image = models.unet(2, encoder="vgg11_bn", in_channels=4, full_resolution_skip=4).eval()
+    assert first_feature_is_not_the_image(torch.zeros(1, 4, 32, 32, dtype=torch.uint8)).shape == (1, 2, 32, 32)

@@ -30,6 +30,7 @@ NEEDED = {  # settings an option cannot have a default for, and companions it ne
         *("dataset.background=0", "dataset.multilabel=false"),
     ],
     **{f"experiment={name}": ["dataset.root=x"] for name in ("street_scenes", "defects", "thin_structures")},
+    "experiment=few_images": ["dataset.root=x", "dataset.num_classes=3"],
     "labels=teacher": ["labels.teacher.run=RUN"],
     "sampling=proposals": ["sampling.coarse.run=RUN"],
     **{f"augment={name}": ["augment.size=[32,32]"] for name in ("none", "light", "strong")},
