@@ -244,6 +244,3 @@ def _check_encoder(encoder: str, known) -> None:
         "model.encoder",
         "use a name from segmentation-models-pytorch (resnet18, resnet50, efficientnet-b0, mit_b0, …) or tu-NAME of timm",
     )
-
-
-__all__ = ["SegmentationModel", "deeplabv3plus", "fpn", "segformer", "unet", "unetplusplus"]

@@ -156,7 +156,7 @@ FROM_SMALL_TO_LARGE = {
 
 
 def same_as(counts: ClassCounts) -> dict[str, str]:
-    """Of each scheme FROM_SMALL_TO_LARGE the first that gives the same weights here, to 5 % and but for a factor.
+    """For each scheme, the first FROM_SMALL_TO_LARGE with the same weights on these counts, within 5 % and up to a factor.
 
     A weighted mean takes no notice of a factor.
     """

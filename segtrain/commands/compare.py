@@ -39,7 +39,7 @@ def main(words: list[str], notes: str = "") -> int:
     left_out = [line for line in left_out if line]
     kinds = kinds_of(comparisons)
     if len(comparisons) > 1:
-        print(f"{len(comparisons)} kinds of runs, of other images or classes, which are compared apart\n")
+        print(f"{len(comparisons)} groups of runs with different images or classes, compared separately\n")
     for comparison, kind in zip(comparisons, kinds, strict=True):
         if len(comparisons) > 1:
             print(printable(f"── {kind}\n"))

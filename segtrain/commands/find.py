@@ -143,9 +143,7 @@ class Search:
         """Made when an epoch of the first candidate has been timed."""
         first = self.jobs()[0]
         if first.result.status != "finished":
-            raise ConfigError(
-                "the config as it is cannot be trained", str(first.folder), "mend what the error above says"
-            )
+            raise ConfigError("the config as it is cannot be trained", str(first.folder), "fix the error printed above")
         epoch = float(read_rows(first.folder / "metrics.csv")[0]["seconds"])
         around = first.result.seconds - epoch
         self.plan = plan(self.seconds - first.result.seconds, epoch, around, self.epochs, len(self.candidates))

@@ -154,12 +154,15 @@ def count_training_images(train_set, augment, sampling) -> ClassCounts:
 
 
 def first_step(checkpoint: dict | None) -> int | None:
-    """Of the events that come after a checkpoint: in an epoch that is not validated yet, those of this very step."""
+    """The first step whose TensorBoard events are dropped when a run is resumed; None for a new run.
+
+    Of an epoch that is not validated yet, the events of the checkpoint's own step are dropped, too.
+    """
     return checkpoint["state"]["step"] + (checkpoint["state"]["batch"] == 0) if checkpoint else None
 
 
 def describe_best(run: RunFolder, parts: Parts, trainer, train_counts: ClassCounts) -> None:
-    """Of the best epoch: intervals and best thresholds into the run's result, and the page of its images."""
+    """Add intervals and thresholds of the best epoch to the run's result, and write its page."""
     scores, val_set = parts.scores, parts.val.dataset
     if not (counts := run.best_counts()):
         return  # a metric of the user's that keeps none

@@ -88,7 +88,9 @@ def compare(
     """
     by = by or common_monitor(settings)
     if by == "loss" and (own := [key for key in settings[0].varied if key.split(".")[0] in OF_LOSS]):
-        what = f"the settings differ in {', '.join(own)}: a loss of one is none of another"
+        what = (
+            f"the settings differ in {', '.join(own)}, which changes the loss itself: their losses cannot be compared"
+        )
         raise ConfigError(what, "--by loss", "compare them by a score: --by iou/mean")
     lower = is_lower(by, settings)
     settings = sorted(settings, key=lambda s: own_scores(s, by, chosen_on_val=True).mean() * (1 if lower else -1))

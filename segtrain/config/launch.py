@@ -175,12 +175,14 @@ def _parsed(cfg: DictConfig, arguments: Namespace) -> list:
 
 
 def _last(overrides: list) -> dict[str, object]:
-    """By key: the command line's, where an experiment has one, too."""
+    """The last override of each key: the command line wins over an experiment."""
     return {override.key_or_group: override for override in overrides}
 
 
-def _checked_jobs(cfg: DictConfig, arguments: Namespace) -> tuple[set[str], list[tuple[list[str], DictConfig]]]:
-    """The keys that are swept, and the overrides and config of every job, as far as the sweeper is Hydra's own.
+def _checked_jobs(
+    cfg: DictConfig, arguments: Namespace
+) -> tuple[set[str], list[tuple[list[str], DictConfig, dict[str, str]]]]:
+    """The keys that are swept, and the overrides, config and chosen options of every job, where the sweeper is Hydra's own.
 
     Raises ConfigError with the mistakes of all jobs.
     """

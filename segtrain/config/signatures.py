@@ -36,7 +36,6 @@ class _Module:
     """What a source file defines at its top level."""
 
     name: str
-    file: Path
     nodes: dict[str, ast.ClassDef | ast.FunctionDef] = field(default_factory=dict)
     imports: dict[str, str] = field(default_factory=dict)  # by local name, the dotted name
     aliases: dict[str, ast.expr] = field(default_factory=dict)
@@ -188,7 +187,7 @@ class _Names(dict):
 
 @functools.cache
 def _module(name: str, file: Path) -> _Module:
-    module = _Module(name, file)
+    module = _Module(name)
     package = name.split(".") if file.name == "__init__.py" else name.split(".")[:-1]
     for node in ast.parse(file.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef):

@@ -12,7 +12,7 @@ from segtrain.data.views import read_checked
 from segtrain.errors import ConfigError, SegtrainError
 from segtrain.ranks import Rank
 
-# images [N,3,H,W] uint8, targets, and indices into the dataset; of a training batch those of all processes
+# images [N,channels,H,W] uint8, targets, and indices into the dataset; of a training batch those of all processes
 Batch = tuple[torch.Tensor, torch.Tensor, list[int]]
 ALONE = Rank()
 CROP = "set a crop, for example augment.size=[256,256]"

@@ -11,7 +11,7 @@ from segtrain.protocols import adopted
 
 
 class Batch:
-    """The batch whose loss is computed. This one is all in this process; of several, segtrain.distributed has another."""
+    """The batch whose loss is computed, all of it in this process; training.shared_batch has that of several processes."""
 
     def sums(self, own: Sums) -> Sums:
         """The sums of all its images, from those of this process."""
@@ -27,7 +27,7 @@ _batch = Batch()
 
 @contextlib.contextmanager
 def computed_over(batch: Batch | None):
-    """Within this, a loss is that of `batch`, of which the logits are this process's part; None: they are all of it."""
+    """Within this, losses are computed over `batch`, of which this process has a part; None: all of it is here."""
     global _batch
     before, _batch = _batch, batch or _batch
     try:
@@ -106,7 +106,7 @@ class Loss(nn.Module):
         return [len(target)]
 
     def amount(self, target: torch.Tensor):
-        """That of the whole loss, when it is one term of another: images, if its own terms differ."""
+        """The amount of the whole loss as one term of another: that of its single term, or the number of images."""
         amounts = self.amounts(target)
         return amounts[0] if len(amounts) == 1 else len(target)
 

@@ -40,7 +40,7 @@ class RunFolder:
         allowed: settings that may differ when the run is resumed; `dataset` for its files.
 
     Attributes:
-        checkpoints, plots: folders.
+        checkpoints: their folder.
         result: the content of result.json.
         changed: settings by dotted key that differ from config.yaml since the run was resumed.
         keep: so many of the last epochs' checkpoints are kept as epoch_NNN.pt.
@@ -50,7 +50,7 @@ class RunFolder:
 
     def __init__(self, path: Path | str, allowed: list[str] | None = None):
         self.path = Path(path)
-        self.checkpoints, self.plots = self.path / "checkpoints", self.path / "plots"
+        self.checkpoints = self.path / "checkpoints"
         if not self.path.is_dir():
             raise ConfigError("no such folder", str(self.path), "name the folder of a run")
         refuse_links(self.path)

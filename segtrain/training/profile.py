@@ -14,8 +14,8 @@ WARM = 3  # steps before the first that is looked at: kernels are compiled, and 
 
 
 class Profile:
-    """Of `steps` steps a trace, as they run; of those after them, as many at least, and of the validation of that epoch the
-    time of each part.
+    """Measures training: a trace of `steps` steps as they run, then the time of each part of at least as many more, and of that
+    epoch's validation.
 
     While parts are timed, the host waits for the device at the end of each, so that the time of a part is its own; what
     otherwise runs at the same time is then one after the other.

@@ -61,7 +61,7 @@ def test_what_train_and_val_share_is_explained_once(segtrain, tmp_path):
     done = segtrain("check", "from1")
     assert done.code == 3, done
     assert done.out.count("'dataset.remap={1: 0, 2: 1, 3: 2}'") == 1
-    assert "fix: as of train" in done.out
+    assert "fix: the same as for train" in done.out
 
 
 def test_a_checkpoint_in_place_of_its_run(segtrain, tmp_path):

@@ -130,7 +130,7 @@ def test_other_images_are_compared_apart_and_failures_are_named(segtrain, sweep,
     (tmp_path / "sweep/damaged/result.json").write_text("{")
     done = segtrain("compare", "sweep", "--out", "report")
     assert done.code == 0, done
-    assert "3 kinds of runs, of other images or classes" in done.out
+    assert "3 groups of runs with different images or classes" in done.out
     assert "1 setting, 2 classes, 40 images of other names, such as sweep/other" in done.out
     assert "not compared, preempted: sweep/killed: stopped" in done.out
     assert "sweep/damaged: not JSON" in done.out
@@ -403,7 +403,7 @@ def test_images_with_another_ground_truth_are_compared_apart(segtrain, sweep):
             counts[name] = counts[name][:, ::-1]
         write_arrays(run / "per_image.npz", counts)
     done = segtrain("compare", sweep)
-    assert "2 kinds of runs, of other images or classes, which are compared apart" in done.out
+    assert "2 groups of runs with different images or classes, compared separately" in done.out
     assert "of other sizes, or other masks" in done.out
 
 

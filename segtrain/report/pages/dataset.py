@@ -30,7 +30,7 @@ def dataset_text(reports: list[SplitReport]) -> str:
         parts += [f"  {file}" for file in finding.files[:5]]
         parts += [f"  … and {len(finding.files) - 5} more"] if len(finding.files) > 5 else []
         before = fixes.setdefault(finding.fix, split)
-        parts.append(f"  fix: {finding.fix if before == split else f'as of {before}'}")
+        parts.append(f"  fix: {finding.fix if before == split else f'the same as for {before}'}")
     return "\n".join([*parts, "", summary(reports)])
 
 
