@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +62,7 @@ def place(tmp_path_factory, server):
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if commands_of(page)], ids=lambda page: page.stem)
 def test_the_commands_of_a_guide_run(page, place, server):
+    shutil.rmtree(place / "predicted", ignore_errors=True)  # of another page, and of RUN before it was resumed there
     for block in BLOCK.finditer(page.read_text()):
         if named := re.match(r"# ([\w/]+\.(py|yaml))\n", block["text"]):  # a file of the reader's
             (place / named[1]).parent.mkdir(parents=True, exist_ok=True)

@@ -268,13 +268,15 @@ def write(out: Path, name: str, file: Path, classes, shown: np.ndarray | None, f
 
     What an earlier call wrote of another image in this file, and this call does not ask for, is deleted.
     """
-    for before in files_of(out, name, classes, overlays=True, probabilities=True):
-        before.unlink(missing_ok=True)
     write_mask(out, name, found.mask, classes)
     if shown is not None:
         write_overlay(out, name, shown, found.mask, classes)
     if found.probabilities is not None:
         write_probabilities(out, name, found.probabilities)
+    written = files_of(out, name, classes, shown is not None, found.probabilities is not None)
+    for before in files_of(out, name, classes, overlays=True, probabilities=True):
+        if before not in written and before.is_file():
+            before.unlink()
     return row_of(name, file, found.mask, found.confidence, classes)
 
 

@@ -34,7 +34,7 @@ class Folder(SegmentationDataset):
 
     Args:
         splits: how images are assigned to train and val.
-            auto: the first of folders, files and ratio that the folders have; ratio is said.
+            auto: the first of folders, files and ratio that the folders have; of ratio, a note.
             folders: `root/train/images`, `root/train/masks`, `root/val/…` (or `root/images/train`, `root/masks/train`).
             files: `root/images`, `root/masks`, and `root/train.txt`, `root/val.txt` with one file stem per line.
             ratio: `root/images`, `root/masks`; the share `val_ratio` of the stems with the smallest hash is val, so
