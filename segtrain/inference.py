@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from segtrain.arguments import Fraction, FractionBelowOne, Positive, Range, Size, checked
+from segtrain.arguments import Fraction, FractionBelowOne, Positive, Range, Size, checked, mistake
 from segtrain.data.inputs import LARGE
 from segtrain.data.resize import Resize, resized_size
 from segtrain.metrics import predict
@@ -38,7 +38,8 @@ class Inference:
             evaluate` takes those that maximised Dice on val). For multi-label, and for the second of two classes.
         presence: {area: PIXELS, confidence: PROBABILITY}, each one number or one per class: a class with fewer pixels of
             at least that probability is predicted nowhere in the image, so that clean images stay clean; its pixels are
-            background. best: `segtrain evaluate` chooses them on val.
+            background. best: `segtrain evaluate` chooses them on val; {false_alarms: SHARE}: the best with which at most
+            that share of the val images without foreground have any.
         resize: as dataset.resize, but the logits are brought back to the image's own size.
         regions: a run on small images that says in which windows to look; the others are background. In `evaluate` and
             `predict`.
@@ -60,13 +61,21 @@ class Inference:
     ):
         if regions is not None and window is None:
             raise ValueError("regions without windows to look at: give inference.window=[256,256]")
-        if isinstance(presence, dict) and set(presence) != {"area", "confidence"}:
-            raise ValueError(f"presence has {', '.join(presence)}: give area and confidence")
+        if isinstance(presence, dict) and set(presence) not in ({"area", "confidence"}, {"false_alarms"}):
+            raise ValueError(f"presence has {', '.join(presence)}: give area and confidence, or false_alarms")
+        if "false_alarms" in (presence or ()) and mistake(presence["false_alarms"], Fraction):
+            raise ValueError(f"presence.false_alarms={presence['false_alarms']}: give a share from 0 to 1")
         if not scales:
             raise ValueError("scales is empty: give [1.0] for the image as it is")
         self.flips, self.scales, self.window, self.overlap = tuple(dict.fromkeys(flips)), scales, window, overlap
         self.threshold, self.presence, self.resize = threshold, presence, resize
+        self.presence_is_chosen = is_chosen(presence)
         self.regions, self.region_recall = regions, region_recall
+
+
+def is_chosen(presence) -> bool:
+    """Whether `segtrain evaluate` chooses the presence on val."""
+    return presence == "best" or "false_alarms" in (presence or ())
 
 
 @dataclass(frozen=True)

@@ -231,6 +231,8 @@ def test_a_class_with_too_few_sure_pixels_is_predicted_nowhere():
     assert several[:, 1].flatten(1).sum(dim=1).tolist() == [3, 0]
     with pytest.raises(ValueError, match="give area and confidence"):
         Inference(presence={"area": 3})
+    with pytest.raises(ValueError, match="give a share from 0 to 1"):
+        Inference(presence={"false_alarms": 5})
 
 
 @pytest.mark.slow
@@ -242,6 +244,11 @@ def test_evaluate_chooses_presence_on_val_and_scores_it_on_other_images(segtrain
     saved = json.loads((tmp_path / "run/evaluation/val_inference.presence=best/scores.json").read_text())
     assert len(saved["presence.area"]) == len(saved["presence.confidence"]) == 4
     assert {"iou/foreground", "specificity"} <= saved["cross_fitted"].keys()
+    done = segtrain("evaluate", "run", "inference.presence={false_alarms: 0}", "metric=detection", "--bootstrap", "0")
+    assert done.code == 0, done
+    assert "% keep a false alarm, with presence chosen on others" in done.out
+    (folder,) = (tmp_path / "run/evaluation").glob("*false_alarms*")
+    assert json.loads((folder / "scores.json").read_text())["scores"]["specificity"] == 1
     done = segtrain(*TINY, "inference.presence=best")
     assert (done.code, "chosen after the training" in done.err) == (2, True), done
 
@@ -256,4 +263,4 @@ def test_thresholds_of_several_labels_are_scored_on_other_images(segtrain, tmp_p
     assert 0 <= result["cross_fitted"]["dice/foreground"] <= 1
     done = segtrain("evaluate", "run", "inference.presence=best", "--bootstrap", "0")
     assert done.code == 0, done
-    assert "too good on them; chosen on other images (cross-fitted)" in done.out
+    assert "so the scores above are too good; chosen on other images (cross-fitted)" in done.out

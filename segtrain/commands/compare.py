@@ -150,7 +150,7 @@ def pictures(found: Comparison, arguments: argparse.Namespace) -> list[tuple[str
         return []
     from segtrain.commands.evaluate import predictor_of  # torch takes seconds to import
     from segtrain.config.build import build_dataset
-    from segtrain.report.pictures import as_rgb, colour_mask, side_by_side
+    from segtrain.report.pictures import example
     from segtrain.runs.trained import load
     from segtrain.training import predict_one
 
@@ -163,13 +163,9 @@ def pictures(found: Comparison, arguments: argparse.Namespace) -> list[tuple[str
         for i in most_different(values, found.baseline, best, arguments.pictures):
             if (index := position.get(str(names[i]))) is None:  # of another fold
                 continue
-            image, mask = dataset.image(index), dataset.mask(index)
-            truth = mask.transpose(2, 0, 1) if dataset.multilabel else mask
-            masks = [truth, *(predict_one(predictor, image) for predictor in predictors)]
-            picture = side_by_side([as_rgb(image), *(colour_mask(mask, dataset) for mask in masks)])
-            drawn.append(
-                (f"{names[i]}: IoU {percent(values[found.baseline, i])} → {percent(values[best, i])} %", picture)
-            )
+            picture = example(dataset, index, [predict_one(one, dataset.image(index)) for one in predictors])
+            before, after = percent(values[found.baseline, i]), percent(values[best, i])
+            drawn.append((f"{names[i]}: IoU {before} → {after} %", picture))
         return drawn
     except SegtrainError as error:
         print(printable(f"no pictures on the page: {error.what} ({error.where})"))

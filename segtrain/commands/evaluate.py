@@ -21,12 +21,13 @@ from segtrain.config.schema import flat
 from segtrain.data.resize import resized_size
 from segtrain.errors import ConfigError, counted, printable
 from segtrain.files import write_arrays, write_json, write_rows
-from segtrain.inference import Predictor, window_starts
+from segtrain.inference import Predictor, is_chosen, window_starts
 from segtrain.regions import Regions, spans, threshold_for
 from segtrain.report.logger import log_to_screen
 from segtrain.report.pages.evaluation import write_evaluation_page
 from segtrain.report.pictures import example
 from segtrain.report.scores import cross_fitted_line, means_line, more_tables, not_defined, scores_table
+from segtrain.report.text import percent
 from segtrain.runs.result import Result, per_class_rows
 from segtrain.runs.trained import Trained, classes_of, load
 from segtrain.training import evaluate, predict_one
@@ -51,7 +52,7 @@ def main(words: list[str]) -> int:
         trained.config.inference.threshold = threshold
         values = ", ".join(f"{v:.3g}" for v in threshold)
         print(f"using the thresholds that maximised Dice on val: {values} (inference.threshold=0.5 for one half)")
-    cross_fitted = choose_presence(trained, bool(threshold)) if trained.config.inference.presence == "best" else {}
+    cross_fitted = choose_presence(trained, bool(threshold)) if is_chosen(trained.config.inference.presence) else {}
     scores, result, dataset, draw = evaluate_split(trained, arguments.split)
     if threshold and not cross_fitted:
         cross_fitted = scores.cross_fitted(groups_of(dataset, scores.names))
@@ -129,7 +130,9 @@ def text(scores, result: Result, split: str) -> str:
     """What is printed: means, a table of the classes for each kind of score, and all others."""
     parts = [f"{len(scores.names)} {split} images:  {means_line(result.scores, scores.records(), result.intervals)}"]
     if result.cross_fitted:
-        parts.append(f"what was chosen on these images is too good on them; {cross_fitted_line(result)}")
+        parts.append(
+            f"thresholds and presence were chosen on these images, so the scores above are too good; {cross_fitted_line(result)}"
+        )
     parts.append(
         "\n".join([scores_table(result.per_class, intervals=result.intervals), *not_defined(result.per_class)])
     )
@@ -190,17 +193,23 @@ def choose_presence(trained: Trained, thresholds: bool) -> dict[str, float]:
     if classes.background is None and not classes.multilabel:
         what, fix = "no class is the background, which absent classes become", "leave out inference.presence"
         raise ConfigError(what, "inference.presence=best", fix)
-    asked = list(cfg.metric.groups)
+    asked, limit = list(cfg.metric.groups), build(cfg, "inference").presence
+    limit = limit["false_alarms"] if isinstance(limit, dict) else None
     cfg.inference.presence, cfg.metric.groups = None, ["thresholds"]
     scores, _, dataset, _ = evaluate_split(trained, "val")
-    cfg.inference.presence, cfg.metric.groups = scores.best_presence(), asked
+    cfg.inference.presence, cfg.metric.groups = scores.best_presence(limit), asked
     found = cfg.inference.presence
     check_presence(found, dataset)
     rows = zip(scores.class_names, found["area"], found["confidence"], strict=True)
     chosen = [f"{name} {counted(area, 'pixel')} at {100 * confidence:.3g} %" for name, area, confidence in rows if area]
     asked = f"it has so many pixels of at least this probability: {', '.join(chosen)}" if chosen else "it has any pixel"
+    fitted = scores.cross_fitted(groups_of(dataset, scores.names), thresholds, True, limit)
     print(f"presence chosen on val: a class counts as present where {asked}")
-    return scores.cross_fitted(groups_of(dataset, scores.names), thresholds, presence=True)
+    if (clean := fitted.get("specificity", math.nan)) == clean:
+        print(
+            f"of the val images without foreground {percent(1 - clean)} % keep a false alarm, with presence chosen on others"
+        )
+    return fitted
 
 
 def groups_of(dataset, names: list[str]) -> list[str]:
@@ -227,7 +236,7 @@ def evaluate_split(trained: Trained, split: str):
     result.per_class = per_class_rows(scores.per_class(), dataset.class_names)
 
     def draw(index: int, label: int | None):
-        return example(dataset, index, predict_one(predictor, dataset.image(index)), True, label)
+        return example(dataset, index, [predict_one(predictor, dataset.image(index))], True, label)
 
     return scores, result, dataset, draw
 
@@ -235,9 +244,8 @@ def evaluate_split(trained: Trained, split: str):
 def predictor_of(trained: Trained, dataset) -> Predictor:
     """Of a run's network and inference settings, on the device its config names, for the classes of a dataset."""
     trainer, inference = build(trained.config, "trainer"), build_inference(trained.config, dataset)
-    network = trained.network.to(trainer.device)
-    settings = (trainer.device, trainer.autocast, dataset.multilabel, inference, dataset.background)
-    return Predictor(network, *settings, regions_of(trained, trainer, inference, dataset))
+    regions = regions_of(trained, trainer, inference, dataset)
+    return trainer.predictor(trained.network.to(trainer.device), dataset, inference, regions)
 
 
 def regions_of(trained: Trained, trainer, inference, classes) -> Regions | None:
@@ -270,8 +278,10 @@ def regions_of(trained: Trained, trainer, inference, classes) -> Regions | None:
         pixels.append([there[top:bottom, left:right].sum() for top, bottom in rows for left, right in columns])
     values, pixels = np.concatenate(values), np.concatenate(pixels)
     found.threshold = threshold_for(values, pixels, inference.region_recall)
+    kept = values >= found.threshold
+    recall = pixels[kept].sum() / max(pixels.sum(), 1)
     print(
-        f"regions: windows with foreground of at least {100 * found.threshold:.3g} %, {100 * (values >= found.threshold).mean():.1f} % of "
-        f"those of val; they hold {100 * pixels[values >= found.threshold].sum() / max(pixels.sum(), 1):.2f} % of its foreground"
+        f"regions: windows are looked at where the coarse network's probability of foreground reaches "
+        f"{100 * found.threshold:.3g} %: {100 * kept.mean():.1f} % of the windows of val, with {100 * recall:.2f} % of its foreground"
     )
     return found

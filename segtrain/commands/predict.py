@@ -28,7 +28,7 @@ from segtrain.data.inputs import LARGE, MARK, THREADS, WRITTEN, ImageReader, fin
 from segtrain.dataset_check.samples import DARK
 from segtrain.errors import ConfigError, DataError, counted, few, printable
 from segtrain.files import read_json, read_rows, remove_parts, write_json, write_rows
-from segtrain.inference import Prediction, Predictor
+from segtrain.inference import Prediction, Predictor, is_chosen
 from segtrain.report.logger import log_to_screen
 from segtrain.report.predictions import files_of, row_of, shrunk, write_mask, write_overlay, write_probabilities
 from segtrain.runs.trained import Classes, Trained, classes_of, load
@@ -73,7 +73,7 @@ def prepared(trained: Trained) -> tuple[Predictor, Classes]:
     cfg = trained.config
     if threshold := thresholds_of(trained):
         cfg.inference.threshold = threshold
-    if cfg.inference.presence == "best":
+    if is_chosen(cfg.inference.presence):
         choose_presence(trained, bool(threshold))
     cfg.inference.resize = cfg.inference.resize or cfg.dataset.get("resize")
     classes = classes_of(trained)

@@ -16,6 +16,7 @@ from segtrain.config.build import (
     build_inference,
     build_labels,
     build_loss,
+    build_model,
     build_scores,
     refusals,
 )
@@ -26,9 +27,8 @@ from segtrain.data.loader import needs_locations
 from segtrain.data.mask_values import both_ways
 from segtrain.data.sampling import as_sampling
 from segtrain.errors import ConfigError, DataError
-from segtrain.inference import Predictor
 from segtrain.models import set_prior_bias
-from segtrain.ranks import ALONE, Alone
+from segtrain.ranks import ALONE, Processes
 from segtrain.report.advice import advice, padding_advice
 from segtrain.report.logger import Logger
 from segtrain.report.pages.evaluation import write_evaluation_page
@@ -47,7 +47,7 @@ from segtrain.training.memory import check_memory
 log = logging.getLogger("segtrain")
 
 
-def job(cfg, run: RunFolder, processes: Alone = ALONE) -> float | None:
+def job(cfg, run: RunFolder, processes: Processes = ALONE) -> float | None:
     """A training in a new folder; returns the monitored score of the best epoch.
 
     A job that Slurm has queued again goes on from its last checkpoint.
@@ -70,7 +70,7 @@ def train(
     checkpoint: dict | None = None,
     datasets: tuple | None = None,
     after_epoch: Callable[[Epoch], None] = lambda epoch: None,
-    processes: Alone = ALONE,
+    processes: Processes = ALONE,
 ) -> float | None:
     """Train by a checked config into `run`, from a checkpoint or from the start; returns the best epoch's monitored score.
 
@@ -87,8 +87,7 @@ def train(
     trainer = build(cfg, "trainer", device=processes.device(cfg.trainer.device))
     scores = build_scores(cfg, val_set)
     trainer.check_monitor(scores)
-    loaded = checkpoint is not None and "encoder_weights" in cfg.model  # every weight comes from the checkpoint
-    model = build(cfg, "model", **({"encoder_weights": None} if loaded else {})).to(trainer.device)
+    model = build_model(cfg, from_checkpoint=checkpoint is not None).to(trainer.device)
     optimizer, inference = build(cfg, "optimizer", model=model), build_inference(cfg, val_set, training=True)
     labels = build_labels(cfg, train_set)
     loss = build_loss(cfg, train_set, labels)  # answers mistakes before the masks are counted
@@ -178,13 +177,11 @@ def describe_best(run: RunFolder, parts: Parts, trainer, train_counts: ClassCoun
         run.result.thresholds = scores.best_thresholds()
         run.result.cross_fitted = scores.cross_fitted(counts["groups"].tolist())
     parts.model.load_state_dict(checkpoints.read_weights(run.checkpoints, "best"))
-    predictor = Predictor(
-        parts.model, trainer.device, trainer.autocast, val_set.multilabel, parts.inference, val_set.background
-    )
+    predictor = trainer.predictor(parts.model, val_set, parts.inference)
 
     def draw(index: int, label: int | None):
         leave_if_stopped()  # what is missing of the page is made by `resume`
-        return example(val_set, index, predict_one(predictor, val_set.image(index)), True, label)
+        return example(val_set, index, [predict_one(predictor, val_set.image(index))], True, label)
 
     best, settings = run.result.best, settings_of(run.path)
     defaults, command = flat(without_hydra(compose([]))), command_of(run.path)

@@ -46,6 +46,12 @@ def check_samples(dataset, split: str, name: str) -> None:
     check_sample(dataset.image(0), dataset.mask(0), dataset, 0)
 
 
+def build_model(cfg: DictConfig, from_checkpoint: bool = False):
+    """The network; all of its weights are to come from a checkpoint, or else its encoder's from where the config says."""
+    own = {"encoder_weights": None} if from_checkpoint and "encoder_weights" in cfg.model else {}
+    return build(cfg, "model", **own)
+
+
 def build_augment(cfg: DictConfig, dataset) -> Augmentation:
     """The augmentation, with the crop that suits the dataset when augment.size=auto."""
     automatic = {"size": crop_size(dataset)} if cfg.augment.get("size") == "auto" else {}
@@ -65,6 +71,8 @@ def build_inference(cfg: DictConfig, dataset, training: bool = False):
     inference = build(cfg, "inference")
     with refusals(f"inference ({cfg.inference._target_})"):
         predict(torch.zeros(1, dataset.num_classes, 1, 1), dataset.multilabel, inference.threshold)
+        if inference.presence_is_chosen:
+            raise ValueError("presence is chosen after the training: `segtrain evaluate RUN inference.presence=best`")
         check_presence(inference.presence, dataset)
         if training and inference.regions is not None:
             raise ValueError("regions are for a trained network: `segtrain evaluate RUN inference.regions=RUN`")
@@ -77,8 +85,6 @@ def check_presence(presence, dataset) -> None:
     """Raise ValueError for a presence that does not fit the classes."""
     if presence is None:
         return
-    if presence == "best":
-        raise ValueError("presence=best is chosen after the training: `segtrain evaluate RUN inference.presence=best`")
     if dataset.background is None and not dataset.multilabel:
         raise ValueError("presence: the dataset has no background (dataset.background), which absent classes become")
     for name, values in presence.items():

@@ -185,13 +185,17 @@ class SegmentationScores(Metric):
         values = [] if curves is None else curves.best_thresholds().tolist()
         return {name: value for name, value in zip(self.class_names, values, strict=False) if value == value}
 
-    def best_presence(self) -> dict[str, list]:
+    def best_presence(self, false_alarms: float | None = None) -> dict[str, list]:
         """The smallest area and confidence of each class, best on these images (segtrain.metrics.tuning)."""
-        found = tuning.best_presence(self._counted(), self._may_be_absent())
+        found = tuning.best_presence(self._counted(), self.classes.foreground | self.multilabel, false_alarms)
         return {"area": found.area.tolist(), "confidence": found.confidence.tolist()}
 
     def cross_fitted(
-        self, groups: list[str] | None = None, thresholds: bool = True, presence: bool = False
+        self,
+        groups: list[str] | None = None,
+        thresholds: bool = True,
+        presence: bool = False,
+        false_alarms: float | None = None,
     ) -> dict[str, float]:
         """Scores of each image with thresholds (multi-label) and presence of classes that were chosen on others.
 
@@ -200,12 +204,13 @@ class SegmentationScores(Metric):
 
         Args:
             groups: the scene or patient of each image, in the order of `names`.
+            false_alarms: with presence, of how many images without foreground at most.
         """
         groups = groups or self.names
         if (counted := self._counted()) is None or len(set(groups)) < 2:
             return {}
-        chosen = self._may_be_absent() if presence else None
-        found = tuning.cross_fitted(counted, groups, thresholds and self.multilabel, chosen)
+        chosen = self.classes.foreground | self.multilabel if presence else None
+        found = tuning.cross_fitted(counted, groups, thresholds and self.multilabel, chosen, false_alarms)
         table = Table({"tp": found.tp, "fp": found.fp, "fn": found.fn, "valid": self._joined("valid")})
         columns, foreground = self.groups[0].per_class(table), self.classes.foreground
         scores = {f"{kind}/foreground": mean(columns[kind][foreground]) for kind in ("iou", "dice")}
@@ -217,12 +222,6 @@ class SegmentationScores(Metric):
         levels = self._joined("levels") if "levels" in self._parts else np.zeros(0)
         table = self.counts()
         return tuning.Counted(levels, *table.counts) if len(levels) == len(table["tp"]) > 0 else None
-
-    def _may_be_absent(self) -> np.ndarray:
-        """bool [C]: every class but the background."""
-        return np.arange(len(self.class_names)) != (
-            -1 if self.multilabel or self.background is None else self.background
-        )
 
     def per_class(self) -> dict[str, np.ndarray]:
         table, columns = self.counts(), {}

@@ -15,6 +15,7 @@ from segtrain.metrics.table import ratio
 
 FOLDS = 5
 AREAS = np.unique(np.round(2 ** np.arange(0, 18, 0.5)).astype(int))  # pixels
+MOST_WORTH = 1e6  # by which false alarms decide alone
 LEVELS = probability(COARSE)  # lower ends of the parts of `levels`
 
 
@@ -75,14 +76,33 @@ def best_parts(counted: Counted) -> np.ndarray:
     return np.where(tp[:, 0] > 0, best, np.searchsorted(LEVELS, 0.5))
 
 
-def best_presence(counted: Counted, classes: np.ndarray) -> Presence:
+def best_presence(counted: Counted, classes: np.ndarray, false_alarms: float | None = None) -> Presence:
     """Half the mean Dice of the images with the class and half the share of those without that stay clean, at its largest.
 
-    So a class in one image of twenty is as much worth as the nineteen that must stay clean.
+    So a class in one image of twenty is as much worth as the nineteen that must stay clean; with `false_alarms` clean images
+    are worth more, until few enough have one.
 
     Args:
         classes: bool [C], those that may be left out; the background may not.
+        false_alarms: largest share of the images without any of the classes in which one may be predicted; None: as many
+            as are best.
     """
+    worth = 1.0
+    found = _best_presence(counted, classes, worth)
+    while false_alarms is not None and alarmed(found.applied(counted), classes) > false_alarms and worth < MOST_WORTH:
+        worth *= 1.25
+        found = _best_presence(counted, classes, worth)
+    return found
+
+
+def alarmed(counted: Counted, classes: np.ndarray) -> float:
+    """The share of the images without any of the classes in which one is predicted; 0 where every image has some."""
+    empty = ~(counted.tp + counted.fn > 0)[:, classes].any(axis=1)
+    return float((counted.fp > 0)[empty][:, classes].any(axis=1).mean()) if empty.any() else 0.0
+
+
+def _best_presence(counted: Counted, classes: np.ndarray, worth: float) -> Presence:
+    """Of a clean image, as much worth as `worth` images' mean Dice."""
     found = Presence(np.zeros(len(classes), int), np.zeros(len(classes)))
     dice = np.nan_to_num(ratio(2 * counted.tp, 2 * counted.tp + counted.fp + counted.fn))
     present, alarm = counted.tp + counted.fn > 0, counted.fp > 0
@@ -90,9 +110,8 @@ def best_presence(counted: Counted, classes: np.ndarray) -> Presence:
         shown, clean = present[:, c], ~present[:, c]
         if not shown.any() or not clean.any():
             continue
-        value = np.where(
-            shown, dice[:, c] / shown.sum(), -1.0 * alarm[:, c] / clean.sum()
-        )  # of a prediction that is kept
+        # What a prediction that is kept is worth.
+        value = np.where(shown, dice[:, c] / shown.sum(), -worth * alarm[:, c] / clean.sum())
         pixels = counted.levels[:, c].sum(axis=2)[:, ::-1].cumsum(axis=1)[:, ::-1]  # [N, parts]: from each part upwards
         gains = np.stack([(value[:, None] * (pixels >= area)).sum(axis=0) for area in AREAS])
         area, part = np.unravel_index(gains.argmax(), gains.shape)
@@ -101,13 +120,20 @@ def best_presence(counted: Counted, classes: np.ndarray) -> Presence:
     return found
 
 
-def cross_fitted(counted: Counted, groups: Sequence[str], thresholds: bool, presence: np.ndarray | None) -> Counted:
+def cross_fitted(
+    counted: Counted,
+    groups: Sequence[str],
+    thresholds: bool,
+    presence: np.ndarray | None,
+    false_alarms: float | None = None,
+) -> Counted:
     """Each image as it is with what was chosen on the other folds.
 
     Args:
         groups: the group of each image; every group lies in one fold.
         thresholds: choose thresholds.
         presence: bool [C], the classes whose presence is chosen; None: of none.
+        false_alarms: of best_presence.
     """
     folds = folds_of(groups)
     tp, fp, fn = (np.zeros_like(counted.tp) for _ in range(3))
@@ -117,7 +143,7 @@ def cross_fitted(counted: Counted, groups: Sequence[str], thresholds: bool, pres
             parts = best_parts(others)
             here, others = here.at_thresholds(parts), others.at_thresholds(parts)
         if presence is not None:
-            here = best_presence(others, presence).applied(here)
+            here = best_presence(others, presence, false_alarms).applied(here)
         tp[folds == fold], fp[folds == fold], fn[folds == fold] = here.tp, here.fp, here.fn
     return Counted(counted.levels, tp, fp, fn)
 

@@ -130,7 +130,7 @@ class Logger:
             picture = charts.confusion_matrix(epoch.best.counts["confusion"], self._dataset.class_names)
             self._picture("confusion matrix", picture, epoch.step)
         if epoch.predictions:
-            rows = [pictures.example(self._dataset, i, predicted) for i, predicted in epoch.predictions.items()]
+            rows = [pictures.example(self._dataset, i, [predicted]) for i, predicted in epoch.predictions.items()]
             picture = pictures.stacked(rows)
             self._picture("image | ground truth | prediction", picture, epoch.step)
             if epoch.best is not None:

@@ -97,13 +97,13 @@ def stacked(rows: list[np.ndarray]) -> np.ndarray:
     return np.concatenate(filled)[:-GAP]
 
 
-def example(dataset, index: int, predicted: np.ndarray, errors: bool = False, label: int | None = None) -> np.ndarray:
-    """uint8 [H, W, 3]: image | ground truth | prediction, and with `errors` an error_map, of one class for a `label`."""
+def example(dataset, index: int, predicted: list, errors: bool = False, label: int | None = None) -> np.ndarray:
+    """uint8 [H, W, 3]: image | ground truth | predictions, and with `errors` the first one's error_map, of a class `label`."""
     image, mask = dataset.image(index), dataset.mask(index)
     truth = mask.transpose(2, 0, 1) if dataset.multilabel else mask
-    shown = [as_rgb(image), colour_mask(truth, dataset), colour_mask(predicted, dataset)]
+    shown = [as_rgb(image), *(colour_mask(one, dataset) for one in [truth, *predicted])]
     if errors:
-        shown.append(error_map(truth, predicted, dataset.ignore_index, dataset.background, label))
+        shown.append(error_map(truth, predicted[0], dataset.ignore_index, dataset.background, label))
     return side_by_side(shown)
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 
 from segtrain.arguments import Label, Range, Size, mistake
-from segtrain.config.build import build
+from segtrain.config.build import build_model
 from segtrain.config.saved import load_saved, settings_in
 from segtrain.config.schema import check_config
 from segtrain.errors import ConfigError
@@ -93,8 +93,7 @@ def load(
     file = folder / "checkpoints" / f"{checkpoint}.pt"
     content = read_checkpoint(file)
     check_unchanged(folder, content)
-    own = {"encoder_weights": None} if "encoder_weights" in cfg.model else {}  # every weight comes from the checkpoint
-    network = build(cfg, "model", **own)
+    network = build_model(cfg, from_checkpoint=True)
     try:
         network.load_state_dict(content["model"])
         epoch = operator.index(content["epoch"] if "epoch" in content else content["state"]["epoch"])

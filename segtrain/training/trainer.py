@@ -12,10 +12,10 @@ import torch
 from segtrain.arguments import FractionBelowOne, NonNegativeInt, Positive, PositiveInt, checked
 from segtrain.data.loader import killed_workers_explained
 from segtrain.errors import ConfigError, NotFinite, did_you_mean, out_of_memory_explained
-from segtrain.inference import Predictor
+from segtrain.inference import Inference, Predictor
 from segtrain.metrics.metric import Metric
 from segtrain.metrics.records import LOSS, Score
-from segtrain.ranks import ALONE, Alone
+from segtrain.ranks import ALONE, Processes
 from segtrain.signals import leave_if_stopped, stopping
 from segtrain.training.device import autocast, choose_device, choose_precision, memory_used
 from segtrain.training.evaluation import evaluate, predict_one
@@ -119,12 +119,18 @@ class Trainer:
         """The context of every forward pass."""
         return autocast(self.device, self.precision)
 
+    def predictor(self, network: torch.nn.Module, dataset, inference: Inference, regions=None) -> Predictor:
+        """The predictions of a network for the classes of a dataset, on the device and in the precision of training."""
+        return Predictor(
+            network, self.device, self.autocast, dataset.multilabel, inference, dataset.background, regions
+        )
+
     def fit(
         self,
         parts: Parts,
         resume_from: dict | None = None,
         checkpoint: Callable[[dict], None] = lambda content: None,
-        processes: Alone = ALONE,
+        processes: Processes = ALONE,
     ) -> Iterator[Epoch]:
         """Train, and give each epoch when its validation is done. `break` ends the training.
 
@@ -156,14 +162,23 @@ class Trainer:
                 leave_if_stopped()
 
     def _setup(
-        self, parts: Parts, resume_from: dict | None, checkpoint: Callable[[dict], None], processes: Alone = ALONE
+        self, parts: Parts, resume_from: dict | None, checkpoint: Callable[[dict], None], processes: Processes = ALONE
     ) -> None:
         self.processes, self.parts, self.checkpoint, self.saved_at = processes, parts, checkpoint, time.monotonic()
         self.saved = resume_from is not None
-        skip = self.nonfinite == "skip"
         self.profiled = Profile(self.profile, self.device)
-        settings = self.device, self.precision, self.clip_norm, self.ema_decay, self.compile, skip, self.profiled.part
-        self.step = Step(parts, *settings, self.processes, self.sync_batchnorm)
+        self.step = Step(
+            parts,
+            device=self.device,
+            precision=self.precision,
+            clip_norm=self.clip_norm,
+            ema_decay=self.ema_decay,
+            compiled=self.compile,
+            skip=self.nonfinite == "skip",
+            part=self.profiled.part,
+            processes=processes,
+            sync_batchnorm=self.sync_batchnorm,
+        )
         self.steps = self.total_steps(len(parts.train))
         self.profiled.check(self.steps)
         self.state = State(lr=parts.optimizer.param_groups[0]["lr"])
@@ -240,9 +255,7 @@ class Trainer:
         limit, part = parts.val.num_images(self.val_batches), self.profiled.part
         progress = Progress("validation", limit, bar=self.processes.first)
         dataset = parts.val.dataset
-        predictor = Predictor(
-            self.step.validated, self.device, self.autocast, dataset.multilabel, parts.inference, dataset.background
-        )
+        predictor = self.predictor(self.step.validated, dataset, parts.inference)
         sharing = self.processes.validating(parts.scores)
         loss = evaluate(
             predictor, parts.val, parts.scores, parts.loss, dataset.names, limit, progress.advance, part, sharing

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from segtrain.metrics import SegmentationScores
-from segtrain.metrics.tuning import FOLDS, LEVELS, Counted, best_presence, cross_fitted, folds_of
+from segtrain.metrics.tuning import FOLDS, LEVELS, Counted, alarmed, best_presence, cross_fitted, folds_of
 
 
 def scores_of(logits, target, multilabel=False, **settings):
@@ -112,3 +112,30 @@ def test_a_class_of_one_group_is_predicted_above_one_half():
     counted = scores_of(logits, target, multilabel=True, background=None)._counted()
     found = cross_fitted(counted, [str(i) for i in range(10)], True, None)
     assert (found.tp.sum(), found.fp.sum(), found.fn.sum()) == (32, 0, 0)
+
+
+def test_presence_with_few_enough_false_alarms():
+    rng = np.random.default_rng(1)
+    levels = np.zeros((200, 3, len(LEVELS), 2), int)
+    there = rng.random((200, 3)) < [1, 0.1, 0.2]
+    confidence = rng.integers(64, len(LEVELS), (200, 3)) + np.where(there, 20, 0)
+    pixels = rng.integers(1, 60, (200, 3)) + np.where(there, 20, 0)
+    for image, label in np.ndindex(200, 3):
+        part = min(confidence[image, label], len(LEVELS) - 1)
+        levels[image, label, part, int(there[image, label])] = pixels[image, label]
+    tp, fp = levels[..., 1].sum(axis=2), levels[..., 0].sum(axis=2)
+    counted, classes = Counted(levels, tp, fp, np.zeros_like(tp)), np.array([False, True, True])
+    empty = ~there[:, 1:].any(axis=1)
+
+    def alarms(found) -> float:
+        by_hand = [(found.applied(counted).fp[image, 1:] > 0).any() for image in np.flatnonzero(empty)]
+        assert alarmed(found.applied(counted), classes) == pytest.approx(np.mean(by_hand))
+        return float(np.mean(by_hand))
+
+    best = best_presence(counted, classes)
+    shares = [alarms(best_presence(counted, classes, limit)) for limit in (0.2, 0.1, 0.02, 0)]
+    assert alarms(best) > 0.2
+    assert np.all(np.array(shares) <= [0.2, 0.1, 0.02, 0])
+    assert best_presence(counted, classes, 1.0).area.tolist() == best.area.tolist()
+    kept = [best_presence(counted, classes, limit).applied(counted).tp.sum() for limit in (0.2, 0.02)]
+    assert kept[0] > kept[1] > 0
