@@ -13,7 +13,7 @@ from pathlib import Path
 import segtrain
 from segtrain.cpu import keep_memory
 from segtrain.errors import ConfigError, DiskError, Preempted, SegtrainError, did_you_mean, out_of_memory_explained
-from segtrain.ranks import Alone, launched, together
+from segtrain.ranks import Processes, launched, together
 from segtrain.signals import watched
 
 COMMANDS = {
@@ -32,7 +32,7 @@ HELP = """segtrain trains segmentation models on badly imbalanced classes.
 
   segtrain key=value …                       train; -m sweeps over values with commas
 {commands}
-  segtrain help, segtrain --help             this text, and the options of each group
+  segtrain help, segtrain --help             this text
   segtrain help scores                       every score with its meaning
   segtrain help loss                         the options of a group, what each is, and its settings
   segtrain help trainer                      the settings of trainer, loader, inference or sweep
@@ -157,7 +157,7 @@ def _search(folder: Path, settings: dict, templates: list) -> None:
     import_module("segtrain.commands.search").begin(folder, settings, templates)
 
 
-def _job(cfg, folder: Path, processes: Alone) -> float | None:
+def _job(cfg, folder: Path, processes: Processes) -> float | None:
     """One training. What it needs is imported here, after a config has been found right."""
     from segtrain.runs.folder import RunFolder
     from segtrain.runs.others import OthersFolder

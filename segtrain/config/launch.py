@@ -195,7 +195,7 @@ def _checked_jobs(
         raise ConfigError("nothing to sweep", "-m", fix)
     if ranges := [override.input_line for override in overrides if override.is_interval_sweep()]:
         fix = "add hydra/sweeper=optuna, which draws values from it; or name the values: loss.alpha=0,0.25,1"
-        raise ConfigError("an interval, of which Hydra's own sweeper does not know the values", ranges[0], fix)
+        raise ConfigError("Hydra's own sweeper cannot draw values from an interval", ranges[0], fix)
     jobs = internals.jobs_of_sweep(overrides)
     hydra_overrides = [o for o in arguments.overrides if o.lstrip("+~").startswith("hydra")]
     mistakes, found = {}, []

@@ -12,10 +12,6 @@ from segtrain.config.signatures import members_of, signature_of
 from segtrain.errors import ConfigError, did_you_mean
 from segtrain.protocols import PROTOCOLS
 
-# groups of settings, which `segtrain help GROUP` explains
-TOPICS = ("dataset", "loss", "labels", "weighting", "model", "metric", "inference", "augment", "sampling", "optimizer")
-TOPICS += ("schedule", "trainer", "loader", "sweep")
-
 Sweep = Annotated[
     dict, Range("{fail_fast: true or false}", lambda v: [*v] == ["fail_fast"] and isinstance(v["fail_fast"], bool))
 ]
@@ -150,8 +146,8 @@ def _weighting_mistakes(cfg: DictConfig) -> list[str]:
 
 def config_error(mistakes: list[str], where: str = "") -> ConfigError:
     """One error for all mistakes, of a file when the config was saved."""
-    fix = "`segtrain --cfg job` prints the whole config, `segtrain --help` the options of each group"
-    if topic := re.match(rf"({'|'.join(TOPICS)})\b", mistakes[0]):
+    fix = "`segtrain --cfg job` prints the whole config, `segtrain help` the options of each group"
+    if topic := re.match(rf"({'|'.join(PARTS)}|sweep)\b", mistakes[0]):
         fix = f"`segtrain help {topic[1]}` explains these settings, `segtrain --cfg job` prints the whole config"
     if mistakes[0].startswith("no folder"):
         fix = "correct the path"
@@ -171,6 +167,15 @@ def flat(cfg) -> dict[str, object]:
     return leaves
 
 
+def replaced(value, old, new):
+    """A config's content with `new` in place of `old`, inside its dicts and lists too."""
+    if value == old:
+        return new
+    if isinstance(value, dict):
+        return {key: replaced(item, old, new) for key, item in value.items()}
+    return [replaced(item, old, new) for item in value] if isinstance(value, list) else value
+
+
 CLASS_WEIGHTS = "${class_weights}"  # what a loss holds that reads them
 
 
@@ -183,13 +188,5 @@ def as_text(cfg: DictConfig, weights_known: bool = True) -> str:
         return OmegaConf.to_yaml(cfg, resolve=True)
     cfg = cfg.copy()
     cfg.class_weights = placeholder = "not known yet"
-
-    def referring(value):
-        if isinstance(value, dict):
-            return {key: referring(item) for key, item in value.items()}
-        if isinstance(value, list):
-            return [referring(item) for item in value]
-        return CLASS_WEIGHTS if value == placeholder else value
-
-    content = referring(OmegaConf.to_container(cfg, resolve=True))
+    content = replaced(OmegaConf.to_container(cfg, resolve=True), placeholder, CLASS_WEIGHTS)
     return OmegaConf.to_yaml(OmegaConf.create({**content, "class_weights": None}))

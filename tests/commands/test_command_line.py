@@ -1,16 +1,21 @@
 """What one would type first: --version, the word train, a folder without a key, and settings without effect."""
 
+import re
 from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from conftest import TINY, write_folder_dataset
+from omegaconf import OmegaConf
 from PIL import Image
 
 import segtrain as package
 from segtrain.cli import COMMANDS
 from segtrain.commands import check, help
+from segtrain.config.compose import compose, without_hydra
+from segtrain.config.schema import flat
 from segtrain.errors import ConfigError, DataError
 
 
@@ -49,6 +54,21 @@ def test_help_of_a_group_lists_its_options_with_their_settings(segtrain):
     assert "    and those of loss=dice\n" in shown.out
     assert "_target_: segtrain.losses.PixelRegion" not in shown.out
     assert "did you mean 'loss'" in segtrain("help", "los").err
+
+
+def test_help_gives_the_defaults_of_the_settings_that_are_changed_most():
+    config = compose([])
+    template = OmegaConf.to_container(config, resolve=False)["hydra"]["help"]["template"]
+    shown = dict(re.findall(r"^([a-z_]+(?:\.[a-z_]+)*)=(\S+)", template, re.MULTILINE))
+    assert len(shown) == 14
+    defaults, folder = (
+        flat(without_hydra(config)),
+        compose(["dataset=folder", "dataset.root=x", "dataset.num_classes=2"]),
+    )
+    del shown["hydra.run.dir"], shown["dataset.root"]
+    assert shown.pop("dataset.resize") == "null"
+    assert folder.dataset.resize is None
+    assert {key: yaml.safe_load(value) for key, value in shown.items()} == {key: defaults[key] for key in shown}
 
 
 def test_help_of_experiments_has_their_questions_and_answers(capsys):
