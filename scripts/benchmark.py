@@ -727,7 +727,7 @@ def cuda_step(model, loss, target: torch.Tensor):
     model = model.to(device)
     optimizer, train = optimizers.adamw(model), type("Train", (), {"names": [""] * n, "batch_size": n})
     parts = Parts(model, loss, optimizer, schedules.constant(optimizer, 10**6), train, None, None)
-    training = Step(parts, device, torch.bfloat16, 1.0, 0.99, False)
+    training = Step(parts, device=device, precision=torch.bfloat16, clip_norm=1.0, ema_decay=0.99, compiled=False)
     training.train(frozen_encoder=False)
     images = torch.randint(0, 256, (n, 3, side, side), dtype=torch.uint8).pin_memory()
     return (images, target.cpu().pin_memory(), list(range(n))), training, SegmentationScores(19)

@@ -78,10 +78,8 @@ def _program(exported: Exported, channels: int) -> torch.export.ExportedProgram:
     from torch.fx.experimental import _config
 
     images, any_size = torch.zeros(2, channels, 96, 160, dtype=torch.uint8), torch.export.Dim.DYNAMIC
-    with (
-        torch.no_grad(),
-        _config.patch(backed_size_oblivious=True),
-    ):  # or sides of 1 pixel in a feature map are excluded
+    # Without backed_size_oblivious, sides of 1 pixel in a feature map would be excluded.
+    with torch.no_grad(), _config.patch(backed_size_oblivious=True):
         sizes = {"images": {0: any_size, 2: any_size, 3: any_size}}
         return torch.export.export(exported.eval(), (images,), dynamic_shapes=sizes)
 

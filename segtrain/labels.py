@@ -55,9 +55,8 @@ class Smooth(Labels):
         if target.ndim == 4:  # multi-label targets keep ignore_index, in the channel it stands in
             return self.smoothed(target.float(), target).masked_fill_(ignored, self.ignore_index)
         soft = one_hot(target, self.num_classes)
-        soft.masked_fill_(
-            ~(soft.any(dim=1, keepdim=True) | ignored[:, None]), torch.nan
-        )  # no class: refused by the loss
+        known = soft.any(dim=1, keepdim=True) | ignored[:, None]
+        soft.masked_fill_(~known, torch.nan)  # no class: refused by the loss
         return self.smoothed(soft, target).masked_fill_(ignored[:, None], IGNORED)
 
     def smoothed(self, soft: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

@@ -5,8 +5,6 @@ mean and std are of pixels scaled to 0…1; None: those the encoder's weights we
 ImageNet's for 3 channels, 0.5 and 0.25 for others.
 """
 
-import os
-from pathlib import Path
 from typing import TypedDict, Unpack
 
 import torch
@@ -134,10 +132,12 @@ def _model(
     try:
         network = getattr(smp, name)(encoder, **shape, **decoder)
     except OSError as error:  # the hub's errors of a missing network are OSErrors
+        from huggingface_hub.constants import HF_HUB_CACHE
+
         raise ConfigError(
             f"the imagenet weights of {encoder} cannot be loaded: {str(error).splitlines()[0]}",
             "model.encoder_weights=imagenet",
-            f"they are fetched once and kept in {hub_folder()}; without a network copy that folder from a machine that has "
+            f"they are fetched once and kept in {HF_HUB_CACHE}; without a network copy that folder from a machine that has "
             "them (HF_HOME sets another), or use model.encoder_weights=PATH or model.encoder_weights=null",
         ) from error
     if from_file:
@@ -189,12 +189,6 @@ def set_prior_bias(model: nn.Module, counts) -> None:
     share = torch.tensor((counts.pixels + 0.5) / (counts.valid_pixels + 1))
     with torch.no_grad():
         last[0].bias.copy_(share.logit() if counts.multilabel else share.log())
-
-
-def hub_folder() -> Path:
-    """Where the weights of encoders are kept."""
-    home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface"
-    return Path(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub")
 
 
 def _normalisation(channels: int, mean, std, encoder: str, weights: str | None) -> tuple[list[float], list[float]]:

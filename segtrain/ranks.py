@@ -52,8 +52,8 @@ def launched() -> Rank:
     return Rank(int(given["RANK"]), int(given["WORLD_SIZE"]), int(given.get("LOCAL_RANK", 0)))
 
 
-class Alone:
-    """One process that trains a network: it has every image, and nobody to agree with."""
+class Processes:
+    """The processes that train a network, here a single one: it has every image, and nobody to agree with."""
 
     rank = Rank()
 
@@ -91,7 +91,7 @@ class Alone:
     def check(self, loss, batch_size: int) -> None:
         """Raise ConfigError for a training that several processes cannot share."""
 
-    def validating(self, scores) -> "Alone":
+    def validating(self, scores) -> "Processes":
         """The processes that share a validation."""
         return self
 
@@ -125,14 +125,14 @@ class Alone:
         """Give all processes the first one's batch statistics."""
 
 
-ALONE = Alone()
+ALONE = Processes()
 
 
-def together() -> Alone:
+def together() -> Processes:
     """A context: the processes that were started, or this one alone."""
     rank = launched()
     if rank.size == 1:
         return ALONE
-    from segtrain.training.distributed import Processes
+    from segtrain.training.distributed import SeveralProcesses
 
-    return Processes(rank)
+    return SeveralProcesses(rank)

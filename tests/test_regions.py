@@ -132,7 +132,7 @@ def test_evaluate_and_predict_look_where_another_run_sees_foreground(server, tra
     words = [f"inference.regions={trained_copy}", "inference.window=[16,16]", "inference.region_recall=0.9"]
     code, text = server.run("evaluate", str(trained_copy), *words, cwd=tmp_path)
     assert code == 0, text
-    assert "regions: windows with foreground of at least" in text
+    assert "regions: windows are looked at where the coarse network" in text
     from PIL import Image
 
     Image.fromarray(np.zeros((40, 50, 3), np.uint8)).save(tmp_path / "image.png")

@@ -21,9 +21,8 @@ from segtrain.dataset_check.unset_classes import number_of_classes
 from segtrain.errors import ConfigError, printable
 from segtrain.report.pages.dataset import dataset_text, write_dataset_page
 
-NUM_CLASSES = re.compile(
-    r"\+*dataset\.(num_classes|mask_format|class_names)="
-)  # with which the classes are known, or not to be counted
+# With which the classes are known, or not to be counted.
+NUM_CLASSES = re.compile(r"\+*dataset\.(num_classes|mask_format|class_names)=")
 
 
 def main(words: list[str]) -> int:

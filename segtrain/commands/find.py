@@ -8,21 +8,20 @@ Example: segtrain find dataset=folder dataset.root=photos dataset.num_classes=3 
 """
 
 import math
-import sys
 import textwrap
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from segtrain.class_counts import count_classes, default_cache
 from segtrain.commands import compare
-from segtrain.commands.resume import resume
+from segtrain.commands.resume import attempt
 from segtrain.config.build import build_augment, build_dataset
 from segtrain.config.compose import compose, folder_of
 from segtrain.config.internals import parse, parser
 from segtrain.config.launch import Job, checked_config, composed
 from segtrain.config.saved import choices_of, load_saved, settings_of
 from segtrain.config.schema import flat
-from segtrain.errors import ConfigError, Preempted, SegtrainError, printable
+from segtrain.errors import ConfigError, printable
 from segtrain.files import read_json, read_rows, write_json
 from segtrain.report.text import table, value_text
 from segtrain.runs.claim import make_run_folder, remove_run_folder
@@ -219,15 +218,9 @@ class Search:
             return
         used = f"{self.used() / 60:.1f} of {self.seconds / 60:g} min"
         print(printable(f"{used}  {job.folder.name}, {epochs} epoch{'s' * (epochs > 1)}: "), end="", flush=True)
-        try:
-            job.check_unchanged()
-            resume(job.folder, [f"trainer.epochs={epochs}"], ["trainer.epochs"], self.trust, only_warnings=True)
+        if not attempt(job, [f"trainer.epochs={epochs}"], ["trainer.epochs"], self.trust, only_warnings=True):
             result = Result.read(job.folder)
             print(f"{value_text(result.best['value'], result.unit)} {result.best['monitor']}", flush=True)
-        except Preempted:
-            raise
-        except SegtrainError as error:
-            print(f"\n{error}", file=sys.stderr)
 
     def used(self) -> float:
         """Seconds of all trainings so far."""

@@ -9,21 +9,22 @@ Example: segtrain resume outputs/folder/RUN
 """
 
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
 from segtrain.commands.parser import Parser
 from segtrain.config.saved import load_saved, no_run
 from segtrain.config.schema import check_config, flat
-from segtrain.errors import ConfigError, Preempted, SegtrainError, printable
+from segtrain.errors import ConfigError, Preempted, Pruned, SegtrainError, printable
 from segtrain.files import read_json
-from segtrain.ranks import ALONE, Alone, together
+from segtrain.ranks import ALONE, Processes, together
 from segtrain.report.logger import log_to_screen
 from segtrain.report.sweep import jobs_table
 from segtrain.runs.environment import FREE, changes, environment
 from segtrain.runs.folder import RunFolder
 from segtrain.runs.others import OthersFolder
-from segtrain.runs.sweep import read_sweep
+from segtrain.runs.sweep import SweepJob, read_sweep
 from segtrain.signals import watched
 
 LONGER = {"trainer.epochs", "trainer.max_steps", "trainer.patience"}  # settings with which a finished run goes on
@@ -60,16 +61,23 @@ def resume_sweep(arguments) -> int:
         if job.result.status == "finished":
             continue
         print(printable(f"\n{job.result.status or 'not started'}: {job.folder.name}"))
-        try:
-            job.check_unchanged()
-            resume(job.folder, arguments.overrides, arguments.allow, arguments.trust)
-        except Preempted:
-            raise
-        except SegtrainError as error:  # the others go on
-            print(f"\n{error}", file=sys.stderr)
-            code = code or error.exit_code
+        error = attempt(job, arguments.overrides, arguments.allow, arguments.trust)
+        code = code or (error.exit_code if error else 0)
     print(f"\n{jobs_table(read_sweep(arguments.run), arguments.run)}")
     return code
+
+
+def attempt(job: SweepJob, overrides: list[str], allow: list[str], trust: list[str], **how) -> SegtrainError | None:
+    """Start or continue a job as `resume` does; its error, which is printed, so that the other jobs go on."""
+    try:
+        job.check_unchanged()
+        resume(job.folder, overrides, allow, trust, **how)
+    except (Preempted, Pruned):
+        raise
+    except SegtrainError as error:
+        print(f"\n{error}", file=sys.stderr)
+        return error
+    return None
 
 
 def resume(
@@ -78,15 +86,15 @@ def resume(
     allow: list[str],
     trust: list[str],
     only_warnings=False,
-    processes: Alone = ALONE,
-    **how,
+    processes: Processes = ALONE,
+    after_epoch: Callable = lambda epoch: None,
 ) -> int:
     """Continue a run, or start one of which there is only the config.
 
     Args:
         only_warnings: other log lines are for its file alone.
         processes: those that train the network together.
-        how: after_epoch of `train`.
+        after_epoch: of `train`.
     """
     if not (path / "config.yaml").is_file():
         raise no_run(path)
@@ -116,5 +124,5 @@ def resume(
                 run.add_start(changed, processes.size)
             else:
                 run.write_environment(environment(flat(cfg), processes.size))
-            train(cfg, run, checkpoint, processes=processes, **how)
+            train(cfg, run, checkpoint, processes=processes, after_epoch=after_epoch)
     return 0

@@ -4,16 +4,15 @@ There is no storage but the sweep: the study is made anew from the trials' setti
 sampler is seeded by their number, so a search goes on after a kill as if there had been none.
 """
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from segtrain.commands.resume import resume
+from segtrain.commands.resume import attempt
 from segtrain.config.build import build_dataset, build_scores
 from segtrain.config.compose import job_name
 from segtrain.config.launch import Job
 from segtrain.config.saved import choices_of, load_saved
-from segtrain.errors import ConfigError, Preempted, Pruned, SegtrainError, printable
+from segtrain.errors import ConfigError, Pruned, printable
 from segtrain.files import read_json, read_rows, write_json
 from segtrain.metrics.records import LOSS
 from segtrain.report.text import table, value_text
@@ -162,10 +161,8 @@ class Search:
             elif isinstance(distribution, self.optuna.distributions.CategoricalDistribution):
                 found[key] = words[key]
             else:
-                number = float(words[key])
-                found[key] = (
-                    int(number) if isinstance(distribution, self.optuna.distributions.IntDistribution) else number
-                )
+                whole = isinstance(distribution, self.optuna.distributions.IntDistribution)
+                found[key] = (int if whole else float)(words[key])
         return found
 
     def add(self, number: int, chosen: dict[str, object]) -> None:
@@ -173,12 +170,10 @@ class Search:
         options = str(chosen.get("options", self.options[0]))
         template = self.folder / "templates" / f"{self.options.index(options):03d}"
         values = {key: value for key, value in chosen.items() if key != "options"}
-        words = [f"{key}={value!r}" if isinstance(value, float) else f"{key}={value}" for key, value in values.items()]
+        words = [f"{key}={value}" for key, value in values.items()]
         cfg = load_saved(template / "config.yaml", words, self.trust)
-        short = [
-            f"{k.rpartition('.')[2]}={v:.4g}" if isinstance(v, float) else f"{k.rpartition('.')[2]}={v}"
-            for k, v in values.items()
-        ]
+        shown = [(key.rpartition(".")[2], f"{v:.4g}" if isinstance(v, float) else v) for key, v in values.items()]
+        short = [f"{key}={value}" for key, value in shown]
         name = job_name(number, ",".join([*options.split(), *short]))
         begin_sweep(self.folder, [Job(name, [*options.split(), *words], cfg, choices_of(template))])
 
@@ -199,15 +194,10 @@ class Search:
         """Start or continue a trial; a failure leaves the others to go on."""
         print(printable(f"{job.folder.name}: "), end="", flush=True)
         try:
-            job.check_unchanged()
-            resume(job.folder, [], [], self.trust, only_warnings=True, after_epoch=after_epoch)
-        except Preempted:
-            raise
+            if attempt(job, [], [], self.trust, only_warnings=True, after_epoch=after_epoch):
+                return
         except Pruned as error:
             print(f"pruned {error.what}", flush=True)
-            return
-        except SegtrainError as error:
-            print(f"\n{error}", file=sys.stderr)
             return
         done = next(one for one in self.jobs() if one.folder == job.folder).result
         print(", ".join(f"{name} {self.text(done, name)}" for name in self.objectives), flush=True)

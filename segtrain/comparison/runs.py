@@ -287,5 +287,4 @@ def varied_keys(configs: list[dict], given: frozenset[str] = frozenset()) -> tup
 
 def hidden(key: str) -> bool:
     """Settings that are no choice between trainings."""
-    unsigned = [name for name in UNSIGNED if name != "seed"]
-    return key in (*unsigned, "seed", FOLD, "experiment") or key.endswith(DERIVED) or key.split(".")[0] == "metric"
+    return key in (*UNSIGNED, FOLD, "experiment") or key.endswith(DERIVED) or key.split(".")[0] == "metric"

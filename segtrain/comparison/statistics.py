@@ -284,7 +284,9 @@ def pooled_score(name: str, sums: np.ndarray, class_names: list[str], foreground
         values = values if part == "mean" else values[..., foreground]
         defined = ~np.isnan(values)
         return _ratio(np.where(defined, values, 0).sum(axis=-1), defined.sum(axis=-1))
-    return values[..., 0] if of_class else {}[part]
+    if not of_class:
+        raise KeyError(name)
+    return values[..., 0]
 
 
 def _ratio(over: np.ndarray, under: np.ndarray) -> np.ndarray:

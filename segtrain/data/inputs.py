@@ -13,6 +13,7 @@ import numpy as np
 from segtrain.cpu import cores, give_memory_back
 from segtrain.data.folder.images import IMAGE_SUFFIXES, MAX_PIXELS, OTHER_SUFFIXES, image_size, read_image
 from segtrain.data.folder.rows import PictureRows, TiffRows, open_rows
+from segtrain.data.threads import tried
 from segtrain.errors import ConfigError, DataError, counted, few
 
 log = logging.getLogger("segtrain")
@@ -54,20 +55,14 @@ class ImageReader:
             for name, file in files.items():
                 large = _is_large(file)
                 if not large:
-                    waiting.append((name, reader.submit(self._read_or_error, file)))
+                    waiting.append((name, reader.submit(tried, self.read, file)))
                 while len(waiting) > (0 if large else THREADS):
                     before, image = waiting.popleft()
                     yield before, image.result()
                 if large:
-                    yield name, self._read_or_error(file)
+                    yield name, tried(self.read, file)
             for name, image in waiting:
                 yield name, image.result()
-
-    def _read_or_error(self, file: Path) -> Image | DataError:
-        try:
-            return self.read(file)
-        except DataError as error:
-            return error
 
 
 def _is_large(file: Path) -> bool:

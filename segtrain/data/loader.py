@@ -22,7 +22,7 @@ from segtrain.cpu import cores
 from segtrain.data.augment import Augmentation, as_augment
 from segtrain.data.dataset import SegmentationDataset, as_dataset
 from segtrain.data.paste import Paste
-from segtrain.data.samples import ALONE, CROP, Batch, TrainSamples, WholeImages
+from segtrain.data.samples import CROP, ONLY, Batch, TrainSamples, WholeImages
 from segtrain.data.sampling import Epoch, Sampling, as_sampling
 from segtrain.data.views import EveryAnnotator, InMemory
 from segtrain.errors import ConfigError, OutOfMemory, SegtrainError
@@ -60,7 +60,7 @@ class Loader:
         return ", ".join([*ways, "smaller images (dataset.resize, or crops cut beforehand)", "JPEG instead of PNG"])
 
     def train(
-        self, dataset, augment, sampling, counts, seed: int, annotated: bool = False, rank: Rank = ALONE
+        self, dataset, augment, sampling, counts, seed: int, annotated: bool = False, rank: Rank = ONLY
     ) -> "TrainBatches":
         """Augmented batches of the images that `sampling` draws.
 
@@ -86,7 +86,7 @@ class Loader:
         samples = TrainSamples(dataset, augment, seed, Paste(augment.paste, counts) if augment.paste else None, rank)
         return TrainBatches(self._loader(samples, len(order), batch_sampler=order), order)
 
-    def evaluation(self, dataset, rank: Rank = ALONE) -> "EvaluationBatches":
+    def evaluation(self, dataset, rank: Rank = ONLY) -> "EvaluationBatches":
         """Whole images, each at its own size; of several processes each has some of the batches."""
         dataset = as_dataset(dataset)
         dataset = InMemory(dataset) if self.cache == "ram" else dataset

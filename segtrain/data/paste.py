@@ -47,9 +47,8 @@ class Paste:
 
     def donor(self, seed: tuple[int, ...]) -> Donor | None:
         """None: nothing is pasted into this sample."""
-        rng = np.random.default_rng(
-            np.random.SeedSequence(seed, spawn_key=(1,))
-        )  # another stream than the augmentation's
+        # Another stream than the augmentation's.
+        rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1,)))
         if self.share is None or rng.random() >= self.probability:
             return None
         label = int(rng.choice(len(self.share), p=self.share))

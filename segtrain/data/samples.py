@@ -14,7 +14,7 @@ from segtrain.ranks import Rank
 
 # images [N,channels,H,W] uint8, targets, and indices into the dataset; of a training batch those of all processes
 Batch = tuple[torch.Tensor, torch.Tensor, list[int]]
-ALONE = Rank()
+ONLY = Rank()
 CROP = "set a crop, for example augment.size=[256,256]"
 
 
@@ -30,7 +30,7 @@ class TrainSamples:
         augment: Augmentation,
         seed: int,
         paste: Paste | None = None,
-        rank: Rank = ALONE,
+        rank: Rank = ONLY,
     ):
         self._dataset, self._augment, self._seed, self._paste, self._rank = dataset, augment, seed, paste, rank
 

@@ -5,6 +5,7 @@ from collections import Counter
 import numpy as np
 
 from segtrain.data.folder import Folder
+from segtrain.data.folder.colors import color_codes, color_of
 from segtrain.data.folder.images import read_values
 from segtrain.data.mask_values import GREY, MANY
 from segtrain.data.threads import in_threads, tried
@@ -81,10 +82,8 @@ def _held(values: np.ndarray) -> Counter | None:
         return Counter(dict(zip(found.tolist(), counts.tolist(), strict=True)))
     if values.dtype != np.uint8 or values.ndim != 3 or values.shape[2] not in (3, 4):
         return None
-    r, g, b = (values[..., channel].astype(np.int32) for channel in range(3))
-    found, counts = np.unique(r << 16 | g << 8 | b, return_counts=True)
-    colors = ((code >> 16, code >> 8 & 255, code & 255) for code in found.tolist())
-    return Counter(dict(zip(colors, counts.tolist(), strict=True)))
+    found, counts = np.unique(color_codes(values), return_counts=True)
+    return Counter(dict(zip(map(color_of, found.tolist()), counts.tolist(), strict=True)))
 
 
 def _listed(values: list, noun: str) -> str:

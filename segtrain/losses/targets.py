@@ -26,7 +26,7 @@ def is_hard(logits: torch.Tensor, target: torch.Tensor) -> bool:
     )
 
 
-def check_labels(target: torch.Tensor, num_classes: int, ignore_index: int, what: str = "label") -> bool:
+def check_labels(target: torch.Tensor, num_classes: int, ignore_index: int) -> bool:
     """Whether pixels may be ignored: False when every label is known to count.
 
     Raises ValueError that names value, count and image for labels that are no class and not ignore_index.
@@ -42,7 +42,7 @@ def check_labels(target: torch.Tensor, num_classes: int, ignore_index: int, what
         image = int(wrong.flatten(1).any(dim=1).nonzero()[0])
         values = sorted(target[wrong].unique().tolist())[:5]
         raise ValueError(
-            f"{what} {', '.join(map(str, values))} is no class of 0 to {num_classes - 1} and not "
+            f"label {', '.join(map(str, values))} is no class of 0 to {num_classes - 1} and not "
             f"ignore_index={ignore_index}: {count} pixels, the first in image {image} of the batch"
         )
     return True

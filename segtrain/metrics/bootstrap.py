@@ -12,16 +12,14 @@ def bootstrap(
     scores,
     repeats: int = 1000,
     seed: int = 0,
-    coverage: float = 0.95,
     needed: np.ndarray | None = None,
 ) -> dict[str, tuple[float, float]]:
-    """{score: (low, high)}, the percentile interval over `repeats` draws of as many images, with replacement.
+    """{score: (low, high)}, the 95 % percentile interval over `repeats` draws of as many images, with replacement.
 
     Efron & Tibshirani, 1993. Images must be independent; frames of one video are not, and their interval is too narrow.
 
     Args:
         scores: indices of images, which may repeat -> {name: value}.
-        coverage: of the interval.
         needed: bool [images, K], what every draw must have, such as a class, so that all means are over the same
             classes: of what a draw has none of, it gets one more image.
 
@@ -32,12 +30,11 @@ def bootstrap(
     rng, draws = np.random.default_rng(seed), repeats if images > 1 else 0
     bar = trange(draws, desc="intervals", leave=False, disable=None)
     drawn = [scores(_draw(images, needed, rng)) for _ in bar]
-    tails = [100 * (1 - coverage) / 2, 100 * (1 + coverage) / 2]
     found = {}
     for name in scores(np.arange(images)):
         values = np.array([draw[name] for draw in drawn])
         values = values[~np.isnan(values)]
-        found[name] = tuple(np.percentile(values, tails).tolist()) if len(values) > repeats / 2 else NONE
+        found[name] = tuple(np.percentile(values, [2.5, 97.5]).tolist()) if len(values) > repeats / 2 else NONE
     return found
 
 

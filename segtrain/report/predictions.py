@@ -55,9 +55,8 @@ def shrunk(image) -> np.ndarray:
     """Of an image, or its rows, what `write_overlay` shows: every n-th row and column."""
     step = _step(image.shape)
     rows = range(0, image.shape[0], step)
-    return np.concatenate(
-        [image[top : top + 1][:, ::step].copy() for top in rows]
-    )  # a view would keep all that was read
+    # A view would keep all that was read.
+    return np.concatenate([image[top : top + 1][:, ::step].copy() for top in rows])
 
 
 def _step(size: tuple[int, ...]) -> int:

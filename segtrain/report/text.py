@@ -35,9 +35,9 @@ class Printable(logging.Formatter):
         return printable(super().format(record))
 
 
-def percent(value: float | None, digits: int = 1) -> str:
+def percent(value: float | None) -> str:
     """0.123 as 12.3; n/a for a score that is not defined."""
-    return "n/a" if value is None or math.isnan(value) else f"{100 * value:.{digits}f}"
+    return "n/a" if value is None or math.isnan(value) else f"{100 * value:.1f}"
 
 
 def share(value: float) -> str:

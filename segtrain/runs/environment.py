@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 
 import segtrain
-from segtrain.config.schema import CLASS_WEIGHTS, flat
+from segtrain.config.schema import CLASS_WEIGHTS, flat, replaced
 from segtrain.cpu import cores
 from segtrain.errors import ConfigError
 
@@ -68,7 +68,7 @@ def changes(before: dict, now, allowed: list[str], where: str = "") -> dict[str,
     now = flat(now)
     if before.get("class_weights") is None:  # killed before they were computed
         weights = now.get("class_weights")
-        before = {**_with_class_weights(before, weights), "class_weights": weights}
+        before = {**replaced(before, CLASS_WEIGHTS, weights), "class_weights": weights}
     found = differing(before, now)
     if refused := [key for key in found if key not in allowed]:
         lines = "".join(f"\n  - {key}: {before.get(key)} then, {now.get(key)} now" for key in refused)
@@ -81,22 +81,15 @@ def changes(before: dict, now, allowed: list[str], where: str = "") -> dict[str,
     return found
 
 
-def _with_class_weights(value, weights):
-    """Saved settings with `weights` wherever they refer to the class weights, inside lists too."""
-    if isinstance(value, dict):
-        return {key: _with_class_weights(item, weights) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_with_class_weights(item, weights) for item in value]
-    return weights if value == CLASS_WEIGHTS else value
-
-
 def changed_settings(content: dict) -> dict[str, object]:
     """By dotted key the settings that were changed when a run was resumed, from the content of its environment.json."""
     try:
         return {key: value for entry in content.get("resumes", []) for key, value in entry.get("changed", {}).items()}
     except (AttributeError, TypeError) as error:
         fix = "restore the file; without it, the run is resumed with the settings of config.yaml"
-        raise ConfigError("`resumes` is no list of starts", "environment.json", fix) from error
+        raise ConfigError(
+            "`resumes` is not a list of the times the run was resumed", "environment.json", fix
+        ) from error
 
 
 def trained_on(content: dict) -> str | None:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from segtrain.config.schema import flat
 from segtrain.files import read_json
 from segtrain.runs.checkpoints import read_last, read_weights
 from segtrain.runs.result import Result
@@ -34,13 +35,6 @@ def equal_scores(one: Path, other: Path) -> bool:
 
 def environment_differences(one: Path, other: Path) -> list[str]:
     """What differs in versions, hardware, commit and dataset, as words."""
-    a, b = (_leaves(read_json(run / "environment.json")) for run in (one, other))
+    a, b = (flat(read_json(run / "environment.json")) for run in (one, other))
     compared = ("git_", "versions.", "hardware.", "world_size", "dataset_fingerprint")
     return [f"{k} {a.get(k)} and {b.get(k)}" for k in a | b if k.startswith(compared) and a.get(k) != b.get(k)]
-
-
-def _leaves(content: dict, path: str = "") -> dict[str, object]:
-    found = {}
-    for name, value in content.items():
-        found |= _leaves(value, f"{path}{name}.") if isinstance(value, dict) else {f"{path}{name}": value}
-    return found

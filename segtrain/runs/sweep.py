@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from segtrain.config.saved import settings_in
-from segtrain.config.schema import CLASS_WEIGHTS, as_text
+from segtrain.config.schema import CLASS_WEIGHTS, as_text, replaced
 from segtrain.errors import ConfigError
 from segtrain.files import read_json, write_json, write_text
 from segtrain.runs.environment import typed
@@ -129,13 +129,6 @@ def _digest(config: str, where: Path) -> str:
     """Of the settings in a config.yaml; the same before and after the class weights are filled in."""
     settings = settings_in(config, str(where))
     weights = settings.pop("class_weights", None)
-
-    def without_weights(value):
-        if value in (weights, CLASS_WEIGHTS):
-            return None
-        if isinstance(value, dict):
-            return {key: without_weights(item) for key, item in value.items()}
-        return [without_weights(item) for item in value] if isinstance(value, list) else value
-
-    text = json.dumps(without_weights(settings), sort_keys=True, default=str)
+    settings = replaced(replaced(settings, weights, None), CLASS_WEIGHTS, None)
+    text = json.dumps(settings, sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

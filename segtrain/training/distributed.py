@@ -25,7 +25,7 @@ from torch.nn.parallel import DistributedDataParallel
 from segtrain import signals
 from segtrain.errors import ConfigError, DataError, DiskError, NotFinite, OutOfMemory, Preempted, SegtrainError
 from segtrain.losses.loss import Batch, Loss
-from segtrain.ranks import ALONE, Alone, Rank
+from segtrain.ranks import ALONE, Processes, Rank
 from segtrain.training.shared_batch import SharedBatch
 
 log = logging.getLogger("segtrain")
@@ -36,7 +36,7 @@ KINDS = {kind.exit_code: kind for kind in (ConfigError, DataError, OutOfMemory, 
 INTERRUPTED = 130
 
 
-class Processes(Alone):
+class SeveralProcesses(Processes):
     """This process among the others. As a context it finds them, and an error within it ends them all."""
 
     def __init__(self, rank: Rank):
@@ -111,7 +111,7 @@ class Processes(Alone):
             if isinstance(part, Loss):
                 part.check_shared()
 
-    def validating(self, scores) -> Alone:
+    def validating(self, scores) -> Processes:
         return self if scores.joins else ALONE
 
     def agree_to_stop(self) -> None:

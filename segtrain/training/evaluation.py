@@ -10,7 +10,7 @@ from segtrain.errors import DataError, NotFinite
 from segtrain.inference import Predictor
 from segtrain.losses import Loss
 from segtrain.metrics.metric import Metric
-from segtrain.ranks import ALONE, Alone
+from segtrain.ranks import ALONE, Processes
 from segtrain.signals import leave_if_stopped
 
 
@@ -24,7 +24,7 @@ def evaluate(
     limit: int | None = None,
     advance=None,
     part=lambda name: contextlib.nullcontext(),
-    processes: Alone = ALONE,
+    processes: Processes = ALONE,
 ) -> float:
     """Fill `scores` from the first `limit` images (None: all); returns the loss of them all.
 
@@ -48,7 +48,7 @@ def evaluate(
         target = target.to(predictor.device, non_blocking=True)
         with part("validation: forward"):
             logits = predictor.logits(batch)
-            finite = logits.flatten(1).sum(dim=1, dtype=torch.float32).isfinite()
+            finite = logits.sum(dim=(1, 2, 3), dtype=torch.float32).isfinite()
         with part("validation: loss"):
             done.append((indices, None if loss is None else loss.piece(logits, target), finite))
         wanted = {"logits": logits} if scores.needs_logits else {}
@@ -75,7 +75,7 @@ def _check_finite(seen: list[int], good: torch.Tensor, names: list[str] | None) 
         )
 
 
-def _join(processes: Alone, scores: Metric, done: list) -> list:
+def _join(processes: Processes, scores: Metric, done: list) -> list:
     """What the processes did, in the order in which one process does it, and their counts in `scores`."""
     found, states = zip(*processes.gathered((done, scores.state())), strict=True)
     rows = [index for part in found for indices, *_ in part for index in indices]

@@ -61,7 +61,14 @@ def range_test(trainer, parts: Parts, base_rate: float, steps: int = 100, second
     Raises ConfigError when the first losses are not finite.
     """
     parts.schedule = LambdaLR(parts.optimizer, lambda step: LOWEST / base_rate)
-    step = Step(parts, trainer.device, trainer.precision, trainer.clip_norm, None, trainer.compile)
+    step = Step(
+        parts,
+        device=trainer.device,
+        precision=trainer.precision,
+        clip_norm=trainer.clip_norm,
+        ema_decay=None,
+        compiled=trainer.compile,
+    )
     step.train(frozen_encoder=False)
     rates, losses, smallest, started = [], [], math.inf, time.monotonic()
     groups = _groups(parts.train, trainer.accumulate)

@@ -9,7 +9,7 @@ from segtrain.errors import DataError, NotFinite, batch_norm_explained, few
 from segtrain.losses.loss import computed_over, scaled, total
 from segtrain.losses.targets import check_labels, check_shares
 from segtrain.optimizers import is_of_encoder
-from segtrain.ranks import ALONE, Alone
+from segtrain.ranks import ALONE, Processes
 from segtrain.training.average import Average
 from segtrain.training.device import autocast
 from segtrain.training.resuming import misfit, optimizer_misfit
@@ -36,15 +36,16 @@ class Step:
     def __init__(
         self,
         parts: Parts,
-        device,
-        precision,
-        clip_norm,
-        ema_decay,
-        compiled,
-        skip=False,
+        *,
+        device: torch.device,
+        precision: torch.dtype,
+        clip_norm: float | None,
+        ema_decay: float | None,
+        compiled: bool,
+        skip: bool = False,
         part=lambda name: contextlib.nullcontext(),
-        processes: Alone = ALONE,
-        sync_batchnorm=True,
+        processes: Processes = ALONE,
+        sync_batchnorm: bool = True,
     ):
         self.part, self.processes = part, processes
         self.device, self.precision, self.clip_norm = device, precision, clip_norm

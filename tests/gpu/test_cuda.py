@@ -72,7 +72,7 @@ def test_losses_equal_the_cpu_are_deterministic_and_do_not_wait(name, how, dtype
 def cuda_step(precision=torch.bfloat16):
     """A Step on CUDA, and a pinned batch."""
     made = parts(trainer=Trainer(device="cuda"), model=Tiny().cuda())
-    step = Step(made, torch.device("cuda"), precision, 1.0, 0.9, False)
+    step = Step(made, device=torch.device("cuda"), precision=precision, clip_norm=1.0, ema_decay=0.9, compiled=False)
     step.train(frozen_encoder=False)
     images, target, indices = next(made.train.epoch(0))
     return step, (images.pin_memory(), target.pin_memory(), indices)
@@ -155,7 +155,9 @@ def test_deterministic_steps_give_equal_bits(preset):
         torch.backends.cudnn.benchmark = False
         made = parts(trainer=trainer, model=Tiny(classes=dataset.num_classes).cuda(), loss=loss)
         train = Loader(workers=0).train(dataset, Augment(), Uniform(), count_classes(dataset), 0)
-        step = Step(made, torch.device("cuda"), torch.bfloat16, 1.0, 0.9, False)
+        step = Step(
+            made, device=torch.device("cuda"), precision=torch.bfloat16, clip_norm=1.0, ema_decay=0.9, compiled=False
+        )
         step.train(frozen_encoder=False)
         for number, batch in enumerate(train.epoch(0)):
             step([batch], number + 1)

@@ -23,7 +23,7 @@ from segtrain.losses import CrossEntropy, Dice, Lovasz, Phased, PixelRegion
 from segtrain.metrics import SegmentationScores
 from segtrain.ranks import ALONE, Rank
 from segtrain.training import Parts
-from segtrain.training.distributed import Processes
+from segtrain.training.distributed import SeveralProcesses
 from segtrain.training.evaluation import evaluate
 from segtrain.training.step import Step
 
@@ -121,7 +121,15 @@ def steps(case: tuple, processes=ALONE) -> tuple[list, list]:
         )
         schedule = torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0)
         parts = Parts(model, loss, optimizer, schedule, train, None, None, labels)
-        step = Step(parts, CPU, torch.float32, None, None, False, processes=processes)
+        step = Step(
+            parts,
+            device=CPU,
+            precision=torch.float32,
+            clip_norm=None,
+            ema_decay=None,
+            compiled=False,
+            processes=processes,
+        )
         for epoch in loss.starts:
             loss.start_epoch(epoch)
             step.train(frozen_encoder=False)
@@ -152,7 +160,7 @@ def work(number: int, size: int, port: int, function, cases: list, file: str) ->
     """What process `number` does; the first one writes the results."""
     torch.set_num_threads(1)
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    with Processes(Rank(number, size, number)) as processes:
+    with SeveralProcesses(Rank(number, size, number)) as processes:
         found = [function(case, processes) for case in cases]
     if number == 0:
         Path(file).write_bytes(pickle.dumps(found))

@@ -23,7 +23,7 @@ from segtrain.errors import ConfigError
 from segtrain.losses.loss import as_loss
 from segtrain.ranks import ALONE, Rank, launched
 from segtrain.training import Trainer
-from segtrain.training.distributed import Processes
+from segtrain.training.distributed import SeveralProcesses
 from segtrain.training.step import Step
 
 fork = multiprocessing.get_context("forkserver")
@@ -100,7 +100,15 @@ def test_steps_of_a_group_of_one_process(device, monkeypatch):
     def weights_after(processes) -> dict:
         trainer = Trainer(device=device)
         made = parts(trainer=trainer, model=Tiny().to(trainer.device))
-        step = Step(made, trainer.device, torch.float32, 1.0, 0.9, False, processes=processes)
+        step = Step(
+            made,
+            device=trainer.device,
+            precision=torch.float32,
+            clip_norm=1.0,
+            ema_decay=0.9,
+            compiled=False,
+            processes=processes,
+        )
         step.train(frozen_encoder=False)
         batches = list(made.train.epoch(0))
         step(batches[:2], 0)
@@ -111,7 +119,7 @@ def test_steps_of_a_group_of_one_process(device, monkeypatch):
     torch.manual_seed(0)
     alone = weights_after(ALONE)
     torch.manual_seed(0)
-    with Processes(Rank(0, 1)) as processes:
+    with SeveralProcesses(Rank(0, 1)) as processes:
         assert processes.device("auto").startswith(device) or device == "cpu"
         torch.testing.assert_close(weights_after(processes), alone, rtol=1e-5, atol=1e-6)
 
@@ -290,14 +298,14 @@ def test_refusals(plain, server):
     def refused(preset: str, fix: str) -> None:
         loss = build_loss(without_hydra(compose([f"loss={preset}"])), Images(2))
         with pytest.raises(ConfigError, match=fix):
-            Processes(Rank(0, 2)).check(loss, 4)
+            SeveralProcesses(Rank(0, 2)).check(loss, 4)
 
     for preset in ("lovasz", "ce_lovasz", "phased"):
         refused(preset, "loss.aggregate=image")
     with pytest.raises(ConfigError, match="Own is computed from a whole batch"):
-        Processes(Rank(0, 2)).check(as_loss(type("Own", (torch.nn.Module,), {"forward": lambda *_: None})()), 4)
+        SeveralProcesses(Rank(0, 2)).check(as_loss(type("Own", (torch.nn.Module,), {"forward": lambda *_: None})()), 4)
     with pytest.raises(ConfigError, match="one device, cuda:1, for 2 processes"):
-        Processes(Rank(0, 2)).device("cuda:1")
+        SeveralProcesses(Rank(0, 2)).device("cuda:1")
 
 
 def test_ranks_of_torchrun_and_slurm(monkeypatch):

@@ -29,7 +29,7 @@ def _as_on_cuda(monkeypatch):
 
 def step_of(**settings) -> tuple[Step, list]:
     made = parts(trainer=Trainer(device="cpu"), **settings)
-    step = Step(made, CPU, torch.float32, None, 0.99, False)
+    step = Step(made, device=CPU, precision=torch.float32, clip_norm=None, ema_decay=0.99, compiled=False)
     step.guarded = True  # as on CUDA
     step.train(frozen_encoder=False)
     return step, list(made.train.epoch(0))

@@ -32,19 +32,18 @@ class ColorMask(MaskFormat):
             self.codes += [(_code(color), label) for color in several]
         repeated = {code for code, _ in self.codes if [c for c, _ in self.codes].count(code) > 1}
         if repeated:
-            raise ConfigError(f"the colour {_color(repeated.pop())} is given twice", "dataset.colors", "correct it")
+            raise ConfigError(f"the colour {color_of(repeated.pop())} is given twice", "dataset.colors", "correct it")
 
     def read(self, path: Path) -> np.ndarray:
         values = _colours(path, self.exif, self.max_pixels)
         if values.dtype != np.uint8 or values.ndim != 3 or values.shape[2] not in (3, 4):
             what = f"a colour-coded mask has 3 channels of 8 bits, this has {values.dtype} {list(values.shape)}"
             raise DataError(what, str(path), "masks whose value is the class are dataset.mask_format=index")
-        r, g, b = (values[..., i].astype(np.int32) for i in range(3))
-        codes = (r << 16) | (g << 8) | b
+        codes = color_codes(values)
         labels = _color_table(tuple(self.codes))[codes]
         unknown = labels < 0
         if unknown.any():
-            grey = "" if ((r != g) | (g != b)).any() else "; masks whose value is the class: dataset.mask_format=index"
+            grey = "" if (codes % 0x010101).any() else "; masks whose value is the class: dataset.mask_format=index"
             what = self._unknown(codes[unknown])
             fix = f"correct the mask, or dataset.colors; colours to ignore: dataset.ignore_colors{grey}"
             raise DataError(what, str(path), fix)
@@ -53,17 +52,17 @@ class ColorMask(MaskFormat):
     def palette(self) -> np.ndarray:
         """uint8 [C, 3]: the first colour of each class."""
         first = {label: code for code, label in reversed(self.codes)}
-        return np.array([_color(first[label]) for label in range(len(self.class_names))], dtype=np.uint8)
+        return np.array([color_of(first[label]) for label in range(len(self.class_names))], dtype=np.uint8)
 
     def _unknown(self, codes: np.ndarray) -> str:
         found, counts = np.unique(codes, return_counts=True)
         most = int(found[counts.argmax()])
-        known = np.array([_color(code) for code, _ in self.codes])
-        nearest, label = self.codes[int(((known - _color(most)) ** 2).sum(axis=1).argmin())]
+        known = np.array([color_of(code) for code, _ in self.codes])
+        nearest, label = self.codes[int(((known - color_of(most)) ** 2).sum(axis=1).argmin())]
         name = self.class_names[label] if label < len(self.class_names) else "ignored pixels"
         return (
             f"{counted(len(found), 'colour')} of no class ({counted(int(counts.sum()), 'pixel')}), most often "
-            f"{_color(most)}, which is nearest to {_color(nearest)}, {name}"
+            f"{color_of(most)}, which is nearest to {color_of(nearest)}, {name}"
         )
 
 
@@ -89,7 +88,14 @@ def _code(color) -> int:
     return red << 16 | green << 8 | blue
 
 
-def _color(code: int) -> tuple[int, int, int]:
+def color_codes(colors: np.ndarray) -> np.ndarray:
+    """int32 [H, W]: a number for each colour of uint8 [H, W, 3 or more]."""
+    red, green, blue = (colors[..., channel].astype(np.int32) for channel in range(3))
+    return red << 16 | green << 8 | blue
+
+
+def color_of(code: int) -> tuple[int, int, int]:
+    """The colour with such a number."""
     return code >> 16, code >> 8 & 255, code & 255
 
 

@@ -3,6 +3,7 @@
 import torch
 from torch.autograd.function import once_differentiable
 
+from segtrain.losses.sums.dense import focal_slope
 from segtrain.losses.sums.function import SumsFunction
 from segtrain.losses.sums.tiles import add_by_label, pixel_sum, tiles, without_ignored, zeros
 from segtrain.losses.targets import work_dtype
@@ -42,7 +43,7 @@ class HardSums(SumsFunction):
             at_label = torch.zeros_like(py)
             if d_pixel is not None:
                 k = d_pixel[n].index_select(0, y)  # thrice as fast as d_pixel[n][y]
-                at_label -= k if gamma == 0 else k.mul_(_pixel_slope(py, z, y, gamma))
+                at_label -= k if gamma == 0 else k.mul_(focal_slope(py, _log_of(py, z, y), gamma))
             if d_TP is not None:
                 at_label.addcmul_(py, d_TP[n].index_select(0, y))
             if valid is not None:
@@ -75,9 +76,3 @@ def _log_of(py: torch.Tensor, z: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         tiny = (py < 1e-30).nonzero()[:, 0]
         log_py[tiny] = z[y[tiny], tiny] - z[:, tiny].logsumexp(dim=0)
     return log_py
-
-
-def _pixel_slope(py: torch.Tensor, z: torch.Tensor, y: torch.Tensor, gamma: float) -> torch.Tensor:
-    """-d/d(ln p) of (1 - p)^gamma (-ln p), gamma > 0: it is 1 for cross-entropy."""
-    rest = 1 - py
-    return rest**gamma - gamma * py * _log_of(py, z, y) * rest.clamp_min(1e-12) ** (gamma - 1)
