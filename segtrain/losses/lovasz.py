@@ -172,73 +172,80 @@ def _by_class(scores: torch.Tensor, target: torch.Tensor, settings: Lovasz) -> t
     """The same, of one class after another, in threads; only the pixels that can add to it are sorted."""
     softmax = target.ndim == 3
     slopes = torch.zeros_like(scores, memory_format=torch.contiguous_format)
-    n, c = scores.shape[:2]
+    (n, c), labels = scores.shape[:2], target.numpy()
     groups = [slice(0, n)] if settings.aggregate == "batch" else [slice(i, i + 1) for i in range(n)]
-    losses = []
-    for group in groups:
-        truth = target[group]
-        valid = truth != settings.ignore_index
-        foreground = [((truth == k) if softmax else (truth[:, k] == 1)) for k in range(c)]
-        present = torch.stack([f.any() for f in foreground])
-        chosen = [k for k, s in enumerate(settings.selected(present).tolist()) if s and valid.any()]
+    chosen = [(group, found) for group in groups if (found := _chosen(labels[group], c, settings))]
 
-        def one(k, group=group, valid=valid, foreground=foreground):
-            where = valid if softmax else valid[:, k]
-            return _class(scores[group, k], foreground[k], where, slopes[group, k], softmax, settings.tolerance)
+    def one(group: slice, k: int, share: float) -> float:
+        own = labels[group] if softmax else labels[group, k]
+        truth, valid = own == (k if softmax else 1), own != settings.ignore_index
+        loss, at, slope = _class(scores[group, k].numpy(), truth, valid, softmax, settings.tolerance)
+        row = np.zeros(truth.size, dtype=slope.dtype)
+        row[at] = slope * share
+        slopes[group, k] = torch.from_numpy(row.reshape(truth.shape))
+        return loss * share
 
-        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            values = list(pool.map(one, chosen))
-        if chosen:
-            losses.append(torch.stack(values).mean())
-            slopes[group] /= len(chosen)
-    if not losses:
-        return scores.new_zeros(()), slopes
-    slopes /= len(losses)
-    return torch.stack(losses).mean(), slopes
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        tasks = [pool.submit(one, group, k, 1 / len(found) / len(chosen)) for group, found in chosen for k in found]
+        return scores.new_tensor(sum(task.result() for task in tasks)), slopes
 
 
-def _class(scores, foreground, valid, slopes, softmax: bool, tolerance: float) -> torch.Tensor:
-    """Loss of one class over the pixels of a group [n,H,W]; writes d loss / d scores into `slopes`."""
-    total = foreground.sum()
+def _chosen(labels: np.ndarray, num_classes: int, settings: Lovasz) -> list[int]:
+    """The classes of a group's labels to average over; none when all of its pixels are ignored."""
+    valid = labels != settings.ignore_index
+    if not valid.any():
+        return []
+    if labels.ndim == 3:
+        present = np.bincount(labels[valid], minlength=num_classes) > 0
+    else:
+        present = (labels == 1).any(axis=(0, 2, 3))
+    return settings.selected(torch.from_numpy(present)).nonzero()[:, 0].tolist()
+
+
+def _class(scores, truth, valid, softmax: bool, tolerance: float) -> tuple[float, np.ndarray, np.ndarray]:
+    """Loss of one class over the pixels of a group; the pixels that add to it, and d loss / d scores there."""
+    scores, members = scores.ravel(), np.flatnonzero(truth)
     # softmax: |truth - p|; hinge: 1 - logit * sign
-    error = torch.where(foreground, 1 - scores, scores if softmax else 1 + scores)
+    missed, false = 1 - scores[members], scores if softmax else 1 + scores
     # Below the smallest foreground error, background adds nothing: all of the foreground is wrong already.
-    smallest = error[foreground].min() if total else error.new_zeros(())
-    keep = valid & ((foreground & (error >= tolerance)) | (~foreground & (error >= smallest.clamp_min(tolerance))))
+    lowest = missed.min() if len(members) else 0
+    others = ~(false < max(lowest, tolerance)) & valid.ravel()  # NaN is kept, and makes the loss NaN
+    others[members] = False
+    kept = ~(missed < tolerance)
     if not softmax:
-        keep &= error > 0
-    kept_at = keep.flatten().nonzero()[:, 0]
-    if not len(kept_at):
-        return error.new_zeros(())
-    kept, fg = error.flatten()[kept_at], foreground.flatten()[kept_at]
-    order = _descending(kept)
-    kept, fg, kept_at = kept[order], fg[order], kept_at[order]
-    growth = _jaccard_growth(fg, total).to(kept.dtype)
-    sign = torch.where(fg, -growth, growth)
-    flat = torch.zeros_like(error).flatten().index_copy_(0, kept_at, sign)
-    slopes.copy_(flat.view_as(error))
-    return kept @ growth
+        others &= ~(false <= 0)
+        kept &= ~(missed <= 0)
+    others, total = np.flatnonzero(others), len(members)
+    members = members[kept]
+    errors = np.concatenate([missed[kept], false[others]])
+    order = _descending(errors)
+    foreground = order < len(members)
+    growth = _jaccard_growth(foreground, total, errors.dtype)
+    at = np.concatenate([members, others])[order]
+    return float(errors[order] @ growth), at, np.where(foreground, -growth, growth)
 
 
-def _jaccard_growth(foreground: torch.Tensor, total: torch.Tensor) -> torch.Tensor:
-    """By how much the Jaccard loss grows with each further wrong pixel."""
-    wrong = foreground.cumsum(0, dtype=torch.float64)
-    union = total + torch.arange(1, len(wrong) + 1, device=wrong.device, dtype=torch.float64) - wrong
-    loss = 1 - (total - wrong) / union
-    loss[1:] -= loss[:-1].clone()
-    return loss
+def _jaccard_growth(foreground: np.ndarray, total: int, dtype) -> np.ndarray:
+    """By how much the Jaccard loss grows with each further wrong pixel, in descending order of their errors."""
+    wrong = foreground.cumsum(dtype=np.int32)
+    union = np.arange(total + 1, total + 1 + len(wrong), dtype=np.int32) - wrong
+    # The growth of 1 - (total - wrong) / union, without the difference, which would cost digits.
+    growth = (total - wrong).astype(dtype)
+    growth[: total == 0] = 1  # of a class without foreground the first wrong pixel is all of the loss
+    growth /= np.maximum(union - 1, 1)
+    return np.where(foreground, growth.dtype.type(1), growth) / union.astype(dtype)
 
 
-def _descending(errors: torch.Tensor) -> torch.Tensor:
+def _descending(errors: np.ndarray) -> np.ndarray:
     """Indices that sort errors >= 0 from large to small."""
-    if errors.device.type != "cpu" or errors.dtype != torch.float32:
-        return errors.argsort(descending=True, stable=True)
+    if errors.dtype != np.float32:
+        return np.argsort(-errors, kind="stable")
     # Floats >= 0 sort like their bits. Bits and index in one 64-bit number: NumPy sorts these with SIMD, ten
     # times as fast as an argsort.
-    keys = errors.numpy().view(np.uint32).astype(np.uint64) << np.uint64(32)
+    keys = errors.view(np.uint32).astype(np.uint64) << np.uint64(32)
     keys |= np.arange(len(keys), dtype=np.uint64)
     keys.sort()
-    return torch.from_numpy((keys[::-1] & np.uint64(0xFFFFFFFF)).astype(np.int64))
+    return (keys[::-1] & np.uint64(0xFFFFFFFF)).astype(np.int64)
 
 
 def _only_0_and_1(target: torch.Tensor, ignore_index: int) -> torch.Tensor:

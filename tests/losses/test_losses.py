@@ -356,6 +356,18 @@ def test_multilabel_all_ignored_or_empty(name):
         assert logits.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("name", [*HARD_LOSSES, *SIGMOID_LOSSES])
+def test_a_logit_that_is_not_finite_makes_the_loss_nan(name, value):
+    labels = torch.randint(0, 3, (2, 4, 4))
+    logits = torch.randn(2, 3, 4, 4)
+    logits[1, :, 2, 2] = value
+    if name in HARD_LOSSES:
+        assert not HARD_LOSSES[name](logits, labels).isfinite()
+    else:
+        assert not SIGMOID_LOSSES[name](logits, torch.nn.functional.one_hot(labels).movedim(-1, 1)).isfinite()
+
+
 def test_classes_of_weight_0_only():
     logits, _ = batch()
     value = CrossEntropy(class_weights=[0.0, 1.0, 1.0])(logits, torch.zeros(2, 5, 4, dtype=torch.long))
