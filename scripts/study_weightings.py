@@ -19,7 +19,7 @@ SCHEMES = ("none", "inverse_sqrt", "log_ratio", "median_frequency", "inverse_fre
 SETTINGS = {
     "shapes": [],
     "camvid": ["dataset=camvid", "dataset.resize=[96,128]", "loader.cache=ram", "trainer.epochs=10"],
-    "tiles": ["experiment=defects", "dataset.resize=0.5", "augment.size=[112,112]", "trainer.epochs=5"],
+    "tiles": ["experiment=defects", "trainer.epochs=5"],
     "cracks": ["dataset=folder", "dataset.num_classes=2"],
 }
 

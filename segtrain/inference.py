@@ -38,8 +38,8 @@ class Inference:
             evaluate` takes those that maximised Dice on val). For multi-label, and for the second of two classes.
         presence: {area: PIXELS, confidence: PROBABILITY}, each one number or one per class: a class with fewer pixels of
             at least that probability is predicted nowhere in the image, so that clean images stay clean; its pixels are
-            background. best: `segtrain evaluate` chooses them on val; {false_alarms: SHARE}: the best with which at most
-            that share of the val images without foreground have any.
+            background. best: `segtrain evaluate` and `predict` choose them on val; {false_alarms: SHARE}: such that at most
+            that share of the val images without foreground has a false alarm.
         resize: as dataset.resize, but the logits are brought back to the image's own size.
         regions: a run on small images that says in which windows to look; the others are background. In `evaluate` and
             `predict`.
@@ -62,7 +62,7 @@ class Inference:
         if regions is not None and window is None:
             raise ValueError("regions without windows to look at: give inference.window=[256,256]")
         if isinstance(presence, dict) and set(presence) not in ({"area", "confidence"}, {"false_alarms"}):
-            raise ValueError(f"presence has {', '.join(presence)}: give area and confidence, or false_alarms")
+            raise ValueError(f"presence has {', '.join(map(str, presence))}: give area and confidence, or false_alarms")
         if "false_alarms" in (presence or ()) and mistake(presence["false_alarms"], Fraction):
             raise ValueError(f"presence.false_alarms={presence['false_alarms']}: give a share from 0 to 1")
         if not scales:

@@ -163,7 +163,8 @@ def pictures(found: Comparison, arguments: argparse.Namespace) -> list[tuple[str
         for i in most_different(values, found.baseline, best, arguments.pictures):
             if (index := position.get(str(names[i]))) is None:  # of another fold
                 continue
-            picture = example(dataset, index, [predict_one(one, dataset.image(index)) for one in predictors])
+            image = dataset.image(index)
+            picture = example(dataset, index, [predict_one(one, image) for one in predictors])
             before, after = percent(values[found.baseline, i]), percent(values[best, i])
             drawn.append((f"{names[i]}: IoU {before} → {after} %", picture))
         return drawn

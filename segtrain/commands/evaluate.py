@@ -22,6 +22,7 @@ from segtrain.data.resize import resized_size
 from segtrain.errors import ConfigError, counted, printable
 from segtrain.files import write_arrays, write_json, write_rows
 from segtrain.inference import Predictor, is_chosen, window_starts
+from segtrain.metrics.tuning import NEVER
 from segtrain.regions import Regions, spans, threshold_for
 from segtrain.report.logger import log_to_screen
 from segtrain.report.pages.evaluation import write_evaluation_page
@@ -131,7 +132,7 @@ def text(scores, result: Result, split: str) -> str:
     parts = [f"{len(scores.names)} {split} images:  {means_line(result.scores, scores.records(), result.intervals)}"]
     if result.cross_fitted:
         parts.append(
-            f"thresholds and presence were chosen on these images, so the scores above are too good; {cross_fitted_line(result)}"
+            f"thresholds or presence were chosen on these images, which makes their scores too good; {cross_fitted_line(result)}"
         )
     parts.append(
         "\n".join([scores_table(result.per_class, intervals=result.intervals), *not_defined(result.per_class)])
@@ -186,30 +187,41 @@ def choose_presence(trained: Trained, thresholds: bool) -> dict[str, float]:
     """
     cfg = trained.config
     if "groups" not in cfg.metric:
-        raise ConfigError(
-            "presence is chosen by segtrain's own metric", "inference.presence=best", "take metric=detection"
-        )
+        raise ConfigError("presence is chosen by segtrain's own metric", "inference.presence", "take metric=detection")
     classes = classes_of(trained)
     if classes.background is None and not classes.multilabel:
         what, fix = "no class is the background, which absent classes become", "leave out inference.presence"
-        raise ConfigError(what, "inference.presence=best", fix)
-    asked, limit = list(cfg.metric.groups), build(cfg, "inference").presence
-    limit = limit["false_alarms"] if isinstance(limit, dict) else None
+        raise ConfigError(what, "inference.presence", fix)
+    asked, groups = build(cfg, "inference").presence, list(cfg.metric.groups)
+    limit = {"false_alarms": asked["false_alarms"]} if isinstance(asked, dict) else {}
     cfg.inference.presence, cfg.metric.groups = None, ["thresholds"]
     scores, _, dataset, _ = evaluate_split(trained, "val")
-    cfg.inference.presence, cfg.metric.groups = scores.best_presence(limit), asked
-    found = cfg.inference.presence
+    if limit and not any(scores.false_alarms()[0]):
+        what = "no val image is without foreground, so that false alarms cannot be counted"
+        raise ConfigError(what, "inference.presence", "take inference.presence=best")
+    found = scores.best_presence(**limit)
+    cfg.inference.presence, cfg.metric.groups = found, groups
     check_presence(found, dataset)
     rows = zip(scores.class_names, found["area"], found["confidence"], strict=True)
-    chosen = [f"{name} {counted(area, 'pixel')} at {100 * confidence:.3g} %" for name, area, confidence in rows if area]
-    asked = f"it has so many pixels of at least this probability: {', '.join(chosen)}" if chosen else "it has any pixel"
-    fitted = scores.cross_fitted(groups_of(dataset, scores.names), thresholds, True, limit)
-    print(f"presence chosen on val: a class counts as present where {asked}")
+    needed = [f"{name} {_smallest(area, confidence)}" for name, area, confidence in rows if area]
+    present = (
+        f"it has so many pixels of at least this probability: {', '.join(needed)}" if needed else "it has any pixel"
+    )
+    print(f"presence chosen on val: a class counts as present where {present}")
+    fitted = scores.cross_fitted(groups_of(dataset, scores.names), thresholds, presence=True, **limit)
     if (clean := fitted.get("specificity", math.nan)) == clean:
+        most = f"at most {percent(limit['false_alarms'])} % of them were asked for; " if limit else ""
         print(
-            f"of the val images without foreground {percent(1 - clean)} % keep a false alarm, with presence chosen on others"
+            f"val images without foreground: {most}with presence chosen on others {percent(1 - clean)} % have a false alarm"
         )
     return fitted
+
+
+def _smallest(area: int, confidence: float) -> str:
+    """Of a class, the pixels that make it present, as words."""
+    if area == NEVER:
+        return "never"
+    return f"{counted(area, 'pixel')} at {100 * confidence:.{3 if confidence < 0.999 else 7}g} %"
 
 
 def groups_of(dataset, names: list[str]) -> list[str]:

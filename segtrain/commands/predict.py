@@ -39,7 +39,11 @@ log = logging.getLogger("segtrain")
 
 MATTERS = ("inference.", "trainer.device", "trainer.precision")
 MATTERS += ("dataset.image_range", "dataset.exif", "dataset.max_pixels")
-ACCEPTED = (*MATTERS, "dataset.root", "loader.")  # of the validation images, which presence=best and regions read
+ACCEPTED = (
+    *MATTERS,
+    "dataset.root",
+    "loader.",
+)  # of the validation images, which a presence chosen on val and regions read
 CHANGES_NOTHING = ("trainer.device", "dataset.max_pixels")  # in a prediction
 SAVED_EVERY = 10.0  # seconds, of predictions.csv
 

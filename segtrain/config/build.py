@@ -72,7 +72,9 @@ def build_inference(cfg: DictConfig, dataset, training: bool = False):
     with refusals(f"inference ({cfg.inference._target_})"):
         predict(torch.zeros(1, dataset.num_classes, 1, 1), dataset.multilabel, inference.threshold)
         if inference.presence_is_chosen:
-            raise ValueError("presence is chosen after the training: `segtrain evaluate RUN inference.presence=best`")
+            raise ValueError(
+                "presence is chosen on val, after the training, by `segtrain evaluate` and `segtrain predict`"
+            )
         check_presence(inference.presence, dataset)
         if training and inference.regions is not None:
             raise ValueError("regions are for a trained network: `segtrain evaluate RUN inference.regions=RUN`")

@@ -86,9 +86,10 @@ def _value(text: str, value: str):
 def _update(cfg: DictConfig, key: str, value) -> None:
     if wrong := list(key_mistakes(cfg, key)):
         raise config_error(wrong)
-    if isinstance(OmegaConf.select(cfg, key), DictConfig):
+    now = OmegaConf.select(cfg, key)
+    if isinstance(now, DictConfig) and "_target_" in now:
         raise ConfigError(f"{key}: a saved run has no groups to choose from", fix=f"set single keys, {key}.NAME=VALUE")
-    OmegaConf.update(cfg, key, value)
+    OmegaConf.update(cfg, key, value, merge=False)
 
 
 def settings_in(text: str, where: str = "") -> dict[str, object]:

@@ -137,7 +137,7 @@ def _at_once(scores: torch.Tensor, target: torch.Tensor, settings: Lovasz) -> tu
     softmax = target.ndim == 3
     scores, labels = scores.flatten(2), target.flatten(-2).reshape(n, -1, size[0] * size[1])
     valid = labels != settings.ignore_index
-    truth = (labels == torch.arange(c, device=labels.device)[:, None]) & valid if softmax else labels == 1
+    truth = (labels == (torch.arange(c, device=labels.device)[:, None] if softmax else 1)) & valid
     sound = truth.any(dim=1, keepdim=True) | ~valid if softmax else _only_0_and_1(labels, settings.ignore_index)
 
     def rows(pixels: torch.Tensor) -> torch.Tensor:
@@ -172,13 +172,14 @@ def _by_class(scores: torch.Tensor, target: torch.Tensor, settings: Lovasz) -> t
     """The same, of one class after another, in threads; only the pixels that can add to it are sorted."""
     softmax = target.ndim == 3
     slopes = torch.zeros_like(scores, memory_format=torch.contiguous_format)
-    (n, c), labels = scores.shape[:2], target.numpy()
+    (n, c), labels = scores.shape[:2], (target.float() if target.dtype == torch.bfloat16 else target).numpy()
     groups = [slice(0, n)] if settings.aggregate == "batch" else [slice(i, i + 1) for i in range(n)]
     chosen = [(group, found) for group in groups if (found := _chosen(labels[group], c, settings))]
 
     def one(group: slice, k: int, share: float) -> float:
         own = labels[group] if softmax else labels[group, k]
-        truth, valid = own == (k if softmax else 1), own != settings.ignore_index
+        valid = own != settings.ignore_index
+        truth = (own == (k if softmax else 1)) & valid
         loss, at, slope = _class(scores[group, k].numpy(), truth, valid, softmax, settings.tolerance)
         row = np.zeros(truth.size, dtype=slope.dtype)
         row[at] = slope * share
@@ -198,7 +199,7 @@ def _chosen(labels: np.ndarray, num_classes: int, settings: Lovasz) -> list[int]
     if labels.ndim == 3:
         present = np.bincount(labels[valid], minlength=num_classes) > 0
     else:
-        present = (labels == 1).any(axis=(0, 2, 3))
+        present = ((labels == 1) & valid).any(axis=(0, 2, 3))
     return settings.selected(torch.from_numpy(present)).nonzero()[:, 0].tolist()
 
 
@@ -231,7 +232,8 @@ def _jaccard_growth(foreground: np.ndarray, total: int, dtype) -> np.ndarray:
     union = np.arange(total + 1, total + 1 + len(wrong), dtype=np.int32) - wrong
     # The growth of 1 - (total - wrong) / union, without the difference, which would cost digits.
     growth = (total - wrong).astype(dtype)
-    growth[: total == 0] = 1  # of a class without foreground the first wrong pixel is all of the loss
+    if total == 0:  # of a class without foreground the first wrong pixel is all of the loss
+        growth[:1] = 1
     growth /= np.maximum(union - 1, 1)
     return np.where(foreground, growth.dtype.type(1), growth) / union.astype(dtype)
 

@@ -73,12 +73,16 @@ class Metric:
         """The threshold of each class that maximises Dice on these images."""
         return {}
 
-    def best_presence(self) -> dict[str, list]:
+    def best_presence(self, false_alarms: float | None = None) -> dict[str, list]:
         """By "area" and "confidence", a number for each class (segtrain.inference.Inference)."""
         return {}
 
     def cross_fitted(
-        self, groups: list[str] | None = None, thresholds: bool = True, presence: bool = False
+        self,
+        groups: list[str] | None = None,
+        thresholds: bool = True,
+        presence: bool = False,
+        false_alarms: float | None = None,
     ) -> dict[str, float]:
         """Scores of each image with thresholds and presence that were chosen on others; {} when nothing is chosen."""
         return {}

@@ -186,8 +186,12 @@ class SegmentationScores(Metric):
         return {name: value for name, value in zip(self.class_names, values, strict=False) if value == value}
 
     def best_presence(self, false_alarms: float | None = None) -> dict[str, list]:
-        """The smallest area and confidence of each class, best on these images (segtrain.metrics.tuning)."""
-        found = tuning.best_presence(self._counted(), self.classes.foreground | self.multilabel, false_alarms)
+        """The smallest area and confidence of each class, best on these images (segtrain.metrics.tuning).
+
+        Args:
+            false_alarms: the largest share of the images without foreground that may have one.
+        """
+        found = tuning.best_presence(self._counted(), self._may_be_absent(), self._limit(false_alarms))
         return {"area": found.area.tolist(), "confidence": found.confidence.tolist()}
 
     def cross_fitted(
@@ -209,14 +213,24 @@ class SegmentationScores(Metric):
         groups = groups or self.names
         if (counted := self._counted()) is None or len(set(groups)) < 2:
             return {}
-        chosen = self.classes.foreground | self.multilabel if presence else None
-        found = tuning.cross_fitted(counted, groups, thresholds and self.multilabel, chosen, false_alarms)
+        chosen = self._may_be_absent() if presence else None
+        limit = self._limit(false_alarms)
+        found = tuning.cross_fitted(counted, groups, thresholds and self.multilabel, chosen, limit)
         table = Table({"tp": found.tp, "fp": found.fp, "fn": found.fn, "valid": self._joined("valid")})
         columns, foreground = self.groups[0].per_class(table), self.classes.foreground
         scores = {f"{kind}/foreground": mean(columns[kind][foreground]) for kind in ("iou", "dice")}
         for kind in ("iou", "dice", "precision", "recall"):
             scores |= {f"{kind}/{self.class_names[c]}": float(columns[kind][c]) for c in np.flatnonzero(foreground)}
         return scores | Presence(self.classes, self.min_area).scores(table)
+
+    def _may_be_absent(self) -> np.ndarray:
+        """bool [C]: all but the class that takes the place of an absent one; of several labels each may be."""
+        return self.classes.foreground | self.multilabel
+
+    def _limit(self, false_alarms: float | None) -> tuning.Limit | None:
+        if false_alarms is None:
+            return None
+        return tuning.Limit(false_alarms, self.false_alarms()[0], self.classes.foreground, self.min_area)
 
     def _counted(self) -> tuning.Counted | None:
         levels = self._joined("levels") if "levels" in self._parts else np.zeros(0)

@@ -6,7 +6,7 @@ rest, and scores what was left out; images of a group (scene, patient) are left 
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,9 +14,11 @@ from segtrain.metrics.curves import COARSE, Curves, probability
 from segtrain.metrics.table import ratio
 
 FOLDS = 5
-AREAS = np.unique(np.round(2 ** np.arange(0, 18, 0.5)).astype(int))  # pixels
-MOST_WORTH = 1e6  # by which false alarms decide alone
-LEVELS = probability(COARSE)  # lower ends of the parts of `levels`
+ROUNDS = 3
+NEVER = np.iinfo(np.int32).max  # pixels: more than any image has
+AREAS = np.unique([0, *np.round(2 ** np.arange(0, 18, 0.5)).astype(int), NEVER])  # pixels; 0: always
+LEVELS = probability(COARSE).astype(np.float32)  # lower ends of the parts of `levels`, as the predictor computes
+CONFIDENCES = np.unique(LEVELS, return_index=True)[1]  # the first of equal ones: the highest are all 1
 
 
 @dataclass
@@ -57,7 +59,7 @@ class Presence:
 
     def kept(self, levels: np.ndarray) -> np.ndarray:
         """bool [N, C]."""
-        above = self.confidence[:, None] - 1e-12 <= LEVELS
+        above = self.confidence[:, None] <= LEVELS
         return (levels.sum(axis=3) * above).sum(axis=2) >= self.area
 
     def applied(self, counted: Counted) -> Counted:
@@ -76,47 +78,102 @@ def best_parts(counted: Counted) -> np.ndarray:
     return np.where(tp[:, 0] > 0, best, np.searchsorted(LEVELS, 0.5))
 
 
-def best_presence(counted: Counted, classes: np.ndarray, false_alarms: float | None = None) -> Presence:
+@dataclass
+class Limit:
+    """At most so many false alarms.
+
+    Attributes:
+        share: of the clean images those that may have one.
+        clean: bool [N], images without foreground.
+        foreground: bool [C], the classes whose prediction is an alarm.
+        min_area: pixels of a class that count as a prediction.
+    """
+
+    share: float
+    clean: np.ndarray
+    foreground: np.ndarray
+    min_area: int = 1
+
+    def of(self, images: np.ndarray) -> "Limit":
+        return replace(self, clean=self.clean[images])
+
+    @property
+    def allowed(self) -> int:
+        """Images that may have a false alarm."""
+        return int(self.share * self.clean.sum() + 1e-9)
+
+    def alarms(self, counted: Counted) -> np.ndarray:
+        """bool [N, C]: a class is predicted in a clean image."""
+        return (counted.tp + counted.fp >= self.min_area) & self.foreground & self.clean[:, None]
+
+
+class _Options:
+    """What each smallest area and confidence of a class is worth.
+
+    Attributes:
+        pixels: int [N, confidences], of at least that probability.
+        found, alarms: [areas, confidences], the mean Dice of the images with the class, and the share of the others in which
+            it is predicted.
+    """
+
+    def __init__(self, counted: Counted, label: int):
+        tp, fp, fn = (values[:, label] for values in (counted.tp, counted.fp, counted.fn))
+        shown = tp + fn > 0
+        self.shown, self.elsewhere = bool(shown.any()), bool((~shown).any())
+        parts = counted.levels[:, label].sum(axis=2)
+        self.pixels = parts[:, ::-1].cumsum(axis=1)[:, ::-1][:, CONFIDENCES]
+        dice = np.nan_to_num(ratio(2 * tp, 2 * tp + fp + fn))
+        self.found = self.sums(np.where(shown, dice, 0) / max(shown.sum(), 1))
+        self.alarms = self.sums((~shown & (fp > 0)) / max((~shown).sum(), 1))
+
+    def sums(self, values: np.ndarray) -> np.ndarray:
+        """[areas, confidences]: of [N] over the images in which the class counts as present."""
+        return np.stack([(values[:, None] * (self.pixels >= area)).sum(axis=0) for area in AREAS])
+
+    def best(self, worth: float, allowed: np.ndarray | bool = True) -> tuple[int, float]:
+        """Area and confidence; a class is left as it is where nothing is better.
+
+        Args:
+            worth: of all clean images, in images' mean Dice.
+            allowed: bool [areas, confidences], what may be chosen.
+        """
+        value = np.where(allowed, self.found - worth * self.alarms, -np.inf)
+        value[1:] -= 1e-12
+        area, part = np.unravel_index(value.argmax(), value.shape)
+        return int(AREAS[area]), float(LEVELS[CONFIDENCES[part]]) if area else 0.0
+
+
+def best_presence(counted: Counted, classes: np.ndarray, limit: Limit | None = None) -> Presence:
     """Half the mean Dice of the images with the class and half the share of those without that stay clean, at its largest.
 
-    So a class in one image of twenty is as much worth as the nineteen that must stay clean; with `false_alarms` clean images
-    are worth more, until few enough have one.
+    So a class in one image of twenty is as much worth as the nineteen that must stay clean. With a limit clean images are
+    worth more, until few enough of them have an alarm; then each class in turn takes the best that the limit leaves it.
 
     Args:
         classes: bool [C], those that may be left out; the background may not.
-        false_alarms: largest share of the images without any of the classes in which one may be predicted; None: as many
-            as are best.
     """
-    worth = 1.0
-    found = _best_presence(counted, classes, worth)
-    while false_alarms is not None and alarmed(found.applied(counted), classes) > false_alarms and worth < MOST_WORTH:
-        worth *= 1.25
-        found = _best_presence(counted, classes, worth)
-    return found
-
-
-def alarmed(counted: Counted, classes: np.ndarray) -> float:
-    """The share of the images without any of the classes in which one is predicted; 0 where every image has some."""
-    empty = ~(counted.tp + counted.fn > 0)[:, classes].any(axis=1)
-    return float((counted.fp > 0)[empty][:, classes].any(axis=1).mean()) if empty.any() else 0.0
-
-
-def _best_presence(counted: Counted, classes: np.ndarray, worth: float) -> Presence:
-    """Of a clean image, as much worth as `worth` images' mean Dice."""
     found = Presence(np.zeros(len(classes), int), np.zeros(len(classes)))
-    dice = np.nan_to_num(ratio(2 * counted.tp, 2 * counted.tp + counted.fp + counted.fn))
-    present, alarm = counted.tp + counted.fn > 0, counted.fp > 0
-    for c in np.flatnonzero(classes):
-        shown, clean = present[:, c], ~present[:, c]
-        if not shown.any() or not clean.any():
-            continue
-        # What a prediction that is kept is worth.
-        value = np.where(shown, dice[:, c] / shown.sum(), -worth * alarm[:, c] / clean.sum())
-        pixels = counted.levels[:, c].sum(axis=2)[:, ::-1].cumsum(axis=1)[:, ::-1]  # [N, parts]: from each part upwards
-        gains = np.stack([(value[:, None] * (pixels >= area)).sum(axis=0) for area in AREAS])
-        area, part = np.unravel_index(gains.argmax(), gains.shape)
-        if gains[area, part] > value.sum() + 1e-12:
-            found.area[c], found.confidence[c] = AREAS[area], LEVELS[part]
+    options = {label: _Options(counted, label) for label in np.flatnonzero(classes)}
+    options = {label: own for label, own in options.items() if own.elsewhere and (own.shown or limit is not None)}
+
+    def choose(label: int, *how) -> None:
+        found.area[label], found.confidence[label] = options[label].best(*how)
+
+    for label in options:
+        choose(label, 1.0)
+    if limit is None:
+        return found
+    worth = 1.0
+    while limit.alarms(found.applied(counted)).any(axis=1).sum() > limit.allowed and worth < 1e9:
+        worth *= 1.25
+        for label in options:
+            choose(label, worth)
+    for label in [*options] * ROUNDS:
+        others = limit.alarms(found.applied(counted))
+        others[:, label] = False
+        own = limit.alarms(counted)[:, label] & ~others.any(axis=1)
+        left = limit.allowed - others.any(axis=1).sum()
+        choose(label, 1.0, options[label].sums(own) <= left)
     return found
 
 
@@ -125,7 +182,7 @@ def cross_fitted(
     groups: Sequence[str],
     thresholds: bool,
     presence: np.ndarray | None,
-    false_alarms: float | None = None,
+    limit: Limit | None = None,
 ) -> Counted:
     """Each image as it is with what was chosen on the other folds.
 
@@ -133,7 +190,7 @@ def cross_fitted(
         groups: the group of each image; every group lies in one fold.
         thresholds: choose thresholds.
         presence: bool [C], the classes whose presence is chosen; None: of none.
-        false_alarms: of best_presence.
+        limit: of best_presence.
     """
     folds = folds_of(groups)
     tp, fp, fn = (np.zeros_like(counted.tp) for _ in range(3))
@@ -143,7 +200,8 @@ def cross_fitted(
             parts = best_parts(others)
             here, others = here.at_thresholds(parts), others.at_thresholds(parts)
         if presence is not None:
-            here = best_presence(others, presence, false_alarms).applied(here)
+            own = limit and limit.of(folds != fold)
+            here = best_presence(others, presence, own).applied(here)
         tp[folds == fold], fp[folds == fold], fn[folds == fold] = here.tp, here.fp, here.fn
     return Counted(counted.levels, tp, fp, fn)
 

@@ -86,10 +86,8 @@ def changed_settings(content: dict) -> dict[str, object]:
     try:
         return {key: value for entry in content.get("resumes", []) for key, value in entry.get("changed", {}).items()}
     except (AttributeError, TypeError) as error:
-        fix = "restore the file; without it, the run is resumed with the settings of config.yaml"
-        raise ConfigError(
-            "`resumes` is not a list of the times the run was resumed", "environment.json", fix
-        ) from error
+        what, fix = "`resumes` is not a list", "restore the file; without it, the settings are those of config.yaml"
+        raise ConfigError(what, "environment.json", fix) from error
 
 
 def trained_on(content: dict) -> str | None:

@@ -497,6 +497,25 @@ def test_lovasz_tolerance_changes_the_loss_by_at_most_itself(tolerance):
     assert abs(Lovasz(tolerance=tolerance)(3 * logits, target).item() - exact) <= tolerance
 
 
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+@pytest.mark.parametrize("classes", ["present", "all", [0, 1]])
+def test_lovasz_ignores_a_label_that_is_also_a_class(activation, classes, monkeypatch):
+    logits, target = batch(n=2, h=9, w=7, ignored=0)
+    if activation == "sigmoid":
+        target = (multilabels(logits, ignored=0) > 0).long()
+    ignored = 0 if activation == "softmax" else 1
+    own = Lovasz(activation=activation, classes=classes, ignore_index=ignored)
+    values = []
+    for form in ("tiles", "dense"):
+        monkeypatch.setenv("SEGTRAIN_SUMS", form)
+        ours = logits.detach().requires_grad_()
+        values.append(own(ours, target))
+        values[-1].backward()
+        if activation == "softmax":
+            assert not ours.grad.movedim(1, -1)[target == 0].any()
+    assert values[0].item() == pytest.approx(values[1].item(), rel=1e-9)
+
+
 def test_lovasz_refuses_soft_labels_by_name():
     logits, _ = batch()
     with pytest.raises(ValueError, match=r"Lovasz\(activation=softmax\) takes hard labels only"):

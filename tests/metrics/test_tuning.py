@@ -1,11 +1,23 @@
 """Presence and thresholds that are chosen on some images, and scored on others."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
 
 from segtrain.metrics import SegmentationScores
-from segtrain.metrics.tuning import FOLDS, LEVELS, Counted, alarmed, best_presence, cross_fitted, folds_of
+from segtrain.metrics.tuning import (
+    AREAS,
+    FOLDS,
+    LEVELS,
+    Counted,
+    Limit,
+    Presence,
+    best_presence,
+    cross_fitted,
+    folds_of,
+)
 
 
 def scores_of(logits, target, multilabel=False, **settings):
@@ -114,28 +126,66 @@ def test_a_class_of_one_group_is_predicted_above_one_half():
     assert (found.tp.sum(), found.fp.sum(), found.fn.sum()) == (32, 0, 0)
 
 
-def test_presence_with_few_enough_false_alarms():
-    rng = np.random.default_rng(1)
-    levels = np.zeros((200, 3, len(LEVELS), 2), int)
-    there = rng.random((200, 3)) < [1, 0.1, 0.2]
-    confidence = rng.integers(64, len(LEVELS), (200, 3)) + np.where(there, 20, 0)
-    pixels = rng.integers(1, 60, (200, 3)) + np.where(there, 20, 0)
-    for image, label in np.ndindex(200, 3):
-        part = min(confidence[image, label], len(LEVELS) - 1)
-        levels[image, label, part, int(there[image, label])] = pixels[image, label]
+def drawn_images(number: int, shares: list[float], seed: int = 1) -> Counted:
+    """Of the classes after the first, each image has or has not each; predictions are surer where it has."""
+    rng = np.random.default_rng(seed)
+    there = rng.random((number, len(shares))) < shares
+    parts = np.minimum(rng.integers(64, len(LEVELS), there.shape) + 20 * there, len(LEVELS) - 1)
+    levels = np.zeros((number, len(shares), len(LEVELS), 2), int)
+    image, label = np.indices(there.shape)
+    levels[image, label, parts, there.astype(int)] = rng.integers(1, 60, there.shape) + 20 * there
     tp, fp = levels[..., 1].sum(axis=2), levels[..., 0].sum(axis=2)
-    counted, classes = Counted(levels, tp, fp, np.zeros_like(tp)), np.array([False, True, True])
-    empty = ~there[:, 1:].any(axis=1)
+    return Counted(levels, tp, fp, np.zeros_like(tp))
+
+
+def limit_of(counted: Counted, share: float, min_area: int = 1) -> Limit:
+    foreground = np.arange(counted.tp.shape[1]) > 0
+    return Limit(share, ~(counted.tp + counted.fn > 0)[:, 1:].any(axis=1), foreground, min_area)
+
+
+@pytest.mark.parametrize("min_area", [1, 30])
+@pytest.mark.parametrize("shares", [[1, 0.1, 0.2], [1, 0.3, 0], [1, 0.05]])
+def test_presence_with_few_enough_false_alarms(shares, min_area):
+    counted, classes = drawn_images(200, shares), np.arange(len(shares)) > 0
 
     def alarms(found) -> float:
-        by_hand = [(found.applied(counted).fp[image, 1:] > 0).any() for image in np.flatnonzero(empty)]
-        assert alarmed(found.applied(counted), classes) == pytest.approx(np.mean(by_hand))
+        after, limit = found.applied(counted), limit_of(counted, 0.1)
+        by_hand = [(after.fp[image, 1:] >= min_area).any() for image in np.flatnonzero(limit.clean)]
         return float(np.mean(by_hand))
 
-    best = best_presence(counted, classes)
-    shares = [alarms(best_presence(counted, classes, limit)) for limit in (0.2, 0.1, 0.02, 0)]
-    assert alarms(best) > 0.2
-    assert np.all(np.array(shares) <= [0.2, 0.1, 0.02, 0])
-    assert best_presence(counted, classes, 1.0).area.tolist() == best.area.tolist()
-    kept = [best_presence(counted, classes, limit).applied(counted).tp.sum() for limit in (0.2, 0.02)]
-    assert kept[0] > kept[1] > 0
+    assert alarms(best_presence(counted, classes)) > 0.2
+    kept = []
+    for share in (0.2, 0.1, 0.02, 0):
+        found = best_presence(counted, classes, limit_of(counted, share, min_area))
+        assert alarms(found) <= share
+        after = found.applied(counted)
+        shown = (counted.tp > 0)[:, 1:]
+        found = (after.tp[:, 1:] > 0).sum(axis=0) / np.maximum(shown.sum(axis=0), 1)
+        kept.append((found - ((after.fp[:, 1:] > 0) & ~shown).sum(axis=0) / (~shown).sum(axis=0)).sum())
+    assert all(looser >= stricter - 0.02 for looser, stricter in itertools.pairwise(kept))
+    assert kept[3] > 0
+    loose = best_presence(counted, classes, limit_of(counted, 1.0))
+    assert loose.area.tolist() == best_presence(counted, classes, limit_of(counted, 0.99)).area.tolist()
+
+
+def test_presence_of_one_class_is_the_best_that_its_limit_allows():
+    counted, classes = drawn_images(150, [1, 0.3], seed=3), np.array([False, True])
+    limit = limit_of(counted, 0.1)
+    dice = lambda after: after.tp[~limit.clean, 1].astype(bool).mean()  # noqa: E731  every prediction is right, or alarms
+    found = dice(best_presence(counted, classes, limit).applied(counted))
+    for area in AREAS:
+        for confidence in np.unique(LEVELS):
+            after = Presence(np.array([0, area]), np.array([0, confidence])).applied(counted)
+            if limit.alarms(after).any(axis=1).sum() <= limit.allowed:
+                assert dice(after) <= found + 0.02, (area, confidence)
+
+
+def test_a_class_that_no_image_shows_is_never_predicted_where_its_alarms_are_too_many():
+    counted, classes = drawn_images(300, [1, 0.3, 0]), np.array([False, True, True])
+    strict = best_presence(counted, classes, limit_of(counted, 0.05))
+    alone = best_presence(
+        counted, np.array([False, True, False]), Limit(0.05, limit_of(counted, 0).clean, classes & [1, 1, 0])
+    )
+    found = [one.applied(counted).tp[:, 1].astype(bool).mean() for one in (strict, alone)]
+    assert found[0] >= found[1] - 0.02
+    assert strict.applied(counted).fp[:, 2].astype(bool).mean() < 0.05
