@@ -265,6 +265,14 @@ def test_settings_that_came_later_are_added_but_to_a_run_that_is_resumed(tmp_pat
 
 
 @pytest.mark.parametrize(
+    ("text", "value"), [("best", "best"), ("{false_alarms: 0.1}", {"false_alarms": 0.1}), ("null", None)]
+)
+def test_a_mapping_of_a_saved_config_is_replaced_as_a_whole(tmp_path, text, value):
+    file = saved(tmp_path, "inference:\n  presence: {area: 20, confidence: 0.8}\n")
+    assert load_saved(file, [f"inference.presence={text}"], []).inference.presence == value
+
+
+@pytest.mark.parametrize(
     "text",
     ["a: !!python/object/apply:os.system [ls]\n", "[1", "- 1\n", "a: \x00\n", "a: {1.5: 2}\n", "a: {true: 2}\n"],
 )
