@@ -46,6 +46,9 @@ def place(tmp_path_factory, server):
     """A folder with what the guides speak of: a dataset, a run on it, images, and a sweep."""
     folder = tmp_path_factory.mktemp("guides")
     write_folder_dataset(folder / "PATH")
+    Image.fromarray(np.zeros((40, 48), np.uint8)).save(
+        folder / "PATH/val/masks/val0.png"
+    )  # an image without foreground
     (folder / "IMAGES").mkdir()
     for number in range(2):
         Image.fromarray(np.full((40, 50, 3), 100 * number, np.uint8)).save(folder / f"IMAGES/{number}.png")
