@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 
 import segtrain
-from segtrain.cpu import keep_memory
+from segtrain.cpu import importing, keep_memory
 from segtrain.errors import ConfigError, DiskError, Preempted, SegtrainError, did_you_mean, out_of_memory_explained
 from segtrain.ranks import Processes, launched, together
 from segtrain.signals import watched
@@ -106,7 +106,9 @@ def _dispatch(words: list[str]) -> int:
             raise ConfigError(f"no command {command!r}{did_you_mean(command, COMMANDS)}", fix=fix)
         if command != "resume":
             _refuse_several(f"`segtrain {command}`")
-        return import_module(f"segtrain.commands.{command.replace('-', '_')}").main(words[1:])
+        with importing():
+            module = import_module(f"segtrain.commands.{command.replace('-', '_')}")
+        return module.main(words[1:])
     return _train(words)
 
 
@@ -170,7 +172,8 @@ def _job(cfg, folder: Path, processes: Processes) -> float | None:
             processes.failing_together(run.record_failure),
             out_of_memory_explained(),
         ):
-            from segtrain.commands.train import job
+            with importing():
+                from segtrain.commands.train import job
 
             return job(cfg, run, processes)
     except SegtrainError as error:

@@ -11,6 +11,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from segtrain.cpu import importing
+
 
 @dataclass
 class Command:
@@ -115,8 +117,9 @@ IMPORTED = (
 
 def serve() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
-    for name in IMPORTED.split():
-        importlib.import_module(name)
+    with importing():  # frozen: a search for garbage in a fork would copy most of the memory
+        for name in IMPORTED.split():
+            importlib.import_module(name)
     from segtrain import cli
 
     for line in sys.stdin:
