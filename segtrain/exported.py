@@ -117,7 +117,7 @@ def runner(content: bytes, kind: str) -> Callable[[np.ndarray], np.ndarray]:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Difference:
     """Of one batch: the largest difference between logits (None for classes), and the share of equal predictions."""
 
     shape: tuple[int, ...]
@@ -130,7 +130,7 @@ class Comparison:
 
 
 @torch.no_grad()
-def compared(content: bytes, kind: str, exported: Exported, channels: int) -> Iterator[Comparison]:
+def compared(content: bytes, kind: str, exported: Exported, channels: int) -> Iterator[Difference]:
     """The file beside the network, on batches of random pixels of SIZES. Raises ConfigError for one that cannot be run."""
     rng, shapes = np.random.default_rng(0), [(n, channels, height, width) for n, height, width in SIZES]
     with _explained("run", kind):
@@ -142,7 +142,7 @@ def compared(content: bytes, kind: str, exported: Exported, channels: int) -> It
             if exported.output == "logits":
                 difference = (expected - found).abs().max().item()
                 expected, found = exported.decide(expected), exported.decide(found)
-            yield Comparison(shape, difference, (expected == found).float().mean().item())
+            yield Difference(shape, difference, (expected == found).float().mean().item())
 
 
 @contextlib.contextmanager

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 
 from segtrain.arguments import Fraction, checked
-from segtrain.data.sampling import Epoch, Sampling
+from segtrain.data.sampling import Samples, Sampling
 from segtrain.errors import ConfigError, counted
-from segtrain.regions import Regions
+from segtrain.inference.regions import Regions
 
 PLACES = 64  # of an image that are kept
 
@@ -50,12 +50,12 @@ class Proposals(Sampling):
             self.places[index, : len(chosen)] = rows * image.shape[1] + columns
         network.cpu()
 
-    def __call__(self, counts, seed: int, epoch: int) -> Epoch:
+    def __call__(self, counts, seed: int, epoch: int) -> Samples:
         rng = np.random.default_rng([seed, epoch])
         order = rng.permutation(counts.num_images)
         number = (self.places >= 0).sum(axis=1)[order]
         place = self.places[order, (rng.random(len(order)) * number).astype(int)]
-        return Epoch(order, np.where(rng.random(len(order)) < self.foreground_share, place, -1))
+        return Samples(order, np.where(rng.random(len(order)) < self.foreground_share, place, -1))
 
     def summary(self, counts) -> str:
         seen = int((self.places[:, 0] >= 0).sum())

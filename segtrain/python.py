@@ -19,7 +19,7 @@ from segtrain.config.schema import as_text, flat
 from segtrain.data.dataset import as_dataset
 from segtrain.data.folder.images import pixels_of, upright
 from segtrain.data.folder.values import with_channels
-from segtrain.data.given import settings_of, train_and_val
+from segtrain.data.given import given_arguments, train_and_val
 from segtrain.errors import ConfigError, DataError
 from segtrain.files import read_arrays
 from segtrain.report.logger import logged_to
@@ -187,7 +187,7 @@ def train(
                 f"the class {dataset.__name__}", "dataset", f"give an object of it: {dataset.__name__}(…)"
             )
         datasets = _pair(dataset, val_ratio)
-        settings = settings_of(datasets[0])
+        settings = given_arguments(datasets[0])
         # As words, so that mistakes in `overrides` are not answered by what is missing; texts would have to be quoted.
         plain = [f"dataset.{key}={json.dumps(value)}" for key, value in settings.items() if key not in BY_CLASS]
         words = ["dataset=python", *plain, "dataset.class_names=[]", *words]
@@ -216,7 +216,7 @@ def _pair(dataset: Any, val_ratio: float) -> tuple:
         pair = train_and_val(as_dataset(dataset), val_ratio)
     for split, each in zip(("train", "val"), pair, strict=True):
         check_samples(each, split, type(dataset).__name__)
-    first, second = map(settings_of, pair)
+    first, second = map(given_arguments, pair)
     if different := [key for key in first if first[key] != second[key]]:
         what = f"the two datasets differ in {', '.join(different)}"
         raise ConfigError(what, "dataset", "give both the same classes")

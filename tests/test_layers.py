@@ -26,9 +26,8 @@ ALLOWED = {
     "losses": GROUND,
     "labels": f"{GROUND} losses",
     "metrics": f"{GROUND} losses",
-    "regions": f"{GROUND} data",
-    "proposals": f"{GROUND} data regions",
-    "inference": f"{GROUND} data metrics regions",
+    "proposals": f"{GROUND} data inference",
+    "inference": f"{GROUND} data metrics",
     "exported": f"{GROUND} metrics",
     "dataset_check": f"{GROUND} data",
     "training": f"{GROUND} optimizers data losses labels metrics inference",
@@ -36,8 +35,8 @@ ALLOWED = {
     "comparison": f"{GROUND} config runs",
     "search": f"{GROUND} data class_counts weighting",
     "report": f"{GROUND} data class_counts weighting losses metrics dataset_check runs comparison",
-    "config": f"{GROUND} data losses metrics",
-    "commands": f"{GROUND} regions models data class_counts weighting losses labels metrics inference exported dataset_check training"
+    "config": f"{GROUND} data losses metrics inference",
+    "commands": f"{GROUND} models data class_counts weighting losses labels metrics inference exported dataset_check training"
     " runs comparison report search config",
     "python": f"{GROUND} data report runs config commands",
     "cli": "errors cpu signals ranks config runs report commands",

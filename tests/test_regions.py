@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from segtrain.inference import Inference, Predictor, window_starts
+from segtrain.inference.regions import NOT_LOOKED_AT, Regions, spans, threshold_for
 from segtrain.proposals import Proposals
-from segtrain.regions import NOT_LOOKED_AT, Regions, spans, threshold_for
 
 
 class Bright(nn.Module):

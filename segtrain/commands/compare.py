@@ -81,13 +81,7 @@ def parse(words: list[str]) -> argparse.Namespace:
         metavar="N",
         help="images on the page that baseline and best predict most differently (6; 0: none, which is quicker)",
     )
-    parser.add_argument(
-        "--trust",
-        action="append",
-        default=[],
-        metavar="PACKAGE",
-        help="build the runs' classes of this package for them",
-    )
+    parser.add_trust()
     return parser.parse_intermixed_args(words)
 
 
@@ -148,7 +142,7 @@ def pictures(found: Comparison, arguments: argparse.Namespace) -> list[tuple[str
     if lacking := [path for path in pair if not (path / "checkpoints" / "best.pt").is_file()]:
         print(printable(f"no pictures on the page: {lacking[0]} has no checkpoints/best.pt"))
         return []
-    from segtrain.commands.evaluate import predictor_of  # torch takes seconds to import
+    from segtrain.commands.scoring import predictor_of  # torch takes seconds to import
     from segtrain.config.build import build_dataset
     from segtrain.report.pictures import example
     from segtrain.runs.trained import load

@@ -11,8 +11,8 @@ import logging
 from pathlib import Path
 
 import segtrain
-from segtrain.commands.evaluate import thresholds_of
 from segtrain.commands.parser import Parser
+from segtrain.commands.scoring import thresholds_of
 from segtrain.config.build import build_inference
 from segtrain.errors import ConfigError, printable
 from segtrain.exported import MAX_DIFFERENCE, MIN_EQUAL, SUFFIXES, Exported, check_packages, compared, content_of
@@ -60,8 +60,8 @@ def parse(words: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: RUN/model.onnx, RUN/model.pt2")
     parser.add_argument("--output", default="logits", choices=["logits", "classes"])
-    parser.add_argument("--checkpoint", default="best", choices=["best", "last"])
-    parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help="allow classes of this package")
+    parser.add_checkpoint()
+    parser.add_trust()
     arguments = parser.parse_intermixed_args(words)
     if idle := [w for w in arguments.overrides if w.partition("=")[0] != MATTERS]:
         raise ConfigError(f"{idle[0].partition('=')[0]} does not matter to export", idle[0], f"the key is {MATTERS}")

@@ -23,7 +23,7 @@ from segtrain.config.saved import choices_of, load_saved, settings_of
 from segtrain.config.schema import flat
 from segtrain.errors import ConfigError, printable
 from segtrain.files import read_json, read_rows, write_json
-from segtrain.report.text import table, value_text
+from segtrain.report.text import score_text, table
 from segtrain.runs.claim import make_run_folder, remove_run_folder
 from segtrain.runs.environment import changed_settings, typed
 from segtrain.runs.result import Result
@@ -76,7 +76,7 @@ def main(words: list[str]) -> int:
 def search(folder: Path, trust: list[str]) -> int:
     """Begin a search, or continue one, to its answer."""
     with watched():
-        found = Search(folder, trust)
+        found = Stages(folder, trust)
         finalists = found.run()
     stages = found.stages_table()
     print(f"\n{stages}\n")
@@ -101,7 +101,7 @@ class Stage:
     seconds: float
 
 
-class Search:
+class Stages:
     """A search in its folder. What it has decided is in find.json, so it goes on wherever it was killed.
 
     Args:
@@ -220,7 +220,7 @@ class Search:
         print(printable(f"{used}  {job.folder.name}, {epochs} epoch{'s' * (epochs > 1)}: "), end="", flush=True)
         if not attempt(job, [f"trainer.epochs={epochs}"], ["trainer.epochs"], self.trust, only_warnings=True):
             result = Result.read(job.folder)
-            print(f"{value_text(result.best['value'], result.unit)} {result.best['monitor']}", flush=True)
+            print(f"{score_text(result.best['value'], result.unit)} {result.best['monitor']}", flush=True)
 
     def used(self) -> float:
         """Seconds of all trainings so far."""

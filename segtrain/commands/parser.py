@@ -19,6 +19,14 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, prog: str, about: str | None, usage: str | None = None):
         super().__init__(prog, usage, about, formatter_class=argparse.RawDescriptionHelpFormatter)
 
+    def add_trust(self) -> None:
+        self.add_argument(
+            "--trust", action="append", default=[], metavar="PACKAGE", help="allow classes of this package of yours"
+        )
+
+    def add_checkpoint(self) -> None:
+        self.add_argument("--checkpoint", default="best", choices=["best", "last"])
+
     def error(self, message: str) -> NoReturn:
         if option := re.search(r"unrecognized arguments: (--[\w-]+)", message):
             known = [word for action in self._actions for word in action.option_strings if word.startswith("--")]

@@ -19,16 +19,18 @@ from pathlib import Path
 
 import numpy as np
 
-from segtrain.commands.evaluate import choose_presence, predictor_of, thresholds_of
 from segtrain.commands.large_images import refuse_too_large, set_window
 from segtrain.commands.parser import Parser
+from segtrain.commands.presence import choose_presence
+from segtrain.commands.scoring import predictor_of, thresholds_of
 from segtrain.config.schema import flat
 from segtrain.data.folder.images import IMAGE_SUFFIXES, MAX_PIXELS
 from segtrain.data.inputs import LARGE, MARK, THREADS, WRITTEN, ImageReader, find_images
 from segtrain.dataset_check.samples import DARK
 from segtrain.errors import ConfigError, DataError, counted, few, printable
 from segtrain.files import read_json, read_rows, remove_parts, write_json, write_rows
-from segtrain.inference import Prediction, Predictor, is_chosen
+from segtrain.inference import Prediction, Predictor
+from segtrain.inference.presence import is_chosen
 from segtrain.report.logger import log_to_screen
 from segtrain.report.predictions import files_of, row_of, shrunk, write_mask, write_overlay, write_probabilities
 from segtrain.runs.trained import Classes, Trained, classes_of, load
@@ -39,11 +41,7 @@ log = logging.getLogger("segtrain")
 
 MATTERS = ("inference.", "trainer.device", "trainer.precision")
 MATTERS += ("dataset.image_range", "dataset.exif", "dataset.max_pixels")
-ACCEPTED = (
-    *MATTERS,
-    "dataset.root",
-    "loader.",
-)  # of the validation images, which a presence chosen on val and regions read
+ACCEPTED = (*MATTERS, "dataset.root", "loader.")  # the last two: of the val images that presence and regions read
 CHANGES_NOTHING = ("trainer.device", "dataset.max_pixels")  # in a prediction
 SAVED_EVERY = 10.0  # seconds, of predictions.csv
 
@@ -93,8 +91,8 @@ def parse(words: list[str]) -> tuple[argparse.Namespace, list[str], list[str]]:
     parser.add_argument("--out", "-o", type=named, required=True, metavar="DIR", help="folder for what is written")
     parser.add_argument("--probabilities", action="store_true", help="write float16 [C, H, W] of each image, too")
     parser.add_argument("--no-overlays", action="store_true", help="masks and the table only")
-    parser.add_argument("--checkpoint", default="best", choices=["best", "last"])
-    parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help="allow classes of this package")
+    parser.add_checkpoint()
+    parser.add_trust()
     arguments = parser.parse_intermixed_args(words)
     settings = [w for w in arguments.images if "=" in w and Path(w).suffix.lower() not in IMAGE_SUFFIXES]
     overrides = [w for w in settings if not Path(w).exists() and not glob.glob(w, recursive=True)]

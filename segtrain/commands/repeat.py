@@ -26,7 +26,7 @@ def main(words: list[str]) -> int:
     parser = Parser("segtrain repeat", __doc__)
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of a finished run")
     parser.add_argument("--out", type=Path, metavar="DIR", help="the new folder; without it RUN_repeat")
-    parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help="allow classes of this package")
+    parser.add_trust()
     arguments = parser.parse_args(words)
     first = arguments.run
     file = first / "config.yaml"

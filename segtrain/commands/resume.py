@@ -42,7 +42,7 @@ def main(words: list[str]) -> int:
         metavar="KEY",
         help="a setting that may differ; `dataset` stands for its files",
     )
-    parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help="allow classes of this package")
+    parser.add_trust()
     arguments = parser.parse_intermixed_args(words)
     if (arguments.run / "search.json").is_file():
         return import_module("segtrain.commands.search").go_on(arguments.run, arguments.trust)

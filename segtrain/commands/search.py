@@ -15,7 +15,7 @@ from segtrain.config.saved import choices_of, load_saved
 from segtrain.errors import ConfigError, Pruned, printable
 from segtrain.files import read_json, read_rows, write_json
 from segtrain.metrics.records import LOSS
-from segtrain.report.text import table, value_text
+from segtrain.report.text import score_text, table
 from segtrain.runs.environment import typed
 from segtrain.runs.sweep import SweepJob, begin_sweep, read_sweep, write_job
 from segtrain.signals import watched
@@ -204,7 +204,7 @@ class Search:
 
     def text(self, result, name: str) -> str:
         value = result.scores.get(name)
-        return "" if value is None else value_text(value, self.units[name])
+        return "" if value is None else score_text(value, self.units[name])
 
     def summary(self) -> str:
         """The best trials, the importance of what was searched, and what to do next."""

@@ -95,7 +95,7 @@ class Setting:
     @property
     def label(self) -> str:
         """loss=ce_dice alpha=0.25 weighting=log_ratio"""
-        return " ".join(f"{short(key, self.named)}={value_text(self.varied[key])}" for key in self.named) or "all"
+        return " ".join(f"{short(key, self.named)}={setting_text(self.varied[key])}" for key in self.named) or "all"
 
 
 def short(key: str, keys) -> str:
@@ -104,7 +104,7 @@ def short(key: str, keys) -> str:
     return last if sum(other.rpartition(".")[2] == last for other in keys) == 1 else key
 
 
-def value_text(value) -> str:
+def setting_text(value) -> str:
     if isinstance(value, float) and len(str(value)) > 8:  # drawn by a search
         return f"{value:.4g}"
     return "null" if value is None else str(value)

@@ -66,32 +66,22 @@ def build_inference(cfg: DictConfig, dataset, training: bool = False):
     """
     import torch
 
+    from segtrain.inference.presence import check_classes, is_chosen
     from segtrain.metrics import predict
 
     inference = build(cfg, "inference")
     with refusals(f"inference ({cfg.inference._target_})"):
         predict(torch.zeros(1, dataset.num_classes, 1, 1), dataset.multilabel, inference.threshold)
-        if inference.presence_is_chosen:
+        if is_chosen(inference.presence):
             raise ValueError(
                 "presence is chosen on val, after the training, by `segtrain evaluate` and `segtrain predict`"
             )
-        check_presence(inference.presence, dataset)
+        check_classes(inference.presence, dataset)
         if training and inference.regions is not None:
             raise ValueError("regions are for a trained network: `segtrain evaluate RUN inference.regions=RUN`")
         if inference.regions is not None and dataset.background is None and not dataset.multilabel:
             raise ValueError("regions: the dataset has no background (dataset.background), which the rest would be")
     return inference
-
-
-def check_presence(presence, dataset) -> None:
-    """Raise ValueError for a presence that does not fit the classes."""
-    if presence is None:
-        return
-    if dataset.background is None and not dataset.multilabel:
-        raise ValueError("presence: the dataset has no background (dataset.background), which absent classes become")
-    for name, values in presence.items():
-        if isinstance(values, list) and len(values) != dataset.num_classes:
-            raise ValueError(f"presence.{name}: {len(values)} numbers for {dataset.num_classes} classes")
 
 
 def build_labels(cfg: DictConfig, dataset):

@@ -49,7 +49,7 @@ class Given(SegmentationDataset):
         return self.names
 
 
-def settings_of(dataset: SegmentationDataset) -> dict:
+def given_arguments(dataset: SegmentationDataset) -> dict:
     """The arguments of Given for a dataset."""
     palette = dataset.palette
     return {

@@ -23,7 +23,7 @@ from segtrain.data.augment import Augmentation, as_augment
 from segtrain.data.dataset import SegmentationDataset, as_dataset
 from segtrain.data.paste import Paste
 from segtrain.data.samples import CROP, ONLY, Batch, TrainSamples, WholeImages
-from segtrain.data.sampling import Epoch, Sampling, as_sampling
+from segtrain.data.sampling import Samples, Sampling, as_sampling
 from segtrain.data.views import EveryAnnotator, InMemory
 from segtrain.errors import ConfigError, OutOfMemory, SegtrainError
 from segtrain.ranks import Rank
@@ -138,7 +138,7 @@ class EpochOrder:
     def __iter__(self) -> Iterator[list[tuple[int, int, int, int]]]:
         numbers = range(self.epoch * self.passes, (self.epoch + 1) * self.passes)
         passes = [self.sampling(self.counts, self.seed, number) for number in numbers]
-        chosen = Epoch(*(np.concatenate([getattr(one, field) for one in passes]) for field in ("indices", "centres")))
+        chosen = Samples(*(np.concatenate([getattr(one, field) for one in passes]) for field in ("indices", "centres")))
         columns = (chosen.indices.tolist(), chosen.repeats.tolist(), chosen.centres.tolist())
         samples = [(self.epoch, *sample) for sample in zip(*columns, strict=True)]
         for batch in range(self.first_batch, len(self)):

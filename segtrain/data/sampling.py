@@ -12,7 +12,7 @@ from segtrain.protocols import adopted
 
 
 @dataclass(frozen=True)
-class Epoch:
+class Samples:
     """The samples of an epoch.
 
     Attributes:
@@ -47,7 +47,7 @@ class Sampling:
     def prepare(self, dataset, device) -> None:
         """Look at the training images once, before the first epoch; `device` is the torch.device of the training."""
 
-    def __call__(self, counts, seed: int, epoch: int) -> Epoch:
+    def __call__(self, counts, seed: int, epoch: int) -> Samples:
         """The samples of epoch `epoch`."""
         raise NotImplementedError
 
@@ -62,7 +62,7 @@ class _Plain(Sampling):
     def __init__(self, part):
         self.part = part
 
-    def __call__(self, counts, seed: int, epoch: int) -> Epoch:
+    def __call__(self, counts, seed: int, epoch: int) -> Samples:
         return self.part(counts, seed, epoch)
 
 
@@ -74,9 +74,9 @@ def as_sampling(part) -> Sampling:
 class Uniform(Sampling):
     """Every image once an epoch, shuffled; crops anywhere."""
 
-    def __call__(self, counts, seed: int, epoch: int) -> Epoch:
+    def __call__(self, counts, seed: int, epoch: int) -> Samples:
         order = np.random.default_rng([seed, epoch]).permutation(counts.num_images)
-        return Epoch(order, np.full(len(order), -1))
+        return Samples(order, np.full(len(order), -1))
 
 
 class RareClasses(Sampling):
@@ -103,14 +103,14 @@ class RareClasses(Sampling):
         weights[weights == 0] = 1.0  # all pixels ignored
         return weights / weights.sum()
 
-    def __call__(self, counts, seed: int, epoch: int) -> Epoch:
+    def __call__(self, counts, seed: int, epoch: int) -> Samples:
         rng = np.random.default_rng([seed, epoch])
         # Systematic: an image of weight w comes n w times, rounded up or down, never by bad luck not at all.
         ticks = (np.arange(counts.num_images) + rng.random()) / counts.num_images
         shuffled = rng.permutation(counts.num_images)
         drawn = np.searchsorted(np.cumsum(self.weights(counts)[shuffled]), ticks)
         order = rng.permutation(shuffled[np.minimum(drawn, counts.num_images - 1)])
-        return Epoch(order, foreground_centres(counts, order, self.foreground_share, rng))
+        return Samples(order, foreground_centres(counts, order, self.foreground_share, rng))
 
     def summary(self, counts) -> str:
         drawn = self.weights(counts) @ (counts.per_image > 0)
@@ -139,10 +139,10 @@ class ForegroundCrops(Sampling):
     def __init__(self, share: Fraction = 0.33):
         self.foreground_share = share
 
-    def __call__(self, counts, seed: int, epoch: int) -> Epoch:
+    def __call__(self, counts, seed: int, epoch: int) -> Samples:
         rng = np.random.default_rng([seed, epoch])
         order = rng.permutation(counts.num_images)
-        return Epoch(order, foreground_centres(counts, order, self.foreground_share, rng))
+        return Samples(order, foreground_centres(counts, order, self.foreground_share, rng))
 
     def summary(self, counts) -> str:
         share = _in_words(self.foreground_share, float(_has_foreground(counts).mean()))

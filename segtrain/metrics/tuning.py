@@ -46,7 +46,7 @@ class Counted:
 
 
 @dataclass
-class Presence:
+class PresenceRule:
     """When a class counts as present in an image: so many pixels have at least this probability of it.
 
     Attributes:
@@ -143,7 +143,7 @@ class _Options:
         return int(AREAS[area]), float(LEVELS[CONFIDENCES[part]]) if area else 0.0
 
 
-def best_presence(counted: Counted, classes: np.ndarray, limit: Limit | None = None) -> Presence:
+def best_presence(counted: Counted, classes: np.ndarray, limit: Limit | None = None) -> PresenceRule:
     """Half the mean Dice of the images with the class and half the share of those without that stay clean, at its largest.
 
     So a class in one image of twenty is as much worth as the nineteen that must stay clean. With a limit clean images are
@@ -152,7 +152,7 @@ def best_presence(counted: Counted, classes: np.ndarray, limit: Limit | None = N
     Args:
         classes: bool [C], those that may be left out; the background may not.
     """
-    found = Presence(np.zeros(len(classes), int), np.zeros(len(classes)))
+    found = PresenceRule(np.zeros(len(classes), int), np.zeros(len(classes)))
     options = {label: _Options(counted, label) for label in np.flatnonzero(classes)}
     options = {label: own for label, own in options.items() if own.elsewhere and (own.shown or limit is not None)}
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from segtrain.comparison.answer import answer, interval, text
-from segtrain.comparison.runs import short, value_text
+from segtrain.comparison.runs import setting_text, short
 from segtrain.comparison.verdict import Comparison
 from segtrain.errors import counted
 from segtrain.report.text import percent, table
@@ -49,7 +49,7 @@ def comparison_table(found: Comparison) -> str:
 
 
 def _cell(value) -> str:
-    cell = value_text(value)
+    cell = setting_text(value)
     return cell if len(cell) <= LONGEST else f"…{cell[1 - LONGEST :]}"
 
 

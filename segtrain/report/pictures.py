@@ -118,7 +118,7 @@ def images_with_rare_classes(dataset, count: int, sample: int = 60) -> list[int]
     return [spread[i] for i in chosen or range(len(spread))][:count]
 
 
-def write_png(picture: np.ndarray, file: Path) -> None:
-    """Write uint8 [H, W, 3]. Raises DiskError."""
+def write_png(picture: np.ndarray | Image.Image, file: Path) -> None:
+    """Write uint8 [H, W, 3] or [H, W], or a picture of Pillow's. Raises DiskError."""
     with whole(file) as stream:
-        Image.fromarray(picture).save(stream, "PNG")
+        (Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture).save(stream, "PNG")

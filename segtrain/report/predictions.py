@@ -8,7 +8,7 @@ from PIL import Image
 
 from segtrain.data.value_counts import value_counts
 from segtrain.files import whole, write_arrays
-from segtrain.report.pictures import as_rgb, class_colours, colour_mask
+from segtrain.report.pictures import as_rgb, class_colours, colour_mask, write_png
 
 OVERLAY_SIDE = 2000  # pixels; larger overlays are shrunk
 
@@ -23,10 +23,10 @@ def write_mask(folder: Path, name: str, mask: np.ndarray, classes) -> None:
     if mask.ndim == 2:
         picture = Image.fromarray(mask, mode="P")
         picture.putpalette(class_colours(classes).reshape(-1).tolist())
-        _save(picture, *mask_files(folder, name, classes))
+        write_png(picture, *mask_files(folder, name, classes))
         return
     for file, plane in zip(mask_files(folder, name, classes), mask, strict=True):
-        _save(Image.fromarray(plane.astype(np.uint8) * 255), file)
+        write_png(plane.astype(np.uint8) * 255, file)
 
 
 def mask_files(folder: Path, name: str, classes) -> list[Path]:
@@ -94,8 +94,3 @@ def row_of(name: str, file: Path, mask: np.ndarray, confidence: np.ndarray, clas
         row[f"present/{class_name}"] = int(count[label] > 0)
         row[f"confidence/{class_name}"] = round(float(confidence[label]), 4)
     return row
-
-
-def _save(picture: Image.Image, file: Path) -> None:
-    with whole(file) as stream:
-        picture.save(stream, "PNG")

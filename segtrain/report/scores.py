@@ -5,7 +5,7 @@ from pathlib import Path
 
 from segtrain.class_counts import ClassCounts
 from segtrain.metrics.records import LOSS, Score
-from segtrain.report.text import number, percent, share, table, value_text
+from segtrain.report.text import number, percent, score_text, share, table
 from segtrain.runs.result import Result
 
 NEVER_FOUND = (
@@ -59,7 +59,7 @@ def means_line(scores: dict[str, float], records: dict[str, Score], intervals=No
     records = {**records, LOSS.name: LOSS}
     first = [name for name, score in records.items() if score.summary][:4]
     names = dict.fromkeys(first if monitor is None else [monitor, *first])
-    parts = [f"{n} {value_text(scores[n], records[n].unit)} {interval_text((intervals or {}).get(n))}" for n in names]
+    parts = [f"{n} {score_text(scores[n], records[n].unit)} {interval_text((intervals or {}).get(n))}" for n in names]
     return "  ".join(part.rstrip() for part in parts)
 
 
@@ -69,7 +69,7 @@ def cross_fitted_line(result: Result) -> str:
     means = [
         n for n in ("iou/foreground", "dice/foreground", "presence_recall/foreground", "specificity") if n in found
     ]
-    scores = ", ".join(f"{name} {value_text(found[name], '%')}" for name in means)
+    scores = ", ".join(f"{name} {score_text(found[name], '%')}" for name in means)
     return f"chosen on other images (cross-fitted): {scores}"
 
 
@@ -105,7 +105,7 @@ def more_tables(result: Result, records: dict[str, Score]) -> list[str]:
     for section, kinds in class_sections(records).items():
         rows = [[row["name"], *(percent(scores.get(f"{k}/{row['name']}")) for k in kinds)] for row in per_class]
         tables.append(table(["class", *(kind.replace("_", " ") for kind in kinds)], rows, f"{section} (%)"))
-    others = [(score.name, value_text(scores[score.name], score.unit)) for score in other_scores(scores, records)]
+    others = [(score.name, score_text(scores[score.name], score.unit)) for score in other_scores(scores, records)]
     lines = [[name, text, interval_text(intervals.get(name))] for name, text in others]
     return [*tables, table(["score", "value", "95 %"], lines, "Other scores")] if lines else tables
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from segtrain.report.text import table, value_text
+from segtrain.report.text import score_text, table
 from segtrain.runs.claim import is_held
 from segtrain.runs.sweep import SweepJob
 
@@ -15,7 +15,7 @@ def jobs_table(jobs: list[SweepJob], folder: Path) -> str:
     rows = []
     for job in jobs:
         best = job.result.best
-        score = f"{best['monitor']} {value_text(best['value'], job.result.unit)}" if best else ""
+        score = f"{best['monitor']} {score_text(best['value'], job.result.unit)}" if best else ""
         reason = (job.result.error or "").split("\n")[0]
         status = job.result.status or "not started"
         if status == "running" and not is_held(job.folder):

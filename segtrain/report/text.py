@@ -49,7 +49,7 @@ def number(value: float) -> str:
     return f"{value:.4g}"
 
 
-def value_text(value: float | None, unit: str) -> str:
+def score_text(value: float | None, unit: str) -> str:
     """A score with its unit: 12.3 %, 0.4567, n/a."""
     if value is None or math.isnan(value):
         return "n/a"

@@ -1,5 +1,6 @@
 """Dataclasses for the parts, the state and the epoch results of a training."""
 
+import logging
 from dataclasses import dataclass, field
 from typing import get_type_hints
 
@@ -8,12 +9,15 @@ import torch
 from torch import nn
 
 from segtrain.arguments import mistake
+from segtrain.errors import NotFinite
 from segtrain.files import are_numbers
 from segtrain.inference import Inference
 from segtrain.labels import Hard, Labels
 from segtrain.losses import Loss
 from segtrain.metrics import Metric, Score
 from segtrain.training.profile import Profile
+
+log = logging.getLogger("segtrain")
 
 
 @dataclass
@@ -60,8 +64,8 @@ class State:
     best: dict | None = None  # epoch (from 1), monitor, value
 
     @classmethod
-    def of(cls, content: dict) -> "State":
-        """That of a checkpoint. Raises ValueError for content of another form."""
+    def of(cls, content: dict, batches: int) -> "State":
+        """That of a checkpoint, in epochs of so many batches. Raises ValueError for content of another form."""
         found = cls(**content)
         kinds = get_type_hints(cls)
         wrong = [name for name, value in vars(found).items() if mistake(value, kinds[name])]
@@ -79,6 +83,8 @@ class State:
             wrong.append("sums")
         if wrong:
             raise ValueError(f"state has another {', '.join(wrong)} than a training writes")
+        if found.batch > batches:
+            raise ValueError(f"it was written after {found.batch} batches of {batches}")
         return found
 
     def is_best(self, value: float | None, higher_is_better: bool) -> bool:
@@ -89,6 +95,24 @@ class State:
         if value is None or best is None:
             return value is not None
         return value > best if higher_is_better else value < best
+
+    def skip_step(self, most: int) -> None:
+        """Count a step that was left out. Raises NotFinite after more than `most`."""
+        self.skipped += 1
+        log.warning(f"step {self.step} skipped: its loss or gradient is not finite ({self.skipped} so far)")
+        if self.skipped > most:
+            what = f"{self.skipped} steps had a loss or gradient that is not finite"
+            fix = "lower optimizer.lr, set trainer.clip_norm=1, or raise trainer.max_skipped"
+            raise NotFinite(what, f"step {self.step}", fix)
+
+    def out_of_patience(self, patience: int | None) -> bool:
+        """Whether the monitored score has not improved for so many epochs; None: never."""
+        if patience is None or self.best is None:
+            return False
+        waited = self.epoch - self.best["epoch"]
+        if waited >= patience:
+            log.info(f"{self.best['monitor']} has not improved for {waited} epochs: stopping early")
+        return waited >= patience
 
     def next_epoch(self) -> None:
         self.epoch, self.batch, self.images, self.counted = self.epoch + 1, 0, 0, 0

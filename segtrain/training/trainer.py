@@ -186,9 +186,7 @@ class Trainer:
             return
         try:
             self.step.load_state_dict(resume_from)
-            self.state = State.of(resume_from["state"])
-            if self.state.batch > len(parts.train):
-                raise ValueError(f"it was written after {self.state.batch} batches of {len(parts.train)}")
+            self.state = State.of(resume_from["state"], len(parts.train))
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             what = f"the checkpoint does not fit the training: {' '.join(str(error).split())[:300]}"
             raise ConfigError(what, "checkpoints/last.pt", "resume it with the settings and version it has") from error
@@ -197,7 +195,7 @@ class Trainer:
     def _finished(self) -> bool:
         """Whether no epoch is left; one that was begun, though the steps are done, is still to be validated."""
         out_of_steps = self.state.step >= self.steps and self.state.batch == 0
-        return self.state.epoch >= self.epochs or out_of_steps or self._out_of_patience()
+        return self.state.epoch >= self.epochs or out_of_steps or self.state.out_of_patience(self.patience)
 
     def _train_epoch(self) -> dict[str, float]:
         """Train until the epoch or the steps end; returns the mean loss over the images, and its terms."""
@@ -223,7 +221,7 @@ class Trainer:
             state.seconds, group = time.perf_counter() - started, []
             progress.advance(count, float(terms["loss"]) if terms and progress.due() else None)
             if not terms:
-                self._count_skipped()
+                state.skip_step(self.max_skipped)
             self.processes.agree_to_stop()
             if stopping() or self._checkpoint_due():
                 self._save()
@@ -238,14 +236,6 @@ class Trainer:
         minutes = (time.monotonic() - self.saved_at) / 60
         by_steps = self.checkpoint_every is not None and self.state.step % self.checkpoint_every == 0
         return by_steps or (self.checkpoint_minutes is not None and minutes >= self.checkpoint_minutes)
-
-    def _count_skipped(self) -> None:
-        self.state.skipped += 1
-        log.warning(f"step {self.state.step} skipped: its loss or gradient is not finite ({self.state.skipped} so far)")
-        if self.state.skipped > self.max_skipped:
-            what = f"{self.state.skipped} steps had a loss or gradient that is not finite"
-            fix = "lower optimizer.lr, set trainer.clip_norm=1, or raise trainer.max_skipped"
-            raise NotFinite(what, f"step {self.state.step}", fix)
 
     def _validate(self, losses: dict[str, float]) -> Epoch:
         """Score the validation images."""
@@ -284,14 +274,6 @@ class Trainer:
             data_wait=state.waited / state.seconds,
             profile=self.profiled if self.profiled.finished() else None,
         )
-
-    def _out_of_patience(self) -> bool:
-        if self.patience is None or self.state.best is None:
-            return False
-        waited = self.state.epoch - self.state.best["epoch"]
-        if waited >= self.patience:
-            log.info(f"{self.monitor} has not improved for {waited} epochs: stopping early")
-        return waited >= self.patience
 
     def _save(self) -> None:
         """A checkpoint; weights that are not finite are not written."""

@@ -285,8 +285,8 @@ def test_a_large_image_that_is_resized_in_strips_is_the_image_at_once(resize, fl
     inference = Inference(resize=resize, flips=flips, scales=scales)
     predictor = Predictor(Plain(), torch.device("cpu"), torch.no_grad, False, inference)
     whole = predictor.image(image, keep_probabilities=True)
-    monkeypatch.setattr("segtrain.inference.LARGE", 1000)
-    monkeypatch.setattr("segtrain.inference.STRIP", 7)
+    monkeypatch.setattr("segtrain.inference.predictor.LARGE", 1000)
+    monkeypatch.setattr("segtrain.inference.predictor.STRIP", 7)
     strips = predictor.image(image, keep_probabilities=True)
     assert np.abs(strips.probabilities.astype(float) - whole.probabilities).max() <= 2e-3  # float16
     assert (strips.mask == whole.mask).mean() > 0.999

@@ -1,4 +1,4 @@
-"""Presence and thresholds that are chosen on some images, and scored on others."""
+"""PresenceRule and thresholds that are chosen on some images, and scored on others."""
 
 import itertools
 
@@ -13,7 +13,7 @@ from segtrain.metrics.tuning import (
     LEVELS,
     Counted,
     Limit,
-    Presence,
+    PresenceRule,
     best_presence,
     cross_fitted,
     folds_of,
@@ -175,7 +175,7 @@ def test_presence_of_one_class_is_the_best_that_its_limit_allows():
     found = dice(best_presence(counted, classes, limit).applied(counted))
     for area in AREAS:
         for confidence in np.unique(LEVELS):
-            after = Presence(np.array([0, area]), np.array([0, confidence])).applied(counted)
+            after = PresenceRule(np.array([0, area]), np.array([0, confidence])).applied(counted)
             if limit.alarms(after).any(axis=1).sum() <= limit.allowed:
                 assert dice(after) <= found + 0.02, (area, confidence)
 

@@ -9,7 +9,7 @@ from segtrain.errors import DataError
 from segtrain.report import html
 from segtrain.report.pages.evaluation import found_note
 from segtrain.report.scores import not_defined
-from segtrain.report.text import Printable, table, value_text
+from segtrain.report.text import Printable, score_text, table
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ def test_in_how_many_images_a_class_is_found(tp, note):
 def test_a_score_with_its_unit():
     nan = float("nan")
     pairs = [(0.1234, "%"), (2.5, "px"), (0.53214, ""), (nan, "%"), (None, "")]
-    assert [value_text(*pair) for pair in pairs] == ["12.3 %", "2.5 px", "0.5321", "n/a", "n/a"]
+    assert [score_text(*pair) for pair in pairs] == ["12.3 %", "2.5 px", "0.5321", "n/a", "n/a"]
 
 
 def test_classes_without_a_score_are_named():

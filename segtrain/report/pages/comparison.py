@@ -6,7 +6,7 @@ import numpy as np
 
 from segtrain.comparison.answer import answer, interval, signed_percent, text
 from segtrain.comparison.images import image_scores
-from segtrain.comparison.runs import short, value_text
+from segtrain.comparison.runs import setting_text, short
 from segtrain.comparison.verdict import Comparison
 from segtrain.errors import ConfigError, counted
 from segtrain.files import read_rows
@@ -56,7 +56,7 @@ def _row(found: Comparison, index: int, keys: list[str]) -> dict:
     setting, difference = found.settings[index], found.differences[index]
     return {
         "label": setting.label,
-        "settings": [value_text(setting.varied[key]) for key in keys],
+        "settings": [setting_text(setting.varied[key]) for key in keys],
         "score": text(found, found.estimates[index].value),
         "interval": interval(found, found.estimates[index]),
         "difference": "" if difference is None else text(found, difference.value, True),
@@ -94,7 +94,7 @@ def over_number(found: Comparison) -> str:
         return ""
     key, lines = numeric[0], {}
     for setting, one in zip(found.settings, found.estimates, strict=True):
-        label = " ".join(f"{short(k, keys)}={value_text(v)}" for k, v in setting.varied.items() if k != key)
+        label = " ".join(f"{short(k, keys)}={setting_text(v)}" for k, v in setting.varied.items() if k != key)
         lines.setdefault(label, []).append((setting.varied[key], one.value, one.low, one.high))
     return charts.lines_with_intervals(
         {name: sorted(points) for name, points in lines.items()}, short(key, keys), found.by, found.unit

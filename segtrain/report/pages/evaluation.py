@@ -13,7 +13,7 @@ from segtrain.report import charts
 from segtrain.report import pictures as panels
 from segtrain.report.html import inline, write_page
 from segtrain.report.scores import COUNTED, class_sections, interval_text, other_scores
-from segtrain.report.text import percent, value_text
+from segtrain.report.text import percent, score_text
 from segtrain.runs.result import Result
 
 CLASS_SCORES = {"iou": "IoU %", "dice": "Dice %", "precision": "precision %", "recall": "recall %"}
@@ -34,7 +34,7 @@ def write_evaluation_page(file: Path, title: str, scores: Metric, result: Result
     rows, intervals = sorted(result.per_class, key=lambda row: row["support"]), result.intervals or {}
 
     def line(score: Score) -> tuple[str, str, str, str]:
-        text = value_text(numbers[score.name], score.unit)
+        text = score_text(numbers[score.name], score.unit)
         return score.name, text, interval_text(intervals.get(score.name)), score.meaning
 
     def cell(name: str) -> tuple[str, str]:

@@ -6,7 +6,7 @@ from segtrain.class_counts import ClassCounts
 from segtrain.metrics.records import Score
 from segtrain.report import charts
 from segtrain.report.scores import counts_rows
-from segtrain.report.text import value_text
+from segtrain.report.text import score_text
 from segtrain.runs.environment import FREE, differing
 
 HIDDEN = ("class_weights", "dataset.class_names", "dataset.palette")  # in the table of classes
@@ -54,7 +54,7 @@ class Training:
         losses = {kind: [row.get(f"{kind}/loss") for row in self.rows] for kind in ("train", "val")}
         monitored = {name: [row.get(f"val/{name}") for row in self.rows]}
         best = self.best["epoch"]
-        score = value_text(self.best["value"], unit)
+        score = score_text(self.best["value"], unit)
         return {
             "command": self.command,
             "changed": self.changed(),

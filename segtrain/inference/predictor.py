@@ -1,81 +1,26 @@
-"""Inference: sliding windows, test-time augmentation, thresholds."""
+"""Predictions of a network: sliding windows, test-time augmentation, thresholds, presence, regions."""
 
 import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Annotated, Literal
 
 import numpy as np
 import torch
 from torch import nn
 
-from segtrain.arguments import Fraction, FractionBelowOne, Positive, Range, Size, checked, mistake
 from segtrain.data.inputs import LARGE
-from segtrain.data.resize import Resize, resized_size
+from segtrain.data.resize import resized_size
+from segtrain.inference.presence import confident_pixels, without_absent
+from segtrain.inference.regions import Regions
+from segtrain.inference.settings import Inference
 from segtrain.metrics import predict
-from segtrain.regions import Regions
 
-Threshold = Annotated[float, Range("a number above 0 and below 1", lambda v: 0 < v < 1)]
 Rows = Callable[[int, int], torch.Tensor]  # (top, bottom) -> uint8 [N,B,bottom-top,W]
 STRIP = 256  # rows at a time of a larger image
 _ROWS = 64
 _AXES = {"horizontal": -1, "vertical": -2}
-
-
-class Inference:
-    """Settings of inference.
-
-    Args:
-        flips: horizontal, vertical: average the probabilities over the flipped images, too (both: over all four); with
-            windows, over each flipped window.
-        scales: average the probabilities over the image at these sizes; 1 is its own.
-        window: [height, width] of sliding windows, for images larger than that; null: the whole image at once.
-        overlap: of neighbouring windows, as a share of the window. Where they overlap logits are averaged, with
-            weights that fall off as a Gaussian from the window's centre (Isensee et al., 2021, nnU-Net).
-        threshold: probability above which a class is predicted, one for all or one per class; null: 0.5 (`segtrain
-            evaluate` takes those that maximised Dice on val). For multi-label, and for the second of two classes.
-        presence: {area: PIXELS, confidence: PROBABILITY}, each one number or one per class: a class with fewer pixels of
-            at least that probability is predicted nowhere in the image, so that clean images stay clean; its pixels are
-            background. best: `segtrain evaluate` and `predict` choose them on val; {false_alarms: SHARE}: such that at most
-            that share of the val images without foreground has a false alarm.
-        resize: as dataset.resize, but the logits are brought back to the image's own size.
-        regions: a run on small images that says in which windows to look; the others are background. In `evaluate` and
-            `predict`.
-        region_recall: share of the foreground pixels of val that the windows looked at must hold.
-    """
-
-    @checked
-    def __init__(
-        self,
-        flips: list[Literal["horizontal", "vertical"]] = (),
-        scales: list[Positive] = (1.0,),
-        window: Size | None = None,
-        overlap: FractionBelowOne = 0.5,
-        threshold: Threshold | list[Threshold] | None = None,
-        presence: Literal["best"] | dict | None = None,
-        resize: Resize = None,
-        regions: str | None = None,
-        region_recall: Fraction = 0.99,
-    ):
-        if regions is not None and window is None:
-            raise ValueError("regions without windows to look at: give inference.window=[256,256]")
-        if isinstance(presence, dict) and set(presence) not in ({"area", "confidence"}, {"false_alarms"}):
-            raise ValueError(f"presence has {', '.join(map(str, presence))}: give area and confidence, or false_alarms")
-        if "false_alarms" in (presence or ()) and mistake(presence["false_alarms"], Fraction):
-            raise ValueError(f"presence.false_alarms={presence['false_alarms']}: give a share from 0 to 1")
-        if not scales:
-            raise ValueError("scales is empty: give [1.0] for the image as it is")
-        self.flips, self.scales, self.window, self.overlap = tuple(dict.fromkeys(flips)), scales, window, overlap
-        self.threshold, self.presence, self.resize = threshold, presence, resize
-        self.presence_is_chosen = is_chosen(presence)
-        self.regions, self.region_recall = regions, region_recall
-
-
-def is_chosen(presence) -> bool:
-    """Whether `segtrain evaluate` chooses the presence on val."""
-    return presence == "best" or "false_alarms" in (presence or ())
 
 
 @dataclass(frozen=True)
@@ -145,7 +90,7 @@ class Predictor:
         prediction = predict(logits, self.multilabel, self.inference.threshold)
         if self.inference.presence is None:
             return prediction
-        return self._without_absent(prediction, self._confident_pixels(self.probabilities(logits)))
+        return self._without_absent(prediction, confident_pixels(self.probabilities(logits), self.inference.presence))
 
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
         """float32 [N,C,H,W]."""
@@ -171,7 +116,7 @@ class Predictor:
             probability = self.probabilities(logits)
             highest = torch.maximum(probability.amax(dim=(0, 2, 3)), torch.as_tensor(highest, device=logits.device))
             if self.inference.presence is not None:
-                confident = confident + self._confident_pixels(probability)
+                confident = confident + confident_pixels(probability, self.inference.presence)
             if keep_probabilities:
                 probabilities.append(probability[0].half().cpu().numpy())
             band = predict(logits, self.multilabel, self.inference.threshold).cpu()
@@ -216,18 +161,8 @@ class Predictor:
             )
             yield nn.functional.interpolate(strip, (len(at), width), mode="bilinear")
 
-    def _confident_pixels(self, probability: torch.Tensor) -> torch.Tensor:
-        """int64 [N,C]: pixels of at least the probability that presence asks for."""
-        confidence = torch.as_tensor(self.inference.presence["confidence"], device=probability.device)
-        return (probability >= confidence.expand(probability.shape[1]).view(-1, 1, 1)).sum(dim=(2, 3))
-
     def _without_absent(self, prediction: torch.Tensor, confident: torch.Tensor) -> torch.Tensor:
-        classes = torch.arange(confident.shape[1], device=confident.device)
-        present = confident >= torch.as_tensor(self.inference.presence["area"], device=confident.device)
-        if self.multilabel:
-            return prediction & present[:, :, None, None]
-        labels = classes.where(present, self.background).to(torch.uint8)
-        return labels.gather(1, prediction.flatten(1).long()).view_as(prediction)
+        return without_absent(prediction, confident, self.inference.presence, self.background)
 
     def _at_scale(self, images: torch.Tensor, scale: float) -> torch.Tensor:
         if scale == 1:

@@ -1,0 +1,118 @@
+"""Scores of a trained run on a split, with its predictor: thresholds and regions are those of val."""
+
+import logging
+import math
+
+import numpy as np
+import torch
+
+from segtrain.config.build import build, build_dataset, build_inference, build_loss, build_scores
+from segtrain.data.resize import resized_size
+from segtrain.errors import ConfigError
+from segtrain.inference import Predictor, window_starts
+from segtrain.inference.regions import Regions, spans, threshold_for
+from segtrain.report.pictures import example
+from segtrain.runs.result import Result, per_class_rows
+from segtrain.runs.trained import Trained, classes_of, load
+from segtrain.training import evaluate, predict_one
+from segtrain.training.progress import Progress
+
+log = logging.getLogger("segtrain")
+
+SIZES_ALIKE = 1.5  # factor between the sides of evaluated and trained images; a larger one gives a warning
+
+
+def evaluate_split(trained: Trained, split: str):
+    """The filled scores, the Result of them, the dataset, and (index, label) -> picture with errors."""
+    cfg = trained.config
+    dataset = build_dataset(cfg, split)
+    trainer, scores = build(cfg, "trainer"), build_scores(cfg, dataset)
+    loss = build_loss(cfg, dataset).to(trainer.device)
+    loss.start_epoch(max(trained.epoch - 1, 0))  # of phases, the one that the checkpoint was validated with
+    warn_of_other_sizes(trained, dataset, cfg.inference.resize)
+    predictor = predictor_of(trained, dataset)
+    batches = build(cfg, "loader").evaluation(dataset)
+    limit = batches.num_images(trainer.val_batches)
+    progress = Progress(split, limit)
+    mean_loss = evaluate(predictor, batches, scores, loss, dataset.names, limit, progress.advance)
+    progress.close()
+    result = Result(scores={**scores.compute(), "loss": mean_loss})
+    result.per_class = per_class_rows(scores.per_class(), dataset.class_names)
+
+    def draw(index: int, label: int | None):
+        return example(dataset, index, [predict_one(predictor, dataset.image(index))], True, label)
+
+    return scores, result, dataset, draw
+
+
+def warn_of_other_sizes(trained: Trained, dataset, resize) -> None:
+    """Say when the images are much larger or smaller than those of the training: the network knows other sizes of objects."""
+    if trained.image_size is None:
+        return
+    here, there = resized_size(dataset.image(0).shape[:2], resize), trained.image_size
+    times = math.sqrt(here[0] * here[1] / (there[0] * there[1]))
+    if not 1 / SIZES_ALIKE < times < SIZES_ALIKE:
+        log.warning(
+            f"the images are {here[1]}×{here[0]}, those of the training {there[1]}×{there[0]}: when they show the same, objects "
+            f"are {times:.2g} times as large as the network knows them; inference.resize=[{there[0]},{there[1]}] resizes them"
+        )
+
+
+def groups_of(dataset, names: list[str]) -> list[str]:
+    """The scene or patient of each image; of names that are not the dataset's, each is alone."""
+    groups = {name: dataset.group(index) for index, name in enumerate(dataset.names)}
+    return [groups.get(name, name) for name in names]
+
+
+def thresholds_of(trained: Trained) -> list[float] | None:
+    """Of a multi-label run, the thresholds that maximised Dice on val; None when the config sets some."""
+    found, names = trained.result.thresholds, [row["name"] for row in trained.result.per_class]
+    if not found or trained.config.inference.threshold is not None:
+        return None
+    return [found.get(name, 0.5) for name in names]
+
+
+def predictor_of(trained: Trained, dataset) -> Predictor:
+    """Of a run's network and inference settings, on the device its config names, for the classes of a dataset."""
+    trainer, inference = build(trained.config, "trainer"), build_inference(trained.config, dataset)
+    regions = regions_of(trained, trainer, inference, dataset)
+    return trainer.predictor(trained.network.to(trainer.device), dataset, inference, regions)
+
+
+def regions_of(trained: Trained, trainer, inference, classes) -> Regions | None:
+    """The windows to look at, by the run that inference.regions names; its threshold is chosen on val.
+
+    Args:
+        classes: of the fine network.
+    """
+    if inference.regions is None:
+        return None
+    coarse = load(inference.regions, trust=trained.trusted)
+    seen = classes_of(coarse)
+    if seen.background is None and not seen.multilabel:
+        raise ConfigError(
+            "its dataset has no background", inference.regions, "name a run that tells foreground from it"
+        )
+    network, resize = coarse.network.to(trainer.device), coarse.config.dataset.get("resize")
+    found = Regions(
+        network, trainer.autocast, resize, seen.multilabel, seen.background, classes.num_classes, classes.background
+    )
+    val = build_dataset(trained.config, "val")
+    values, pixels = [], []
+    for index in range(len(val.names)):
+        image, mask = torch.from_numpy(val.image(index)).permute(2, 0, 1)[None].to(trainer.device), val.mask(index)
+        window = tuple(map(min, inference.window, mask.shape[:2]))
+        starts = [window_starts(*side, inference.overlap) for side in zip(mask.shape[:2], window, strict=True)]
+        values.append(found.highest(image, *starts, window)[0].cpu().numpy().ravel())
+        there = mask.any(axis=2) if val.multilabel else ~np.isin(mask, (val.background, val.ignore_index))
+        rows, columns = (spans(*side) for side in zip(starts, window, mask.shape[:2], strict=True))
+        pixels.append([there[top:bottom, left:right].sum() for top, bottom in rows for left, right in columns])
+    values, pixels = np.concatenate(values), np.concatenate(pixels)
+    found.threshold = threshold_for(values, pixels, inference.region_recall)
+    kept = values >= found.threshold
+    recall = pixels[kept].sum() / max(pixels.sum(), 1)
+    print(
+        f"regions: windows are looked at where the coarse network's probability of foreground reaches "
+        f"{100 * found.threshold:.3g} %: {100 * kept.mean():.1f} % of the windows of val, with {100 * recall:.2f} % of its foreground"
+    )
+    return found
