@@ -1,5 +1,6 @@
 """The processors and the memory of this process."""
 
+import atexit
 import contextlib
 import ctypes
 import gc
@@ -61,12 +62,13 @@ def _pool(_process: int) -> ThreadPoolExecutor:
 @contextlib.contextmanager
 def importing():
     """Within this, Python does not look for garbage: among millions of objects that stay, it would take a tenth of the
-    start of a training. What is there at the end is left out of later searches, too."""
+    start of a training. What is there at the end is left out of later searches, too, until the process ends."""
     gc.disable()
     try:
         yield
     finally:
         gc.freeze()
+        atexit.register(gc.unfreeze)  # extensions, such as Triton's, print what is left at the end as leaked
         gc.enable()
 
 
