@@ -72,7 +72,7 @@ def main() -> None:
 
 
 def _say(error: SegtrainError | str) -> None:
-    """Of several processes the first one says what ended all."""
+    """Print what ended the command; of several processes the first one does."""
     if os.environ.get("RANK", "0") == "0":
         print(f"\n{error}", file=sys.stderr)
 

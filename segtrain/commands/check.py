@@ -7,6 +7,7 @@ All settings of a training may be given; dataset.* and augment.size matter. The 
 Example: segtrain check photos --out report
 """
 
+import argparse
 import re
 from pathlib import Path
 
@@ -44,12 +45,12 @@ def main(words: list[str]) -> int:
     return 3 if any(f.level == "error" for r in reports for f in r.findings) else 0
 
 
-def counted_classes(arguments) -> int:
+def counted_classes(arguments: argparse.Namespace) -> int:
     """The number of classes in the training masks. Raises ConfigError where they do not say it."""
-    given = arguments.overrides
-    arguments.overrides = [*given, "dataset.num_classes=255"]
-    count, values = number_of_classes(build(checked_config(arguments), "dataset", split="train", strict=False))
-    arguments.overrides = given
+    any_number = argparse.Namespace(
+        **{**vars(arguments), "overrides": [*arguments.overrides, "dataset.num_classes=255"]}
+    )
+    count, values = number_of_classes(build(checked_config(any_number), "dataset", split="train", strict=False))
     print(f"the masks hold {values}: taking dataset.num_classes={count}")
     return count
 

@@ -5,12 +5,13 @@ import textwrap
 from importlib import import_module
 from importlib.resources import files
 
+import yaml
+
 from segtrain.errors import ConfigError, did_you_mean
 from segtrain.metrics import LOSS, SegmentationScores
 from segtrain.report.text import table
 
 MANY = 2  # further lines of a setting
-GROUPS = ["fine_grained", "presence", "foreground", "objects", "boundary", "calibration"]
 CONFIGS = files("segtrain.configs")
 
 
@@ -100,7 +101,8 @@ def _indented(lines: list[str]) -> int:
 def scores_table() -> str:
     """A row per score that metric=all gives; <class> stands for the name of each class."""
     names = ["background", "<class>"]
-    records = SegmentationScores(2, class_names=names, groups=GROUPS).records()
+    every = yaml.safe_load(CONFIGS.joinpath("metric/all.yaml").read_text(encoding="utf-8"))["groups"]
+    records = SegmentationScores(2, class_names=names, groups=every).records()
     shown = [LOSS, *(score for score in records.values() if score.class_name != "background")]
     rows = [[s.name, "higher" if s.higher_is_better else "lower", s.unit, s.meaning] for s in shown]
     title = "Scores of metric=all; any that the chosen metric has can be trainer.monitor"

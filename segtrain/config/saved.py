@@ -47,7 +47,7 @@ def load_saved(
     try:
         cfg = OmegaConf.create(_plain(_text(file), str(file)))
     except OmegaConfBaseException as error:  # such as a date
-        raise ConfigError(f"not a config: {error}", str(file), "use the file the run wrote") from error
+        raise _damaged(f"not a config: {error}", file) from error
     saved = cfg.get("inference", {})
     if "regions" not in saved and changed is None:  # of a run before there was this setting; resumed, it has none
         cfg.inference = {**compose([]).inference, **saved}
@@ -97,14 +97,19 @@ def settings_in(text: str, where: str = "") -> dict[str, object]:
     return flat(_plain(text, where))
 
 
+def _damaged(what: str, where: Path | str) -> ConfigError:
+    return ConfigError(what, str(where), "use the file the run wrote")
+
+
 def _text(file: Path) -> str:
+    """The content of a config."""
     if file.stat().st_size > MAX_BYTES:
-        raise ConfigError(f"not a config: {file.stat().st_size:,} bytes", str(file), "use the file the run wrote")
+        raise _damaged(f"not a config: {file.stat().st_size:,} bytes", file)
     return file.read_text(encoding="utf-8", errors="replace")
 
 
 def _plain(text: str, where: str, resolved: bool = True) -> dict:
-    """The content of a YAML text, without tags, aliases and interpolations, however they are spelled.
+    """The settings in a YAML text; tags, aliases and interpolations, however they are spelled, are refused.
 
     But `${class_weights}`, of a run that was killed before they were computed.
 
@@ -114,17 +119,17 @@ def _plain(text: str, where: str, resolved: bool = True) -> dict:
 
     loader = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader  # which is twenty times as slow
     if len(text) > MAX_BYTES:
-        raise ConfigError(f"not a config: {len(text):,} characters", where, "use the file the run wrote")
+        raise _damaged(f"not a config: {len(text):,} characters", where)
     try:
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, loader)):
             raise ValueError("it holds an alias")  # a few lines of which stand for gigabytes
         content = yaml.load(text, loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"not a config: {str(error).splitlines()[0]}", where, "use the file the run wrote") from error
+        raise _damaged(f"not a config: {str(error).splitlines()[0]}", where) from error
     if not isinstance(content, dict):
-        raise ConfigError("not a config: no mapping", where, "use the file the run wrote")
+        raise _damaged("not a config: no mapping", where)
     if (odd := next(_not_plain(content), None)) is not None:
-        raise ConfigError(f"not a config: {odd!r:.40}", where, "use the file the run wrote")
+        raise _damaged(f"not a config: {odd!r:.40}", where)
     if resolved:
         content.pop("hydra", None)
         _refuse_interpolations(content, where)
@@ -134,7 +139,7 @@ def _plain(text: str, where: str, resolved: bool = True) -> dict:
 def _refuse_interpolations(content: dict, where: str) -> None:
     referring = any("${" in text and text != CLASS_WEIGHTS for text in _texts(content))
     if referring or content.get("class_weights") == CLASS_WEIGHTS:
-        raise ConfigError("a saved config must be resolved, this one holds ${…}", where, "use the file the run wrote")
+        raise _damaged("a saved config must be resolved, this one holds ${…}", where)
 
 
 def _not_plain(value) -> Iterator:
@@ -172,7 +177,7 @@ def _check_targets(cfg: DictConfig, trust: list[str], file: Path) -> None:
         if "trust" in node:
             node["trust"] = trust
         if target == TEACHER and (more := sorted(set(node) - {"_target_", "run", "checkpoint", "trust"})):
-            raise ConfigError(f"a saved run may not have {', '.join(more)}", str(file), "use the file the run wrote")
+            raise _damaged(f"a saved run may not have {', '.join(more)}", file)
         if target not in known and not (package in trust and _lives_in(target, package)):
             raise ConfigError(
                 f"the run's config builds {target}, which is not a class of segtrain",

@@ -174,7 +174,7 @@ class Curves:
 
 
 def probability(level: np.ndarray) -> np.ndarray:
-    """At the lower end of a level, which may be a fraction."""
+    """The probability at the lower end of a level, which may be a fraction."""
     doublings, rest = np.divmod(level, _STEPS)
     return 1 / (1 + np.ldexp(1 / (1 + rest / _STEPS), _DOUBLINGS - doublings.astype(int)))
 

@@ -117,7 +117,7 @@ def _pattern_of_masks(folder: Path) -> str:
 
 
 def _pattern(images: list[Path], masks: list[Path]) -> str:
-    """Of the names of masks, by those of the images, at least a third of which have one; empty where there is none."""
+    """The pattern of the masks' names, by those of the images; empty where less than a third have one."""
     names = {(path.stem, path.suffix) for path in images if path.suffix.lower() in IMAGE_SUFFIXES}
     stems, ends = Counter(stem for stem, _ in names), Counter()
     for mask in masks:
