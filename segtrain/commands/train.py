@@ -133,7 +133,8 @@ def train(
         checkpoints.check_space(run.path, model, trainer.keep)
     run.keep = trainer.keep
     groups = {name: val_set.group(index) for index, name in enumerate(val_set.names)}
-    with Logger(run.path, val_set, scores, trainer.epochs, first_step(checkpoint), loader.advice()) as logger:
+    epochs = trainer.total_epochs(len(train_batches))
+    with Logger(run.path, val_set, scores, epochs, first_step(checkpoint), loader.advice()) as logger:
         logger.settings(settings_of(run.path))
         for epoch in trainer.fit(parts, checkpoint, run.save_last, processes):
             run.record(epoch, val_set.class_names, groups)

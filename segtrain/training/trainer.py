@@ -104,6 +104,10 @@ class Trainer:
         steps = self.epochs * -(-batches_per_epoch // self.accumulate)
         return min(steps, self.max_steps or steps)
 
+    def total_epochs(self, batches_per_epoch: int) -> int:
+        """Epochs of the whole training, of which `max_steps` may cut the last one short."""
+        return -(-self.total_steps(batches_per_epoch) // -(-batches_per_epoch // self.accumulate))
+
     def check_monitor(self, scores: Metric) -> None:
         """Raise ConfigError, before any work, when `monitor` is no score."""
         names = [*scores.score_names(), LOSS.name]
@@ -201,7 +205,7 @@ class Trainer:
         """Train until the epoch or the steps end; returns the mean loss over the images, and its terms."""
         state, train, group = self.state, self.parts.train, []
         started = time.perf_counter() - state.seconds
-        title = f"epoch {state.epoch + 1}/{self.epochs}"
+        title = f"epoch {state.epoch + 1}/{self.total_epochs(len(train))}"
         progress = Progress(title, train.num_images, state.images, self.processes.first)
         if name := self.step.loss.start_epoch(state.epoch):
             log.info(f"epoch {state.epoch + 1}: the loss is {name} from here on")

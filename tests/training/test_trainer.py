@@ -150,6 +150,9 @@ def test_there_is_a_checkpoint_before_the_first_epoch_is_recorded():
 def test_max_steps_val_batches_and_patience(tmp_path):
     fit(tmp_path / "steps", epochs=9, max_steps=4)
     assert [row["step"] for row in rows(tmp_path / "steps")] == ["3", "4"]
+    assert Trainer(epochs=9, max_steps=4, device="cpu").total_epochs(3) == 2
+    assert Trainer(epochs=9, max_steps=5, accumulate=2, device="cpu").total_epochs(3) == 3
+    assert Trainer(epochs=9, device="cpu").total_epochs(3) == 9
     fit(tmp_path / "val", epochs=1, val_batches=1)
     assert np.load(tmp_path / "val/per_image.npz")["tp"].shape[0] == 4
 
