@@ -62,7 +62,11 @@ def _pool(_process: int) -> ThreadPoolExecutor:
 @contextlib.contextmanager
 def importing():
     """Within this, Python does not look for garbage: among millions of objects that stay, it would take a tenth of the
-    start of a training. What is there at the end is left out of later searches, too, until the process ends."""
+    start of a training. What is there at the end of the first time is left out of later searches, too, until the process
+    ends; later times there may be garbage, such as the network of a sweep's last job."""
+    if gc.get_freeze_count():
+        yield
+        return
     gc.disable()
     try:
         yield
