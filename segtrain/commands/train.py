@@ -115,7 +115,7 @@ def train(
         log.info(summary)
     rank = processes.rank
     train_batches = loader.train(train_set, augment, sampling, counts, cfg.seed, annotated=labels.annotated, rank=rank)
-    val_batches = loader.evaluation(val_set, processes.validating(scores).rank)
+    val_batches = loader.evaluation(val_set, processes.validating(scores).rank, repeated=True)
     images = min(loader.batch_size // rank.size, train_batches.num_images)
     check_memory(model, trainer.device, trainer.autocast(), images, train_set.channels, augment.size or size)
     schedule = build(cfg, "schedule", optimizer=optimizer, steps=trainer.total_steps(len(train_batches)))

@@ -40,7 +40,7 @@ class SegmentationDataset:
     findings = ()
 
     def image(self, index: int) -> np.ndarray:
-        """uint8 [H, W, channels]; 3 channels are RGB."""
+        """uint8 [H, W, channels], the same in every call, since it may be kept; 3 channels are RGB."""
         raise NotImplementedError
 
     def mask(self, index: int) -> np.ndarray:

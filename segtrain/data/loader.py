@@ -6,6 +6,7 @@ the model normalises on the device.
 """
 
 import contextlib
+import multiprocessing
 import os
 import signal
 import time
@@ -24,10 +25,12 @@ from segtrain.data.dataset import SegmentationDataset, as_dataset
 from segtrain.data.paste import Paste
 from segtrain.data.samples import CROP, ONLY, Batch, TrainSamples, WholeImages
 from segtrain.data.sampling import Samples, Sampling, as_sampling
-from segtrain.data.views import EveryAnnotator, InMemory
+from segtrain.data.views import EveryAnnotator, InMemory, decoded_size
 from segtrain.errors import ConfigError, OutOfMemory, SegtrainError
 from segtrain.ranks import Rank
 from segtrain.signals import STOPS, leave_if_stopped
+
+SMALL = 500_000_000  # bytes of decoded images and masks that are kept without being asked for
 
 
 class Loader:
@@ -37,7 +40,8 @@ class Loader:
         batch_size: images a step (a micro-batch when `trainer.accumulate` > 1), of all processes (torchrun) together.
         workers: processes that read and augment; 0 does it in the main process. auto: a core less than there are, of those
             of this rank.
-        cache: `ram` decodes every image once, at the start, and keeps it as uint8.
+        cache: `ram` decodes every image once, at the start, and keeps it as uint8; `auto` does so with the images that a
+            training reads again and again, where they are at most 500 MB of each split.
         min_images: about as many images an epoch at least: of a smaller dataset each is drawn several times.
     """
 
@@ -46,16 +50,17 @@ class Loader:
         self,
         batch_size: PositiveInt = 8,
         workers: NonNegativeInt | Literal["auto"] = "auto",
-        cache: Literal["none", "ram"] = "none",
+        cache: Literal["auto", "none", "ram"] = "auto",
         min_images: PositiveInt = 1,
     ):
         self.batch_size, self.cache, self.min_images = batch_size, cache, min_images
+        self.in_memory = False  # the training images, once they are read
         self.most_workers = cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1)) - 1  # which torchrun sets
         self.workers = max(0, self.most_workers) if workers == "auto" else workers
 
     def advice(self) -> str:
         """What may help when the network waits for images."""
-        ways = ["loader.cache=ram (images are decoded once)"] if self.cache == "none" else []
+        ways = ["loader.cache=ram (images are decoded once)"] if not self.in_memory else []
         ways += [f"loader.workers={self.most_workers}"] if self.workers < self.most_workers else []
         return ", ".join([*ways, "smaller images (dataset.resize, or crops cut beforehand)", "JPEG instead of PNG"])
 
@@ -80,20 +85,29 @@ class Loader:
             raise ConfigError("foreground oversampling of whole images: there is no crop to centre", "sampling", CROP)
         if annotated and augment.paste:
             raise ConfigError("pasting with the masks of several annotators", "augment.paste", "set augment.paste=0")
-        dataset = EveryAnnotator(dataset) if annotated else dataset
-        dataset = InMemory(dataset) if self.cache == "ram" else dataset
+        dataset = self._kept(EveryAnnotator(dataset) if annotated else dataset, repeated=True)
+        self.in_memory = isinstance(dataset, InMemory)
         order = EpochOrder(counts, self.batch_size, sampling, seed, self.min_images)
         samples = TrainSamples(dataset, augment, seed, Paste(augment.paste, counts) if augment.paste else None, rank)
         return TrainBatches(self._loader(samples, len(order), batch_sampler=order), order)
 
-    def evaluation(self, dataset, rank: Rank = ONLY) -> "EvaluationBatches":
-        """Whole images, each at its own size; of several processes each has some of the batches."""
-        dataset = as_dataset(dataset)
-        dataset = InMemory(dataset) if self.cache == "ram" else dataset
+    def evaluation(self, dataset, rank: Rank = ONLY, repeated: bool = False) -> "EvaluationBatches":
+        """Whole images, each at its own size; of several processes each has some of the batches.
+
+        Args:
+            repeated: they are read more than once, as in the validations of a training.
+        """
+        dataset = self._kept(as_dataset(dataset), repeated)
         starts = range(0, len(dataset.names), self.batch_size)[rank.number :: rank.size]
         batches = [list(range(len(dataset.names))[start : start + self.batch_size]) for start in starts]
         loader = self._loader(WholeImages(dataset), len(batches), batch_sampler=batches)
         return EvaluationBatches(loader, dataset, self.batch_size)
+
+    def _kept(self, dataset, repeated: bool):
+        """The dataset, in memory where `cache` says so."""
+        shared = self.workers == 0 or multiprocessing.get_start_method() == "fork"  # else each worker has a copy
+        small = self.cache == "auto" and repeated and shared and decoded_size(dataset, SMALL) <= SMALL
+        return InMemory(dataset) if self.cache == "ram" or small else dataset
 
     def _loader(self, samples, batches: int, **how) -> DataLoader:
         workers = min(self.workers, batches)
@@ -211,7 +225,7 @@ def killed_workers_explained():
         raise OutOfMemory(
             f"a process that loads images was killed: {str(error).splitlines()[0]}",
             "loader.workers",
-            "most often memory ran out: lower loader.workers, loader.batch_size or loader.cache; with "
+            "most often memory ran out: lower loader.workers or loader.batch_size, or set loader.cache=none; with "
             "loader.workers=0 an error of its own is shown",
         ) from error
 

@@ -1,5 +1,7 @@
 """Other views of a dataset: decoded once and kept in memory, or with the masks of every annotator."""
 
+import math
+
 import numpy as np
 
 from segtrain.data.dataset import SegmentationDataset, check_sample, check_values
@@ -42,6 +44,19 @@ class InMemory(View):
 
     def mask(self, index: int) -> np.ndarray:
         return self._samples[index][1]
+
+
+def decoded_size(dataset: SegmentationDataset, limit: int) -> float:
+    """Bytes of all decoded images and masks, or those at which `limit` was passed; infinite where a size is not known."""
+    found, channels = 0, dataset.channels + (dataset.mask_channels or 1)
+    for index in range(len(dataset.names)):
+        size = dataset.size(index)
+        if size is None:
+            return math.inf
+        found += size[0] * size[1] * channels
+        if found > limit:
+            break
+    return found
 
 
 def read_checked(dataset: SegmentationDataset, index: int) -> tuple[np.ndarray, np.ndarray]:

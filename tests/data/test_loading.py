@@ -1,6 +1,7 @@
 """Datasets, image files, augmentation and loaders."""
 
 import hashlib
+import math
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from segtrain.data.folder.images import read_image
 from segtrain.data.loader import Loader
 from segtrain.data.sampling import Uniform
 from segtrain.data.shapes import Shapes, ShapesMultilabel
+from segtrain.data.views import decoded_size
 from segtrain.errors import ConfigError, DataError
 
 
@@ -243,6 +245,50 @@ def test_cache_in_memory_gives_the_same():
     for (a, b, _), (c, d, _) in zip(plain, cached, strict=True):
         assert torch.equal(a, c)
         assert torch.equal(b, d)
+
+
+class CountsReads(Shapes):
+    reads = 0
+
+    def image(self, index):
+        self.reads += 1
+        return super().image(index)
+
+
+@pytest.mark.parametrize(
+    ("cache", "limit", "repeated", "reads"),
+    [
+        ("auto", 80, True, 5),
+        ("auto", 79, True, 10),
+        ("auto", 80, False, 10),
+        ("ram", 0, False, 5),
+        ("none", 80, True, 10),
+    ],
+)
+def test_few_images_that_are_read_again_and_again_are_kept(monkeypatch, cache, limit, repeated, reads):
+    """Five images of 32×32 with three channels and a mask are 20 kB."""
+    monkeypatch.setattr("segtrain.data.loader.SMALL", 256 * limit)
+    dataset = CountsReads("val", [32, 32], val_images=5)
+    batches = Loader(workers=0, cache=cache).evaluation(dataset, repeated=repeated)
+    for _ in range(2):
+        assert len(list(batches)) == 1
+    assert dataset.reads == reads
+
+
+def test_a_cache_is_advised_where_there_is_none(monkeypatch):
+    dataset = Shapes("train", [32, 32], train_images=5)
+    for limit, advised in ((0, True), (10**6, False)):
+        monkeypatch.setattr("segtrain.data.loader.SMALL", limit)
+        loader = Loader(workers=0)
+        loader.train(dataset, Augment(), Uniform(), count_classes(dataset), 0)
+        assert ("loader.cache=ram" in loader.advice()) == advised
+
+
+def test_images_of_unknown_size_are_not_kept_unasked():
+    dataset = CountsReads("val", [32, 32], val_images=5)
+    dataset.size = lambda index: None
+    assert len(list(Loader(workers=0).evaluation(dataset, repeated=True))) == 1
+    assert decoded_size(dataset, 10**9) == math.inf
 
 
 @pytest.mark.skipif(not (SHARED / "data/camvid").is_dir(), reason="the real images are not here")
