@@ -16,6 +16,7 @@ from segtrain.errors import ConfigError, did_you_mean
 
 IMAGENET_MEAN = [0.485, 0.456, 0.406]
 IMAGENET_STD = [0.229, 0.224, 0.225]
+DEPTHS = (3, 4, 5)  # of the U-Nets: how many times the encoder halves the image
 
 
 class SegmentationModel(nn.Module):
@@ -73,12 +74,13 @@ def unet(
     """U-Net. Ronneberger et al., 2015, https://arxiv.org/abs/1505.04597
 
     Args:
-        decoder_channels: of the five blocks of the decoder, from the lowest resolution to the full one.
+        decoder_channels: of the blocks of the decoder, from the lowest resolution to the full one. As many times the
+            encoder halves the image: five, or four or three for a smaller and faster network that sees less context.
         full_resolution_skip: channels of a skip connection at full resolution, as in the paper. The encoders of
             segmentation-models-pytorch begin with a stride of 2 and give none, so that without it objects of a few
             pixels are seen by no skip connection; 0: none.
     """
-    model = _model("Unet", num_classes, {"decoder_channels": tuple(decoder_channels)}, **common)
+    model = _model("Unet", num_classes, list(decoder_channels), **common)
     if full_resolution_skip:
         channels = len(model.scale), full_resolution_skip
         model.network = _FullResolutionSkip(model.network, decoder_channels, *channels)
@@ -89,32 +91,36 @@ def unet(
 def unetplusplus(
     num_classes: PositiveInt, *, decoder_channels: list[int] = (128, 64, 32, 16, 8), **common: Unpack[Common]
 ) -> SegmentationModel:
-    """UNet++. Zhou et al., 2018, https://arxiv.org/abs/1807.10165"""
-    return _model("UnetPlusPlus", num_classes, {"decoder_channels": tuple(decoder_channels)}, **common)
+    """UNet++. Zhou et al., 2018, https://arxiv.org/abs/1807.10165
+
+    Args:
+        decoder_channels: as those of `unet`.
+    """
+    return _model("UnetPlusPlus", num_classes, list(decoder_channels), **common)
 
 
 @checked
 def fpn(num_classes: PositiveInt, **common: Unpack[Common]) -> SegmentationModel:
     """Feature pyramid network. Kirillov et al., 2019, https://arxiv.org/abs/1901.02446"""
-    return _model("FPN", num_classes, {}, **common)
+    return _model("FPN", num_classes, None, **common)
 
 
 @checked
 def deeplabv3plus(num_classes: PositiveInt, **common: Unpack[Common]) -> SegmentationModel:
     """DeepLabV3+. Chen et al., 2018, https://arxiv.org/abs/1802.02611"""
-    return _model("DeepLabV3Plus", num_classes, {}, **common)
+    return _model("DeepLabV3Plus", num_classes, None, **common)
 
 
 @checked
 def segformer(num_classes: PositiveInt, **common: Unpack[Common]) -> SegmentationModel:
     """SegFormer. Xie et al., 2021, https://arxiv.org/abs/2105.15203"""
-    return _model("Segformer", num_classes, {}, **{"encoder": "mit_b0", **common})
+    return _model("Segformer", num_classes, None, **{"encoder": "mit_b0", **common})
 
 
 def _model(
     name: str,
     num_classes: int,
-    decoder: dict,
+    decoder_channels: list[int] | None,
     encoder: str = "resnet18",
     encoder_weights: str | None = None,
     in_channels: int = 3,
@@ -129,8 +135,15 @@ def _model(
         weights_file(from_file)  # a mistake is answered before the network is made
     weights = None if from_file else encoder_weights
     shape = {"encoder_weights": weights, "in_channels": in_channels, "classes": num_classes}
+    depth = DEPTHS[-1]
+    if decoder_channels is not None:
+        depth = len(decoder_channels)
+        if depth not in DEPTHS:
+            what = f"a decoder of {depth} blocks"
+            raise ConfigError(what, "model.decoder_channels", f"give {DEPTHS[0]} to {DEPTHS[-1]} numbers of channels")
+        shape |= {"decoder_channels": decoder_channels, "encoder_depth": depth}
     try:
-        network = getattr(smp, name)(encoder, **shape, **decoder)
+        network = getattr(smp, name)(encoder, **shape)
     except OSError as error:  # the hub's errors of a missing network are OSErrors
         from huggingface_hub.constants import HF_HUB_CACHE
 
@@ -142,7 +155,34 @@ def _model(
         ) from error
     if from_file:
         load_encoder(network.encoder, from_file)
-    return SegmentationModel(network, *_normalisation(in_channels, mean, std, encoder, encoder_weights))
+    if depth < DEPTHS[-1]:
+        _remove_unused(network.encoder, in_channels)
+    return SegmentationModel(network, *_normalisation(in_channels, mean, std, encoder, encoder_weights), 2**depth)
+
+
+def _remove_unused(encoder: nn.Module, in_channels: int) -> None:
+    """Remove the stages below an encoder's depth, which segmentation-models-pytorch keeps, and of some encoders runs."""
+    features = encoder.eval()(torch.zeros(1, in_channels, 64, 64))
+    parameters = list(encoder.parameters())
+    slopes = torch.autograd.grad(sum(f.sum() for f in features), parameters, allow_unused=True)
+    used = {parameter for parameter, slope in zip(parameters, slopes, strict=True) if slope is not None}
+
+    def remove(module: nn.Module) -> None:
+        for name, child in module.named_children():
+            inside = set(child.parameters())
+            if inside and inside.isdisjoint(used):
+                setattr(module, name, _Removed())
+            else:
+                remove(child)
+
+    remove(encoder.train())
+
+
+class _Removed(nn.Module):
+    """In place of a part of an encoder that nothing depends on."""
+
+    def forward(self, x: torch.Tensor, *_) -> torch.Tensor:
+        return x
 
 
 class _FullResolutionSkip(nn.Module):

@@ -153,3 +153,35 @@ def test_a_skip_at_full_resolution_sees_single_pixels():
     assert model.network.image(changed.float()).sub(model.network.image(image.float())).abs().amax(dim=1)[0, 31, 31] > 0
     first_feature_is_not_the_image = models.unet(2, encoder="vgg11_bn", in_channels=4, full_resolution_skip=4).eval()
     assert first_feature_is_not_the_image(torch.zeros(1, 4, 32, 32, dtype=torch.uint8)).shape == (1, 2, 32, 32)
+
+
+@pytest.mark.parametrize(
+    "encoder", ["resnet18", "mobilenet_v2", "efficientnet-b0", "tu-tf_efficientnet_lite0", "mit_b0"]
+)
+@pytest.mark.parametrize("depth", [3, 4])
+def test_a_shallower_network_has_no_parameters_that_never_run(encoder, depth):
+    """It pads to a multiple of its own stride."""
+    whole = models.unet(2, encoder=encoder)
+    model = models.unet(2, encoder=encoder, decoder_channels=[64, 32, 16, 8][-depth:])
+    assert model.stride == 2**depth
+    logits = model(torch.zeros(2, 3, 40, 50, dtype=torch.uint8))
+    assert logits.shape == (2, 2, 40, 50)
+    logits.sum().backward()
+    assert all(parameter.grad is not None for parameter in model.network.encoder.parameters())
+    assert sum(p.numel() for p in model.parameters()) < 0.6 * sum(p.numel() for p in whole.parameters())
+
+
+def test_a_shallower_encoder_takes_the_weights_of_a_whole_one(tmp_path, caplog):
+    whole = models.unet(2)
+    torch.save(whole.state_dict(), tmp_path / "network.pt")
+    with caplog.at_level("INFO", "segtrain"):
+        model = models.unet(2, decoder_channels=[32, 16, 8, 8], encoder_weights=str(tmp_path / "network.pt"))
+    for name, tensor in model.network.encoder.state_dict().items():
+        assert torch.equal(tensor, whole.network.encoder.state_dict()[name]), name
+    assert models.unetplusplus(2, decoder_channels=[32, 16, 8]).stride == 8
+
+
+@pytest.mark.parametrize("channels", [[16, 8], [64, 32, 16, 8, 8, 8]])
+def test_decoders_of_other_depths_are_refused(channels):
+    with pytest.raises(ConfigError, match=f"a decoder of {len(channels)} blocks"):
+        models.unet(2, decoder_channels=channels)
