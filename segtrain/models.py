@@ -16,6 +16,7 @@ from segtrain.errors import ConfigError, did_you_mean
 
 IMAGENET_MEAN = [0.485, 0.456, 0.406]
 IMAGENET_STD = [0.229, 0.224, 0.225]
+CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 DEPTHS = (3, 4, 5)  # of the U-Nets: how many times the encoder halves the image
 
 
@@ -161,21 +162,27 @@ def _model(
 
 
 def _remove_unused(encoder: nn.Module, in_channels: int) -> None:
-    """Remove the stages below an encoder's depth, which segmentation-models-pytorch keeps, and of some encoders runs."""
-    features = encoder.eval()(torch.zeros(1, in_channels, 64, 64))
-    parameters = list(encoder.parameters())
-    slopes = torch.autograd.grad(sum(f.sum() for f in features), parameters, allow_unused=True)
-    used = {parameter for parameter, slope in zip(parameters, slopes, strict=True) if slope is not None}
+    """Remove the stages below an encoder's depth, which segmentation-models-pytorch keeps, and of some encoders runs.
 
-    def remove(module: nn.Module) -> None:
-        for name, child in module.named_children():
-            inside = set(child.parameters())
-            if inside and inside.isdisjoint(used):
-                setattr(module, name, _Removed())
-            else:
-                remove(child)
-
-    remove(encoder.train())
+    An encoder for images of one size, or whose stages are woven together as HRNet's, keeps them.
+    """
+    images = torch.zeros(1, in_channels, 64, 64)
+    removed: list[tuple[nn.Module, str, nn.Module]] = []
+    try:
+        features, parameters = encoder.eval()(images), list(encoder.parameters())
+        slopes = torch.autograd.grad(sum(f.sum() for f in features), parameters, allow_unused=True)
+        used = {parameter for parameter, slope in zip(parameters, slopes, strict=True) if slope is not None}
+        for parent in list(encoder.modules()):
+            for name, child in parent.named_children():
+                inside = set(child.parameters())
+                if inside and inside.isdisjoint(used) and not isinstance(child, CONTAINERS):
+                    removed.append((parent, name, child))
+                    setattr(parent, name, _Removed())
+        encoder(images)
+    except (AssertionError, RuntimeError, TypeError, ValueError):
+        for parent, name, child in reversed(removed):
+            setattr(parent, name, child)
+    encoder.train()
 
 
 class _Removed(nn.Module):

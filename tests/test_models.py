@@ -156,7 +156,8 @@ def test_a_skip_at_full_resolution_sees_single_pixels():
 
 
 @pytest.mark.parametrize(
-    "encoder", ["resnet18", "mobilenet_v2", "efficientnet-b0", "tu-tf_efficientnet_lite0", "mit_b0"]
+    "encoder",
+    ["resnet18", "mobilenet_v2", "efficientnet-b0", "tu-tf_efficientnet_lite0", "mit_b0"],
 )
 @pytest.mark.parametrize("depth", [3, 4])
 def test_a_shallower_network_has_no_parameters_that_never_run(encoder, depth):
@@ -169,6 +170,13 @@ def test_a_shallower_network_has_no_parameters_that_never_run(encoder, depth):
     logits.sum().backward()
     assert all(parameter.grad is not None for parameter in model.network.encoder.parameters())
     assert sum(p.numel() for p in model.parameters()) < 0.6 * sum(p.numel() for p in whole.parameters())
+
+
+@pytest.mark.parametrize("encoder", ["tu-swin_tiny_patch4_window7_224", "tu-hrnet_w18_small"])
+def test_an_encoder_that_takes_one_size_or_weaves_its_stages_may_be_shallower(encoder):
+    model = models.unet(2, encoder=encoder, decoder_channels=[32, 16, 8, 8])
+    assert model.training
+    assert model(torch.zeros(1, 3, 224, 224, dtype=torch.uint8)).shape == (1, 2, 224, 224)
 
 
 def test_a_shallower_encoder_takes_the_weights_of_a_whole_one(tmp_path, caplog):
