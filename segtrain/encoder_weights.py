@@ -38,7 +38,7 @@ def load_encoder(encoder: nn.Module, path: str) -> None:
         raise ConfigError(f"not the weights of this encoder: {wrong[0]} is {sizes}", str(file), FIX)
     encoder.load_state_dict(state, strict=False)
     if left := sorted(set(found) - set(names.values())):
-        log.info(f"encoder weights from {file}; not of the encoder and left out: {few(left, 3)} ({len(left)} in all)")
+        log.info(f"encoder weights from {file}; not of this encoder and left out: {few(left, 3)} ({len(left)} in all)")
 
 
 def weights_file(path: str) -> Path:

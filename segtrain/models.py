@@ -68,7 +68,7 @@ class Common(TypedDict, total=False):
 def unet(
     num_classes: PositiveInt,
     *,
-    decoder_channels: list[int] = (128, 64, 32, 16, 8),
+    decoder_channels: list[int] = (128, 64, 32, 16),
     full_resolution_skip: NonNegativeInt = 8,
     **common: Unpack[Common],
 ) -> SegmentationModel:
@@ -76,7 +76,7 @@ def unet(
 
     Args:
         decoder_channels: of the blocks of the decoder, from the lowest resolution to the full one. As many times the
-            encoder halves the image: five, or four or three for a smaller and faster network that sees less context.
+            encoder halves the image: four, as in the paper, or three or five. The fifth stage has most of the parameters.
         full_resolution_skip: channels of a skip connection at full resolution, as in the paper. The encoders of
             segmentation-models-pytorch begin with a stride of 2 and give none, so that without it objects of a few
             pixels are seen by no skip connection; 0: none.
@@ -90,7 +90,7 @@ def unet(
 
 @checked
 def unetplusplus(
-    num_classes: PositiveInt, *, decoder_channels: list[int] = (128, 64, 32, 16, 8), **common: Unpack[Common]
+    num_classes: PositiveInt, *, decoder_channels: list[int] = (128, 64, 32, 16), **common: Unpack[Common]
 ) -> SegmentationModel:
     """UNet++. Zhou et al., 2018, https://arxiv.org/abs/1807.10165
 
@@ -154,10 +154,10 @@ def _model(
             f"they are fetched once and kept in {HF_HUB_CACHE}; without a network copy that folder from a machine that has "
             "them (HF_HOME sets another), or use model.encoder_weights=PATH or model.encoder_weights=null",
         ) from error
-    if from_file:
-        load_encoder(network.encoder, from_file)
     if depth < DEPTHS[-1]:
         _remove_unused(network.encoder, in_channels)
+    if from_file:
+        load_encoder(network.encoder, from_file)
     return SegmentationModel(network, *_normalisation(in_channels, mean, std, encoder, encoder_weights), 2**depth)
 
 
@@ -169,8 +169,10 @@ def _remove_unused(encoder: nn.Module, in_channels: int) -> None:
     images = torch.zeros(1, in_channels, 64, 64)
     removed: list[tuple[nn.Module, str, nn.Module]] = []
     try:
-        features, parameters = encoder.eval()(images), list(encoder.parameters())
-        slopes = torch.autograd.grad(sum(f.sum() for f in features), parameters, allow_unused=True)
+        parameters = list(encoder.parameters())
+        with torch.enable_grad():
+            features = encoder.eval()(images)
+            slopes = torch.autograd.grad(sum(f.sum() for f in features), parameters, allow_unused=True)
         used = {parameter for parameter, slope in zip(parameters, slopes, strict=True) if slope is not None}
         for parent in list(encoder.modules()):
             for name, child in parent.named_children():

@@ -162,7 +162,7 @@ def test_a_skip_at_full_resolution_sees_single_pixels():
 @pytest.mark.parametrize("depth", [3, 4])
 def test_a_shallower_network_has_no_parameters_that_never_run(encoder, depth):
     """It pads to a multiple of its own stride."""
-    whole = models.unet(2, encoder=encoder)
+    whole = models.unet(2, encoder=encoder, decoder_channels=[64, 32, 16, 8, 8])
     model = models.unet(2, encoder=encoder, decoder_channels=[64, 32, 16, 8][-depth:])
     assert model.stride == 2**depth
     logits = model(torch.zeros(2, 3, 40, 50, dtype=torch.uint8))
@@ -170,6 +170,9 @@ def test_a_shallower_network_has_no_parameters_that_never_run(encoder, depth):
     logits.sum().backward()
     assert all(parameter.grad is not None for parameter in model.network.encoder.parameters())
     assert sum(p.numel() for p in model.parameters()) < 0.6 * sum(p.numel() for p in whole.parameters())
+    with torch.no_grad():
+        again = models.unet(2, encoder=encoder, decoder_channels=[64, 32, 16, 8][-depth:])
+    assert again.state_dict().keys() == model.state_dict().keys()
 
 
 @pytest.mark.parametrize("encoder", ["tu-swin_tiny_patch4_window7_224", "tu-hrnet_w18_small"])
@@ -180,12 +183,13 @@ def test_an_encoder_that_takes_one_size_or_weaves_its_stages_may_be_shallower(en
 
 
 def test_a_shallower_encoder_takes_the_weights_of_a_whole_one(tmp_path, caplog):
-    whole = models.unet(2)
+    whole = models.unet(2, decoder_channels=[32, 16, 8, 8, 8])
     torch.save(whole.state_dict(), tmp_path / "network.pt")
     with caplog.at_level("INFO", "segtrain"):
         model = models.unet(2, decoder_channels=[32, 16, 8, 8], encoder_weights=str(tmp_path / "network.pt"))
     for name, tensor in model.network.encoder.state_dict().items():
         assert torch.equal(tensor, whole.network.encoder.state_dict()[name]), name
+    assert "not of this encoder and left out" in caplog.text
     assert models.unetplusplus(2, decoder_channels=[32, 16, 8]).stride == 8
 
 
