@@ -1,5 +1,7 @@
 """The setting that the others are compared with."""
 
+import re
+
 from segtrain.comparison.runs import Setting
 from segtrain.config.compose import compose, without_hydra
 from segtrain.config.schema import flat
@@ -22,7 +24,7 @@ def choose_baseline(settings: list[Setting], wanted: str | None) -> int:
         plain = [(_plain_values(setting.varied), _usual_values(setting.varied, usual)) for setting in settings]
         # of equal ones the first that was trained: were it chosen by its score, it would look worse than it is
         return min(range(len(plain)), key=lambda i: ([-n for n in plain[i]], str(settings[i].runs[0].path)))
-    pairs = [pair.partition("=") for pair in wanted.split(",")]
+    pairs = [pair.partition("=") for pair in re.split(r",(?![^\[]*\])", wanted)]  # at commas, but not those of a list
     found = [
         i
         for i, setting in enumerate(settings)
@@ -55,9 +57,13 @@ def _defaults() -> dict[str, object]:
 
 
 def _is(value, text: str) -> bool:
-    """Whether a setting has the value that is written so: 1 as 1.0, too."""
+    """Whether a setting has the value that is written so: 1 as 1.0, too, and [1, 2] as [1,2]."""
     try:
-        return float(text) == value if type(value) in (int, float) else str(value) == text
+        return (
+            float(text) == value
+            if type(value) in (int, float)
+            else str(value).replace(" ", "") == text.replace(" ", "")
+        )
     except ValueError:
         return False
 

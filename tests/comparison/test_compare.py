@@ -322,6 +322,15 @@ def test_a_number_is_the_same_setting_however_it_is_written(tmp_path):
     assert compare(settings, baseline="loss.alpha=1.0").baseline == 0
 
 
+@pytest.mark.parametrize("wanted", ["size=[1,2],alpha=0", "augment.size=[1, 2],alpha=0", "alpha=0,size=[1,2]"])
+def test_a_list_is_the_same_setting_with_and_without_spaces(tmp_path, wanted):
+    for size, alpha in (([1, 2], 0), ([1, 2], 1), ([1, 2, 3], 0)):
+        settings = {"augment": {"size": size}, "loss": {"alpha": alpha}}
+        make_run(tmp_path / f"{len(size)}_{alpha}", settings, 0.5 + alpha / 10)
+    found = compare(settings_from(find_runs([tmp_path])[0]), baseline=wanted)
+    assert found.settings[found.baseline].label == "alpha=0 size=[1, 2]"
+
+
 def test_the_interval_of_a_share_ends_at_0(tmp_path):
     for seed, iou in enumerate((0.01, 0.01, 0.3)):
         make_run(tmp_path / str(seed), {}, iou, seed)
