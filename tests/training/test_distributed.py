@@ -258,6 +258,7 @@ def test_an_error_of_one_process_is_that_of_all(plain, server):
     files = sorted((data / "train/images").iterdir())
     files[3].write_bytes(files[3].read_bytes()[:200])
     words = ["dataset=folder", f"dataset.root={data}", "dataset.num_classes=3", "augment.size=[32,32]"]
+    words += ["loader.cache=none"]  # so that one process alone reads the file, and during the training
     both = start(server, plain, 2, *[w for w in WORDS if "dataset" not in w], *words, "hydra.run.dir=two")
     assert [process.wait() for process in both] == [3, 3]
     text = both[0].text() + both[1].text()
