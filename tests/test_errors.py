@@ -35,6 +35,7 @@ CONFIG_ERRORS = {
     "range": (["loss.alpha=-1"], "loss.alpha=-1 must be a number >= 0"),
     "choice": (["loss.region.classes=presant"], "loss.region.classes='presant' must be one of present | all"),
     "added key": (["+loss.gama=2"], "loss: segtrain.losses.PixelRegion takes no 'gama'"),
+    "an experiment's key of another option": (["experiment=street_scenes", "model=fpn"], "'~model.decoder_channels'"),
     "added root key": (["+trainr.epochs=2"], "there is no key 'trainr', did you mean 'trainer'?"),
     "missing value": (["dataset=folder"], "dataset.root is not set: give dataset.root=VALUE"),
     "not an override": (["loss.alpha=[1"], "'loss.alpha=[1' is not key=value"),

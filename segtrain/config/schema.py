@@ -149,6 +149,8 @@ def config_error(mistakes: list[str], where: str = "") -> ConfigError:
     fix = "`segtrain --cfg job` prints the whole config, `segtrain help` the options of each group"
     if topic := re.match(rf"({'|'.join(PARTS)}|sweep)\b", mistakes[0]):
         fix = f"`segtrain help {topic[1]}` explains these settings, `segtrain --cfg job` prints the whole config"
+    if unknown := [f"'~{m[1]}.{m[2]}'" for text in mistakes if (m := re.match(r"(\S+): \S+ takes no '(\w+)'", text))]:
+        fix = f"correct the name, or leave out what belongs to another option: {' '.join(unknown)}"
     if mistakes[0].startswith("no folder"):
         fix = "correct the path"
     if where:
