@@ -129,7 +129,16 @@ def confusion_matrix(matrix: np.ndarray, names: list[str]) -> np.ndarray:
         for (row, column), value in np.ndenumerate(shares):
             if value >= 0.005:
                 colour = "white" if value > 0.5 else "black"
-                axes.text(column, row, f"{100 * value:.0f}", ha="center", va="center", fontsize=8, color=colour)
+                axes.text(
+                    column,
+                    row,
+                    f"{100 * value:.0f}",
+                    ha="center",
+                    va="center",
+                    fontsize=8,
+                    color=colour,
+                    in_layout=False,
+                )
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
