@@ -80,9 +80,11 @@ def _say(error: SegtrainError | str) -> None:
 def _dispatch(words: list[str]) -> int:
     if words[:1] == ["help"] and len(words) == 2 and words[1] in COMMANDS:
         words = [words[1], "--help"]
+    if words in (["help", "train"], ["train", "--help"], ["train", "-h"]):
+        words = ["help"]
     if words[:1] == ["help"] and words[1:]:
         return import_module("segtrain.commands.help").main(words[1:])
-    if words[:1] in (["help"], ["--help"], ["-h"]) or words in (["train", "--help"], ["train", "-h"]):
+    if words[:1] in (["help"], ["--help"], ["-h"]):
         print(HELP.format(commands="\n".join(f"  segtrain {line}" for line in COMMANDS.values())))
         return _train(["--help"])
     if words in (["--version"], ["-V"], ["train", "--version"]):

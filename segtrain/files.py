@@ -22,7 +22,7 @@ from segtrain.errors import ConfigError, DiskError, Preempted
 MAX_TEXT = 64 * 2**20  # bytes of a JSON file that is read
 MAX_ARRAYS = 512 * 2**20  # bytes of the arrays of an NPZ file
 CHECKSUM = "checksum"
-_PART = re.compile(r".+\.(json|yaml|csv|npz|pt|safetensors|html|png|jpg)\.\d+\.part")
+_PART = re.compile(r".+\.(json|yaml|csv|npz|pt|pt2|onnx|safetensors|html|svg|png|jpg)\.\d+\.part")
 PICKLED = re.compile(
     r"collections OrderedDict|torch\._utils _rebuild_(tensor_v2|parameter)|"
     r"torch (Float|Double|Half|BFloat16|Long|Int|Short|Char|Byte|Bool)Storage"

@@ -15,6 +15,7 @@ from segtrain.commands.train import train as run_training
 from segtrain.config.build import check_samples
 from segtrain.config.compose import compose, folder_of, without_hydra
 from segtrain.config.launch import check_single
+from segtrain.config.saved import packages_of
 from segtrain.config.schema import as_text, flat
 from segtrain.data.dataset import as_dataset
 from segtrain.data.folder.images import pixels_of, upright
@@ -202,8 +203,7 @@ def train(
         run.write_environment({**environment(flat(cfg)), **command})
         run.write_config(as_text(cfg, weights_known=False))
         run_training(cfg, run, datasets=datasets)
-    packages = {str(value).split(".")[0] for key, value in flat(cfg).items() if key.endswith("_target_")}
-    return load(path, trust=sorted(packages - {"segtrain"}))
+    return load(path, trust=packages_of(cfg))
 
 
 def _pair(dataset: Any, val_ratio: float) -> tuple:
@@ -215,7 +215,7 @@ def _pair(dataset: Any, val_ratio: float) -> tuple:
     else:
         pair = train_and_val(as_dataset(dataset), val_ratio)
     for split, each in zip(("train", "val"), pair, strict=True):
-        check_samples(each, split, type(dataset).__name__)
+        check_samples(each, split, type(each).__name__)
     first, second = map(given_arguments, pair)
     if different := [key for key in first if first[key] != second[key]]:
         what = f"the two datasets differ in {', '.join(different)}"

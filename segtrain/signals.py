@@ -1,4 +1,4 @@
-"""Stop signals: a flag that long work asks for between two steps, so that what is done is not lost."""
+"""Stop signals set a flag that is checked between two steps, so that what is done is not lost."""
 
 import contextlib
 import logging
@@ -16,6 +16,7 @@ CHAINED = STOPS[2:]
 DEFAULTS = (signal.SIG_DFL, signal.default_int_handler)
 AT_ONCE_SECONDS = 5.0  # a second signal within this time does not wait for the step
 
+_watching = False
 _received: signal.Signals | None = None
 _received_at = 0.0
 
@@ -51,13 +52,13 @@ def watched():
 
     When the work has left for a SIGUSR1 or SIGUSR2 that had a handler before, such as submitit's, that one is called
     last: it has the job queued again. A SIGTERM that has one is left to it, for submitit sends SIGUSR2, too. Outside of
-    the main thread nothing changes.
+    the main thread, and within another of these, nothing changes.
     """
-    global _received
-    if threading.current_thread() is not threading.main_thread():
+    global _received, _watching
+    if _watching or threading.current_thread() is not threading.main_thread():
         yield
         return
-    _received = None
+    _received, _watching = None, True
     # What is ignored stays so, as Ctrl-C in the background.
     before = {
         number: handler
@@ -75,7 +76,7 @@ def watched():
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        _received = None
+        _received, _watching = None, False
         if left in CHAINED and before[left] not in DEFAULTS:
             before[left](left, None)
 

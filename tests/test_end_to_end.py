@@ -360,7 +360,7 @@ def test_weights_prints_every_scheme(segtrain):
 
 
 def test_help_lists_commands_and_groups(segtrain):
-    for words in (["--help"], ["help"]):
+    for words in (["--help"], ["help"], ["help", "train"]):
         shown = segtrain(*words)
         assert shown.code == 0, shown
         for text in (

@@ -19,7 +19,7 @@ from segtrain.config.build import build_augment, build_dataset
 from segtrain.config.compose import compose, folder_of
 from segtrain.config.internals import parse, parser
 from segtrain.config.launch import Job, checked_config, composed
-from segtrain.config.saved import choices_of, load_saved, settings_of
+from segtrain.config.saved import choices_of, load_saved, packages_of, settings_of
 from segtrain.config.schema import flat
 from segtrain.errors import ConfigError, printable
 from segtrain.files import read_json, read_rows, write_json
@@ -38,16 +38,13 @@ MOST_SEEDS = 10  # of a finalist, when there is time
 
 
 def main(words: list[str]) -> int:
-    own = parser("segtrain find", __doc__, " --hours H [--trust PACKAGE]")
+    own = parser("segtrain find", __doc__, " --hours H")
     own.add_argument(
         "--hours",
         type=float,
         metavar="H",
         required="--help" not in words and "-h" not in words,
         help="the time it may take",
-    )
-    own.add_argument(
-        "--trust", action="append", default=[], metavar="PACKAGE", help="your package, whose classes the config names"
     )
     arguments = parse(own, words)
     if not 0 < arguments.hours < 10_000:
@@ -70,7 +67,7 @@ def main(words: list[str]) -> int:
     begin_sweep(folder, list(found.values()))
     state = {"command": typed(), "hours": arguments.hours, "epochs": cfg.trainer.epochs, "candidates": len(found)}
     write_json(folder / FILE, state)
-    return search(folder, arguments.trust)
+    return search(folder, packages_of(*(job.config for job in found.values())))
 
 
 def search(folder: Path, trust: list[str]) -> int:
@@ -143,7 +140,8 @@ class Stages:
         first = self.jobs()[0]
         if first.result.status != "finished":
             raise ConfigError("the config as it is cannot be trained", str(first.folder), "fix the error printed above")
-        epoch = float(read_rows(first.folder / "metrics.csv")[0]["seconds"])
+        row = read_rows(first.folder / "metrics.csv")[0]
+        epoch = float(row["seconds"]) + float(row["validation_seconds"])
         around = first.result.seconds - epoch
         self.plan = plan(self.seconds - first.result.seconds, epoch, around, self.epochs, len(self.candidates))
         if self.plan is None:
@@ -159,13 +157,13 @@ class Stages:
 
     def stage(self, tried: list[int], epochs: int, chosen: Plan) -> list[int]:
         """Train settings to so many epochs; returns those that go on."""
-        before = self.used()
         for number in tried:
             self.train(number, epochs)
         jobs = self.jobs()
         ranked = [tried[i] for i in order_of([jobs[number] for number in tried])]
         kept = survivors(ranked, last=epochs == chosen.rungs[-1])
-        self.stages.append(Stage(epochs, tried, kept, round(self.used() - before, 1)))
+        seconds = self.used() - sum(stage.seconds for stage in self.stages)
+        self.stages.append(Stage(epochs, tried, kept, round(seconds, 1)))
         self.save()
         return kept
 
@@ -255,7 +253,7 @@ def order_of(jobs: list[SweepJob]) -> list[int]:
 
     def worth(position: int) -> float:
         result = jobs[position].result
-        if result.best is None or result.status != "finished":
+        if result.status != "finished" or result.best is None or result.best["value"] is None:
             return -math.inf
         return -result.best["value"] if result.lower_is_better else result.best["value"]
 

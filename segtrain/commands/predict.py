@@ -151,8 +151,8 @@ def rows_before(arguments, trained: Trained) -> dict[str, dict]:
         what = f"it holds predictions of another run, or of other settings ({', '.join(different)})"
         raise ConfigError(what, str(out), "choose another --out")
     write_json(out / MARK, {"run": str(arguments.run), **request})
-    rows = map(as_numbers, read_rows(out / "predictions.csv")) if before else []
-    return {row["name"]: row for row in rows if row}
+    rows = read_rows(out / "predictions.csv") if before else []
+    return {row["name"]: row for row in (as_numbers(row, trained.class_names) for row in rows) if row}
 
 
 def without_renamed(out: Path, rows: dict[str, dict], files: dict[str, Path], classes: Classes) -> dict[str, dict]:
@@ -282,9 +282,11 @@ def write(out: Path, name: str, file: Path, classes, shown: np.ndarray | None, f
     return row_of(name, file, found.mask, found.confidence, classes)
 
 
-def as_numbers(row: dict[str, str]) -> dict:
+def as_numbers(row: dict[str, str], class_names: list[str]) -> dict:
     """A row of predictions.csv as it was written; empty for one that something else has changed."""
     whole = ("pixels/", "present/", "bytes", "modified")
+    if not {"name", "image", "bytes", "modified", *(f"present/{name}" for name in class_names)} <= row.keys():
+        return {}
     try:
         return {key: int(value) if key.startswith(whole) else value for key, value in row.items()}
     except (TypeError, ValueError):

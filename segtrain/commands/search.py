@@ -11,12 +11,13 @@ from segtrain.commands.resume import attempt
 from segtrain.config.build import build_dataset, build_scores
 from segtrain.config.compose import job_name
 from segtrain.config.launch import Job
-from segtrain.config.saved import choices_of, load_saved
+from segtrain.config.saved import choices_of, load_saved, packages_of
 from segtrain.errors import ConfigError, Pruned, printable
 from segtrain.files import read_json, read_rows, write_json
 from segtrain.metrics.records import LOSS
 from segtrain.report.text import score_text, table
 from segtrain.runs.environment import typed
+from segtrain.runs.result import Result
 from segtrain.runs.sweep import SweepJob, begin_sweep, read_sweep, write_job
 from segtrain.signals import watched
 
@@ -51,16 +52,18 @@ def begin(folder: Path, settings: dict, templates: list[Job]) -> None:
         "options": options,
     }
     write_json(folder / FILE, state)
-    go_on(folder, [])
+    go_on(folder, packages_of(*(job.config for job in templates)))
 
 
 def go_on(folder: Path, trust: list[str]) -> int:
-    """The trials that are missing, and what was found."""
+    """The trials that are missing, and what was found; the exit code of the first that could not be started when none
+    finished."""
     search = Search(folder, trust)
     with watched():
         search.run()
     print(f"\n{search.summary()}")
-    return 0
+    finished = any(job.result.status == "finished" for job in search.jobs())
+    return 0 if finished or not search.refused else next(iter(search.refused.values()))
 
 
 def optuna():
@@ -86,6 +89,7 @@ class Search:
 
     def __init__(self, folder: Path, trust: list[str]):
         self.folder, self.trust, self.optuna = folder, trust, optuna()
+        self.refused: dict[Path, int] = {}  # exit codes of trials that could not be started
         state = read_json(folder / FILE)
         try:
             self.trials, self.seed, self.pruning = int(state["n_trials"]), int(state["seed"]), bool(state["pruning"])
@@ -114,7 +118,8 @@ class Search:
         """Trial after trial; first the one that was interrupted."""
         while True:
             jobs = self.jobs()
-            unfinished = [job for job in jobs if job.result.status in ("", "running", "preempted")]
+            open_jobs = [job for job in jobs if job.folder not in self.refused]
+            unfinished = [job for job in open_jobs if job.result.status in ("", "running", "preempted")]
             if not unfinished and len(jobs) >= self.trials:
                 return
             if not unfinished:
@@ -194,7 +199,9 @@ class Search:
         """Start or continue a trial; a failure leaves the others to go on."""
         print(printable(f"{job.folder.name}: "), end="", flush=True)
         try:
-            if attempt(job, [], [], self.trust, only_warnings=True, after_epoch=after_epoch):
+            if error := attempt(job, [], [], self.trust, only_warnings=True, after_epoch=after_epoch):
+                if Result.read(job.folder).status != "failed":
+                    self.refused[job.folder] = error.exit_code
                 return
         except Pruned as error:
             print(f"pruned {error.what}", flush=True)

@@ -25,7 +25,7 @@ from segtrain.comparison.statistics import (
 from segtrain.errors import ConfigError
 from segtrain.runs.result import Result
 
-LOWER = ("loss", "ece", "class_ece", "errors")  # kinds of score that are better low
+LOWER = ("loss", "ece", "class_ece", "errors_beyond")  # kinds of score that are better low
 OF_LOSS = ("loss", "labels", "weighting", "class_weights")  # groups of settings that change what the loss is
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from segtrain.config.compose import compose, key_mistakes
+from segtrain.config.compose import compose, key_mistakes, without_hydra
 from segtrain.config.internals import config_loader
 from segtrain.config.schema import CLASS_WEIGHTS, config_error, flat
 from segtrain.errors import ConfigError, counted, did_you_mean, few
@@ -64,13 +64,13 @@ def load_saved(
         if key == "metric":
             _choose_metric(cfg, value, config_dir)
             continue
-        _update(cfg, key, _value(text, value))
+        _update(cfg, key, value_of(text))
     _check_targets(cfg, trust, file)
     return cfg
 
 
-def _value(text: str, value: str):
-    """The value of an override, by Hydra's grammar where it has one for it: {a:1} is a mapping there, but a text in YAML."""
+def value_of(text: str):
+    """The value of `key=value`, by Hydra's grammar where it has one for it: {a:1} is a mapping there, but a text in YAML."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
@@ -80,7 +80,7 @@ def _value(text: str, value: str):
             raise ConfigError(f"{text!r} has several values", fix="give one; a sweep is a matter of trainings (-m)")
         return override.value()
     except HydraException:
-        return OmegaConf.from_dotlist([f"v={value}"]).v
+        return OmegaConf.from_dotlist([f"v={text.partition('=')[2]}"]).v
 
 
 def _update(cfg: DictConfig, key: str, value) -> None:
@@ -211,11 +211,17 @@ def _choose_metric(cfg: DictConfig, name: str, config_dir: str | None) -> None:
         raise ConfigError(
             f"metric has no option {name!r}{did_you_mean(name, options)}", fix=f"use {', '.join(options)}"
         )
-    chosen = compose([f"metric={name}"], config_dir).metric
-    values = {k: cfg.dataset[k] if OmegaConf.is_interpolation(chosen, k) else chosen[k] for k in chosen}
+    chosen = without_hydra(compose([f"metric={name}"], config_dir))
+    chosen.dataset = cfg.dataset
+    values = OmegaConf.to_container(chosen.metric, resolve=True)
     same = cfg.metric.get("_target_") == values["_target_"]
     kept = {k: v for k, v in cfg.metric.items() if same and k in values and k != "groups"}
     cfg.metric = values | kept
+
+
+def packages_of(*configs: DictConfig) -> list[str]:
+    """The packages besides segtrain's whose classes configs name: what one's own command line names is trusted."""
+    return sorted({str(node["_target_"]).split(".")[0] for cfg in configs for node in _nodes(cfg)} - {"segtrain"})
 
 
 def _nodes(value) -> Iterator[DictConfig]:

@@ -2,10 +2,11 @@
 
 import itertools
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from segtrain.config.compose import key_mistakes
-from segtrain.config.schema import config_error
+from segtrain.config.saved import value_of
+from segtrain.config.schema import config_error, config_mistakes
 from segtrain.errors import ConfigError
 
 SWEEPER = "optuna"
@@ -57,7 +58,16 @@ def search_space(cfg: DictConfig, overrides: list) -> tuple[dict[str, dict], lis
 
 
 def check_keys(cfg: DictConfig, space: dict, combination: dict[str, str]) -> None:
-    """Raise ConfigError when a setting that is searched is not there with these options."""
-    if wrong := [text for key in space for text in key_mistakes(cfg, key)]:
+    """Raise ConfigError when a setting that is searched is not there with these options, or may not have a value."""
+    wrong = [text for key in space for text in key_mistakes(cfg, key)]
+    for key, values in space.items() if not wrong else ():
+        texts = values.get("choices") or [
+            int(end) if values["whole"] else end for end in (values["low"], values["high"])
+        ]
+        for value in [value_of(f"{key}={text}") for text in texts]:
+            one = cfg.copy()
+            OmegaConf.update(one, key, value, merge=False)
+            wrong += config_mistakes(one)
+    if wrong:
         where = " ".join(f"{group}={option}" for group, option in combination.items())
-        raise config_error([f"{text} (with {where})" if where else text for text in wrong])
+        raise config_error([f"{text} (with {where})" if where else text for text in dict.fromkeys(wrong)])

@@ -126,7 +126,10 @@ def refuse_links(path: Path) -> None:
     for folder, folders, files in os.walk(path):
         for name in (*folders, *files):
             entry = os.path.join(folder, name)
-            mode = os.lstat(entry).st_mode
+            try:
+                mode = os.lstat(entry).st_mode
+            except FileNotFoundError:  # a part that another process has finished meanwhile
+                continue
             if stat.S_ISLNK(mode):
                 what = f"the run folder holds a link to {os.readlink(entry)}"
                 raise ConfigError(what, entry, "replace it by what it leads to")

@@ -7,7 +7,7 @@ from segtrain.files import read_json
 from segtrain.runs.checkpoints import read_last, read_weights
 from segtrain.runs.result import Result
 
-TIMES = ("seconds", "images_per_second", "data_wait")
+TIMES = ("seconds", "images_per_second", "data_wait", "validation_seconds")
 
 
 def first_difference(one: Path, other: Path) -> str | None:

@@ -150,6 +150,7 @@ class Epoch:
         best: when this epoch is the best so far.
         predictions: of the images of Parts.shown: classes uint8 [H,W], or multi-label bool [C,H,W].
         seconds: of training. images_per_second: in training. data_wait: share of the time spent waiting for batches.
+        validation_seconds: of the validation.
         profile: in the epoch in which what was asked for has been seen.
     """
 
@@ -165,6 +166,7 @@ class Epoch:
     seconds: float
     images_per_second: float
     data_wait: float
+    validation_seconds: float
     profile: Profile | None = None
 
     def row(self) -> dict[str, float]:
@@ -179,5 +181,6 @@ class Epoch:
             "seconds": self.seconds,
             "images_per_second": self.images_per_second,
             "data_wait": self.data_wait,
+            "validation_seconds": self.validation_seconds,
             **{f"val/{name}": score for name, score in self.scores.items()},
         }

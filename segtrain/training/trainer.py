@@ -243,7 +243,7 @@ class Trainer:
 
     def _validate(self, losses: dict[str, float]) -> Epoch:
         """Score the validation images."""
-        state, parts = self.state, self.parts
+        state, parts, started = self.state, self.parts, time.perf_counter()
         self.processes.same_buffers(self.step.model, self.step.validated)
         torch.backends.cudnn.benchmark = False  # images may differ in size, each of which would be timed
         limit, part = parts.val.num_images(self.val_batches), self.profiled.part
@@ -276,6 +276,7 @@ class Trainer:
             seconds=state.seconds,
             images_per_second=state.images / state.seconds,
             data_wait=state.waited / state.seconds,
+            validation_seconds=time.perf_counter() - started,
             profile=self.profiled if self.profiled.finished() else None,
         )
 

@@ -168,6 +168,10 @@ def test_what_changed_is_predicted_again_and_other_rows_stay(segtrain, trained, 
     table = tmp_path / "out/predictions.csv"
     table.write_text(table.read_text().replace(second[deleted]["modified"], "1.7E+18"))  # as a spreadsheet may
     (tmp_path / f"out/overlays/{kept}.jpg").unlink()
+    whole = table.read_text()
+    table.write_text(whole.replace(",", ";"))
+    assert "done before" not in segtrain("predict", trained, *words[:1], "--out", "out").err
+    table.write_text(whole)
     assert "1 of 3 images done before" in segtrain("predict", trained, *words, "--out", "out", "trainer.device=cpu").err
     assert (tmp_path / f"out/overlays/{kept}.jpg").is_file()
     assert rows() == second

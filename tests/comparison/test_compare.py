@@ -13,7 +13,7 @@ import yaml
 from segtrain.comparison import statistics
 from segtrain.comparison.answer import answer
 from segtrain.comparison.runs import find_runs, settings_from, varied_keys, without_parts
-from segtrain.comparison.verdict import compare
+from segtrain.comparison.verdict import compare, is_lower
 from segtrain.config.saved import settings_of
 from segtrain.errors import ConfigError
 from segtrain.files import read_arrays, write_arrays, write_json
@@ -433,3 +433,10 @@ def test_every_option_that_differs_names_a_setting():
         {"loss": "ce_lovasz", "loss.alpha": 2, "weighting": "log_ratio", "sampling": "uniform"},
     ]
     assert varied_keys(configs) == (["loss", "weighting", "sampling"],) * 2
+
+
+@pytest.mark.parametrize(
+    ("name", "low"), [("errors_within_2/all", False), ("errors_beyond_8/all", True), ("ece", True)]
+)
+def test_whether_a_score_is_better_low(name, low):
+    assert is_lower(name, []) == low

@@ -13,7 +13,7 @@ from segtrain.metrics.records import Score
 
 OWN = """
 class Right:
-    def __init__(self, class_names, multilabel):
+    def __init__(self, class_names, multilabel, number: int = 0):
         pass
 
     def reset(self):
@@ -92,6 +92,7 @@ def test_a_training_and_an_evaluation_with_an_own_metric(console_script, tmp_pat
     (tmp_path / "own.py").write_text(OWN)
     (tmp_path / "conf/metric").mkdir(parents=True)
     (tmp_path / "conf/metric/own.yaml").write_text("_target_: own.Right\n")
+    (tmp_path / "conf/metric/named.yaml").write_text("_target_: own.Right\nnumber: ${dataset.num_classes}\n")
     env = {"PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"}
     words = ["--config-dir", "conf", *TINY, "metric=own", "trainer.monitor=right", "hydra.run.dir=run"]
     done = console_script(*words, env=env)
@@ -100,7 +101,8 @@ def test_a_training_and_an_evaluation_with_an_own_metric(console_script, tmp_pat
     assert result["best"]["monitor"] == "right"
     assert (result["lower_is_better"], result["unit"], result["per_class"]) == (False, "", [])
     assert not (tmp_path / "run/per_image.npz").exists()
-    done = console_script("evaluate", "run", "--trust", "own", env=env)
+    named = ["metric=named", "--config-dir", "conf"]
+    done = console_script("evaluate", "run", "--trust", "own", *named, env=env)
     assert done.code == 0, done
     assert "right" in done.out
     assert "right" in next(tmp_path.glob("run/evaluation/*/page.html")).read_text()

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import yaml
 
-TIMES = ("seconds", "images_per_second", "data_wait", "waited", "checksum")
+TIMES = ("seconds", "images_per_second", "data_wait", "validation_seconds", "waited", "checksum")
 
 
 def content(run: Path) -> dict[str, object]:

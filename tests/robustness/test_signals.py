@@ -12,7 +12,7 @@ from processes import alive, children
 from test_kill import TINY
 
 from segtrain.errors import Preempted
-from segtrain.signals import leave_if_stopped, watched
+from segtrain.signals import leave_if_stopped, stopping, watched
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -82,6 +82,14 @@ def test_a_handler_of_the_scheduler_is_called_last(monkeypatch):
         leave_if_stopped()
     finally:
         signal.signal(signal.SIGUSR2, before)
+
+
+def test_a_signal_within_another_watch_is_not_forgotten():
+    with watched():
+        with watched():
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert stopping()
+    assert not stopping()
 
 
 @pytest.mark.long

@@ -111,6 +111,24 @@ def test_a_search_that_was_killed_makes_the_same_trials(begun, tmp_path):
     assert len({job.folder.name for job in killed}) == 12
 
 
+def test_a_trial_that_cannot_be_started_is_tried_once(tmp_path, monkeypatch, capsys):
+    arguments = internals.parser().parse_args([*SEARCH, "loss.alpha=interval(0,2)"])
+    settings, templates = _space(compose(arguments.overrides, sweep=True), arguments)
+    monkeypatch.setattr(search, "attempt", lambda *_, **how: ConfigError("refused"))
+    search.begin(tmp_path, {**settings, "n_trials": 3}, templates)
+    assert len(read_sweep(tmp_path)) == 3
+    assert "no trial of 3 finished" in capsys.readouterr().out
+    assert search.go_on(tmp_path, []) == ConfigError.exit_code
+
+
+@pytest.mark.parametrize(
+    "word", ["loss.alpha=interval(-1,2)", "loss.alpha=choice(0,-1.0)", "loss.alpha=range(-1.0,2.0)"]
+)
+def test_values_that_a_setting_may_not_have_are_refused_before_the_first_trial(word):
+    with pytest.raises(ConfigError, match=r"loss.alpha=-1.0 must be a number >= 0"):
+        space_of(word)
+
+
 def test_a_damaged_search_is_refused(tmp_path):
     write_json(tmp_path / "search.json", {"n_trials": "many"})
     with pytest.raises(ConfigError, match="not the settings of a search"):

@@ -10,8 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segtrain.class_counts import count_classes
+from segtrain.commands.find import order_of
 from segtrain.data.shapes import Shapes, ShapesMultilabel
 from segtrain.files import read_json
+from segtrain.runs.result import Result
+from segtrain.runs.sweep import SweepJob
 from segtrain.search.candidates import candidates
 from segtrain.search.halving import FINALISTS, plan, survivors
 
@@ -133,3 +136,10 @@ def test_mistakes_are_told_before_anything_is_trained(segtrain, tmp_path):
         assert done.code == 2, done
         assert what in done.err
     assert not (tmp_path / "outputs").exists()
+
+
+def test_trainings_without_a_score_come_last(tmp_path):
+    best = [{"epoch": 1, "monitor": "iou/rare", "value": value} for value in (0.2, None, 0.5)]
+    results = [Result("finished", one) for one in best] + [Result("failed")]
+    jobs = [SweepJob(tmp_path, [], result, "") for result in results]
+    assert order_of(jobs)[:2] == [2, 0]
