@@ -143,7 +143,7 @@ class Teacher(Labels):
         super().__init__()
         network = teacher if isinstance(teacher, nn.Module) else teacher.network
         self.teacher = network.eval().requires_grad_(False)
-        self.class_names = None if isinstance(teacher, nn.Module) else teacher.class_names
+        self.class_names = None if isinstance(teacher, nn.Module) else teacher.classes.class_names
         self.settings = {"temperature": temperature, "label_share": label_share, "ignore_index": ignore_index}
 
     @torch.no_grad()

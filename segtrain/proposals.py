@@ -1,14 +1,12 @@
 """Sampling of the crops that a coarse network proposes: what the fine one will be shown, false alarms included."""
 
-import contextlib
-
 import numpy as np
 import torch
 
 from segtrain.arguments import Fraction, checked
 from segtrain.data.sampling import Samples, Sampling
-from segtrain.errors import ConfigError, counted
-from segtrain.inference.regions import Regions
+from segtrain.errors import counted
+from segtrain.inference.regions import Foreground
 
 PLACES = 64  # of an image that are kept
 
@@ -32,23 +30,18 @@ class Proposals(Sampling):
         self.places = np.zeros((0, PLACES), int)
 
     def prepare(self, dataset, device: torch.device) -> None:
-        """Look at every training image once."""
-        background = self.coarse.config.dataset.get("background")
-        if background is None and not dataset.multilabel:
-            raise ConfigError("its dataset has no background", str(self.coarse.run), "name another run")
-        network = self.coarse.network.to(device)
-        resize = self.coarse.config.dataset.get("resize")
-        regions = Regions(network, contextlib.nullcontext, resize, dataset.multilabel, background, 0, None)
+        """Find the foreground of every training image once."""
+        foreground = Foreground.of_run(self.coarse, device)
         self.places = np.full((len(dataset.names), PLACES), -1)
         for index in range(len(dataset.names)):
             image = dataset.image(index)
-            seen = regions.foreground(torch.from_numpy(image).permute(2, 0, 1)[None].to(device))[0].cpu().numpy()
+            seen = foreground(torch.from_numpy(image).permute(2, 0, 1)[None].to(device))[0].cpu().numpy()
             found = np.argwhere(seen > self.threshold)
             chosen = np.random.default_rng(index).permutation(len(found))[:PLACES]
             scale = np.array(image.shape[:2]) / seen.shape
             rows, columns = ((found[chosen] + 0.5) * scale).astype(int).T
             self.places[index, : len(chosen)] = rows * image.shape[1] + columns
-        network.cpu()
+        self.coarse.network.cpu()
 
     def __call__(self, counts, seed: int, epoch: int) -> Samples:
         rng = np.random.default_rng([seed, epoch])

@@ -231,8 +231,9 @@ def test_a_class_with_too_few_sure_pixels_is_predicted_nowhere():
     assert several[:, 1].flatten(1).sum(dim=1).tolist() == [3, 0]
     with pytest.raises(ValueError, match="give area and confidence"):
         Inference(presence={"area": 3})
-    with pytest.raises(ValueError, match="give a share from 0 to 1"):
-        Inference(presence={"false_alarms": 5})
+    for wrong in ({"false_alarms": 5}, {"area": "many", "confidence": 0.8}, {"area": [3, -1], "confidence": 0.8}):
+        with pytest.raises(ValueError, match=r"presence\.(false_alarms|area)=.* must be a "):
+            Inference(presence=wrong)
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ from segtrain.inference import Inference
 from segtrain.report.logger import log_to_screen
 from segtrain.report.pictures import class_colours
 from segtrain.report.text import table
-from segtrain.runs.trained import Classes, Trained, classes_of, load
+from segtrain.runs.trained import Classes, Trained, load
 
 log = logging.getLogger("segtrain")
 
@@ -33,7 +33,7 @@ def main(words: list[str]) -> int:
     log_to_screen()
     check_packages(arguments.format)
     trained = load(str(arguments.run), arguments.checkpoint, arguments.trust, arguments.overrides)
-    cfg, classes = trained.config, classes_of(trained)
+    cfg, classes = trained.config, trained.classes
     if threshold := thresholds_of(trained):
         cfg.inference.threshold = threshold
     inference = build_inference(cfg, classes)

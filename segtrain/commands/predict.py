@@ -33,7 +33,7 @@ from segtrain.inference import Prediction, Predictor
 from segtrain.inference.presence import is_chosen
 from segtrain.report.logger import log_to_screen
 from segtrain.report.predictions import files_of, row_of, shrunk, write_mask, write_overlay, write_probabilities
-from segtrain.runs.trained import Classes, Trained, classes_of, load
+from segtrain.runs.trained import Classes, Trained, load
 from segtrain.signals import leave_if_stopped, watched
 from segtrain.training.progress import Progress
 
@@ -78,7 +78,7 @@ def prepared(trained: Trained) -> tuple[Predictor, Classes]:
     if is_chosen(cfg.inference.presence):
         choose_presence(trained, bool(threshold))
     cfg.inference.resize = cfg.inference.resize or cfg.dataset.get("resize")
-    classes = classes_of(trained)
+    classes = trained.classes
     return predictor_of(trained, classes), classes
 
 
@@ -152,7 +152,7 @@ def rows_before(arguments, trained: Trained) -> dict[str, dict]:
         raise ConfigError(what, str(out), "choose another --out")
     write_json(out / MARK, {"run": str(arguments.run), **request})
     rows = read_rows(out / "predictions.csv") if before else []
-    return {row["name"]: row for row in (as_numbers(row, trained.class_names) for row in rows) if row}
+    return {row["name"]: row for row in (as_numbers(row, trained.classes.class_names) for row in rows) if row}
 
 
 def without_renamed(out: Path, rows: dict[str, dict], files: dict[str, Path], classes: Classes) -> dict[str, dict]:

@@ -8,7 +8,7 @@ from segtrain.errors import ConfigError, counted
 from segtrain.inference.presence import check_classes
 from segtrain.metrics.tuning import NEVER
 from segtrain.report.text import percent
-from segtrain.runs.trained import Trained, classes_of
+from segtrain.runs.trained import Trained
 
 
 def choose_presence(trained: Trained, thresholds: bool) -> dict[str, float]:
@@ -20,7 +20,7 @@ def choose_presence(trained: Trained, thresholds: bool) -> dict[str, float]:
     cfg = trained.config
     if "groups" not in cfg.metric:
         raise ConfigError("presence is chosen by segtrain's own metric", "inference.presence", "take metric=detection")
-    classes = classes_of(trained)
+    classes = trained.classes
     if classes.background is None and not classes.multilabel:
         what, fix = "no class is the background, which absent classes become", "leave out inference.presence"
         raise ConfigError(what, "inference.presence", fix)

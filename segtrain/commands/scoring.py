@@ -8,12 +8,11 @@ import torch
 
 from segtrain.config.build import build, build_dataset, build_inference, build_loss, build_scores
 from segtrain.data.resize import resized_size
-from segtrain.errors import ConfigError
 from segtrain.inference import Predictor, window_starts
-from segtrain.inference.regions import Regions, spans, threshold_for
+from segtrain.inference.regions import Foreground, Regions, spans, threshold_for
 from segtrain.report.pictures import example
 from segtrain.runs.result import Result, per_class_rows
-from segtrain.runs.trained import Trained, classes_of, load
+from segtrain.runs.trained import Trained, load
 from segtrain.training import evaluate, predict_one
 from segtrain.training.progress import Progress
 
@@ -88,15 +87,8 @@ def regions_of(trained: Trained, trainer, inference, classes) -> Regions | None:
     if inference.regions is None:
         return None
     coarse = load(inference.regions, trust=trained.trusted)
-    seen = classes_of(coarse)
-    if seen.background is None and not seen.multilabel:
-        raise ConfigError(
-            "its dataset has no background", inference.regions, "name a run that tells foreground from it"
-        )
-    network, resize = coarse.network.to(trainer.device), coarse.config.dataset.get("resize")
-    found = Regions(
-        network, trainer.autocast, resize, seen.multilabel, seen.background, classes.num_classes, classes.background
-    )
+    foreground = Foreground.of_run(coarse, trainer.device)
+    found = Regions(foreground, trainer.autocast, classes.num_classes, classes.background)
     val = build_dataset(trained.config, "val")
     values, pixels = [], []
     for index in range(len(val.names)):

@@ -46,7 +46,7 @@ class Predictor:
         autocast: a function that returns the context of a forward pass.
         multilabel: whether classes may overlap (multi-label).
         background: index of the class that takes the place of an absent one; see `Inference`, presence.
-        regions: which windows to look at; None: all.
+        regions: which windows to predict; None: all.
     """
 
     def __init__(
@@ -184,19 +184,19 @@ class Predictor:
             yield self._forward(rows(0, height))
             return
         weight = _gaussian(tall, wide).to(self.device)
-        total = weights = looked_at = None  # of the rows from `top` on; of each window
+        total = weights = predicted = None  # of the rows from `top` on; of each window
         tops, lefts = (window_starts(*side, self.inference.overlap) for side in ((height, tall), (width, wide)))
         if self.regions is not None:
-            looked_at = self.regions.wanted(rows(0, height), tops, lefts, (tall, wide))
-            total = weight.new_zeros(len(looked_at), self.regions.num_classes, tall, width)
+            predicted = self.regions.predicted(rows(0, height), tops, lefts, (tall, wide))
+            total = weight.new_zeros(len(predicted), self.regions.num_classes, tall, width)
         for row, (top, below) in enumerate(itertools.pairwise([*tops, height])):
             images = rows(top, top + tall)
             if weights is None:
                 weights = weight.new_zeros(len(images), 1, tall, width)
             for column, left in enumerate(lefts):
                 columns, of = slice(left, left + wide), slice(None)
-                if looked_at is not None:
-                    of = looked_at[:, row, column].to(self.device)
+                if predicted is not None:
+                    of = predicted[:, row, column].to(self.device)
                     if not of.any():
                         continue
                 logits = self._forward(images[of, :, :, columns]).float()
@@ -208,7 +208,7 @@ class Predictor:
             for first in range(0, done, _ROWS):  # few at a time: what is made of them takes several times their memory
                 some = slice(first, min(first + _ROWS, done))
                 band, seen = total[..., some, :] / weights[..., some, :], weights[..., some, :] > 0
-                yield band if looked_at is None else band.where(seen, self.regions.nothing(weight))
+                yield band if predicted is None else band.where(seen, self.regions.background_logits(weight))
             for kept in (total, weights):
                 _move_up(kept, done)
 

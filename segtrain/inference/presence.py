@@ -2,7 +2,13 @@
 
 import torch
 
-from segtrain.arguments import Fraction, mistake
+from segtrain.arguments import Fraction, NonNegativeInt, mistake
+
+KINDS = {
+    "area": NonNegativeInt | list[NonNegativeInt],
+    "confidence": Fraction | list[Fraction],
+    "false_alarms": Fraction,
+}
 
 
 def is_chosen(presence) -> bool:
@@ -11,11 +17,14 @@ def is_chosen(presence) -> bool:
 
 
 def check_keys(presence) -> None:
-    """Raise ValueError for a mapping of other keys than there are, or with a share that is none."""
-    if isinstance(presence, dict) and set(presence) not in ({"area", "confidence"}, {"false_alarms"}):
+    """Raise ValueError for a mapping of other keys than there are, or with a value that does not fit."""
+    if not isinstance(presence, dict):
+        return
+    if set(presence) not in ({"area", "confidence"}, {"false_alarms"}):
         raise ValueError(f"presence has {', '.join(map(str, presence))}: give area and confidence, or false_alarms")
-    if "false_alarms" in (presence or ()) and mistake(presence["false_alarms"], Fraction):
-        raise ValueError(f"presence.false_alarms={presence['false_alarms']}: give a share from 0 to 1")
+    for name, value in presence.items():
+        if text := mistake(value, KINDS[name]):
+            raise ValueError(f"presence.{name}={value!r} {text}, one of each class")
 
 
 def check_classes(presence, dataset) -> None:

@@ -13,59 +13,61 @@ from torch import nn
 
 from segtrain.data.resize import Resize, resized_size
 
-NOT_LOOKED_AT = 15.0  # logit of certainty; float16 holds its exponential
+CERTAIN = 15.0  # logit of certainty; float16 holds its exponential
 
 
-class Regions:
-    """Where windows are worth a look.
-
-    Each pixel belongs to the window whose centre is nearest. A window is looked at when the coarse network gives some
-    pixel of its own at least `threshold` as the probability of foreground.
+class Foreground:
+    """The probability of foreground that a coarse network gives each pixel of a small image.
 
     Args:
-        network: the coarse one, uint8 [N,B,H,W] -> logits [N,C,H,W].
-        autocast: a function that returns the context of a forward pass.
+        network: uint8 [N,B,H,W] -> logits [N,C,H,W].
         resize: of images for it, as dataset.resize of its training; None: as they are.
         multilabel: whether its classes may overlap.
         background: its class that is no foreground; for multi-label None.
-        num_classes, outside: of the fine network, and its class where it does not look; None for multi-label.
-        threshold: chosen by `threshold_for`.
-
-    Attributes:
-        looked_at, windows: so many windows were looked at, of so many.
     """
 
-    def __init__(
-        self,
-        network: nn.Module,
-        autocast,
-        resize: Resize,
-        multilabel: bool,
-        background: int | None,
-        num_classes: int,
-        outside: int | None,
-        threshold: float = 0.0,
-    ):
-        self.network, self.autocast, self.resize = network.eval(), autocast, resize
-        self.multilabel, self.background, self.threshold = multilabel, background, threshold
-        self.num_classes, self.outside = num_classes, outside
-        self.looked_at = self.windows = 0
+    def __init__(self, network: nn.Module, resize: Resize, multilabel: bool, background: int | None):
+        self.network, self.resize = network.eval(), resize
+        self.multilabel, self.background = multilabel, background
+
+    @classmethod
+    def of_run(cls, coarse, device: torch.device) -> "Foreground":
+        """That of a trained run (segtrain.runs.trained.Trained). Raises ConfigError for one without a background class."""
+        coarse.classes.check_foreground(str(coarse.run))
+        resize = coarse.config.dataset.get("resize")
+        return cls(coarse.network.to(device), resize, coarse.classes.multilabel, coarse.classes.background)
 
     @torch.no_grad()
-    def foreground(self, images: torch.Tensor) -> torch.Tensor:
-        """float [N,H',W'], the probability that a pixel of the resized images is foreground."""
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        """float [N,H',W'] of the resized images."""
         if self.resize is not None:
             size = resized_size(tuple(images.shape[-2:]), self.resize)
             images = nn.functional.interpolate(images, size, mode="bilinear", antialias=True)
-        with self.autocast():
-            logits = self.network(images)
-        if self.multilabel:
-            return logits.float().sigmoid().amax(dim=1)
-        return 1 - logits.float().softmax(dim=1)[:, self.background]
+        logits = self.network(images).float()
+        return logits.sigmoid().amax(dim=1) if self.multilabel else 1 - logits.softmax(dim=1)[:, self.background]
+
+
+class Regions:
+    """Which windows of an image a fine network predicts.
+
+    Each pixel belongs to the window whose centre is nearest. A window is predicted when the coarse network gives some
+    pixel of its own at least `threshold` as the probability of foreground.
+
+    Args:
+        foreground: of the coarse network.
+        autocast: a function that returns the context of its forward pass.
+        num_classes, outside: of the fine network, and its class where it predicts nothing; None for multi-label.
+        threshold: chosen by `threshold_for`.
+    """
+
+    def __init__(self, foreground: Foreground, autocast, num_classes: int, outside: int | None, threshold: float = 0.0):
+        self.foreground, self.autocast, self.threshold = foreground, autocast, threshold
+        self.num_classes, self.outside = num_classes, outside
 
     def highest(self, images: torch.Tensor, tops: list[int], lefts: list[int], window: tuple[int, int]) -> torch.Tensor:
         """float [N, windows down, windows across]: the highest probability of foreground among a window's own pixels."""
-        found = self.foreground(images)
+        with self.autocast():
+            found = self.foreground(images)
         own = []
         for starts, length, size, coarse in zip(
             (tops, lefts), window, images.shape[-2:], found.shape[-2:], strict=True
@@ -78,18 +80,17 @@ class Regions:
         across = torch.stack([found[:, :, first:last].amax(dim=2) for first, last in columns], dim=2)
         return torch.stack([across[:, first:last].amax(dim=1) for first, last in rows], dim=1)
 
-    def wanted(self, images: torch.Tensor, tops: list[int], lefts: list[int], window: tuple[int, int]) -> torch.Tensor:
-        """bool [N, windows down, windows across] on the CPU: the windows to look at."""
-        wanted = (self.highest(images, tops, lefts, window) >= self.threshold).cpu()
-        self.looked_at += int(wanted.sum())
-        self.windows += wanted.numel()
-        return wanted
+    def predicted(
+        self, images: torch.Tensor, tops: list[int], lefts: list[int], window: tuple[int, int]
+    ) -> torch.Tensor:
+        """bool [N, windows down, windows across] on the CPU: the windows to predict."""
+        return (self.highest(images, tops, lefts, window) >= self.threshold).cpu()
 
-    def nothing(self, like: torch.Tensor) -> torch.Tensor:
-        """float [C,1,1], the fine network's logits where it does not look."""
-        logits = like.new_full((self.num_classes, 1, 1), -NOT_LOOKED_AT)
+    def background_logits(self, like: torch.Tensor) -> torch.Tensor:
+        """float [C,1,1], the fine network's logits where it predicts nothing."""
+        logits = like.new_full((self.num_classes, 1, 1), -CERTAIN)
         if self.outside is not None:
-            logits[self.outside] = NOT_LOOKED_AT
+            logits[self.outside] = CERTAIN
         return logits
 
 

@@ -2,6 +2,7 @@
 
 import operator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -38,6 +39,11 @@ class Classes:
     def num_classes(self) -> int:
         return len(self.class_names)
 
+    def check_foreground(self, run: str) -> None:
+        """Raise ConfigError when foreground cannot be told from background."""
+        if self.background is None and not self.multilabel:
+            raise ConfigError("its dataset has no background", run, "name a run that tells foreground from it")
+
 
 @dataclass
 class Trained:
@@ -47,7 +53,6 @@ class Trained:
         run: its folder.
         config: its settings, of which parts are built: dataset, inference, metric, loss, …
         network: uint8 images [N,B,H,W] -> logits [N,C,H,W].
-        class_names: of the dataset it was trained on.
         result: its scores and thresholds.
         epoch: after which the checkpoint was written, from 1.
         image_size: height and width of the first training image; None in runs of earlier versions.
@@ -57,7 +62,6 @@ class Trained:
     run: Path
     config: Any
     network: Any
-    class_names: list[str]
     result: Result
     epoch: int
     image_size: list[int] | None
@@ -67,6 +71,23 @@ class Trained:
     def channels(self) -> int:
         """Of the images."""
         return self.config.model.get("in_channels") or self.config.dataset.get("channels") or 3
+
+    @cached_property
+    def classes(self) -> Classes:
+        """What is predicted, without the dataset. Raises ConfigError for a run that did not keep it."""
+        file = self.run / "class_counts.json"
+        content = read_json(file)
+        background, multilabel = content.get("background"), content.get("multilabel")
+        try:
+            names = [row["name"] for row in content.get("classes", [])]
+        except (TypeError, KeyError):
+            names = [None]
+        if not names or not all(isinstance(name, str) for name in names):
+            raise ConfigError("its classes have no names", str(file), "restore the file")
+        if not isinstance(multilabel, bool) or not (background is None or background in range(len(names))):
+            what = "it does not say which class is the background and whether a pixel may have several"
+            raise ConfigError(what, str(file), "restore the file; of an older version of segtrain, train again")
+        return Classes(names, background, multilabel, _palette(self.config.dataset, len(names)))
 
 
 def load(
@@ -103,21 +124,7 @@ def load(
             str(file),
             "leave model.* as the run had it",
         ) from error
-    return Trained(
-        folder, cfg, network, _class_names(folder), Result.read(folder), epoch, _image_size(folder), trust or []
-    )
-
-
-def classes_of(trained: Trained) -> Classes:
-    """What is predicted, without the dataset. Raises ConfigError for a run that did not keep it."""
-    file = trained.run / "class_counts.json"
-    content = read_json(file)
-    background, multilabel = content.get("background"), content.get("multilabel")
-    names = trained.class_names
-    if not names or not isinstance(multilabel, bool) or not (background is None or background in range(len(names))):
-        what = "it does not say which class is the background and whether a pixel may have several"
-        raise ConfigError(what, str(file), "restore the file; of an older version of segtrain, train again")
-    return Classes(names, background, multilabel, _palette(trained.config.dataset, len(names)))
+    return Trained(folder, cfg, network, Result.read(folder), epoch, _image_size(folder), trust or [])
 
 
 def _palette(dataset, num_classes: int) -> np.ndarray | None:
@@ -131,17 +138,6 @@ def _palette(dataset, num_classes: int) -> np.ndarray | None:
     if len(colours) != num_classes or mistake(colours, list[Colour]):
         raise ConfigError(f"{colours} are no colours", "dataset.palette", "give one [r,g,b] per class")
     return np.array(colours, dtype=np.uint8)
-
-
-def _class_names(folder: Path) -> list[str]:
-    file = folder / "class_counts.json"
-    try:
-        names = [row["name"] for row in read_json(file).get("classes", [])]
-    except (TypeError, KeyError):
-        names = [None]
-    if not all(isinstance(name, str) for name in names):
-        raise ConfigError("its classes have no names", str(file), "restore the file")
-    return names
 
 
 def _image_size(folder: Path) -> list[int] | None:
