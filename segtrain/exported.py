@@ -48,7 +48,7 @@ class Exported(nn.Module):
         return logits if self.output == "logits" else self.decide(logits)
 
     def decide(self, logits: torch.Tensor) -> torch.Tensor:
-        if not self.multilabel and self.threshold is None:
+        if not self.multilabel and self.threshold is None:  # `predict` takes a faster way here that cannot be traced
             return logits.argmax(dim=1).to(torch.uint8)
         return predict(logits, self.multilabel, self.threshold).to(torch.uint8)
 

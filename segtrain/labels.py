@@ -23,7 +23,7 @@ class Labels(nn.Module):
     annotated = False
     class_names: list[str] | None = None
 
-    def __init__(self):
+    def __init__(self):  # no arguments: nn.Module would take any, and a typo in the config be no mistake
         super().__init__()
 
     def target(self, target: torch.Tensor, images: torch.Tensor):

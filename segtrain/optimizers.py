@@ -17,7 +17,7 @@ Betas = Annotated[list[float], Range("two numbers >= 0 and < 1", lambda v: len(v
 @checked
 def adamw(
     model,
-    lr: Positive = 1e-3,
+    lr: Positive = 2e-3,
     weight_decay: NonNegative = 1e-2,
     betas: Betas = (0.9, 0.999),
     encoder_lr: Positive = 1.0,

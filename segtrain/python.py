@@ -26,7 +26,6 @@ from segtrain.files import read_arrays
 from segtrain.report.logger import logged_to
 from segtrain.runs import trained
 from segtrain.runs.claim import make_run_folder
-from segtrain.runs.environment import environment
 from segtrain.runs.folder import RunFolder
 from segtrain.runs.result import Result
 from segtrain.signals import watched
@@ -199,9 +198,8 @@ def train(
     path = make_run_folder(lambda: folder_of(cfg, "hydra.run.dir") if folder is None else Path(folder))
     cfg = without_hydra(cfg)
     with watched(), logged_to(path / "segtrain.log"), RunFolder(path) as run:
-        command = {"command": f"segtrain.train({overrides or []!r}{', dataset=…' * (dataset is not None)})"}
-        run.write_environment({**environment(flat(cfg)), **command})
-        run.write_config(as_text(cfg, weights_known=False))
+        command = f"segtrain.train({overrides or []!r}{', dataset=…' * (dataset is not None)})"
+        run.begin(flat(cfg), as_text(cfg, weights_known=False), command=command)
         run_training(cfg, run, datasets=datasets)
     return load(path, trust=packages_of(cfg))
 

@@ -53,7 +53,7 @@ def launched() -> Rank:
 
 
 class Processes:
-    """The processes that train a network, here a single one: it has every image, and nobody to agree with."""
+    """The processes that train a network, here a single one, which has every image: most methods do nothing."""
 
     rank = Rank()
 

@@ -146,13 +146,17 @@ class Manual(Scheme):
         return np.asarray(weights, dtype=np.float64)
 
 
-FROM_SMALL_TO_LARGE = {
+SCHEMES = {
     "none": NoWeighting,
+    "inverse_frequency": InverseFrequency,
     "inverse_sqrt": InverseSqrt,
     "log_ratio": LogRatio,
     "median_frequency": MedianFrequency,
-    "inverse_frequency": InverseFrequency,
+    "enet": Enet,
+    "effective_number": EffectiveNumber,
+    "neg_pos_ratio": NegPosRatio,
 }
+FROM_SMALL_TO_LARGE = ("none", "inverse_sqrt", "log_ratio", "median_frequency", "inverse_frequency")
 
 
 def same_as(counts: ClassCounts) -> dict[str, str]:
@@ -161,7 +165,7 @@ def same_as(counts: ClassCounts) -> dict[str, str]:
     A weighted mean takes no notice of a factor.
     """
     there = counts.pixels > 0
-    weights = {name: np.asarray(scheme()(counts))[there] for name, scheme in FROM_SMALL_TO_LARGE.items()}
+    weights = {name: np.asarray(SCHEMES[name]()(counts))[there] for name in FROM_SMALL_TO_LARGE}
 
     def alike(one: np.ndarray, other: np.ndarray) -> bool:
         ratio = one / other

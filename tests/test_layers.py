@@ -33,11 +33,11 @@ ALLOWED = {
     "training": f"{GROUND} optimizers data losses labels metrics inference",
     "runs": f"{GROUND} config",
     "comparison": f"{GROUND} config runs",
-    "search": f"{GROUND} data class_counts weighting",
+    "find": f"{GROUND} data class_counts weighting",
     "report": f"{GROUND} data class_counts weighting losses metrics dataset_check runs comparison",
     "config": f"{GROUND} data losses metrics inference",
     "commands": f"{GROUND} models data class_counts weighting losses labels metrics inference exported dataset_check training"
-    " runs comparison report search config",
+    " runs comparison report find config",
     "python": f"{GROUND} data report runs config commands",
     "cli": "errors cpu signals ranks config runs report commands",
     "__main__": "cli",

@@ -148,7 +148,7 @@ def pictures(found: Comparison, arguments: argparse.Namespace) -> list[tuple[str
     from segtrain.runs.trained import load
     from segtrain.training import predict_one
 
-    names, values = scored
+    (names, values), (_, of_first) = scored, image_scores(found, first=True)
     try:
         loaded = [load(str(path), trust=arguments.trust) for path in pair]
         dataset = build_dataset(loaded[0].config, arguments.split or "val")
@@ -159,7 +159,7 @@ def pictures(found: Comparison, arguments: argparse.Namespace) -> list[tuple[str
                 continue
             image = dataset.image(index)
             picture = example(dataset, index, [predict_one(one, image) for one in predictors])
-            before, after = percent(values[found.baseline, i]), percent(values[best, i])
+            before, after = percent(of_first[found.baseline, i]), percent(of_first[best, i])
             drawn.append((f"{names[i]}: IoU {before} → {after} %", picture))
         return drawn
     except SegtrainError as error:
@@ -187,4 +187,6 @@ def nothing_to_compare(arguments: argparse.Namespace, runs: list[Run]) -> Config
     if arguments.split and not runs:
         fix = f"`segtrain evaluate RUN --split {arguments.split}` for each"
         return ConfigError(f"no run was evaluated on {arguments.split}", where, fix)
+    if not runs:
+        return ConfigError("no run in it", where, "name folders that hold a result.json")
     return ConfigError("no run has finished", where, "finish one: `segtrain resume RUN`")

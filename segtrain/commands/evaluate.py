@@ -14,7 +14,7 @@ import numpy as np
 
 from segtrain.commands.parser import Parser
 from segtrain.commands.presence import choose_presence
-from segtrain.commands.scoring import evaluate_split, groups_of, thresholds_of
+from segtrain.commands.scoring import choose_thresholds, evaluate_split, groups_of
 from segtrain.config.schema import flat
 from segtrain.errors import ConfigError, printable
 from segtrain.files import write_arrays, write_json, write_rows
@@ -37,15 +37,15 @@ def main(words: list[str]) -> int:
     trained = load(str(arguments.run), arguments.checkpoint, arguments.trust, arguments.overrides, arguments.config_dir)
     if arguments.original_size:
         score_at_original_size(trained)
-    if threshold := thresholds_of(trained):
-        trained.config.inference.threshold = threshold
+    if threshold := choose_thresholds(trained):
         values = ", ".join(f"{v:.3g}" for v in threshold)
         print(f"using the thresholds that maximised Dice on val: {values} (inference.threshold=0.5 for one half)")
     cross_fitted = choose_presence(trained, bool(threshold)) if is_chosen(trained.config.inference.presence) else {}
     scores, result, dataset, draw = evaluate_split(trained, arguments.split)
-    if threshold and not cross_fitted:
-        cross_fitted = scores.cross_fitted(groups_of(dataset, scores.names))
-    result.cross_fitted = cross_fitted if arguments.split == "val" else None
+    if arguments.split == "val":
+        if threshold and not cross_fitted:
+            cross_fitted = scores.cross_fitted(groups_of(dataset, scores.names))
+        result.cross_fitted = cross_fitted
     if arguments.bootstrap:
         result.intervals = scores.intervals(arguments.bootstrap)
     print(printable(text(scores, result, arguments.split)))

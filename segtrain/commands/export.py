@@ -12,7 +12,7 @@ from pathlib import Path
 
 import segtrain
 from segtrain.commands.parser import Parser
-from segtrain.commands.scoring import thresholds_of
+from segtrain.commands.scoring import choose_thresholds
 from segtrain.config.build import build_inference
 from segtrain.errors import ConfigError, printable
 from segtrain.exported import MAX_DIFFERENCE, MIN_EQUAL, SUFFIXES, Exported, check_packages, compared, content_of
@@ -34,8 +34,7 @@ def main(words: list[str]) -> int:
     check_packages(arguments.format)
     trained = load(str(arguments.run), arguments.checkpoint, arguments.trust, arguments.overrides)
     cfg, classes = trained.config, trained.classes
-    if threshold := thresholds_of(trained):
-        cfg.inference.threshold = threshold
+    choose_thresholds(trained)
     inference = build_inference(cfg, classes)
     note_what_is_left_out(trained, inference)
     exported = Exported(trained.network, arguments.output, classes.multilabel, inference.threshold).eval()

@@ -12,8 +12,8 @@ import textwrap
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from segtrain.class_counts import count_classes, default_cache
 from segtrain.commands import compare
+from segtrain.commands.counting import count
 from segtrain.commands.resume import attempt
 from segtrain.config.build import build_augment, build_dataset
 from segtrain.config.compose import compose, folder_of
@@ -23,13 +23,12 @@ from segtrain.config.saved import choices_of, load_saved, packages_of, settings_
 from segtrain.config.schema import flat
 from segtrain.errors import ConfigError, printable
 from segtrain.files import read_json, read_rows, write_json
+from segtrain.find.candidates import candidates
+from segtrain.find.halving import FINALISTS, Plan, plan, survivors
 from segtrain.report.text import score_text, table
 from segtrain.runs.claim import make_run_folder, remove_run_folder
 from segtrain.runs.environment import changed_settings, typed
-from segtrain.runs.result import Result
 from segtrain.runs.sweep import SweepJob, begin_sweep, read_sweep
-from segtrain.search.candidates import candidates
-from segtrain.search.halving import FINALISTS, Plan, plan, survivors
 from segtrain.signals import watched
 
 FILE = "find.json"
@@ -53,7 +52,7 @@ def main(words: list[str]) -> int:
         )
     cfg = checked_config(arguments)
     train_set = build_dataset(cfg, "train")
-    counts = count_classes(train_set, cache=default_cache(), progress=True)
+    counts = count(train_set)
     fixed = {word.partition("=")[0].partition(".")[0].lstrip("+~") for word in arguments.overrides}
     found: dict[str, Job] = {}
     for changed in candidates(counts, fixed, build_augment(cfg, train_set).crops):
@@ -79,7 +78,7 @@ def search(folder: Path, trust: list[str]) -> int:
     print(f"\n{stages}\n")
     runs, out = [str(run.folder) for run in finalists], str(folder / "comparison")
     code = compare.main([*runs, "--baseline", runs[0], "--out", out], notes=stages)
-    print(f"the best of all runs: `segtrain predict {finalists[order_of(finalists)[0]].folder} IMAGE … --out DIR`")
+    print(f"the best run of the best setting: `segtrain predict {best_run(finalists).folder} IMAGE … --out DIR`")
     return code
 
 
@@ -217,8 +216,8 @@ class Stages:
         used = f"{self.used() / 60:.1f} of {self.seconds / 60:g} min"
         print(printable(f"{used}  {job.folder.name}, {epochs} epoch{'s' * (epochs > 1)}: "), end="", flush=True)
         if not attempt(job, [f"trainer.epochs={epochs}"], ["trainer.epochs"], self.trust, only_warnings=True):
-            result = Result.read(job.folder)
-            print(f"{score_text(result.best['value'], result.unit)} {result.best['monitor']}", flush=True)
+            job = self.jobs()[number]
+            print(f"{score_of(job)} {job.result.best['monitor']}", flush=True)
 
     def used(self) -> float:
         """Seconds of all trainings so far."""
@@ -232,7 +231,10 @@ class Stages:
         """What each stage tried, what it took, and what was dropped."""
         jobs, rows, lines = self.jobs(), [], []
         for number, stage in enumerate(self.stages):
-            dropped = [jobs[n].folder.name[3:] for n in stage.tried if n not in stage.kept]
+            left = sorted(
+                set(stage.tried) - {0, *stage.kept}
+            )  # the config as it is, 0, is in the finals whatever its score
+            dropped = [f"{jobs[n].folder.name[3:]} ({score_of(jobs[n])})" for n in left]
             took = f"{stage.seconds / 60:.1f} min"
             rows.append([f"stage {number + 1}", str(len(stage.tried)), str(stage.epochs), took])
             said = f"dropped after stage {number + 1}: {'; '.join(dropped) or 'none'}"
@@ -242,22 +244,38 @@ class Stages:
         rows.append(["finals", f"{len(finals)} trainings", str(self.plan.epochs), took])
         untried = len(self.candidates) - self.plan.candidates
         title = (
-            f"{self.used() / 60:.1f} of {self.seconds / 60:.0f} minutes"
+            f"{self.used() / 60:.1f} of {self.seconds / 60:.3g} minutes"
             + f"; {untried} settings not tried, for lack of time" * bool(untried)
         )
         return "\n".join([table(["", "settings", "epochs", "time"], rows, title), "", *lines])
 
 
+def worth(job: SweepJob) -> float:
+    """The score of a job, the larger the better; that of one without a score is minus infinity."""
+    result = job.result
+    if result.status != "finished" or result.best is None or result.best["value"] is None:
+        return -math.inf
+    return -result.best["value"] if result.lower_is_better else result.best["value"]
+
+
 def order_of(jobs: list[SweepJob]) -> list[int]:
     """Positions of jobs by score, best first; those without one last."""
+    return sorted(range(len(jobs)), key=lambda position: worth(jobs[position]), reverse=True)
 
-    def worth(position: int) -> float:
-        result = jobs[position].result
-        if result.status != "finished" or result.best is None or result.best["value"] is None:
-            return -math.inf
-        return -result.best["value"] if result.lower_is_better else result.best["value"]
 
-    return sorted(range(len(jobs)), key=worth, reverse=True)
+def best_run(finalists: list[SweepJob]) -> SweepJob:
+    """The best run of the setting whose mean over the seeds is the best."""
+    settings: dict[tuple, list[SweepJob]] = {}
+    for job in finalists:
+        settings.setdefault(tuple(word for word in job.overrides if not word.startswith("seed=")), []).append(job)
+    best = max(settings.values(), key=lambda jobs: sum(map(worth, jobs)) / len(jobs))
+    return max(best, key=worth)
+
+
+def score_of(job: SweepJob) -> str:
+    """As text; n/a for a job without one."""
+    best = job.result.best
+    return "n/a" if best is None else score_text(best["value"], job.result.unit)
 
 
 def epochs_of(run: Path) -> int:

@@ -5,11 +5,12 @@ Example: segtrain lr-find dataset=folder dataset.root=photos dataset.num_classes
 
 from pathlib import Path
 
-from segtrain.commands.train import class_weights, count_training_images, seed_everything
-from segtrain.config.build import build, build_augment, build_dataset, build_labels, build_loss
+from segtrain.commands.counting import class_weights, count
+from segtrain.commands.train import seed_everything
+from segtrain.config.build import build, build_augment, build_dataset, build_labels, build_loss, build_sampling
 from segtrain.config.internals import parse, parser
 from segtrain.config.launch import checked_config
-from segtrain.data.sampling import as_sampling
+from segtrain.data.loader import needs_locations
 from segtrain.errors import ConfigError
 from segtrain.files import write_bytes, write_rows
 from segtrain.models import set_prior_bias
@@ -32,8 +33,8 @@ def main(words: list[str]) -> int:
     model = build(cfg, "model").to(trainer.device)
     optimizer, labels = build(cfg, "optimizer", model=model), build_labels(cfg, train_set)
     loader, augment = build(cfg, "loader"), build_augment(cfg, train_set)
-    sampling = as_sampling(build(cfg, "sampling"))
-    counts = count_training_images(train_set, augment, sampling)
+    sampling = build_sampling(cfg)
+    counts = count(train_set, needs_locations(augment, sampling))
     sampling.prepare(train_set, trainer.device)
     cfg.class_weights = class_weights(cfg, counts)
     loss = build_loss(cfg, train_set, labels).to(trainer.device)

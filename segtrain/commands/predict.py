@@ -22,7 +22,7 @@ import numpy as np
 from segtrain.commands.large_images import refuse_too_large, set_window
 from segtrain.commands.parser import Parser
 from segtrain.commands.presence import choose_presence
-from segtrain.commands.scoring import predictor_of, thresholds_of
+from segtrain.commands.scoring import choose_thresholds, predictor_of
 from segtrain.config.schema import flat
 from segtrain.data.folder.images import IMAGE_SUFFIXES, MAX_PIXELS
 from segtrain.data.inputs import LARGE, MARK, THREADS, WRITTEN, ImageReader, find_images
@@ -73,8 +73,7 @@ def main(words: list[str]) -> int:
 def prepared(trained: Trained) -> tuple[Predictor, Classes]:
     """The predictor of a run, with the thresholds, the presence and the size of images that its result asks for."""
     cfg = trained.config
-    if threshold := thresholds_of(trained):
-        cfg.inference.threshold = threshold
+    threshold = choose_thresholds(trained)
     if is_chosen(cfg.inference.presence):
         choose_presence(trained, bool(threshold))
     cfg.inference.resize = cfg.inference.resize or cfg.dataset.get("resize")

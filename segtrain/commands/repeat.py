@@ -14,7 +14,7 @@ from segtrain.files import read_checkpoint, read_json
 from segtrain.report.logger import log_to_screen
 from segtrain.runs import equality
 from segtrain.runs.claim import make_run_folder
-from segtrain.runs.environment import FREE, changed_settings, environment, trained_on
+from segtrain.runs.environment import FREE, changed_settings, trained_on
 from segtrain.runs.folder import RunFolder
 from segtrain.runs.result import Result
 from segtrain.runs.trained import check_unchanged
@@ -36,10 +36,9 @@ def main(words: list[str]) -> int:
     second = make_run_folder(lambda: arguments.out or free_name(first))
     log_to_screen(second / "segtrain.log")
     with watched(), RunFolder(second) as run:
-        run.write_config(as_text(cfg))
         from segtrain.commands.train import train
 
-        run.write_environment(environment(flat(cfg)))
+        run.begin(flat(cfg), as_text(cfg))
         train(cfg, run)
     text, equal = verdict(first, second)
     print(f"\n{text}")
@@ -77,6 +76,10 @@ def verdict(first: Path, second: Path) -> tuple[str, bool]:
         return f"equal, bit for bit: {', '.join(found)} and metrics.csv of {first} and {second}", True
     lines = [f"{name}: {'equal' if equal else 'not equal'}" for name, equal in found.items()]
     lines.append(f"metrics.csv: {parted or 'equal'}")
-    lines += [f"environment: {text}" for text in equality.environment_differences(first, second)]
+    environment = equality.environment_differences(first, second)
+    lines += [f"environment: {text}" for text in environment]
     hint = "on CUDA only trainer.deterministic=true gives the same numbers again"
+    hint = (
+        "with another machine, number of threads or version, sums are added in another order" if environment else hint
+    )
     return f"{first} and {second} are not equal\n" + "".join(f"  {line}\n" for line in lines) + f"  {hint}", False

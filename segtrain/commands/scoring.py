@@ -63,12 +63,13 @@ def groups_of(dataset, names: list[str]) -> list[str]:
     return [groups.get(name, name) for name in names]
 
 
-def thresholds_of(trained: Trained) -> list[float] | None:
-    """Of a multi-label run, the thresholds that maximised Dice on val; None when the config sets some."""
+def choose_thresholds(trained: Trained) -> list[float] | None:
+    """Set and return the thresholds that maximised Dice on val, of a multi-label run; None when the config sets some."""
     found, names = trained.result.thresholds, [row["name"] for row in trained.result.per_class]
     if not found or trained.config.inference.threshold is not None:
         return None
-    return [found.get(name, 0.5) for name in names]
+    trained.config.inference.threshold = chosen = [found.get(name, 0.5) for name in names]
+    return chosen
 
 
 def predictor_of(trained: Trained, dataset) -> Predictor:

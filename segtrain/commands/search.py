@@ -238,11 +238,11 @@ class Search:
         return printable("\n".join(lines))
 
     def importance(self, study=None) -> str:
-        """How much each setting that was searched matters for the score; empty for fewer than four finished trials, a single
-        setting, or several scores."""
+        """How much each setting that was searched matters for the score; empty for fewer than four finished trials or equal
+        ones, a single setting, or several scores."""
         study = study or self.study(self.jobs())
-        finished = sum(trial.values is not None for trial in study.trials)
-        if len(self.objectives) > 1 or finished < 4 or len(self.space) < 2:
+        values = [trial.values[0] for trial in study.trials if trial.values]
+        if len(self.objectives) > 1 or len(values) < 4 or len(set(values)) == 1 or len(self.space) < 2:
             return ""
         evaluator = self.optuna.importance.PedAnovaImportanceEvaluator()
         found = self.optuna.importance.get_param_importances(study, evaluator=evaluator)

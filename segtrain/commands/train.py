@@ -8,7 +8,9 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from segtrain.class_counts import ClassCounts, count_classes, default_cache
+from segtrain.class_counts import ClassCounts
+from segtrain.commands.best_epoch import describe_best
+from segtrain.commands.counting import count_and_weigh
 from segtrain.config.build import (
     build,
     build_augment,
@@ -17,30 +19,22 @@ from segtrain.config.build import (
     build_labels,
     build_loss,
     build_model,
+    build_sampling,
     build_scores,
-    refusals,
 )
-from segtrain.config.compose import compose, without_hydra
 from segtrain.config.saved import settings_of
 from segtrain.config.schema import as_text, flat
 from segtrain.data.loader import needs_locations
-from segtrain.data.mask_values import both_ways
-from segtrain.data.sampling import as_sampling
-from segtrain.errors import ConfigError, DataError
 from segtrain.models import set_prior_bias
 from segtrain.ranks import ALONE, Processes
 from segtrain.report.advice import advice, padding_advice
 from segtrain.report.logger import Logger
-from segtrain.report.pages.evaluation import write_evaluation_page
-from segtrain.report.pages.training import Training
-from segtrain.report.pictures import example, images_with_rare_classes
-from segtrain.report.scores import counts_table, final_report
+from segtrain.report.pictures import images_with_rare_classes
+from segtrain.report.scores import final_report
 from segtrain.runs import checkpoints
-from segtrain.runs.environment import FREE, changes, environment, fingerprint
+from segtrain.runs.environment import FREE, changes
 from segtrain.runs.folder import RunFolder
-from segtrain.runs.sweep import command_of
-from segtrain.signals import leave_if_stopped
-from segtrain.training import Epoch, Parts, predict_one
+from segtrain.training import Epoch, Parts
 from segtrain.training.device import gpu_of_its_own, precision_advice
 from segtrain.training.memory import check_memory
 
@@ -54,8 +48,7 @@ def job(cfg, run: RunFolder, processes: Processes = ALONE) -> float | None:
     """
     checkpoint = run.load_last()
     if checkpoint is None:
-        run.write_environment(environment(flat(cfg), processes.size))
-        run.write_config(as_text(cfg, weights_known=False))
+        run.begin(flat(cfg), as_text(cfg, weights_known=False), processes.size)
     else:
         settings = run.settings()
         cfg.class_weights = settings["class_weights"]
@@ -93,22 +86,14 @@ def train(
     loss = build_loss(cfg, train_set, labels)  # answers mistakes before the masks are counted
     processes.check(labels.training_loss(loss), cfg.loader.batch_size)
     loader, augment = build(cfg, "loader"), build_augment(cfg, train_set)
-    sampling = as_sampling(build(cfg, "sampling"))
+    sampling = build_sampling(cfg)
 
-    counts = processes.once(lambda: count_training_images(train_set, augment, sampling))
-    val_counts = processes.once(lambda: count_classes(val_set, cache=default_cache(), progress=True))
-    check_counts(counts)
-    size = train_set.image(0).shape[:2]
-    run.write_counts(counts, fingerprint(train_set.names + val_set.names, counts, val_counts), size)
-    cfg.class_weights = class_weights(cfg, counts)
-    run.write_class_weights(cfg.weighting._target_, counts.class_names, cfg.class_weights)
-    log.info(counts_table(counts, cfg.class_weights, val_counts))
+    counts = count_and_weigh(cfg, run, train_set, val_set, needs_locations(augment, sampling), processes)
     loss = build_loss(cfg, train_set, labels).to(trainer.device)
     if trainer.prior_bias and checkpoint is None:
         set_prior_bias(model, counts)
-    more = padding_advice(augment.size, size)
-    more += precision_advice(cfg.trainer.precision, trainer.device, augment.size or size)
-    give_advice(cfg, loss, counts, trainer.monitored(scores), more)
+    size = train_set.image(0).shape[:2]
+    give_advice(cfg, loss, counts, trainer.monitored(scores), size, augment.size, trainer.device)
 
     sampling.prepare(train_set, trainer.device)
     if summary := sampling.summary(counts):
@@ -147,12 +132,6 @@ def train(
     return run.result.best["value"]
 
 
-def count_training_images(train_set, augment, sampling) -> ClassCounts:
-    """With class locations, where crops are centred on them."""
-    locations = needs_locations(augment, sampling)
-    return count_classes(train_set, cache=default_cache(), progress=True, locations=locations)
-
-
 def first_step(checkpoint: dict | None) -> int | None:
     """The first step whose TensorBoard events are dropped when a run is resumed; None for a new run.
 
@@ -161,76 +140,13 @@ def first_step(checkpoint: dict | None) -> int | None:
     return checkpoint["state"]["step"] + (checkpoint["state"]["batch"] == 0) if checkpoint else None
 
 
-def describe_best(run: RunFolder, parts: Parts, trainer, train_counts: ClassCounts) -> None:
-    """Add intervals and thresholds of the best epoch to the run's result, and write its page."""
-    scores, val_set = parts.scores, parts.val.dataset
-    if not (counts := run.best_counts()):
-        return  # a metric of the user's that keeps none
-    try:
-        if not set(counts["names"].tolist()) <= set(val_set.names):
-            raise ValueError("other images")
-        scores.restore(**{name: array for name, array in counts.items() if name != "groups"})
-    except (KeyError, TypeError, ValueError) as error:
-        what, file = f"not the counts of the best epoch: {error}", run.path / "per_image.npz"
-        raise ConfigError(what, str(file), "restore the file") from error
-    run.result.intervals = scores.intervals()
-    if val_set.multilabel:
-        run.result.thresholds = scores.best_thresholds()
-        run.result.cross_fitted = scores.cross_fitted(counts["groups"].tolist())
-    parts.model.load_state_dict(checkpoints.read_weights(run.checkpoints, "best"))
-    predictor = trainer.predictor(parts.model, val_set, parts.inference)
-
-    def draw(index: int, label: int | None):
-        leave_if_stopped()  # what is missing of the page is made by `resume`
-        return example(val_set, index, [predict_one(predictor, val_set.image(index))], True, label)
-
-    best, settings = run.result.best, settings_of(run.path)
-    defaults, command = flat(without_hydra(compose([]))), command_of(run.path)
-    weights, monitor = settings["class_weights"], trainer.monitored(scores)
-    facts = Training(settings, defaults, train_counts, weights, run.rows, best, monitor, command)
-    title = f"{run.path.name}, best epoch {best['epoch']}"
-    write_evaluation_page(run.path / "page.html", title, scores, run.result, val_set, draw, facts)
-
-
-def check_counts(counts: ClassCounts) -> None:
-    """Raise DataError when there is nothing to learn; warn of classes without training pixels."""
-    there = len(counts.class_names) - len(counts.absent)
-    if there < (1 if counts.multilabel else 2):
-        only = next((n for n, p in zip(counts.class_names, counts.pixels, strict=True) if p), "none")
-        raise DataError(
-            f"the training masks hold {there} class{'es' * (there != 1)} ({only}) and {counts.ignored_pixels:,} ignored "
-            "pixels: there is nothing to tell apart",
-            "the train split",
-            f"of masks of 0 and 255, {both_ways(counts.class_names)}. Otherwise look at dataset.ignore_index and num_classes",
-        )
-    if counts.absent:
-        log.warning(
-            f"no training pixel of {', '.join(counts.absent)}: it cannot be learned, and any weighting gives it 0"
-        )
-
-
-def class_weights(cfg, counts: ClassCounts) -> list[float] | None:
-    """The weighting's weights, None for `weighting=none`; or those the config holds already, as a saved one does."""
-    if cfg.class_weights is not None:
-        if len(cfg.class_weights) != len(counts.class_names):
-            raise DataError(
-                f"{len(cfg.class_weights)} class weights for {len(counts.class_names)} classes",
-                "class_weights in the config",
-                "leave class_weights=null, or give one per class",
-            )
-        log.info(f"using class_weights from the config; {cfg.weighting._target_} skipped")
-        return list(cfg.class_weights)
-    if cfg.weighting._target_ == "segtrain.weighting.NoWeighting":
-        return None
-    weighting = build(cfg, "weighting")
-    with refusals(f"weighting ({cfg.weighting._target_})"):
-        return np.asarray(weighting(counts), dtype=float).tolist()
-
-
-def give_advice(cfg, loss, counts: ClassCounts, monitor, more: list[str]) -> None:
-    """Log what is known to go wrong with the loss, and more."""
+def give_advice(cfg, loss, counts: ClassCounts, monitor, size, crop, device: torch.device) -> None:
+    """Log what is known to go wrong with the loss, with crops of this size of such images, and with the precision."""
+    if not cfg.advice:
+        return
     from_scratch = cfg.model.get("encoder_weights") is None
-    found = [*advice(loss, counts, cfg.dataset.background, monitor, from_scratch), *more] if cfg.advice else []
+    found = advice(loss, counts, cfg.dataset.background, monitor, from_scratch)
+    found += [*padding_advice(crop, size), *precision_advice(cfg.trainer.precision, device, crop or size)]
     for line in found:
         log.warning(f"advice: {line} (advice=false silences this)")
 

@@ -10,8 +10,8 @@ SUSPICIOUS = 1.7  # times the pooled spread between seeds, where the test does n
 
 def answer(found: Comparison) -> list[str]:
     """The answer: one sentence on the best setting and the baseline, and sentences on what it is worth."""
-    best, base = found.settings[0], found.settings[found.baseline]
-    chosen = ", the best on val" if found.split else ""
+    best, base, common = pair_of(found, 0, found.baseline)
+    chosen = f", the best on val of those scored on {found.split}" if found.split else ""
     where = f" on {found.split}" if found.split else ""
     seeds = [len(setting.repeats) for setting in found.settings]
     basis = f"{_range(seeds)} seed{'s' * (max(seeds) > 1)}"
@@ -24,23 +24,32 @@ def answer(found: Comparison) -> list[str]:
             f"One setting: {found.by}{where} {text(found, one.value)}, 95 % interval {interval(found, one)}, {basis}."
         )
         return [first, *_limits(found)]
-    if found.baseline == 0:
+    if np.ptp(found.scores.means) == 0 and len(seeds) > 1:
+        lines.append(
+            f"All {len(seeds)} settings have the same {found.by}{where}: {text(found, found.scores.means[0])}, {basis}."
+        )
+    elif found.baseline == 0:
         other = estimate(found.scores, found.noise, 0, 1)
-        first = f"{best.label}, the baseline, is the best of {len(seeds)} settings{' on val' * bool(found.split)}"
+        _, following, _ = pair_of(found, 0, 1)
+        first = f"{found.settings[0].label}, the baseline, is the best of {len(seeds)} settings{' on val' * bool(found.split)}"
         verdict = "" if found.against_best[1] else ", but cannot be told apart from the next"
-        lines.append(f"{first}{verdict}: {text(found, other.value, True)} {found.by}{where} over {found.settings[1].label}, 95 % interval "
+        lines.append(f"{first}{verdict}: {text(found, other.value, True)} {found.by}{where} over {following}, 95 % interval "
                      f"{interval(found, other, True)}, {basis}.")  # fmt: skip
     else:
         difference = found.differences[0]
-        words = f"{text(found, difference.value, True)} {found.by}{where} over {base.label}, 95 % interval {interval(found, difference, True)}, {basis}"
+        gain, limits = f"{text(found, difference.value, True)} {found.by}{where}", interval(found, difference, True)
         if found.real[0]:
-            lines.append(f"{best.label}{chosen}: {words}{_gains(found)}.")
+            lines.append(f"{best}{chosen}: {gain} over {base}{common}, 95 % interval {limits}, {basis}{_gains(found)}.")
         else:
             alone = f" That is this pair alone: among {len(seeds) - 1} differences one as large may be chance."
-            more = needed(difference, max(seeds), found.images, len(seeds) - 1)
+            unit = "images" if found.groups == found.images else "groups of images"
+            freedom = int(found.noise.freedom.max())
+            more = needed(difference, max(seeds), freedom, found.groups, len(seeds) - 1, unit)
             hint = alone if difference.low * difference.high > 0 else ""
             hint += f" It would take {more} to show a difference of this size." if more else ""
-            lines.append(f"Cannot tell {best.label}{chosen + ',' * bool(chosen)} from {base.label}: {words}.{hint}")
+            lines.append(
+                f"Cannot tell {best}{chosen + ',' * bool(chosen)} from {base}{common}: {gain}, 95 % interval {limits}, {basis}.{hint}"
+            )
             if gains := _gains(found):
                 lines.append(f"Single classes differ, though: {gains.removeprefix('; ')}.")
     named = found.baseline if found.real[0] else -1  # the first sentence is about it, at a level of its own
@@ -57,6 +66,16 @@ def answer(found: Comparison) -> list[str]:
     return lines
 
 
+def pair_of(found: Comparison, one: int, other: int) -> tuple[str, str, str]:
+    """Of two settings what they differ in, and what they have in common, beginning with a comma where it is anything."""
+    first, second = found.settings[one], found.settings[other]
+    apart = [key for key in first.named if first.varied[key] != second.varied[key]]
+    shared = first.label_of([key for key in first.named if key not in apart])
+    if not apart or not shared:
+        return first.label, second.label, ""
+    return first.label_of(apart), second.label_of(apart), f", both with {shared}"
+
+
 def _limits(found: Comparison) -> list[str]:
     """What the answer does not speak of."""
     lines, one_group = [], found.images > 0 and found.groups == 1
@@ -64,6 +83,9 @@ def _limits(found: Comparison) -> list[str]:
     if not found.noise.known:
         images = "other images" if of_images else "these images alone"
         lines.append(f"One training each: this speaks of {images}, not of other trainings. Repeat it with seed=0,1,2.")
+    elif once := [found.settings[i].label for i in {0, found.baseline} if len(found.scores.full[i]) == 1]:
+        whose = " and ".join(once)
+        lines.append(f"{whose} was trained once: how far its seeds differ is taken from the other settings.")
     if found.images == 0:
         counted = all(run.counts is not None for setting in found.settings for run in setting.runs)
         why = (

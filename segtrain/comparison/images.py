@@ -6,15 +6,17 @@ from segtrain.comparison.runs import counts_of
 from segtrain.comparison.verdict import Comparison, foreground_of
 
 
-def image_scores(found: Comparison) -> tuple[np.ndarray, np.ndarray] | None:
-    """Names, and float64 [settings, images]: mean IoU of the foreground classes in the image, mean over the seeds.
+def image_scores(found: Comparison, first: bool = False) -> tuple[np.ndarray, np.ndarray] | None:
+    """Names, and float64 [settings, images]: mean IoU of the foreground classes in the image, mean over the seeds, or of
+    the first seed alone.
 
     An image without foreground scores 1 when nothing is predicted in it, else 0. None when nothing was counted.
     """
     if not found.images:
         return None
     values = [
-        [_of(counts_of(repeat)[2], foreground_of(setting)) for repeat in setting.repeats] for setting in found.settings
+        [_of(counts_of(repeat)[2], foreground_of(setting)) for repeat in setting.repeats[: 1 if first else None]]
+        for setting in found.settings
     ]
     return counts_of(found.settings[0].repeats[0])[0], np.array([np.mean(repeats, axis=0) for repeats in values])
 

@@ -95,7 +95,11 @@ class Setting:
     @property
     def label(self) -> str:
         """loss=ce_dice alpha=0.25 weighting=log_ratio"""
-        return " ".join(f"{short(key, self.named)}={setting_text(self.varied[key])}" for key in self.named) or "all"
+        return self.label_of(self.named) or "all"
+
+    def label_of(self, keys: list[str]) -> str:
+        """Some of `named`, as text."""
+        return " ".join(f"{short(key, self.named)}={setting_text(self.varied[key])}" for key in keys)
 
 
 def short(key: str, keys) -> str:
@@ -107,6 +111,8 @@ def short(key: str, keys) -> str:
 def setting_text(value) -> str:
     if isinstance(value, float) and len(str(value)) > 8:  # drawn by a search
         return f"{value:.4g}"
+    if isinstance(value, list):  # as one types it
+        return str(value).replace(", ", ",")
     return "null" if value is None else str(value)
 
 
@@ -118,7 +124,7 @@ def find_runs(folders: list[Path], split: str | None = None) -> tuple[list[Run],
     Args:
         split: take the scores of RUN/evaluation/<split>; None: those of the training.
 
-    Raises ConfigError when there is none.
+    Raises ConfigError for a folder that is not there.
     """
     found, unread, seen = [], [], set()
     for folder in folders:
@@ -137,8 +143,10 @@ def find_runs(folders: list[Path], split: str | None = None) -> tuple[list[Run],
                 unread.append(f"{file.parent}: {error.what}")
                 continue
             found += [run] if run.result.status else []
+        if not folder.exists():
+            raise ConfigError("no such folder", str(folder), "name folders of runs or sweeps")
         if len(found) + len(unread) == before and (new or not files):
-            raise ConfigError("no run in this folder", str(folder), "name folders that hold a result.json")
+            unread.append(f"{folder}: no run in it")
     return found, unread
 
 

@@ -39,9 +39,9 @@ class Scores:
 
     @functools.cached_property
     def mean_draws(self) -> np.ndarray:
-        """float [settings, draws]: with the spread that draws of so few groups lack."""
+        """float [settings, draws]: around the score of all images, with the spread that draws of so few groups lack."""
         means = np.stack([values.mean(axis=0) for values in self.draws])
-        return self.means[:, None] + (means - self.means[:, None]) * np.sqrt(self.correction)
+        return self.means[:, None] + (means - means.mean(axis=1, keepdims=True)) * np.sqrt(self.correction)
 
     @property
     def correction(self) -> float:
@@ -223,33 +223,51 @@ def ranks(scores: Scores, noise: SeedNoise, lower_is_better: bool = False, seed:
     return Ranks(best, low.astype(int), high.astype(int), float((chosen - means[first]).mean()))
 
 
-def needed(found: Estimate, seeds: int, images: int, differences: int = 1) -> str:
+def needed(found: Estimate, seeds: int, freedom: int, groups: int, differences: int = 1, unit: str = "images") -> str:
     """How many seeds or images would show a difference of this size in four of five cases; empty for one that nobody has.
 
     Args:
+        seeds, freedom: of each setting, and the degrees of freedom of the variance between them.
+        groups: images that were drawn together, which are called `unit`.
         differences: that are tested together, and share the level.
     """
-    from scipy.stats import norm
+    from scipy.stats import norm, t
 
-    target = (found.value / (norm.isf(LEVEL / 2 / differences) + norm.isf(0.2))) ** 2
-    if target <= (found.images + found.seeds) / MOST_NEEDED or found.images + found.seeds <= target:
+    def shown(times_seeds: float, times_groups: float) -> bool:
+        of_images, of_seeds = found.images / times_groups, found.seeds / times_seeds
+        known = freedom * (seeds * times_seeds - 1) / max(seeds - 1, 1)
+        margins = of_images * t.isf(LEVEL / 2 / differences, max(groups * times_groups - 1, 1)) ** 2
+        margins += of_seeds * t.isf(LEVEL / 2 / differences, max(known, 1)) ** 2 if of_seeds else 0
+        return abs(found.value) >= np.sqrt(margins) + norm.isf(0.2) * np.sqrt(of_images + of_seeds)
+
+    if shown(1, 1):
         return ""
-    if found.images < target and found.seeds:
-        return f"about {int(np.ceil(seeds * found.seeds / (target - found.images)))} seeds of each"
-    factor = (found.images + found.seeds) / target
-    return f"about {int(np.ceil(images * factor)):,} images" + (", and as many times the seeds" if found.seeds else "")
+    for number in range(seeds + 1, seeds * MOST_NEEDED + 1) if found.seeds else ():
+        if shown(number / seeds, 1):
+            return f"about {number} seeds of each"
+    for number in np.unique(np.geomspace(groups + 1, groups * MOST_NEEDED, 2000).astype(int)):
+        if shown(number / groups, number / groups):
+            return f"about {number:,} {unit}" + ", and as many times the seeds" * bool(found.seeds)
+    return ""
 
 
-def draw_groups(groups: np.ndarray, draws: int = DRAWS, seed: int = 0) -> np.ndarray:
+def draw_groups(groups: np.ndarray, draws: int = DRAWS, seed: int = 0, shown: np.ndarray | None = None) -> np.ndarray:
     """float32 [draws, images]: how often each image is in a draw of as many groups, with replacement.
 
     Args:
         groups: the group of each image.
+        shown: bool [images, C], the classes in its ground truth: of a class that a draw lacks it gets one more group, so
+            that all means are over the same classes.
     """
     _, index = np.unique(groups, return_inverse=True)
     count = index.max() + 1
     rng = np.random.default_rng(seed)
-    return rng.multinomial(count, np.full(count, 1 / count), size=draws).astype(np.float32)[:, index]
+    drawn = rng.multinomial(count, np.full(count, 1 / count), size=draws)
+    for label in range(0 if shown is None else shown.shape[1]):
+        having = np.unique(index[shown[:, label]])
+        lacking = np.flatnonzero(drawn[:, having].sum(axis=1) == 0) if len(having) else []
+        drawn[lacking, rng.choice(having, len(lacking)) if len(lacking) else []] += 1
+    return drawn.astype(np.float32)[:, index]
 
 
 def pooled_score(name: str, sums: np.ndarray, class_names: list[str], foreground: np.ndarray) -> np.ndarray:

@@ -22,7 +22,7 @@ from segtrain.comparison.statistics import (
     ranks,
     seed_noise,
 )
-from segtrain.errors import ConfigError
+from segtrain.errors import ConfigError, did_you_mean
 from segtrain.runs.result import Result
 
 LOWER = ("loss", "ece", "class_ece", "errors_beyond")  # kinds of score that are better low
@@ -141,7 +141,8 @@ class Counted:
         self, tables: list[list[np.ndarray]], groups: np.ndarray, classes: tuple[str, ...], foreground: np.ndarray
     ):
         self.groups, self.classes, self.foreground = groups, classes, foreground
-        weights = draw_groups(groups)
+        first = tables[0][0]
+        weights = draw_groups(groups, shown=first[:, 0] + first[:, 2] > 0)
         self.sums = [[table.sum(axis=0) for table in repeats] for repeats in tables]
         self.draws = [
             [
@@ -209,11 +210,9 @@ def own_scores(setting: Setting, name: str, chosen_on_val: bool = False) -> np.n
         [(run.on_val if chosen_on_val else run.result.scores).get(name) for run in repeat] for repeat in setting.repeats
     ]
     if any(value is None for repeat in values for value in repeat):
-        raise ConfigError(
-            f"not all runs have the score {name}{' on val' * chosen_on_val}",
-            "--by",
-            "name another; `segtrain help scores` lists them",
-        )
+        known = setting.runs[0].result.scores
+        what = f"not all runs have the score {name}{' on val' * chosen_on_val}{did_you_mean(name, known)}"
+        raise ConfigError(what, "--by", "name another; `segtrain help scores` lists them")
     return np.array([np.mean(repeat) for repeat in values])
 
 

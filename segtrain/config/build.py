@@ -6,6 +6,7 @@ from omegaconf import DictConfig
 
 from segtrain.data.augment import Augmentation, as_augment, crop_size
 from segtrain.data.dataset import as_dataset, check_sample
+from segtrain.data.sampling import Sampling, as_sampling
 from segtrain.errors import ConfigError, DataError, SegtrainError
 
 
@@ -50,6 +51,11 @@ def build_model(cfg: DictConfig, from_checkpoint: bool = False):
     """The network; all of its weights are to come from a checkpoint, or else its encoder's from where the config says."""
     own = {"encoder_weights": None} if from_checkpoint and "encoder_weights" in cfg.model else {}
     return build(cfg, "model", **own)
+
+
+def build_sampling(cfg: DictConfig) -> Sampling:
+    """Which images an epoch draws, and where their crops are centred."""
+    return as_sampling(build(cfg, "sampling"))
 
 
 def build_augment(cfg: DictConfig, dataset) -> Augmentation:

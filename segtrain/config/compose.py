@@ -76,7 +76,8 @@ def _override_mistakes(loader, overrides: list[str], config_name: str) -> Iterat
                 yield f"no folder {text}"
                 continue
             what = "is not key=value" if "=" in text else "has no value: key=value"
-            yield f"{text!r} {what} (quote values with special characters: 'key=\"a b\"')"
+            key, _, value = text.partition("=")
+            yield f"{text!r} {what} (quote values with special characters twice: '{key or 'key'}=\"{value or 'a b'}\"')"
             continue
         (groups if options else values).append((text, override, options))
     good = []

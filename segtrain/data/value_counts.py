@@ -13,8 +13,6 @@ def value_counts(mask: np.ndarray, classes: int = 256) -> np.ndarray:
         classes: most masks hold no values but those below, and 255. Counts are right for others, too.
     """
     flat = mask.ravel()
-    if flat.dtype != np.uint8:
-        return np.bincount(flat, minlength=256)
     if flat.size >= _MANY:
         parts = (flat[i : i + _MANY - 1] for i in range(0, flat.size, _MANY - 1))
         return sum(value_counts(part, classes) for part in parts)

@@ -84,7 +84,7 @@ class Loss(nn.Module):
         return [self(logits, target)]
 
     def piece(self, logits: torch.Tensor, target: torch.Tensor):
-        """What `of_pieces` needs of a batch."""
+        """What the validation loss keeps of a batch: its sums, or the terms and amounts of each image; for `of_pieces`."""
         if self.needs is not None:
             return self._sums(logits, target)
         images = [(logits[i : i + 1], target[i : i + 1]) for i in range(len(logits))]

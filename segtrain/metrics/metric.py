@@ -92,7 +92,7 @@ class Metric:
         return {}
 
     def state(self) -> dict[str, np.ndarray]:
-        """All counts, for per_image.npz; {} writes none."""
+        """All counts, for per_image.npz, with the images' `names`; {} writes none."""
         return {}
 
     def restore(self, **state: np.ndarray) -> None:

@@ -67,9 +67,7 @@ def learning_rates(rates: np.ndarray, losses: np.ndarray, smooth: np.ndarray, su
     axes.axvline(suggested, color="#d64541", linewidth=1)
     low, high = losses.min(), losses[: len(losses) // 2].max()
     axes.set(xscale="log", xlim=(rates[0], rates[-1]), ylim=(low - 0.1 * (high - low), high + 0.3 * (high - low)))
-    stream = io.BytesIO()
-    figure.savefig(stream, format="svg")
-    return stream.getvalue()
+    return _svg_file(figure)
 
 
 def lines_with_intervals(lines: dict[str, list[tuple]], x: str, y: str, unit: str) -> str:
@@ -108,6 +106,7 @@ def curves_by_epoch(lines: dict[str, np.ndarray], y: str, title: str, unit: str,
     if best is not None:
         axes.axvline(best, color="#d64541", linewidth=1)
     axes.autoscale()
+    axes.xaxis.get_major_locator().set_params(integer=True)
     _legend_below(axes)
     return _svg(figure)
 
@@ -179,9 +178,14 @@ def _legend_below(axes) -> None:
 
 def _svg(figure) -> str:
     """A data: address."""
+    return f"data:image/svg+xml;base64,{base64.b64encode(_svg_file(figure)).decode()}"
+
+
+def _svg_file(figure) -> bytes:
+    """The same bytes for the same figure."""
     from matplotlib import rc_context
 
     stream = io.BytesIO()
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "segtrain"}):
         figure.savefig(stream, format="svg", metadata={"Date": None})
-    return f"data:image/svg+xml;base64,{base64.b64encode(stream.getvalue()).decode()}"
+    return stream.getvalue()

@@ -9,7 +9,7 @@ from segtrain.errors import counted
 from segtrain.report.text import percent, table
 
 WIDTH = 120
-LONGEST = 24  # characters of a setting
+LONGEST, SHORT = 24, 16  # characters of a setting; where the table is too wide
 RARE = 3  # classes
 
 
@@ -18,7 +18,11 @@ def comparison_table(found: Comparison) -> str:
     settings, several = found.settings, any(len(setting.repeats) > 1 for setting in found.settings)
     named, keys = settings[0].named, list(settings[0].varied)
     others = [key for key in keys if key not in named]
-    columns = {short(key, keys): [_cell(setting.varied[key]) for setting in settings] for key in [*named, *others]}
+
+    def cells(longest: int) -> dict[str, list[str]]:
+        return {short(key, keys): [_cell(s.varied[key], longest) for s in settings] for key in [*named, *others]}
+
+    columns = cells(LONGEST)
     if not columns:
         columns["setting"] = [setting.label for setting in settings]
     columns[found.by] = [text(found, e.value) for e in found.estimates]
@@ -33,14 +37,19 @@ def comparison_table(found: Comparison) -> str:
         columns["± seeds"] = [_spread(found, i) for i in range(len(settings))]
     rare = [found.classes[c] for c in rarest(found)] if found.class_means.size else []
     columns |= {name: [percent(m[found.classes.index(name)]) for m in found.class_means] for name in rare}
-    least = [*(short(key, keys) for key in others[::-1]), *rare[::-1], "rank", "± seeds"]
+    if _width(columns) > WIDTH and keys:
+        columns |= cells(SHORT)
+    alike = ["seeds"] if len({len(setting.repeats) for setting in settings}) == 1 else []  # the answer says how many
+    least = [*(short(key, keys) for key in others[::-1]), *alike, *rare[::-1], "rank", "± seeds"]
     dropped, classes = 0, []
     while _width(columns) > WIDTH and least:
-        dropped += least[0] not in (*rare, "rank", "± seeds")
+        dropped += least[0] not in (*rare, "seeds", "rank", "± seeds")
         classes += [least[0]] if least[0] in rare else []
         columns.pop(least.pop(0))
     rows = [list(row) for row in zip(*columns.values(), strict=True)]
     title = f"best first by {found.by}{'; scores in %' if found.unit else ''}"
+    if not all(found.real[i] for i, difference in enumerate(found.differences) if difference is not None):
+        title += "; ? may be chance"
     if dropped:
         title += f"; {counted(dropped, 'other setting')} that {'differ' if dropped > 1 else 'differs'}: see --out"
     if classes:
@@ -48,16 +57,16 @@ def comparison_table(found: Comparison) -> str:
     return table(list(columns), rows, title)
 
 
-def _cell(value) -> str:
+def _cell(value, longest: int) -> str:
     cell = setting_text(value)
-    return cell if len(cell) <= LONGEST else f"…{cell[1 - LONGEST :]}"
+    return cell if len(cell) <= longest else f"…{cell[1 - longest :]}"
 
 
 def _over_baseline(found: Comparison, index: int) -> str:
     difference = found.differences[index]
     if difference is None:
         return "baseline"
-    return f"{text(found, difference.value, True)} {'' if found.real[index] else '(not shown)'}".rstrip()
+    return f"{text(found, difference.value, True)} {'' if found.real[index] else '?'}".rstrip()
 
 
 def rank_text(low: int, high: int) -> str:

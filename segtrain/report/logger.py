@@ -22,19 +22,16 @@ _COMPARED = (*_FIRST, "model", "optimizer", "schedule", "augment.size", "loader.
 
 def log_to_screen(file: Path | None = None, only_warnings: bool = False) -> None:
     """Show log lines, or warnings alone, and append all lines to `file`; Hydra does this for the jobs it starts."""
-    handlers = [logging.StreamHandler()] + ([logging.FileHandler(file)] if file is not None else [])
+    handlers = _handlers(file)
     handlers[0].setLevel(logging.WARNING if only_warnings else logging.INFO)
-    for handler in handlers:
-        handler.setFormatter(Printable("%(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=handlers, force=True)  # in place of those of a run before
 
 
 @contextlib.contextmanager
 def logged_to(file: Path):
     """Within this, log lines are shown and appended to `file`; for a call from Python, whose logging stays as it was."""
-    handlers, level = [logging.StreamHandler(), logging.FileHandler(file)], log.level
+    handlers, level = _handlers(file), log.level
     for handler in handlers:
-        handler.setFormatter(Printable("%(message)s"))
         log.addHandler(handler)
     log.setLevel(logging.INFO)
     try:
@@ -44,6 +41,14 @@ def logged_to(file: Path):
         for handler in handlers:
             log.removeHandler(handler)
             handler.close()
+
+
+def _handlers(file: Path | None) -> list[logging.Handler]:
+    """For the screen, and for a file."""
+    handlers = [logging.StreamHandler(), *([logging.FileHandler(file)] if file is not None else [])]
+    for handler in handlers:
+        handler.setFormatter(Printable("%(message)s"))
+    return handlers
 
 
 def profile_table(rows: list[tuple[str, int, float, float]]) -> str:
@@ -152,7 +157,7 @@ class Logger:
             if name not in plain and key.startswith(_COMPARED) and not key.endswith(("class_weights", "pos_weight")):
                 value = str(value).rpartition(".")[2] if name != key else value
                 plain[name] = value if isinstance(value, int | float | str | bool) else str(value)
-        scored = dict.fromkeys(sorted({"run/best", *self._of_best.values()}), 0.0)  # the scalars of these names
+        scored = dict.fromkeys(["run/best", *self._of_best.values()], 0.0)  # the scalars of these names
         plain.setdefault("loss.alpha", 0.0)  # of a loss without a second term; a run that lacks a column is left out
         columns, *summaries = hparams(plain, scored)
         content = columns.value[0].metadata.plugin_data

@@ -2,21 +2,9 @@
 
 import numpy as np
 
-from segtrain import weighting
 from segtrain.class_counts import ClassCounts
 from segtrain.report.text import number, share, table
-
-SCHEMES = {
-    "none": weighting.NoWeighting,
-    "inverse_frequency": weighting.InverseFrequency,
-    "inverse_sqrt": weighting.InverseSqrt,
-    "log_ratio": weighting.LogRatio,
-    "median_frequency": weighting.MedianFrequency,
-    "enet": weighting.Enet,
-    "effective_number": weighting.EffectiveNumber,
-    "neg_pos_ratio": weighting.NegPosRatio,
-}
-
+from segtrain.weighting import FROM_SMALL_TO_LARGE, SCHEMES, same_as
 
 # Of docs/loss_and_weights.md.
 EVIDENCE = (
@@ -108,12 +96,12 @@ def recommendation(counts: ClassCounts, words: str = "", weighted: bool = True) 
         text = f"Multi-label: neg_pos_ratio is the pos_weight of each class. The largest is {number(ratio)}"
         text += ": cap it, weighting.max_ratio=10, or precision is lost." if ratio > 100 else "."
         return f"{text} Which helps is found out by `{sweep.format('none,inverse_sqrt,neg_pos_ratio')}`"
-    weights = {name: scheme()(counts)[there] for name, scheme in weighting.FROM_SMALL_TO_LARGE.items()}
+    weights = {name: SCHEMES[name]()(counts)[there] for name in FROM_SMALL_TO_LARGE}
     parts = counts.share[there]
     rarest, name = parts.argmin(), np.array(counts.class_names)[there][parts.argmin()]
     shares = [f"{scheme} {share((w * parts)[rarest] / (w * parts).sum())}" for scheme, w in weights.items()]
     lines = [f"Of the cross-entropy the rarest class, {name}, has as its share: {', '.join(shares)}."]
-    first = weighting.same_as(counts)
+    first = same_as(counts)
     lines += [f"{scheme} is {other} here, but for a factor." for scheme, other in first.items() if scheme != other]
     kept = [scheme for scheme, other in first.items() if scheme == other]
     if len(kept) == 1:

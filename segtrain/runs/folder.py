@@ -19,7 +19,7 @@ from segtrain.errors import ConfigError, DataError, DiskError, NotFinite, OutOfM
 from segtrain.files import read_arrays, read_json, remove_parts, write_arrays, write_json, write_rows, write_text
 from segtrain.runs import checkpoints
 from segtrain.runs.claim import lock, refuse_links, remove_run_folder, unlock
-from segtrain.runs.environment import changed_settings, start, trained_on
+from segtrain.runs.environment import changed_settings, environment, start, trained_on
 from segtrain.runs.result import Result, per_class_rows
 
 log = logging.getLogger("segtrain")
@@ -114,6 +114,11 @@ class RunFolder:
     @property
     def can_be_resumed(self) -> bool:
         return (self.checkpoints / "last.pt").is_file()
+
+    def begin(self, settings: dict, config: str, world_size: int = 1, **more: str) -> None:
+        """Write environment.json, of settings by dotted key and with `more` in it, and the text of config.yaml."""
+        self.write_environment({**environment(settings, world_size), **more})
+        self.write_config(config)
 
     def write_config(self, text: str) -> None:
         """config.yaml; first without class weights, and once more when they are known."""
@@ -231,11 +236,12 @@ class RunFolder:
         self._rows.append(epoch.row())
         self._unwritten = True
         if epoch.best is not None:
-            self._best = epoch
-            if "names" in epoch.best.counts:
-                epoch.best.counts["groups"] = np.array(
-                    [(groups or {}).get(name, name) for name in epoch.best.counts["names"].tolist()]
-                )
+            self._best, counts = epoch, epoch.best.counts
+            if counts and "names" not in counts:
+                fix = "let it give the images' names as `names`, or {} to have no counts written"
+                raise ConfigError("what state() of the metric gives has no names", "metric", fix)
+            if counts:
+                counts["groups"] = np.array([(groups or {}).get(name, name) for name in counts["names"].tolist()])
             self.result.best = {"epoch": epoch.number, "monitor": epoch.monitor.name, "value": epoch.value}
             self.result.lower_is_better, self.result.unit = not epoch.monitor.higher_is_better, epoch.monitor.unit
             self.result.scores = epoch.scores

@@ -18,4 +18,6 @@ class OthersFolder(RunFolder):
     def _nothing(self, *_) -> None:
         pass
 
-    write_config = write_environment = write_counts = write_class_weights = add_start = record_failure = _nothing
+    begin = write_config = write_environment = write_counts = write_class_weights = add_start = record_failure = (
+        _nothing
+    )

@@ -19,7 +19,7 @@ def evaluate(
     predictor: Predictor,
     batches: Iterable,
     scores: Metric,
-    loss: Loss | None = None,
+    loss: Loss,
     names: list[str] | None = None,
     limit: int | None = None,
     advance=None,
@@ -31,7 +31,7 @@ def evaluate(
     Args:
         batches: of (uint8 images, targets, indices), each image at its own size.
         scores: is reset first.
-        loss: a function of the sums is computed from those of all images; any other is the mean over images. None: NaN.
+        loss: a function of the sums is computed from those of all images; any other is the mean over images.
         names: the dataset's names, by index.
         advance: called with the number of images of each batch.
         part: gives a context for each part of the work, by name.
@@ -50,7 +50,7 @@ def evaluate(
             logits = predictor.logits(batch)
             finite = logits.sum(dim=(1, 2, 3), dtype=torch.float32).isfinite()
         with part("validation: loss"):
-            done.append((indices, None if loss is None else loss.piece(logits, target), finite))
+            done.append((indices, loss.piece(logits, target), finite))
         wanted = {"logits": logits} if scores.needs_logits else {}
         with part("validation: scores"):
             scores.update(predictor.decide(logits), target, [names[i] for i in indices] if names else None, **wanted)
@@ -61,7 +61,7 @@ def evaluate(
     if not done:
         raise DataError("there is no image to score", "the split, or trainer.val_batches", "add images to the split")
     _check_finite([index for indices, *_ in done for index in indices], torch.cat([f for *_, f in done]), names)
-    return float(loss.of_pieces([piece for _, piece, _ in done])) if loss is not None else float("nan")
+    return float(loss.of_pieces([piece for _, piece, _ in done]))
 
 
 def _check_finite(seen: list[int], good: torch.Tensor, names: list[str] | None) -> None:

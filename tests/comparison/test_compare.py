@@ -92,7 +92,7 @@ def test_the_page_needs_no_network_and_escapes_names(segtrain, tmp_path):
 def test_a_baseline_is_a_setting_or_a_run(segtrain, sweep, baseline):
     done = segtrain("compare", "sweep", "--baseline", baseline)
     assert done.code == 0, done
-    assert "over alpha=0.5" in done.out.splitlines()[0]
+    assert "from alpha=0.5" in done.out.splitlines()[0]
 
 
 def test_a_baseline_that_is_none_of_them_is_refused_with_what_there_is(segtrain, sweep):
@@ -328,7 +328,7 @@ def test_a_list_is_the_same_setting_with_and_without_spaces(tmp_path, wanted):
         settings = {"augment": {"size": size}, "loss": {"alpha": alpha}}
         make_run(tmp_path / f"{len(size)}_{alpha}", settings, 0.5 + alpha / 10)
     found = compare(settings_from(find_runs([tmp_path])[0]), baseline=wanted)
-    assert found.settings[found.baseline].label == "alpha=0 size=[1, 2]"
+    assert found.settings[found.baseline].label == "alpha=0 size=[1,2]"
 
 
 def test_the_interval_of_a_share_ends_at_0(tmp_path):
@@ -349,7 +349,7 @@ def test_of_another_split_the_best_is_that_of_val(tmp_path):
         write_json(run / "evaluation" / "test" / "scores.json", {"scores": scores, "per_class": []})
     runs = find_runs([tmp_path / name for name in "012"], "test")[0]
     lines = answer(compare(settings_from(runs), split="test"))
-    assert lines[0].startswith("alpha=1, the best on val: +3."), lines
+    assert lines[0].startswith("alpha=1, the best on val of those scored on test: +3."), lines
     assert "iou/mean on test over alpha=0" in lines[0]
     assert not any("better than it is" in line for line in lines)
 

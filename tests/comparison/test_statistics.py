@@ -80,7 +80,8 @@ def test_holm_by_hand():
 
 def test_ranks_against_brute_force():
     rng = np.random.default_rng(1)
-    draws = rng.normal(np.array([0.6, 0.61, 0.5])[:, None], 0.02, (3, 300))
+    draws = rng.normal(0, 0.02, (3, 300))
+    draws += np.array([0.6, 0.61, 0.5])[:, None] - draws.mean(axis=1, keepdims=True)
     scores = Scores([np.array([m]) for m in (0.6, 0.61, 0.5)], [d[None] for d in draws], 10**9)
     found = ranks(scores, seed_noise(scores))
     orders = [sorted(range(3), key=lambda s: -column[s]) for column in draws.T]
@@ -93,10 +94,29 @@ def test_ranks_against_brute_force():
 
 
 def test_what_it_would_take():
-    assert needed(Estimate(0.02, -0.01, 0.05, 0.1, 0.0, 1e-4), 2, 100) == "about 4 seeds of each"
-    assert needed(Estimate(0.01, -0.01, 0.03, 0.1, 1e-4, 0.0), 1, 100) == "about 785 images"
-    assert needed(Estimate(0.2, 0.1, 0.3, 0.0, 1e-4, 0.0), 1, 100) == ""
-    assert needed(Estimate(0.02, -0.01, 0.05, 0.1, 0.0, 1e-4), 2, 100, differences=8) == "about 7 seeds of each"
+    """Of 5 seeds of each of two settings the margin is 2.306 (t of 8 degrees), and 0.842 more are met in four of five cases."""
+    seeds, images = Estimate(0.02, -0.01, 0.05, 0.1, 0.0, 1e-4), Estimate(0.01, -0.01, 0.03, 0.1, 1e-4, 0.0)
+    assert needed(seeds, seeds=2, freedom=2, groups=100) == "about 5 seeds of each"
+    assert 0.02 > (2.306 + 0.842) * (1e-4 * 2 / 5) ** 0.5
+    assert 0.02 < (2.447 + 0.842) * (1e-4 * 2 / 4) ** 0.5
+    assert needed(images, seeds=1, freedom=0, groups=100) == "about 788 images"
+    assert needed(Estimate(0.2, 0.1, 0.3, 0.0, 1e-4, 0.0), seeds=1, freedom=0, groups=100) == ""
+    assert needed(seeds, seeds=2, freedom=2, groups=100, differences=8) == "about 9 seeds of each"
+    both = Estimate(0.02, -0.01, 0.05, 0.1, 1e-4, 1e-4)
+    assert needed(both, seeds=3, freedom=4, groups=5, unit="groups of images").startswith(
+        "about 22 groups of images, and"
+    )
+
+
+def test_every_draw_has_every_class():
+    shown = np.zeros((30, 3), bool)
+    shown[:, 0] = shown[7, 1] = True  # one image with class 1, none with class 2
+    groups = np.arange(30) // 2
+    drawn = draw_groups(groups, 500, shown=shown)
+    assert (drawn[:, shown[:, 1]].sum(axis=1) > 0).all()
+    plain = draw_groups(groups, 500)
+    np.testing.assert_array_equal(drawn[plain[:, 7] > 0], plain[plain[:, 7] > 0])
+    assert set(np.unique((drawn - plain).sum(axis=1))) == {0, 2}  # a group of two images more
 
 
 def test_a_setting_whose_seeds_differ_by_more_has_its_own_variance():

@@ -4,7 +4,9 @@ import errno
 import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,6 +17,7 @@ from segtrain.runs.claim import make_run_folder
 from segtrain.runs.environment import signature
 from segtrain.runs.folder import RunFolder
 from segtrain.runs.result import Result
+from segtrain.training.state import Best
 
 
 def full_disk(monkeypatch, after: int):
@@ -148,3 +151,12 @@ def test_checkpoints_of_another_form_are_refused(tmp_path, content):
     write_checkpoint(tmp_path / "checkpoints/last.pt", content)
     with pytest.raises(ConfigError, match="not a checkpoint of this version"):
         RunFolder(tmp_path).load_last()
+
+
+def test_counts_without_the_images_names_are_refused_in_the_first_epoch(tmp_path):
+    best = Best({}, {"right": np.zeros(3)}, {})
+    with (
+        RunFolder(tmp_path) as run,
+        pytest.raises(ConfigError, match="what state\\(\\) of the metric gives has no names"),
+    ):
+        run.record(SimpleNamespace(best=best, row=dict), ["a"])

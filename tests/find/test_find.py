@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segtrain.class_counts import count_classes
-from segtrain.commands.find import order_of
+from segtrain.commands.find import best_run, order_of
 from segtrain.data.shapes import Shapes, ShapesMultilabel
 from segtrain.files import read_json
+from segtrain.find.candidates import candidates
+from segtrain.find.halving import FINALISTS, plan, survivors
 from segtrain.runs.result import Result
 from segtrain.runs.sweep import SweepJob
-from segtrain.search.candidates import candidates
-from segtrain.search.halving import FINALISTS, plan, survivors
 
 
 @pytest.fixture(scope="module")
@@ -143,3 +143,11 @@ def test_trainings_without_a_score_come_last(tmp_path):
     results = [Result("finished", one) for one in best] + [Result("failed")]
     jobs = [SweepJob(tmp_path, [], result, "") for result in results]
     assert order_of(jobs)[:2] == [2, 0]
+
+
+def test_the_best_run_is_one_of_the_best_setting(tmp_path):
+    def job(words: str, value: float) -> SweepJob:
+        return SweepJob(tmp_path, words.split(), Result("finished", {"epoch": 1, "monitor": "m", "value": value}), "")
+
+    jobs = [job("loss=ce seed=1", 0.5), job("seed=1", 0.6), job("loss=ce seed=2", 0.9), job("seed=2", 0.85)]
+    assert best_run(jobs) is jobs[3]  # 0.725 on average, and 0.7 of loss=ce

@@ -1,0 +1,73 @@
+"""Count the classes of a dataset, and compute the class weights, before a training."""
+
+import logging
+
+import numpy as np
+
+from segtrain.class_counts import ClassCounts, count_classes, default_cache
+from segtrain.config.build import build, refusals
+from segtrain.data.mask_values import both_ways
+from segtrain.errors import DataError
+from segtrain.ranks import Processes
+from segtrain.report.scores import counts_table
+from segtrain.runs.environment import fingerprint
+from segtrain.runs.folder import RunFolder
+
+log = logging.getLogger("segtrain")
+
+
+def count_and_weigh(cfg, run: RunFolder, train_set, val_set, locations: bool, processes: Processes) -> ClassCounts:
+    """Count the masks of both splits, record that, and fill in cfg.class_weights; returns the counts of training.
+
+    Args:
+        locations: whether class locations are kept, for crops that are centred on them.
+    """
+    counts = processes.once(lambda: count(train_set, locations))
+    val_counts = processes.once(lambda: count(val_set))
+    check_counts(counts)
+    names = train_set.names + val_set.names
+    run.write_counts(counts, fingerprint(names, counts, val_counts), train_set.image(0).shape[:2])
+    cfg.class_weights = class_weights(cfg, counts)
+    run.write_class_weights(cfg.weighting._target_, counts.class_names, cfg.class_weights)
+    log.info(counts_table(counts, cfg.class_weights, val_counts))
+    return counts
+
+
+def count(dataset, locations: bool = False) -> ClassCounts:
+    """Counts of a split, with a progress bar; those of masks that were counted before come from the cache."""
+    return count_classes(dataset, cache=default_cache(), progress=True, locations=locations)
+
+
+def check_counts(counts: ClassCounts) -> None:
+    """Raise DataError when there is nothing to learn; warn of classes without training pixels."""
+    there = len(counts.class_names) - len(counts.absent)
+    if there < (1 if counts.multilabel else 2):
+        only = next((n for n, p in zip(counts.class_names, counts.pixels, strict=True) if p), "none")
+        raise DataError(
+            f"the training masks hold {there} class{'es' * (there != 1)} ({only}) and {counts.ignored_pixels:,} ignored "
+            "pixels: there is nothing to tell apart",
+            "the train split",
+            f"of masks of 0 and 255, {both_ways(counts.class_names)}. Otherwise look at dataset.ignore_index and num_classes",
+        )
+    if counts.absent:
+        log.warning(
+            f"no training pixel of {', '.join(counts.absent)}: it cannot be learned, and any weighting gives it 0"
+        )
+
+
+def class_weights(cfg, counts: ClassCounts) -> list[float] | None:
+    """The weighting's weights, None for `weighting=none`; or those the config holds already, as a saved one does."""
+    if cfg.class_weights is not None:
+        if len(cfg.class_weights) != len(counts.class_names):
+            raise DataError(
+                f"{len(cfg.class_weights)} class weights for {len(counts.class_names)} classes",
+                "class_weights in the config",
+                "leave class_weights=null, or give one per class",
+            )
+        log.info(f"using class_weights from the config; {cfg.weighting._target_} skipped")
+        return list(cfg.class_weights)
+    if cfg.weighting._target_ == "segtrain.weighting.NoWeighting":
+        return None
+    weighting = build(cfg, "weighting")
+    with refusals(f"weighting ({cfg.weighting._target_})"):
+        return np.asarray(weighting(counts), dtype=float).tolist()
