@@ -231,9 +231,7 @@ class Stages:
         """What each stage tried, what it took, and what was dropped."""
         jobs, rows, lines = self.jobs(), [], []
         for number, stage in enumerate(self.stages):
-            left = sorted(
-                set(stage.tried) - {0, *stage.kept}
-            )  # the config as it is, 0, is in the finals whatever its score
+            left = sorted(set(stage.tried) - {0, *stage.kept})  # 0, the config as it is, is always in the finals
             dropped = [f"{jobs[n].folder.name[3:]} ({score_of(jobs[n])})" for n in left]
             took = f"{stage.seconds / 60:.1f} min"
             rows.append([f"stage {number + 1}", str(len(stage.tried)), str(stage.epochs), took])

@@ -79,7 +79,6 @@ def verdict(first: Path, second: Path) -> tuple[str, bool]:
     environment = equality.environment_differences(first, second)
     lines += [f"environment: {text}" for text in environment]
     hint = "on CUDA only trainer.deterministic=true gives the same numbers again"
-    hint = (
-        "with another machine, number of threads or version, sums are added in another order" if environment else hint
-    )
+    if environment:
+        hint = "with another machine, number of threads or version, sums are added in another order"
     return f"{first} and {second} are not equal\n" + "".join(f"  {line}\n" for line in lines) + f"  {hint}", False
