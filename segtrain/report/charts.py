@@ -124,20 +124,12 @@ def confusion_matrix(matrix: np.ndarray, names: list[str]) -> np.ndarray:
     axes.set_xticks(range(len(names)), names, rotation=90)
     axes.set_yticks(range(len(names)), names)
     axes.set(xlabel="prediction", ylabel="ground truth")
+    centred = {"ha": "center", "va": "center", "fontsize": 8, "in_layout": False}  # the layout need not measure each
     if len(names) <= 20:
         for (row, column), value in np.ndenumerate(shares):
             if value >= 0.005:
                 colour = "white" if value > 0.5 else "black"
-                axes.text(
-                    column,
-                    row,
-                    f"{100 * value:.0f}",
-                    ha="center",
-                    va="center",
-                    fontsize=8,
-                    color=colour,
-                    in_layout=False,
-                )
+                axes.text(column, row, f"{100 * value:.0f}", color=colour, **centred)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 

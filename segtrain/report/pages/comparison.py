@@ -46,6 +46,7 @@ def write_comparison_page(
             [_cell(means[c], base[c], i == found.baseline) for c in shown] for i, means in enumerate(found.class_means)
         ],
         notes=notes,
+        independent=0 < found.images == found.groups,
         scatter=scatter(found),
         pictures=[{"data": inline(picture, 1100), "caption": caption} for caption, picture in pictures],
         charts=[chart for chart in (over_number(found), trade(found), learning_curves(found)) if chart],
