@@ -128,7 +128,6 @@ RESUMED = {
 }
 EVALUATED = {
     "an epoch that is text": best_epoch,
-    "classes without names": entry("class_counts.json", classes=[1]),
     "an image of no size": entry("environment.json", image_size=[0, 0]),
     "scores that are text": entry("result.json", scores={"iou/mean": "x"}),
     "a config with numbers for keys": setting(1, 2),
@@ -156,6 +155,12 @@ def test_resume_refuses_what_does_not_fit(server, run, kind):
 def test_evaluate_refuses_what_does_not_fit(server, run, kind):
     EVALUATED[kind](run)
     refused(server, run, "evaluate", "run", "--bootstrap", "0")
+
+
+@pytest.mark.slow
+def test_predict_refuses_classes_without_names(server, run):
+    entry("class_counts.json", classes=[1])(run)
+    assert "its classes have no names" in refused(server, run, "predict", "run", str(run / "plots"), "--out", "out")
 
 
 @pytest.mark.slow
