@@ -10,15 +10,14 @@ import sys
 
 import numpy as np
 
+from segtrain.comparison.draws import draw_groups, pooled_score
 from segtrain.comparison.statistics import (
     LEVEL,
     Scores,
     apart_from_best,
     classes_apart,
-    draw_groups,
     estimate,
     holm,
-    pooled_score,
     seed_noise,
 )
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from segtrain.comparison.baseline import choose_baseline
+from segtrain.comparison.draws import DRAWS, draw_groups, pooled_score
 from segtrain.comparison.runs import Setting, counts_of
 from segtrain.comparison.statistics import (
-    DRAWS,
     LEVEL,
     Estimate,
     Ranks,
@@ -15,10 +15,8 @@ from segtrain.comparison.statistics import (
     SeedNoise,
     apart_from_best,
     classes_apart,
-    draw_groups,
     estimate,
     holm,
-    pooled_score,
     ranks,
     seed_noise,
 )

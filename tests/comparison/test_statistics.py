@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from segtrain.comparison.draws import draw_groups, pooled_score
 from segtrain.comparison.statistics import (
     Estimate,
     Scores,
-    draw_groups,
     estimate,
     holm,
     needed,
-    pooled_score,
     ranks,
     seed_noise,
     unlike,

@@ -1,0 +1,66 @@
+"""Draws of images, groups of them together, and scores of the counts in a draw."""
+
+import numpy as np
+
+DRAWS = 2000
+
+
+def draw_groups(groups: np.ndarray, draws: int = DRAWS, seed: int = 0, shown: np.ndarray | None = None) -> np.ndarray:
+    """float32 [draws, images]: how often each image is in a draw of as many groups, with replacement.
+
+    Args:
+        groups: the group of each image.
+        shown: bool [images, C], the classes in its ground truth: of a class that a draw lacks it gets one more group, so
+            that all means are over the same classes.
+    """
+    _, index = np.unique(groups, return_inverse=True)
+    count = index.max() + 1
+    rng = np.random.default_rng(seed)
+    drawn = rng.multinomial(count, np.full(count, 1 / count), size=draws)
+    for label in range(0 if shown is None else shown.shape[1]):
+        having = np.unique(index[shown[:, label]])
+        lacking = np.flatnonzero(drawn[:, having].sum(axis=1) == 0) if len(having) else []
+        drawn[lacking, rng.choice(having, len(lacking)) if len(lacking) else []] += 1
+    return drawn.astype(np.float32)[:, index]
+
+
+def pooled_score(name: str, sums: np.ndarray, class_names: list[str], foreground: np.ndarray) -> np.ndarray:
+    """float […]: a score of counts […, 4, C], tp, fp, fn and valid pixels of each class; NaN where undefined.
+
+    Classes that the ground truth does not show are left out of means.
+
+    Args:
+        name: iou, dice, precision or recall, of mean, foreground or a class: iou/mean.
+        foreground: bool [C].
+
+    Raises KeyError for another name.
+    """
+    kind, _, part = name.partition("/")
+    of_class = part in class_names and part not in ("mean", "foreground")
+    if of_class:
+        sums = sums[..., [class_names.index(part)]]
+    tp, fp, fn = (sums[..., k, :].astype(np.float64) for k in range(3))
+    if name == "accuracy":
+        valid = sums[..., 3, :].astype(np.float64)
+        if np.allclose((tp + fn).sum(axis=-1), valid[..., 0]):  # one label per pixel
+            return _ratio(tp.sum(axis=-1), valid[..., 0])
+        return _ratio((valid - fp - fn).sum(axis=-1), valid.sum(axis=-1))
+    over, under = {
+        "iou": (tp, tp + fp + fn),
+        "dice": (2 * tp, 2 * tp + fp + fn),
+        "precision": (tp, tp + fp),
+        "recall": (tp, tp + fn),
+    }[kind]
+    values = np.where(tp + fn > 0, _ratio(over, under), np.nan)
+    if part in ("mean", "foreground"):
+        values = values if part == "mean" else values[..., foreground]
+        defined = ~np.isnan(values)
+        return _ratio(np.where(defined, values, 0).sum(axis=-1), defined.sum(axis=-1))
+    if not of_class:
+        raise KeyError(name)
+    return values[..., 0]
+
+
+def _ratio(over: np.ndarray, under: np.ndarray) -> np.ndarray:
+    """As segtrain.metrics.table.ratio, whose package imports torch: `compare` starts without those seconds."""
+    return np.divide(over, under, out=np.full(np.broadcast(over, under).shape, np.nan), where=under > 0)
