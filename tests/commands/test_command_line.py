@@ -75,7 +75,7 @@ def test_help_of_experiments_has_their_questions_and_answers(capsys):
     assert help.main(["experiment"]) == 0
     out = capsys.readouterr().out
     assert "\nalpha_sweep: How much Dice should be added to cross-entropy?\n" in out
-    assert "# Seen on shapes " in out
+    assert "# Seen on shapes: " in out
     assert "\n    loss=ce_dice\n" in out
     assert "@package" not in out
 
