@@ -9,6 +9,7 @@ Example: segtrain find dataset=folder dataset.root=photos dataset.num_classes=3 
 
 import math
 import textwrap
+import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -37,6 +38,7 @@ MOST_SEEDS = 10  # of a finalist, when there is time
 
 
 def main(words: list[str]) -> int:
+    started = time.monotonic()
     own = parser("segtrain find", __doc__, " --hours H")
     own.add_argument(
         "--hours",
@@ -65,7 +67,7 @@ def main(words: list[str]) -> int:
     folder = make_run_folder(lambda: folder_of(with_hydra, "hydra.sweep.dir"))
     begin_sweep(folder, list(found.values()))
     state = {"command": typed(), "hours": arguments.hours, "epochs": cfg.trainer.epochs, "candidates": len(found)}
-    write_json(folder / FILE, state)
+    write_json(folder / FILE, {**state, "used": time.monotonic() - started})
     return search(folder, packages_of(*(job.config for job in found.values())))
 
 
@@ -109,7 +111,9 @@ class Stages:
 
     def __init__(self, folder: Path, trust: list[str]):
         self.folder, self.trust, self.file, self.state = folder, trust, folder / FILE, read_json(folder / FILE)
+        self.started = time.monotonic()
         try:
+            self.before = max(float(self.state["used"]), sum(job.result.seconds for job in self.jobs()))
             self.seconds, self.epochs = 3600 * float(self.state["hours"]), int(self.state["epochs"])
             self.candidates = list(range(int(self.state["candidates"])))
             self.stages = [Stage(**stage) for stage in self.state.get("stages", [])]
@@ -142,14 +146,14 @@ class Stages:
         row = read_rows(first.folder / "metrics.csv")[0]
         epoch = float(row["seconds"]) + float(row["validation_seconds"])
         around = first.result.seconds - epoch
-        self.plan = plan(self.seconds - first.result.seconds, epoch, around, self.epochs, len(self.candidates))
+        left = self.seconds - self.used()
+        self.plan = plan(left, epoch, around, self.epochs, len(self.candidates))
         if self.plan is None:
             remove_run_folder(self.folder)  # as after other mistakes: there is nothing to go on with
             what = f"a training of one epoch takes {epoch + around:.1f} s: {self.seconds / 60:g} minutes are too short for a search"
-            enough = self.seconds
-            while not plan(enough - first.result.seconds, epoch, around, self.epochs, len(self.candidates)):
-                enough *= 1.1
-            fix = f"give it at least {enough / 3600:.2g} hours, or smaller images (dataset.resize, augment.size)"
+            while not plan(left, epoch, around, self.epochs, len(self.candidates)):
+                left = 1.1 * max(left, epoch)
+            fix = f"give it at least {(left + self.used()) / 3600:.2g} hours, or smaller images (dataset.resize, augment.size)"
             raise ConfigError(what, "--hours", fix)
         self.save()
         return self.plan
@@ -172,19 +176,21 @@ class Stages:
         if len(jobs) == done:
             self.fit_finals(len(finalists))
         seed = int(settings_of(jobs[0].folder)["seed"])
-        found: list[SweepJob] = []
+        found, took = [], 0.0
         for repeat in range(1, MOST_SEEDS + 1):
             numbers = [done + (repeat - 1) * len(finalists) + i for i in range(len(finalists))]
             known = len(self.jobs())
             if numbers[0] >= known:
-                took = [run.result.seconds for run in found[-len(finalists) :]]
-                if repeat > self.plan.seeds and self.used() + sum(took) > self.seconds:
+                if repeat > self.plan.seeds and self.used() + took > self.seconds:
                     break
                 self.add([(f"{n:02d}_seed={seed + repeat},{jobs[of].folder.name[3:]}", of, seed + repeat)
                           for n, of in zip(numbers, finalists, strict=True)])  # fmt: skip
+            before = self.used()
             for number in numbers:
                 self.train(number, self.plan.epochs)
             found += [self.jobs()[number] for number in numbers]
+            trainings = sum(run.result.seconds for run in found[-len(finalists) :])  # before a kill, too
+            took = max(self.used() - before, trainings)
         return found
 
     def fit_finals(self, finalists: int) -> None:
@@ -218,14 +224,17 @@ class Stages:
         if not attempt(job, [f"trainer.epochs={epochs}"], ["trainer.epochs"], self.trust, only_warnings=True):
             job = self.jobs()[number]
             print(f"{score_of(job)} {job.result.best['monitor']}", flush=True)
+        self.save()
 
     def used(self) -> float:
-        """Seconds of all trainings so far."""
-        return sum(job.result.seconds for job in self.jobs())
+        """Seconds that the search has taken so far, but those in which it was not running."""
+        return self.before + time.monotonic() - self.started
 
     def save(self) -> None:
-        stages = [asdict(stage) for stage in self.stages]
-        write_json(self.file, {**self.state, "plan": asdict(self.plan), "stages": stages})
+        self.state["used"] = round(self.used(), 1)
+        if self.plan:
+            self.state["plan"] = asdict(self.plan)
+        write_json(self.file, {**self.state, "stages": [asdict(stage) for stage in self.stages]})
 
     def stages_table(self) -> str:
         """What each stage tried, what it took, and what was dropped."""
@@ -238,7 +247,7 @@ class Stages:
             said = f"dropped after stage {number + 1}: {'; '.join(dropped) or 'none'}"
             lines += textwrap.wrap(said, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
         finals = jobs[len(self.candidates) :]
-        took = f"{sum(job.result.seconds for job in finals) / 60:.1f} min"
+        took = f"{(self.used() - sum(stage.seconds for stage in self.stages)) / 60:.1f} min"
         rows.append(["finals", f"{len(finals)} trainings", str(self.plan.epochs), took])
         untried = len(self.candidates) - self.plan.candidates
         title = (
