@@ -159,13 +159,6 @@ def _check_sizes(value) -> None:
             _check_sizes(item)
 
 
-def write_weights(file: Path, weights: dict, about: dict[str, str]) -> None:
-    """A state dict as safetensors. Raises DiskError."""
-    from safetensors.torch import save
-
-    write_bytes(file, save({name: tensor.cpu().contiguous() for name, tensor in weights.items()}, about))
-
-
 @contextlib.contextmanager
 def whole(file: Path):
     """A stream whose content becomes `file` when the block ends without an error. Raises DiskError."""

@@ -79,7 +79,7 @@ class ClassCounts:
 
 
 def count_classes(
-    dataset, cache: Path | None = None, threads: int | None = None, progress: bool = False, locations: bool = False
+    dataset, cache: Path | None = None, threads: int | None = None, locations: bool = False
 ) -> ClassCounts:
     """Count the masks of a dataset.
 
@@ -87,7 +87,6 @@ def count_classes(
         dataset: one split: a SegmentationDataset, or any class with what that requires.
         cache: folder where the counts of each mask are kept under the dataset's `mask_key`. None: no cache.
         threads: None uses every core this process may run on.
-        progress: show a progress bar.
         locations: keep class locations, for foreground oversampling.
 
     Raises DataError that names the file for a mask that cannot be read or has values outside the classes.
@@ -95,7 +94,7 @@ def count_classes(
     dataset = as_dataset(dataset)
 
     def count(indices) -> np.ndarray:
-        return _count(dataset, indices, threads, progress, locations)
+        return _count(dataset, indices, threads, locations)
 
     if cache is None:
         return summed(count(range(len(dataset.names))), dataset)
@@ -113,12 +112,12 @@ def _columns(dataset: SegmentationDataset, locations: bool) -> int:
     return (LOCATIONS if locations else 0) + 2 * dataset.num_classes + 1
 
 
-def _count(dataset, indices, threads: int | None, progress: bool, locations: bool) -> np.ndarray:
+def _count(dataset, indices, threads: int | None, locations: bool) -> np.ndarray:
     """int64 [images, columns], a `_row` of each image. Raises the first DataError, with the number of all."""
     table = np.zeros((len(indices), _columns(dataset, locations)), dtype=np.int64)
     errors: list[DataError] = []
 
-    rows = in_threads(lambda i: tried(_row, dataset, i, locations), indices, "counting classes", progress, threads)
+    rows = in_threads(lambda i: tried(_row, dataset, i, locations), indices, "counting classes", threads)
     for number, row in enumerate(rows):
         # Sizes are compared here, while the threads decode: reading headers is Python, which threads would wait for.
         error = row if isinstance(row, DataError) else tried(dataset.check_pair, indices[number])

@@ -6,7 +6,7 @@ from segtrain.config.saved import settings_of
 from segtrain.config.schema import flat
 from segtrain.errors import ConfigError
 from segtrain.report.pages.evaluation import write_evaluation_page
-from segtrain.report.pages.training import Training
+from segtrain.report.pages.training import training_facts
 from segtrain.report.pictures import example
 from segtrain.runs import checkpoints
 from segtrain.runs.folder import RunFolder
@@ -41,6 +41,6 @@ def describe_best(run: RunFolder, parts: Parts, trainer, train_counts: ClassCoun
     best, settings = run.result.best, settings_of(run.path)
     defaults, command = flat(without_hydra(compose([]))), command_of(run.path)
     weights, monitor = settings["class_weights"], trainer.monitored(scores)
-    facts = Training(settings, defaults, train_counts, weights, run.rows, best, monitor, command)
+    facts = training_facts(settings, defaults, train_counts, weights, run.rows, best, monitor, command)
     title = f"{run.path.name}, best epoch {best['epoch']}"
     write_evaluation_page(run.path / "page.html", title, scores, run.result, val_set, draw, facts)

@@ -36,7 +36,7 @@ def main(words: list[str]) -> int:
     if not any(word.startswith("dataset") for word in arguments.overrides):
         print(f"no dataset is named: checking the one of the settings, {cfg.dataset._target_}")
     crop = cfg.augment.get("size")
-    reports = check_dataset(datasets(cfg), None if crop == "auto" else crop, progress=True)
+    reports = check_dataset(datasets(cfg), None if crop == "auto" else crop)
     print(printable(dataset_text(reports)))
     if arguments.out is not None:
         title = f"Dataset check: {cfg.dataset.get('root') or cfg.dataset._target_}"

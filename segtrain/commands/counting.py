@@ -35,7 +35,7 @@ def count_and_weigh(cfg, run: RunFolder, train_set, val_set, locations: bool, pr
 
 def count(dataset, locations: bool = False) -> ClassCounts:
     """Counts of a split, with a progress bar; those of masks that were counted before come from the cache."""
-    return count_classes(dataset, cache=default_cache(), progress=True, locations=locations)
+    return count_classes(dataset, cache=default_cache(), locations=locations)
 
 
 def check_counts(counts: ClassCounts) -> None:

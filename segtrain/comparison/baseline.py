@@ -58,12 +58,10 @@ def _defaults() -> dict[str, object]:
 
 def _is(value, text: str) -> bool:
     """Whether a setting has the value that is written so: 1 as 1.0, too, and [1, 2] as [1,2]."""
+    if type(value) not in (int, float):
+        return str(value).replace(" ", "") == text.replace(" ", "")
     try:
-        return (
-            float(text) == value
-            if type(value) in (int, float)
-            else str(value).replace(" ", "") == text.replace(" ", "")
-        )
+        return float(text) == value
     except ValueError:
         return False
 

@@ -187,11 +187,8 @@ def read_run(path: Path, split: str | None = None) -> Run:
         arrays = read_arrays(file)
         if not {*COUNTS, "names", "classes"} <= arrays.keys():
             return run
-        shape = (
-            (len(arrays["names"]), len(arrays["classes"]))
-            if arrays["names"].ndim == arrays["classes"].ndim == 1
-            else None
-        )
+        plain = arrays["names"].ndim == arrays["classes"].ndim == 1
+        shape = (len(arrays["names"]), len(arrays["classes"])) if plain else None
         texts = all(arrays[name].dtype.kind == "U" for name in ("names", "classes"))
         groups = arrays.get("groups", arrays["names"])
         counted = all(arrays[name].shape == shape and arrays[name].dtype.kind == "i" for name in COUNTS)

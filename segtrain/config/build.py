@@ -149,18 +149,11 @@ def build_loss(cfg: DictConfig, dataset, labels=None):
             loss(logits, target)
         if labels is not None:
             with refusals(f"{place} with labels ({cfg.labels._target_})"):
-                _try_labels(loss, labels, logits, target, dataset)
+                masks = target[:, None].expand(-1, dataset.num_annotators, -1, -1) if labels.annotated else target
+                images = torch.zeros(2, dataset.channels, 64, 64, dtype=torch.uint8)
+                labels.training_loss(loss)(logits, labels.target(masks, images))
     loss.start_epoch(0)
     return loss
-
-
-def _try_labels(loss, labels, logits, target, dataset) -> None:
-    import torch
-
-    if labels.annotated:
-        target = target[:, None].expand(-1, dataset.num_annotators, -1, -1)
-    images = torch.zeros(2, dataset.channels, 64, 64, dtype=torch.uint8)
-    labels.training_loss(loss)(logits, labels.target(target, images))
 
 
 def build_scores(cfg: DictConfig, dataset):

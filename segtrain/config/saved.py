@@ -48,9 +48,6 @@ def load_saved(
         cfg = OmegaConf.create(_plain(_text(file), str(file)))
     except OmegaConfBaseException as error:  # such as a date
         raise _damaged(f"not a config: {error}", file) from error
-    saved = cfg.get("inference", {})
-    if "regions" not in saved and changed is None:  # of a run before there was this setting; resumed, it has none
-        cfg.inference = {**compose([]).inference, **saved}
     _refuse_interpolations(changed or {}, str(file))
     for key, value in (changed or {}).items():
         try:

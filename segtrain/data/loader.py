@@ -89,7 +89,7 @@ class Loader:
         self.in_memory = isinstance(dataset, InMemory)
         order = EpochOrder(counts, self.batch_size, sampling, seed, self.min_images)
         samples = TrainSamples(dataset, augment, seed, Paste(augment.paste, counts) if augment.paste else None, rank)
-        return TrainBatches(self._loader(samples, len(order), batch_sampler=order), order)
+        return TrainBatches(self._loader(samples, len(order), batch_sampler=order), order, dataset.names)
 
     def evaluation(self, dataset, rank: Rank = ONLY, repeated: bool = False) -> "EvaluationBatches":
         """Whole images, each at its own size; of several processes each has some of the batches.
@@ -161,28 +161,20 @@ class EpochOrder:
 
 
 class TrainBatches:
-    """`for images, targets, indices in batches.epoch(3)`; `len` is the number of batches in an epoch."""
+    """`for images, targets, indices in batches.epoch(3)`; `len` is the number of batches in an epoch.
 
-    def __init__(self, loader: DataLoader, order: EpochOrder):
-        self._loader, self._order = loader, order
+    Attributes:
+        names: of all images, by index.
+        num_images: of an epoch.
+        batch_size: images of a batch; the last of an epoch may have another number.
+    """
+
+    def __init__(self, loader: DataLoader, order: EpochOrder, names: list[str]):
+        self._loader, self._order, self.names = loader, order, names
+        self.num_images, self.batch_size = order.length, order.batch_size
 
     def __len__(self) -> int:
         return len(self._order)
-
-    @property
-    def num_images(self) -> int:
-        """Images an epoch."""
-        return self._order.length
-
-    @property
-    def batch_size(self) -> int:
-        """Images a batch; the last of an epoch may be of another number."""
-        return self._order.batch_size
-
-    @property
-    def names(self) -> list[str]:
-        """Of all images, by index."""
-        return self._loader.dataset.names
 
     def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:
         self._order.epoch, self._order.first_batch = epoch, first_batch

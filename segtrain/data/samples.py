@@ -34,15 +34,16 @@ class TrainSamples:
     ):
         self._dataset, self._augment, self._seed, self._paste, self._rank = dataset, augment, seed, paste, rank
 
-    @property
-    def names(self) -> list[str]:
-        return self._dataset.names
-
     def __getitems__(self, keys: list[tuple[int, int, int, int]]) -> list[Batch] | SegtrainError:
         own = self._rank.part(keys) or keys[:1]
-        found = _batched(map(self._sample, own), len(own), self._one_size)
-        every = [index for _, index, *_ in keys]
-        return found if isinstance(found, SegtrainError) else [(*batch[:2], every) for batch in found]
+        found = _batched(map(self._sample, own), len(own))
+        if isinstance(found, SegtrainError):
+            return found
+        if len(found) > 1:
+            sizes = [f"{self._dataset.names[i[0]]} is {list(images.shape[2:])}" for images, _, i in found[:2]]
+            what = f"images of one training batch differ in size: {', '.join(sizes)} (height, width)"
+            return ConfigError(what, "augment", CROP)
+        return [(*batch[:2], [index for _, index, *_ in keys]) for batch in found]
 
     def _sample(self, key: tuple[int, int, int, int]):
         epoch, index, repeat, centre = key
@@ -60,14 +61,6 @@ class TrainSamples:
             raise ConfigError(what, "augment", "both must be uint8: the model normalises")
         return image, mask
 
-    def _one_size(self, batches: list[Batch]) -> None:
-        """Raise ConfigError when a training batch falls apart."""
-        if len(batches) > 1:
-            sizes = [f"{self._dataset.names[i[0]]} is {list(images.shape[2:])}" for images, _, i in batches[:2]]
-            raise ConfigError(
-                f"images of one training batch differ in size: {', '.join(sizes)} (height, width)", "augment", CROP
-            )
-
 
 class WholeImages:
     """Samples as they are by index: batches of one size each, or an error, for a list of indices."""
@@ -75,15 +68,12 @@ class WholeImages:
     def __init__(self, dataset: SegmentationDataset):
         self._dataset = dataset
 
-    def __len__(self) -> int:
-        return len(self._dataset.names)
-
     def __getitems__(self, indices: list[int]) -> list[Batch] | SegtrainError:
         return _batched(((*read_checked(self._dataset, index), index) for index in indices), len(indices))
 
 
-def _batched(samples: Iterable, most: int, check=lambda batches: None) -> list[Batch] | SegtrainError:
-    """At most `most` samples to batches of equal size; or the error that reading them or `check` raised.
+def _batched(samples: Iterable, most: int) -> list[Batch] | SegtrainError:
+    """At most `most` samples to batches of equal size; or the error that reading them raised.
 
     An error is a value here, since torch rewrites one that is raised in a worker. Each sample is copied to its place in
     the batch as it comes, while it is in the cache.
@@ -97,11 +87,9 @@ def _batched(samples: Iterable, most: int, check=lambda batches: None) -> list[B
             images, masks, indices = groups[shapes]
             images[len(indices)], masks[len(indices)] = image, mask
             indices.append(index)
-        batches = [(_tensor(i[: len(k)]), _tensor(m[: len(k)]), k) for i, m, k in groups.values()]
-        check(batches)
     except SegtrainError as error:
         return error
-    return batches
+    return [(_tensor(i[: len(k)]), _tensor(m[: len(k)]), k) for i, m, k in groups.values()]
 
 
 def _tensor(arrays: np.ndarray) -> torch.Tensor:

@@ -9,9 +9,7 @@ from segtrain.errors import DataError
 from segtrain.signals import leave_if_stopped
 
 
-def in_threads(
-    work: Callable[[int], Any], indices: Sequence[int], title: str, progress: bool = True, threads=None
-) -> Iterator:
+def in_threads(work: Callable[[int], Any], indices: Sequence[int], title: str, threads=None) -> Iterator:
     """The result of `work` for each index.
 
     Args:
@@ -25,9 +23,7 @@ def in_threads(
     with ThreadPoolExecutor(threads or cores()) as pool:
         results = (result for part in pool.map(lambda part: [*map(work, part)], in_chunks(indices)) for result in part)
         try:
-            for result in tqdm(
-                results, title, len(indices), leave=False, unit="image", disable=None if progress else True
-            ):
+            for result in tqdm(results, title, len(indices), leave=False, unit="image", disable=None):
                 leave_if_stopped()
                 yield result
         finally:  # after an error, or a stop signal, what has not begun is left out

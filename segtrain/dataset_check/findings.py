@@ -17,20 +17,16 @@ SMALL, LARGE = 16, 8192  # height or width in pixels that is a finding
 LEVELS = ("error", "warning", "note")
 
 
-def check_dataset(splits: dict, crop: list[int] | None, progress: bool = False) -> list[SplitReport]:
+def check_dataset(splits: dict, crop: list[int] | None) -> list[SplitReport]:
     """Read every image and mask of the splits.
 
     Args:
         splits: {"train": dataset, …}, each a SegmentationDataset, or any class with what that requires.
         crop: height and width of the training crop, to name smaller images.
-        progress: show a bar.
 
     Returns a SplitReport for each split; a finding about several splits is in the report of the one to change.
     """
-    reports = [
-        _check_split(name, as_dataset(dataset), crop if name == "train" else None, progress)
-        for name, dataset in splits.items()
-    ]
+    reports = [_check_split(name, as_dataset(d), crop if name == "train" else None) for name, d in splits.items()]
     _add_duplicates(reports)
     _add_missing_classes(reports)
     _add_shared_groups(reports)
@@ -49,10 +45,10 @@ def _add_shared_groups(reports: list[SplitReport]) -> None:
                 report.add("warning", what, [], "keep each scene or patient in one split; dataset.splits=ratio does")
 
 
-def _check_split(name: str, dataset, crop, progress: bool) -> SplitReport:
+def _check_split(name: str, dataset, crop) -> SplitReport:
     objects = SmallestObjects(dataset.num_classes, dataset.background)
     indices = range(len(dataset.names))
-    samples = in_threads(lambda index: check_one(dataset, index, objects), indices, f"checking {name}", progress)
+    samples = in_threads(lambda index: check_one(dataset, index, objects), indices, f"checking {name}")
     report = SplitReport(name, dataset, list(samples), list(dataset.findings), objects)
     _add_errors(report)
     _add_oddities(report, crop)

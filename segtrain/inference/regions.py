@@ -68,15 +68,11 @@ class Regions:
         """float [N, windows down, windows across]: the highest probability of foreground among a window's own pixels."""
         with self.autocast():
             found = self.foreground(images)
-        own = []
-        for starts, length, size, coarse in zip(
-            (tops, lefts), window, images.shape[-2:], found.shape[-2:], strict=True
-        ):
-            ends = [
-                (first * coarse // size, math.ceil(last * coarse / size)) for first, last in spans(starts, length, size)
-            ]
-            own.append(ends)
-        rows, columns = own
+        sides = zip((tops, lefts), window, images.shape[-2:], found.shape[-2:], strict=True)
+        rows, columns = (
+            [(first * coarse // size, math.ceil(last * coarse / size)) for first, last in spans(starts, length, size)]
+            for starts, length, size, coarse in sides
+        )
         across = torch.stack([found[:, :, first:last].amax(dim=2) for first, last in columns], dim=2)
         return torch.stack([across[:, first:last].amax(dim=1) for first, last in rows], dim=1)
 

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 from segtrain.errors import ConfigError, DiskError
-from segtrain.files import are_numbers, read_checkpoint, write_checkpoint, write_weights
+from segtrain.files import are_numbers, read_checkpoint, write_bytes, write_checkpoint
 
 COUNTS = ("epoch", "batch", "step", "images")  # whole numbers in the state of a training
 
@@ -57,8 +57,11 @@ def write_best(folder: Path, epoch, config: str) -> None:
 
 def write_safetensors(folder: Path) -> None:
     """Write best.safetensors: the weights in best.pt, for other programs. Raises ConfigError, DiskError."""
+    from safetensors.torch import save
+
     content = read_checkpoint(folder / "best.pt")
-    write_weights(folder / "best.safetensors", content["model"], {"epoch": str(content["epoch"])})
+    weights = {name: tensor.contiguous() for name, tensor in content["model"].items()}
+    write_bytes(folder / "best.safetensors", save(weights, {"epoch": str(content["epoch"])}))
 
 
 def read_weights(folder: Path, name: str) -> dict:

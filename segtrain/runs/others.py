@@ -6,18 +6,11 @@ from segtrain.runs.folder import RunFolder
 class OthersFolder(RunFolder):
     """The folder of a run that another process writes: this one, which trains with it, only reads what is resumed."""
 
-    def _lock(self) -> None:
-        pass
-
     def __enter__(self) -> "OthersFolder":
         return self
-
-    def __exit__(self, *_) -> None:
-        pass
 
     def _nothing(self, *_) -> None:
         pass
 
-    begin = write_config = write_environment = write_counts = write_class_weights = add_start = record_failure = (
-        _nothing
-    )
+    _lock = __exit__ = begin = write_environment = write_counts = write_class_weights = _nothing
+    add_start = record_failure = _nothing

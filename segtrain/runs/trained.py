@@ -55,7 +55,7 @@ class Trained:
         network: uint8 images [N,B,H,W] -> logits [N,C,H,W].
         result: its scores and thresholds.
         epoch: after which the checkpoint was written, from 1.
-        image_size: height and width of the first training image; None in runs of earlier versions.
+        image_size: height and width of the first training image; None where environment.json does not give it.
         trusted: packages besides segtrain's whose classes were allowed.
     """
 
@@ -86,7 +86,7 @@ class Trained:
             raise ConfigError("its classes have no names", str(file), "restore the file")
         if not isinstance(multilabel, bool) or not (background is None or background in range(len(names))):
             what = "it does not say which class is the background and whether a pixel may have several"
-            raise ConfigError(what, str(file), "restore the file; of an older version of segtrain, train again")
+            raise ConfigError(what, str(file), "restore the file")
         return Classes(names, background, multilabel, _palette(self.config.dataset, len(names)))
 
 
@@ -152,13 +152,8 @@ def check_unchanged(folder: Path, content: dict) -> None:
     """Raise ConfigError when config.yaml is not the one that the checkpoint was trained with."""
     run = content.get("run")
     text = content.get("config") or (run.get("config") if isinstance(run, dict) else None)
-    if text is None:  # of an earlier version
-        return
     file = folder / "config.yaml"
-    before, now = (
-        settings_in(str(text), str(file)),
-        settings_in(file.read_text(encoding="utf-8", errors="replace"), str(file)),
-    )
-    if changed := differing(before, now):
+    texts = str(text), file.read_text(encoding="utf-8", errors="replace")
+    if changed := differing(*(settings_in(each, str(file)) for each in texts)):
         fix = "restore the file; settings of the evaluation are given as key=value"
         raise ConfigError(f"changed since the checkpoint was written: {', '.join(changed)}", str(file), fix)

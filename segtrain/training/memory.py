@@ -67,11 +67,8 @@ def kept_bytes(model: nn.Module, device: torch.device, context, channels: int) -
 def free_memory(device: torch.device) -> int | None:
     """Bytes that this process may still take; of the CPU no more than its control group allows. None: not known."""
     if device.type == "cuda":
-        return (
-            torch.cuda.mem_get_info(device)[0]
-            + torch.cuda.memory_reserved(device)
-            - torch.cuda.memory_allocated(device)
-        )
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + kept
     try:
         lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
         free = [1024 * int(lines["MemAvailable"].split()[0])]

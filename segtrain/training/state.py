@@ -69,14 +69,9 @@ class State:
         found = cls(**content)
         kinds = get_type_hints(cls)
         wrong = [name for name, value in vars(found).items() if mistake(value, kinds[name])]
-        wrong += [
-            name
-            for name, value in vars(found).items()
-            if name not in wrong and kinds[name] in (int, float) and value < 0
-        ]
-        best = found.best
-        if (best is not None and not (isinstance(best, dict) and {"epoch", "monitor", "value"} <= best.keys())) or (
-            best is not None and not are_numbers([best["epoch"], best["value"]])
+        wrong += [n for n, v in vars(found).items() if n not in wrong and kinds[n] in (int, float) and v < 0]
+        if isinstance(best := found.best, dict) and not (
+            {"epoch", "monitor", "value"} <= best.keys() and are_numbers([best["epoch"], best["value"]])
         ):
             wrong.append("best")
         if isinstance(found.sums, dict) and not are_numbers(found.sums.values()):

@@ -28,7 +28,7 @@ def write_evaluation_page(file: Path, title: str, scores: Metric, result: Result
         scores: of the images of `dataset`.
         result: scores, per_class and intervals.
         draw: (index, label) -> uint8 [H, W, 3], the picture of an image and its errors, of one class or, for None, all.
-        training: facts of pages.training.Training, of the page of a run.
+        training: what pages.training.training_facts returns, of the page of a run.
     """
     numbers, records = result.scores, scores.records()
     rows, intervals = sorted(result.per_class, key=lambda row: row["support"]), result.intervals or {}
@@ -45,7 +45,7 @@ def write_evaluation_page(file: Path, title: str, scores: Metric, result: Result
         file,
         "evaluation.html",
         title=title,
-        subtitle=counted(len(scores.names), "image") + (f"; {training.title()}" if training else ""),
+        subtitle=counted(len(scores.names), "image") + (f"; {training['title']}" if training else ""),
         means=[line(score) for score in records.values() if score.summary],
         columns=[*CLASS_SCORES.values(), *(text for name, text in COUNTED.items() if rows and name in rows[0])],
         classes=class_rows(rows, panels.html_colours(dataset), cell),
@@ -62,7 +62,7 @@ def write_evaluation_page(file: Path, title: str, scores: Metric, result: Result
             for title, kinds in class_sections(records).items()
         ],
         curves=curve_charts(scores, shown),
-        training=training.content() if training else None,
+        training=training,
         others=[line(score) for score in other_scores(numbers, records) if not score.summary],
         **confusion_tables(scores.confusion(), dataset.class_names),
     )
