@@ -6,7 +6,7 @@ BIN := .venv/bin
 # Two processes of one thread each: two threads in each of two processes are slower than one.
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
-.PHONY: help install run test test-fast test-long lint format benchmark clean
+.PHONY: help install run test test-slow test-long lint format benchmark clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -23,13 +23,13 @@ install: .venv/installed  ## make .venv with segtrain and all it needs
 run: install  ## train on the generated dataset, a minute on two CPU cores
 	$(BIN)/segtrain $(ARGS)
 
-test: install lint  ## lint and run the tests, but the long ones
-	$(TEST) -m 'not long'
-
-test-fast: install  ## the tests that take no training through the console script
+test: install lint  ## lint and run the tests, six minutes on two CPU cores
 	$(TEST) -m 'not slow and not long'
 
-test-long: install  ## the tests that take minutes
+test-slow: install  ## more tests of the same code: trainings, kills, guides, ten minutes
+	$(TEST) -m 'slow and not long'
+
+test-long: install  ## the tests that take minutes each
 	$(TEST) -m long -o timeout=3600
 
 lint: install  ## check style and format

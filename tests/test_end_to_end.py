@@ -24,8 +24,6 @@ from segtrain.cpu import cores
 from segtrain.files import read_json, write_json
 from segtrain.runs.equality import TIMES
 
-pytestmark = pytest.mark.slow
-
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -52,6 +50,7 @@ def hparams_of(events) -> tuple[set[str], set[str], dict]:
     return first, scored, session
 
 
+@pytest.mark.slow
 def test_train_evaluate_and_the_run_folder(console_script, tmp_path):
     trained = console_script("loss=ce_dice", "weighting=median_frequency", *TINY)
     assert trained.code == 0, trained
@@ -155,6 +154,7 @@ def test_alpha_0_is_cross_entropy_bit_for_bit(segtrain, tmp_path):
             assert rows["ce"][column] == rows["alpha0"][column], column
 
 
+@pytest.mark.slow
 def test_a_sweep_gives_readable_folders_and_one_count(segtrain, tmp_path):
     swept = segtrain("-m", "loss.alpha=0,0.25", "weighting=none,log_ratio", *TINY)
     assert swept.code == 0, swept
@@ -195,6 +195,7 @@ def test_a_failing_job_keeps_its_traceback_and_the_others_finish(segtrain, tmp_p
     assert "failed" in segtrain("compare", "sweep").out
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_resume_goes_on(segtrain, tmp_path):
     script = Path(sys.executable).with_name("segtrain")
     words = [*TINY, "trainer.epochs=40", "hydra.run.dir=run"]
@@ -268,6 +269,7 @@ def own_parts(folder: Path) -> None:
         (folder / "conf" / group / "mine.yaml").write_text(text)
 
 
+@pytest.mark.slow
 def test_a_users_own_loss_and_dataset(console_script, tmp_path):
     own_parts(tmp_path)
     words = ["--config-dir", "conf", "loss=mine", "dataset=mine", "weighting=enet"]
@@ -290,6 +292,7 @@ def test_a_users_own_loss_and_dataset(console_script, tmp_path):
     assert file.exists()
 
 
+@pytest.mark.slow
 def test_a_users_dataset_is_checked_before_training(segtrain, tmp_path):
     own_parts(tmp_path)
     package = tmp_path / "mine/__init__.py"
@@ -351,6 +354,7 @@ def test_folder_dataset_of_different_sizes(segtrain, tmp_path):
     assert trained.code == 0, trained
 
 
+@pytest.mark.slow
 def test_weights_prints_every_scheme(segtrain):
     shown = segtrain("weights", "dataset=shapes")
     assert shown.code == 0, shown
@@ -377,6 +381,7 @@ def test_help_lists_commands_and_groups(segtrain):
     assert yaml.safe_load(composed.out)["loss"]["alpha"] == 0.25
 
 
+@pytest.mark.slow
 def test_a_parallel_sweep(segtrain, tmp_path):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     swept = segtrain("-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "seed=0,1", *TINY)
@@ -388,6 +393,7 @@ def test_a_parallel_sweep(segtrain, tmp_path):
     assert all(one["hardware"]["threads"] <= max(1, cores() // 2) for one in found)
 
 
+@pytest.mark.slow
 def test_the_wheel_works_outside_the_checkout(tmp_path, monkeypatch):
     monkeypatch.delenv("PYTHONPATH", raising=False)  # which may name this checkout
     shutil.rmtree(ROOT / "build", ignore_errors=True)  # modules that were moved would be in the wheel
@@ -494,12 +500,14 @@ def test_a_phased_run_is_evaluated_with_the_loss_of_its_best_epoch(segtrain, tmp
     assert found == pytest.approx(result_of(run)["scores"]["loss"], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_the_script_that_draws_predictions(trained, tmp_path):
     script = ROOT / "scripts/draw_predictions.py"
     subprocess.run([sys.executable, script, trained, trained, "--out", tmp_path / "x.png"], check=True)
     assert (tmp_path / "x.png").stat().st_size > 1000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["check", "weights", "compare"])
 def test_help_of_a_command_prints_its_usage(segtrain, command):
     shown = segtrain(command, "--help")

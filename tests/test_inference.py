@@ -132,6 +132,7 @@ def test_what_is_refused():
         Inference(threshold=1.5)
 
 
+@pytest.mark.slow
 def test_from_the_command_line(segtrain, tmp_path):
     assert segtrain(*TINY, "hydra.run.dir=run", "inference.flips=[horizontal]").code == 0
     for words in (
@@ -146,6 +147,7 @@ def test_from_the_command_line(segtrain, tmp_path):
     assert "threshold=0.3 for 4 classes of which a pixel has one" in refused.err
 
 
+@pytest.mark.slow
 def test_a_run_with_several_labels_keeps_its_best_thresholds_and_evaluate_uses_them(segtrain, tmp_path):
     done = segtrain(*TINY, "dataset=shapes_multilabel", "loss=bce", "trainer.epochs=2", "hydra.run.dir=run")
     assert done.code == 0, done
@@ -236,7 +238,6 @@ def test_a_class_with_too_few_sure_pixels_is_predicted_nowhere():
             Inference(presence=wrong)
 
 
-@pytest.mark.slow
 def test_evaluate_chooses_presence_on_val_and_scores_it_on_other_images(segtrain, trained_copy, tmp_path):
     done = segtrain("evaluate", "run", "inference.presence=best", "--bootstrap", "0")
     assert done.code == 0, done
@@ -257,7 +258,6 @@ def test_evaluate_chooses_presence_on_val_and_scores_it_on_other_images(segtrain
     assert (done.code, "chosen on val, after the training" in done.err) == (2, True), done
 
 
-@pytest.mark.slow
 def test_thresholds_of_several_labels_are_scored_on_other_images(segtrain, tmp_path):
     words = [*TINY, "dataset=shapes_multilabel", "loss=bce_dice", "metric=standard", "hydra.run.dir=run"]
     done = segtrain(*words)

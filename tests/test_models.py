@@ -155,6 +155,7 @@ def test_a_skip_at_full_resolution_sees_single_pixels():
     assert first_feature_is_not_the_image(torch.zeros(1, 4, 32, 32, dtype=torch.uint8)).shape == (1, 2, 32, 32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "encoder",
     ["resnet18", "mobilenet_v2", "efficientnet-b0", "tu-tf_efficientnet_lite0", "mit_b0"],

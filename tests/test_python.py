@@ -45,7 +45,6 @@ def _in_a_folder_of_its_own(monkeypatch, tmp_path):
     monkeypatch.setenv("SEGTRAIN_CACHE", str(tmp_path / "cache"))
 
 
-@pytest.mark.slow
 def test_a_loaded_run_predicts_what_validation_counted(trained, tmp_path):
     run = segtrain.load(trained)
     cfg = load_saved(trained / "config.yaml", [], [])
@@ -95,7 +94,6 @@ def test_a_loaded_run_predicts_what_validation_counted(trained, tmp_path):
             segtrain.load(trained, **settings)
 
 
-@pytest.mark.slow
 def test_training_on_objects(tmp_path):
     words = [word for word in TINY if not word.startswith("dataset.")]
     run = segtrain.train(words, dataset=Plain(), folder=tmp_path / "run")
@@ -162,6 +160,7 @@ def test_a_dataset_is_divided_by_groups_and_survives_pickling():
     assert np.array_equal(again.image(3), data.image(data.names.index(val.names[3])))
 
 
+@pytest.mark.slow
 def test_import_is_fast_and_names_are_documented():
     code = "import sys, segtrain; assert 'torch' not in sys.modules and 'hydra' not in sys.modules; print(segtrain.load.__doc__)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

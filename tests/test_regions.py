@@ -127,7 +127,6 @@ def test_regions_need_windows():
         Inference(regions="RUN")
 
 
-@pytest.mark.slow
 def test_evaluate_and_predict_look_where_another_run_sees_foreground(server, trained_copy, tmp_path):
     words = [f"inference.regions={trained_copy}", "inference.window=[16,16]", "inference.region_recall=0.9"]
     code, text = server.run("evaluate", str(trained_copy), *words, cwd=tmp_path)

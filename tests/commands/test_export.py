@@ -25,7 +25,6 @@ def networks_prediction(run, image: Image.Image) -> np.ndarray:
         return load(str(run)).network.eval()(pixels)[0].argmax(dim=0).numpy()
 
 
-@pytest.mark.slow
 def test_the_script_of_the_docs_predicts_with_onnxruntime_alone(segtrain, trained, tmp_path):
     done = segtrain("export", trained, "--out", "model.onnx")
     assert done.code == 0, done
@@ -59,7 +58,6 @@ def test_a_program_of_torch_export_with_the_classes_beside(trained, tmp_path, ca
     assert "not part of the file" not in capsys.readouterr().out
 
 
-@pytest.mark.slow
 def test_a_failed_check_leaves_no_file(trained, tmp_path, monkeypatch):
     monkeypatch.setattr(exported, "MAX_DIFFERENCE", -1.0)
     monkeypatch.setattr(exported, "SIZES", exported.SIZES[:1])

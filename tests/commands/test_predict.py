@@ -63,7 +63,6 @@ def test_predictions_are_those_of_evaluate(segtrain, trained, images, tmp_path):
     assert len(list((tmp_path / "out/overlays").iterdir())) == len(images.names)
 
 
-@pytest.mark.slow
 def test_damaged_files_are_named_and_a_second_call_goes_on(segtrain, trained, images, tmp_path):
     (tmp_path / "images/broken.png").write_bytes((tmp_path / "images/val_00000.png").read_bytes()[:200])
     words = ["predict", trained, "images", "--out", "out", "--no-overlays"]
@@ -149,7 +148,6 @@ def test_what_is_refused(segtrain, trained, images, tmp_path, words, what):
     assert not (tmp_path / "out/predictions.csv").exists()
 
 
-@pytest.mark.slow
 def test_what_changed_is_predicted_again_and_other_rows_stay(segtrain, trained, images, tmp_path):
     def rows():
         return {row["name"]: row for row in rows_of(tmp_path / "out")}
@@ -211,6 +209,7 @@ def test_an_image_that_gets_another_name_has_one_row(segtrain, trained, images, 
     assert (tmp_path / f"by_folder/masks/images/{name}.png.png").is_file(), "of another call"
 
 
+@pytest.mark.slow
 def test_presence_needs_a_background(segtrain, trained, images, tmp_path):
     run = Path(shutil.copytree(trained, tmp_path / "run"))
     file = run / "config.yaml"
@@ -315,7 +314,6 @@ def write_large(folder):
     tifffile.imwrite(folder / "strips.tif", pixels, rowsperstrip=8, photometric="rgb", compression="zlib")
 
 
-@pytest.mark.slow
 def test_large_images_are_read_and_predicted_a_few_rows_at_a_time(trained, tmp_path, small_is_large, caplog):
     write_large(tmp_path / "large")
     with caplog.at_level("INFO"):
@@ -331,7 +329,6 @@ def test_large_images_are_read_and_predicted_a_few_rows_at_a_time(trained, tmp_p
     assert np.array_equal(predict.prepared(run)[0].image(pixels).mask, masks[0])
 
 
-@pytest.mark.slow
 def test_a_stop_signal_does_not_wait_for_the_end_of_a_large_image(trained, tmp_path, small_is_large, monkeypatch):
     write_large(tmp_path / "large")
     rows = []
@@ -347,7 +344,6 @@ def test_a_stop_signal_does_not_wait_for_the_end_of_a_large_image(trained, tmp_p
     assert rows_of(tmp_path / "out") == []
 
 
-@pytest.mark.slow
 def test_an_image_whose_probabilities_are_more_than_the_memory_is_left_out(
     trained, tmp_path, small_is_large, monkeypatch, caplog
 ):
@@ -361,7 +357,6 @@ def test_an_image_whose_probabilities_are_more_than_the_memory_is_left_out(
     assert "1 image with no value above 16 of 255 (small). If they have 10 or 12 bits" in caplog.text
 
 
-@pytest.mark.slow
 def test_damage_at_the_end_of_a_large_tiff_is_named(trained, tmp_path, small_is_large, caplog):
     write_large(tmp_path / "large")
     with tifffile.TiffFile(tmp_path / "large/strips.tif") as tiff:

@@ -25,6 +25,7 @@ def space_of(*words: str):
     return settings["space"], [job.overrides for job in templates]
 
 
+@pytest.mark.slow
 def test_all_of_hydras_grammar_for_values_is_a_space():
     space, templates = space_of(
         "loss.alpha=interval(0,2)", "optimizer.lr=tag(log,interval(1e-4,1e-2))", "trainer.epochs=int(interval(4,20))",
@@ -88,6 +89,7 @@ def begun(tmp_path, monkeypatch):
     return start
 
 
+@pytest.mark.slow
 def test_the_neighbourhood_of_the_optimum_is_found(begun, tmp_path, capsys):
     begun(tmp_path / "search", 40)
     best = max(read_sweep(tmp_path / "search"), key=lambda job: job.result.best["value"])
@@ -135,7 +137,6 @@ def test_a_damaged_search_is_refused(tmp_path):
         search.Search(tmp_path, [])
 
 
-@pytest.mark.slow
 def test_trials_are_trained_pruned_and_resumed(server, tmp_path):
     words = [*SEARCH, *TINY, "loss.alpha=interval(0,1)", "hydra.sweeper.n_trials=3", "hydra.sweep.dir=search"]
     command = server.start(*words, cwd=tmp_path)
@@ -152,7 +153,6 @@ def test_trials_are_trained_pruned_and_resumed(server, tmp_path):
     assert code == 0, text
 
 
-@pytest.mark.slow
 def test_several_scores_and_a_name_that_is_none(server, tmp_path):
     words = [*SEARCH, *TINY, "loss.alpha=interval(0,1)", "hydra.sweeper.n_trials=2"]
     code, text = server.run(*words, "hydra.sweeper.objectives=[iou/mean,loss]", "hydra.sweep.dir=two", cwd=tmp_path)

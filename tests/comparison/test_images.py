@@ -26,6 +26,7 @@ def test_gains_come_before_losses():
     assert most_different(values, 0, 0, 4) == []
 
 
+@pytest.mark.slow
 def test_the_page_draws_image_against_image(segtrain, tmp_path):
     for k in range(2):
         make_run(tmp_path / f"sweep/{k}", {"trainer": {"name": "</script>" * k}}, 0.5 + 0.1 * k)
@@ -38,7 +39,6 @@ def test_the_page_draws_image_against_image(segtrain, tmp_path):
     assert "</script>" not in page.split("<script>")[1].removesuffix("</script>\n</body></html>\n").rstrip()[:-20]
 
 
-@pytest.mark.slow
 def test_baseline_and_best_predict_the_same_images(segtrain, tmp_path):
     swept = segtrain("-m", "optimizer.lr=0.0001,0.03", *TINY, "model.encoder=resnet18", "hydra.sweep.dir=sweep")
     assert swept.code == 0, swept

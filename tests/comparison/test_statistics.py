@@ -145,6 +145,7 @@ def test_equal_settings_share_the_chance_of_being_the_best():
     assert ranks(scores, seed_noise(scores)).best == pytest.approx([0.5, 0.5], abs=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "seeds", "images", "scene"), [(2, 2, 100, 1), (2, 3, 60, 6), (5, 2, 20, 1), (5, 3, 100, 10)]
 )
@@ -157,6 +158,7 @@ def test_no_difference_is_seldom_found(settings, seeds, images, scene):
     assert found["covered"] >= 0.95 - 4 * np.sqrt(0.05 * 0.95 / 200)
 
 
+@pytest.mark.slow
 def test_a_difference_of_three_standard_errors_is_found():
     from simulate_comparison import simulate
 

@@ -47,11 +47,13 @@ def compose(*overrides):
     return config.without_hydra(config.compose(list(overrides)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_option_composes_and_passes_the_check(option):
     config_check.check_config(compose(option, *NEEDED.get(option, [])))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "option",
     [
@@ -234,6 +236,7 @@ HOSTILE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HOSTILE)
 def test_saved_configs_are_data_not_code(tmp_path, name):
     with pytest.raises(ConfigError, match="which is not a class of segtrain"):
@@ -256,12 +259,6 @@ def test_saved_configs_have_no_interpolations_however_they_are_spelled(tmp_path,
 
 def test_mask_values_are_keys_of_a_saved_config(tmp_path):
     assert load_saved(saved(tmp_path, "dataset:\n  remap:\n    255: 1\n"), [], []).dataset.remap == {255: 1}
-
-
-def test_settings_that_came_later_are_added_but_to_a_run_that_is_resumed(tmp_path):
-    file = saved(tmp_path, "inference:\n  window: null\n")
-    assert load_saved(file, ["inference.region_recall=0.9"], []).inference.region_recall == 0.9
-    assert load_saved(file, [], [], changed={}).inference == {"window": None}
 
 
 @pytest.mark.parametrize(
@@ -300,6 +297,7 @@ def test_saved_configs_take_overrides_of_known_keys(tmp_path):
         load_saved(tmp_path / "nowhere/config.yaml", [], [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", [o for o in OPTIONS if o.startswith("loss=")])
 def test_a_compiled_model_trains_one_step_with_every_loss(option):
     import torch

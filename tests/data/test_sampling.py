@@ -288,6 +288,7 @@ def stream(workers, method, persistent):
 EVERY = [(workers, method, kept) for workers in (1, 4) for method in ("fork", "spawn") for kept in (True, False)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [[(1, "fork", True), (4, "fork", False), (2, "spawn", True)], pytest.param(EVERY, marks=pytest.mark.long)],
@@ -320,6 +321,7 @@ def big_folder(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cache", ["none", "ram"])
 def test_a_file_damaged_after_the_check_stops_with_its_name(big_folder, cache):
     data = Folder(str(big_folder), "train", 2)
@@ -386,6 +388,7 @@ def count_in_process(root, cache):
     return count_classes(data, cache=cache, threads=1).pixels.tolist(), len(reads)
 
 
+@pytest.mark.slow
 def test_32_processes_at_once_count_once(big_folder, tmp_path):
     import multiprocessing
 
@@ -405,6 +408,7 @@ def test_a_touched_mask_recounts_only_itself(big_folder, tmp_path):
     assert pixels == count_in_process(str(big_folder), tmp_path / "other")[0]
 
 
+@pytest.mark.slow
 def test_1000_random_sets_of_masks_are_counted_exactly(tmp_path):
     class Masks(Shapes):
         def __init__(self, seed):

@@ -224,12 +224,14 @@ def test_pixel_region_takes_losses_that_share_no_table():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HARD_LOSSES)
 def test_gradients(name):
     logits, target = batch()
     assert gradcheck(lambda z: HARD_LOSSES[name](z, target), logits, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SOFTMAX_LOSSES)
 def test_gradients_with_soft_labels(name):
     logits, _ = batch()
@@ -240,6 +242,7 @@ def test_gradients_with_soft_labels(name):
 AGGREGATES = ["batch", "image", "class", "agnostic", {"batch": 0.5, "image": 0.5}]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("aggregate", AGGREGATES, ids=str)
 @pytest.mark.parametrize("classes", ["present", "all", [0, 2]], ids=str)
 @pytest.mark.parametrize("form", [{}, {"log": True}, {"gamma": 1.5}, {"class_weights": [1.0, 0.0, 2.0]}], ids=str)
@@ -311,6 +314,7 @@ def test_equal_images_make_batch_and_image_equal():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HARD_LOSSES)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_logits_at_512(name, dtype):
@@ -538,6 +542,7 @@ def test_more_mistakes_cost_more(name):
     assert values[0] < values[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ce + dice", "ce + lovasz", "focal"])
 def test_compiled_losses_give_the_same(name):
     logits, target = batch()

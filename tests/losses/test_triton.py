@@ -42,12 +42,10 @@ def test_every_loss_with_every_dtype_and_layout():
     check(interpreted("all")["errors"])
 
 
-@pytest.mark.slow
 def test_labels_that_are_no_class_make_the_loss_nan(found):
     assert found["wrong labels are NaN"] == {"hard": True, "soft": True, "sigmoid": True}
 
 
-@pytest.mark.slow
 def test_a_loss_is_a_dozen_kernels_whatever_the_batch(found):
     """Triton's and PyTorch's, and waits: forward and backward of CE + 0.5 Dice."""
     assert found["launches"]["ce_dice 2"] == found["launches"]["ce_dice 16"]

@@ -86,6 +86,7 @@ def test_segmentation_scores_are_taken_as_they_are():
     assert scores.class_names == ["class 0", "class 1"]
 
 
+@pytest.mark.slow
 def test_a_training_and_an_evaluation_with_an_own_metric(console_script, tmp_path):
     from conftest import TINY
 

@@ -72,6 +72,7 @@ def random_pair(seed, n=4, c=4, size=9):
     return np.where(rng.random(target.shape) < 0.6, target % 255 % c, rng.integers(0, c, target.shape)), target
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", range(10))
 def test_500_random_cases_against_torchmetrics(block):
     from torchmetrics.classification import MulticlassAccuracy, MulticlassCohenKappa, MulticlassF1Score
@@ -122,6 +123,7 @@ def test_a_perfect_prediction_scores_1_everywhere():
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10_000))
 def test_two_halves_merge_to_the_whole_in_any_order(seed):

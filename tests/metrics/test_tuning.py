@@ -168,6 +168,7 @@ def test_presence_with_few_enough_false_alarms(shares, min_area):
     assert loose.area.tolist() == best_presence(counted, classes, limit_of(counted, 0.99)).area.tolist()
 
 
+@pytest.mark.slow
 def test_presence_of_one_class_is_the_best_that_its_limit_allows():
     counted, classes = drawn_images(150, [1, 0.3], seed=3), np.array([False, True])
     limit = limit_of(counted, 0.1)

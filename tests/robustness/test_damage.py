@@ -100,7 +100,6 @@ def test_a_changed_setting_is_refused_and_named(server, stopped, tmp_path):
     assert environment["resumes"][-1]["changed"] == {"trainer.epochs": 6}
 
 
-@pytest.mark.slow
 def test_another_dataset_is_refused_unless_allowed_and_then_recorded(server, stopped, tmp_path):
     shutil.copytree(stopped / "run", tmp_path / "run")
     text = (tmp_path / "run/environment.json").read_text()

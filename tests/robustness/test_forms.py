@@ -142,7 +142,6 @@ def refused(server, run, *words):
     return text
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", RESUMED)
 def test_resume_refuses_what_does_not_fit(server, run, kind):
     RESUMED[kind](run)
@@ -150,20 +149,17 @@ def test_resume_refuses_what_does_not_fit(server, run, kind):
     assert os.environ["HOME"] not in text.replace(str(run), "")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", EVALUATED)
 def test_evaluate_refuses_what_does_not_fit(server, run, kind):
     EVALUATED[kind](run)
     refused(server, run, "evaluate", "run", "--bootstrap", "0")
 
 
-@pytest.mark.slow
 def test_predict_refuses_classes_without_names(server, run):
     entry("class_counts.json", classes=[1])(run)
     assert "its classes have no names" in refused(server, run, "predict", "run", str(run / "plots"), "--out", "out")
 
 
-@pytest.mark.slow
 def test_a_refused_resume_changes_nothing(server, run):
     before = json.loads((run / "result.json").read_text())["status"]
     words = ("--allow", "model.decoder_channels", "run", "model.decoder_channels=[32,16,8,8,4]")

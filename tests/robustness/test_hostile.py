@@ -265,7 +265,6 @@ def outcomes(trained: Path, tmp_path: Path, command: str, kinds: list[str]) -> d
     return {kind: outcome for kind, outcome in found.items() if outcome not in good[kind]}
 
 
-@pytest.mark.slow
 def test_hostile_folders_are_refused(trained, tmp_path):
     kinds = [kind for kind in KINDS if "os.system" in kind or " as " not in kind]
     assert outcomes(trained, tmp_path, "resume", kinds) == {}

@@ -28,7 +28,6 @@ def stopped(server, folder, number, rng, after: float, group: bool) -> tuple[int
     return command.wait(), alive(workers), command.text()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1], ids=lambda n: n.name)
 def test_a_signal_to_the_group_stops_after_the_step(server, tmp_path, number):
     code, orphans, text = stopped(server, tmp_path, number, random.Random(number), 2.0, group=True)
@@ -38,7 +37,6 @@ def test_a_signal_to_the_group_stops_after_the_step(server, tmp_path, number):
     assert json.loads((tmp_path / "run/result.json").read_text())["status"] == "preempted"
 
 
-@pytest.mark.slow
 def test_a_second_signal_stops_at_once(server, tmp_path):
     command = server.start(*TINY, "trainer.epochs=200", "hydra.run.dir=run", cwd=tmp_path)
     command.wait_for(tmp_path / "run/metrics.csv")

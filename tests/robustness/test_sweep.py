@@ -80,7 +80,6 @@ def test_a_failure_that_all_jobs_share_may_end_the_sweep(server, tmp_path, fail_
     assert "0 of 4 jobs finished" in text
 
 
-@pytest.mark.slow
 def test_failed_jobs_are_listed_and_run_again_and_the_others_are_left_alone(server, whole, tmp_path):
     sweep = shutil.copytree(whole, tmp_path / "sweep")
     for name in (JOBS[1], JOBS[2]):

@@ -61,6 +61,7 @@ def check_steps(size: int, cases: list, folder) -> dict:
     return largest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [2, 3])
 def test_losses_and_gradients_are_those_of_one_process(size, tmp_path):
     presets = PRESETS if size == 2 else PRESETS[::4]  # the long test has all of them
@@ -78,6 +79,7 @@ def test_losses_and_gradients_of_every_preset_weighting_and_accumulation(size, t
         figure(title, f"gradients differ by {largest:.1e} at most")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [2, 3])
 def test_scores_and_validation_losses_are_bit_equal(size, tmp_path):
     cases = [(preset, limit) for preset in ("ce_dice", "bce_dice", "lovasz") for limit in (None, 4, 1)]
@@ -198,7 +200,6 @@ def test_torchrun_trains_as_one_process(plain, server):
     assert done.stdout.count("epoch   2/2") == 1
 
 
-@pytest.mark.slow
 def test_a_run_of_two_processes_goes_on_with_one(plain, server):
     words = [*WORDS, "trainer.epochs=8"]
     assert server.run(*words, "hydra.run.dir=one", cwd=plain)[0] == 0
@@ -228,7 +229,6 @@ def test_a_process_that_is_killed_ends_the_other(plain, server):
     both[1].wait()
 
 
-@pytest.mark.slow
 def test_the_first_process_is_missed_too(plain, server):
     both = start(server, plain, 2, *WORDS, "trainer.epochs=2000", "hydra.run.dir=two")
     both[0].wait_for(plain / "two/checkpoints/last.pt")
@@ -252,7 +252,6 @@ def test_a_process_that_hangs_ends_the_other(plain, server):
     both[1].wait()
 
 
-@pytest.mark.slow
 def test_an_error_of_one_process_is_that_of_all(plain, server):
     data = write_folder_dataset(plain / "data")
     files = sorted((data / "train/images").iterdir())
@@ -283,7 +282,6 @@ def test_not_finite_ends_all(plain, server):
     assert both[1].text() == ""
 
 
-@pytest.mark.slow
 def test_a_mistake_in_the_config_is_said_once(plain, server):
     both = start(server, plain, 2, *WORDS, "loader.batch_size=5")
     assert [process.wait() for process in both] == [2, 2]

@@ -34,7 +34,6 @@ def test_a_loss_that_explodes_ends_the_test():
     assert found.rates[-1] < HIGHEST * 100
 
 
-@pytest.mark.slow
 def test_the_command_writes_a_plot_and_leaves_no_run(segtrain, tmp_path):
     words = ["dataset.train_images=16", "dataset.size=[32,32]", "loader.workers=0", "trainer.device=cpu"]
     done = segtrain("lr-find", *words, "--out", "found", "model.decoder_channels=[32,16,8,8,8]")
