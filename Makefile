@@ -26,7 +26,7 @@ run: install  ## train on the generated dataset, a minute on two CPU cores
 test: install lint  ## lint and run the tests, six minutes on two CPU cores
 	$(TEST) -m 'not slow and not long'
 
-test-slow: install  ## more tests of the same code: trainings, kills, guides, ten minutes
+test-slow: install  ## more tests of the same code: trainings, kills, guides, five minutes
 	$(TEST) -m 'slow and not long'
 
 test-long: install  ## the tests that take minutes each

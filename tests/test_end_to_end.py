@@ -50,7 +50,6 @@ def hparams_of(events) -> tuple[set[str], set[str], dict]:
     return first, scored, session
 
 
-@pytest.mark.slow
 def test_train_evaluate_and_the_run_folder(console_script, tmp_path):
     trained = console_script("loss=ce_dice", "weighting=median_frequency", *TINY)
     assert trained.code == 0, trained
@@ -154,7 +153,6 @@ def test_alpha_0_is_cross_entropy_bit_for_bit(segtrain, tmp_path):
             assert rows["ce"][column] == rows["alpha0"][column], column
 
 
-@pytest.mark.slow
 def test_a_sweep_gives_readable_folders_and_one_count(segtrain, tmp_path):
     swept = segtrain("-m", "loss.alpha=0,0.25", "weighting=none,log_ratio", *TINY)
     assert swept.code == 0, swept
@@ -292,7 +290,6 @@ def test_a_users_own_loss_and_dataset(console_script, tmp_path):
     assert file.exists()
 
 
-@pytest.mark.slow
 def test_a_users_dataset_is_checked_before_training(segtrain, tmp_path):
     own_parts(tmp_path)
     package = tmp_path / "mine/__init__.py"
@@ -354,7 +351,6 @@ def test_folder_dataset_of_different_sizes(segtrain, tmp_path):
     assert trained.code == 0, trained
 
 
-@pytest.mark.slow
 def test_weights_prints_every_scheme(segtrain):
     shown = segtrain("weights", "dataset=shapes")
     assert shown.code == 0, shown
@@ -381,7 +377,6 @@ def test_help_lists_commands_and_groups(segtrain):
     assert yaml.safe_load(composed.out)["loss"]["alpha"] == 0.25
 
 
-@pytest.mark.slow
 def test_a_parallel_sweep(segtrain, tmp_path):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     swept = segtrain("-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "seed=0,1", *TINY)
@@ -507,7 +502,6 @@ def test_the_script_that_draws_predictions(trained, tmp_path):
     assert (tmp_path / "x.png").stat().st_size > 1000
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("command", ["check", "weights", "compare"])
 def test_help_of_a_command_prints_its_usage(segtrain, command):
     shown = segtrain(command, "--help")

@@ -69,7 +69,6 @@ def test_config_errors(segtrain, tmp_path, name):
     assert not (tmp_path / "outputs").exists(), "a mistake must not leave a folder"
 
 
-@pytest.mark.slow
 def test_all_mistakes_come_at_once(segtrain):
     result = segtrain("loss.alhpa=1", "loss=cedice", "trainer.epocs=3")
     assert "3 mistakes" in result.err
@@ -151,7 +150,6 @@ DATA_ERRORS = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("damage", DATA_ERRORS, ids=lambda f: f.__name__)
 def test_data_errors_come_before_training(segtrain, tmp_path, damage):
     root = write_folder_dataset(tmp_path / "data")
@@ -172,7 +170,6 @@ def test_missing_root(segtrain, tmp_path):
     assert "dataset.root" in result.err
 
 
-@pytest.mark.slow
 def test_wrong_layout_says_what_was_expected(segtrain, tmp_path):
     (tmp_path / "data/images").mkdir(parents=True)
     result = segtrain(*FOLDER, f"dataset.root={tmp_path / 'data'}")
@@ -194,7 +191,6 @@ MODEL_ERRORS = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", MODEL_ERRORS)
 def test_errors_that_need_torch_come_before_the_first_step(segtrain, name):
     words, text = MODEL_ERRORS[name]
@@ -243,7 +239,6 @@ def test_other_errors_are_not_out_of_memory():
             raise error
 
 
-@pytest.mark.slow
 def test_too_large_images_end_with_exit_code_4(segtrain, tmp_path):
     (tmp_path / "mine").mkdir()
     folder = "hydra.run.dir=mine/new/run"
@@ -261,7 +256,6 @@ def test_unwritable_output_folder(segtrain, tmp_path):
     assert "the output folder cannot be written" in result.err
 
 
-@pytest.mark.slow
 def test_a_folder_that_holds_a_run_is_refused(segtrain, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run/metrics.csv").touch()
@@ -271,7 +265,6 @@ def test_a_folder_that_holds_a_run_is_refused(segtrain, tmp_path):
     assert sorted(p.name for p in (tmp_path / "run").iterdir()) == [".lock", "metrics.csv"]
 
 
-@pytest.mark.slow
 def test_a_mistake_elsewhere_does_not_make_keys_without_a_value_wrong(segtrain):
     result = segtrain("dataset=folder", "dataset.root=x", "dataset.num_classes=2", "labels=smoth")
     assert result.code == 2

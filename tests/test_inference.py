@@ -147,7 +147,6 @@ def test_from_the_command_line(segtrain, tmp_path):
     assert "threshold=0.3 for 4 classes of which a pixel has one" in refused.err
 
 
-@pytest.mark.slow
 def test_a_run_with_several_labels_keeps_its_best_thresholds_and_evaluate_uses_them(segtrain, tmp_path):
     done = segtrain(*TINY, "dataset=shapes_multilabel", "loss=bce", "trainer.epochs=2", "hydra.run.dir=run")
     assert done.code == 0, done

@@ -121,7 +121,6 @@ def test_annotators_from_folders_to_batches(annotated_folder):
     assert (soft[:, 2] <= 0.5).all()
 
 
-@pytest.mark.slow
 def test_a_missing_mask_of_one_annotator_is_named(annotated_folder, segtrain):
     (annotated_folder / "train" / "ben" / "train3.png").unlink()
     done = segtrain(
@@ -135,7 +134,6 @@ def test_a_missing_mask_of_one_annotator_is_named(annotated_folder, segtrain):
     assert "1 image without a mask: train3" in done.err
 
 
-@pytest.mark.slow
 def test_a_run_on_annotators(annotated_folder, segtrain):
     done = segtrain(
         "dataset=folder",
@@ -253,7 +251,6 @@ def test_lovasz_refuses_soft_labels_by_name():
         Lovasz()(logits, soft)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["lovasz", "ce_lovasz"])
 def test_soft_labels_with_lovasz_are_refused_before_training(segtrain, loss):
     done = segtrain(f"loss={loss}", "labels=smooth")
@@ -268,7 +265,6 @@ def test_annotators_without_folders_are_refused(segtrain):
     assert "dataset.annotators" in done.err
 
 
-@pytest.mark.slow
 def test_learning_from_a_teacher_s_run(segtrain, trained, tmp_path):
     done = segtrain(*TINY, "labels=teacher", f"labels.teacher.run={trained}", "hydra.run.dir=student")
     assert done.code == 0, done.err
@@ -311,7 +307,6 @@ def test_two_pixel_losses_in_one_are_their_sum():
         torch.testing.assert_close(PixelRegion(one, other)(logits, target), one(logits, target) + other(logits, target))
 
 
-@pytest.mark.slow
 def test_every_phase_is_tried_before_training(segtrain):
     done = segtrain("loss=phased", "labels=smooth")
     assert done.code == 2, done

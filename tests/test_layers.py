@@ -58,7 +58,6 @@ def imports(file: Path):
             yield from names or [node.module or ""]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("file", MODULES, ids=lambda f: str(f.relative_to(PACKAGE)))
 def test_imports_only_what_its_folder_may(file):
     own = name_of(file)

@@ -160,7 +160,6 @@ def test_a_dataset_is_divided_by_groups_and_survives_pickling():
     assert np.array_equal(again.image(3), data.image(data.names.index(val.names[3])))
 
 
-@pytest.mark.slow
 def test_import_is_fast_and_names_are_documented():
     code = "import sys, segtrain; assert 'torch' not in sys.modules and 'hydra' not in sys.modules; print(segtrain.load.__doc__)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

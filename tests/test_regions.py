@@ -142,7 +142,6 @@ def test_evaluate_and_predict_look_where_another_run_sees_foreground(server, tra
     assert (code, "regions are for a trained network" in text) == (2, True), text
 
 
-@pytest.mark.slow
 def test_a_run_is_trained_where_another_sees_foreground(server, trained_copy, tmp_path):
     words = [*TINY, "sampling=proposals", f"sampling.coarse.run={trained_copy}", "sampling.threshold=0.01"]
     code, text = server.run(*words, "augment.size=[16,16]", "hydra.run.dir=fine", cwd=tmp_path)

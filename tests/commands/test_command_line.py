@@ -24,13 +24,11 @@ def test_the_version(segtrain):
     assert (done.code, done.out.strip()) == (0, f"segtrain {package.__version__}")
 
 
-@pytest.mark.slow
 def test_the_word_train_trains(segtrain):
     done = segtrain("train", *TINY, "hydra.run.dir=run")
     assert done.code == 0, done
 
 
-@pytest.mark.slow
 def test_a_folder_named_alone_is_the_dataset(segtrain, tmp_path):
     write_folder_dataset(tmp_path / "my data")
     done = segtrain("check", "my data", "dataset.num_classes=3")
@@ -38,7 +36,6 @@ def test_a_folder_named_alone_is_the_dataset(segtrain, tmp_path):
     assert "reading my data as dataset=folder dataset.root='my data'" in done.out
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("setting", ["trainer.epochs=3", "optimizer.lr=1", "weighting.mu=2"])
 def test_a_setting_that_does_not_matter_to_evaluate_is_refused(segtrain, trained, setting):
     refused = segtrain("evaluate", trained, setting)
@@ -133,7 +130,6 @@ def test_a_folder_without_a_mask_of_any_image_says_so(tmp_path):
     assert "masks must not be JPEG" in error.value.fix
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("typed", "found"),
     [
@@ -156,7 +152,6 @@ def test_what_a_stranger_types_is_explained(segtrain, tmp_path):
     assert "reading photos as dataset=folder" in segtrain("train", "photos", "dataset.num_classes=2").out
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "mistake",
     [

@@ -51,13 +51,11 @@ def test_a_mistake_is_named_with_what_to_do(segtrain, tmp_path, words, what, fix
     assert fix in done.err.partition("fix:")[2], done
 
 
-@pytest.mark.slow
 def test_settings_that_read_another_folder_are_right(segtrain, tmp_path):
     dataset(tmp_path / "photos", (0, 1), "pictures", "truth")
     assert segtrain("check", "photos", 'dataset.images="{split}/pictures"', "dataset.masks=truth").code == 0
 
 
-@pytest.mark.slow
 def test_what_train_and_val_share_is_explained_once(segtrain, tmp_path):
     dataset(tmp_path / "from1", (1, 2, 3))
     done = segtrain("check", "from1")
@@ -73,7 +71,6 @@ def test_a_checkpoint_in_place_of_its_run(segtrain, tmp_path):
     assert "name the folder of the run: run" in segtrain("evaluate", "run/checkpoints/best.pt").err
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("command", ["check", "find", "lr-find"])
 def test_the_help_of_a_command_lists_its_options(segtrain, command):
     out = segtrain(command, "--help").out

@@ -40,7 +40,6 @@ def images(tmp_path, trained):
     return data
 
 
-@pytest.mark.slow
 def test_predictions_are_those_of_evaluate(segtrain, trained, images, tmp_path):
     done = segtrain("predict", trained, "images", "--out", "out", "--probabilities")
     assert done.code == 0, done
@@ -105,7 +104,6 @@ def test_a_stopped_call_goes_on(segtrain, trained, images, tmp_path):
     assert len(rows_of(tmp_path / "out")) == len(images.names)
 
 
-@pytest.mark.slow
 def test_200_images_of_which_5_are_damaged_after_a_kill(server, trained, tmp_path):
     (tmp_path / "images").mkdir()
     shapes = Shapes("val", [32, 32], val_images=200)
@@ -209,7 +207,6 @@ def test_an_image_that_gets_another_name_has_one_row(segtrain, trained, images, 
     assert (tmp_path / f"by_folder/masks/images/{name}.png.png").is_file(), "of another call"
 
 
-@pytest.mark.slow
 def test_presence_needs_a_background(segtrain, trained, images, tmp_path):
     run = Path(shutil.copytree(trained, tmp_path / "run"))
     file = run / "config.yaml"
@@ -400,7 +397,6 @@ def test_an_image_of_12000_by_12000_pixels_takes_less_than_2_gb(trained, tmp_pat
     assert peak < 2e9
 
 
-@pytest.mark.slow
 def test_a_prediction_that_cannot_be_written_is_an_error(segtrain, trained, images, tmp_path):
     words = ["predict", trained, f"images/{images.names[0]}.png", "--out", "out"]
     assert segtrain(*words).code == 0

@@ -25,7 +25,6 @@ def space_of(*words: str):
     return settings["space"], [job.overrides for job in templates]
 
 
-@pytest.mark.slow
 def test_all_of_hydras_grammar_for_values_is_a_space():
     space, templates = space_of(
         "loss.alpha=interval(0,2)", "optimizer.lr=tag(log,interval(1e-4,1e-2))", "trainer.epochs=int(interval(4,20))",
@@ -89,7 +88,6 @@ def begun(tmp_path, monkeypatch):
     return start
 
 
-@pytest.mark.slow
 def test_the_neighbourhood_of_the_optimum_is_found(begun, tmp_path, capsys):
     begun(tmp_path / "search", 40)
     best = max(read_sweep(tmp_path / "search"), key=lambda job: job.result.best["value"])

@@ -77,7 +77,6 @@ def test_a_row_a_setting_and_the_answer_in_a_sentence(segtrain, sweep, tmp_path)
     assert all(len(line) <= 120 for line in done.out.splitlines()[3:])
 
 
-@pytest.mark.slow
 def test_the_page_needs_no_network_and_escapes_names(segtrain, tmp_path):
     for k, value in enumerate(("<script>alert(1)</script>", "plain", "\x1b[31mred")):
         make_run(tmp_path / f"sweep/{k}", {"trainer": {"name": value}}, 0.5 + 0.1 * k)
@@ -89,7 +88,6 @@ def test_the_page_needs_no_network_and_escapes_names(segtrain, tmp_path):
     assert "http" not in page.replace("http://www.w3.org", "")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("baseline", ["alpha=0.5", "trainer.alpha=0.5", "sweep/0.5_1"])
 def test_a_baseline_is_a_setting_or_a_run(segtrain, sweep, baseline):
     done = segtrain("compare", "sweep", "--baseline", baseline)
@@ -140,7 +138,6 @@ def test_other_images_are_compared_apart_and_failures_are_named(segtrain, sweep,
     assert (tmp_path / "report/comparison2.html").is_file()
 
 
-@pytest.mark.slow
 def test_only_finished_trainings_count_each_of_them_once(segtrain, sweep, tmp_path):
     first = segtrain("compare", "sweep").out
     for status in ("running", "failed", "preempted", "pruned"):
@@ -178,7 +175,6 @@ def test_of_a_search_the_final_trainings_are_compared(tmp_path):
     assert left_out == [f"{tmp_path}: 2 shorter trainings of the search's stages are left out"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("values", "drawn"), [((0, 0.5), True), ((False, True), False), (("a", "b"), False)])
 def test_the_score_is_drawn_over_a_number(tmp_path, values, drawn):
     for number, value in enumerate(values):
@@ -208,7 +204,6 @@ def test_seeds_that_differ_more_than_those_of_others_are_named(tmp_path):
     assert "The seeds of alpha=0 differ" in text
 
 
-@pytest.mark.slow
 def test_a_score_and_a_setting_of_one_name_have_a_column_each(segtrain, tmp_path):
     for name, iou in (("ce", 0.5), ("ce_dice", 0.6)):
         make_run(tmp_path / f"sweep/{name}", {"loss": name}, iou)
@@ -410,7 +405,6 @@ def test_losses_of_settings_that_train_with_others_are_not_compared(tmp_path):
         compare(settings_from(find_runs([tmp_path])[0]), by="loss")
 
 
-@pytest.mark.slow
 def test_images_with_another_ground_truth_are_compared_apart(segtrain, sweep):
     for run in sweep.glob("1.0_*"):
         counts = read_arrays(run / "per_image.npz")

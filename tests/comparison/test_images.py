@@ -4,7 +4,6 @@ import json
 import re
 
 import numpy as np
-import pytest
 from conftest import TINY
 from test_compare import make_run
 
@@ -26,7 +25,6 @@ def test_gains_come_before_losses():
     assert most_different(values, 0, 0, 4) == []
 
 
-@pytest.mark.slow
 def test_the_page_draws_image_against_image(segtrain, tmp_path):
     for k in range(2):
         make_run(tmp_path / f"sweep/{k}", {"trainer": {"name": "</script>" * k}}, 0.5 + 0.1 * k)

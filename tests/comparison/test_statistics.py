@@ -158,7 +158,6 @@ def test_no_difference_is_seldom_found(settings, seeds, images, scene):
     assert found["covered"] >= 0.95 - 4 * np.sqrt(0.05 * 0.95 / 200)
 
 
-@pytest.mark.slow
 def test_a_difference_of_three_standard_errors_is_found():
     from simulate_comparison import simulate
 

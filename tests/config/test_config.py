@@ -53,7 +53,6 @@ def test_every_option_composes_and_passes_the_check(option):
     config_check.check_config(compose(option, *NEEDED.get(option, [])))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "option",
     [
@@ -236,7 +235,6 @@ HOSTILE = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", HOSTILE)
 def test_saved_configs_are_data_not_code(tmp_path, name):
     with pytest.raises(ConfigError, match="which is not a class of segtrain"):

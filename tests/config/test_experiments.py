@@ -34,7 +34,6 @@ def test_the_command_line_takes_the_place_of_what_the_experiment_sweeps():
     assert [(cfg.loss.alpha, cfg.seed, cfg.trainer.epochs) for _, cfg, _ in jobs] == [(0, 5, 2), (1, 5, 2)]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "what"), [(["experiment=alpha_sweep"], "add -m"), (["-m", "seed=0"], "nothing to sweep")]
 )

@@ -36,7 +36,6 @@ class Derived(SegmentationDataset):
     names, image, mask = Plain().names, Plain.image, Plain.mask
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", [Plain, Derived])
 @pytest.mark.parametrize("locations", [False, True])
 def test_a_dataset_with_what_is_required_works_everywhere(kind, locations, tmp_path):

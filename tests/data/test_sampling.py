@@ -388,7 +388,6 @@ def count_in_process(root, cache):
     return count_classes(data, cache=cache, threads=1).pixels.tolist(), len(reads)
 
 
-@pytest.mark.slow
 def test_32_processes_at_once_count_once(big_folder, tmp_path):
     import multiprocessing
 
@@ -408,7 +407,6 @@ def test_a_touched_mask_recounts_only_itself(big_folder, tmp_path):
     assert pixels == count_in_process(str(big_folder), tmp_path / "other")[0]
 
 
-@pytest.mark.slow
 def test_1000_random_sets_of_masks_are_counted_exactly(tmp_path):
     class Masks(Shapes):
         def __init__(self, seed):

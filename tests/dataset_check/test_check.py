@@ -305,7 +305,6 @@ def test_there_are_60_of_them_and_20_healthy_ones():
     assert len(HEALTHY) >= 20
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", HEALTHY)
 def test_odd_but_healthy_datasets_have_no_error(name, tmp_path):
     change_it, settings = HEALTHY[name]
@@ -378,7 +377,6 @@ def test_smallest_objects_by_hand():
         assert objects.found().tolist() == expected
 
 
-@pytest.mark.slow
 @settings(max_examples=200)
 @given(
     st.integers(0, 2**32 - 1),

@@ -224,14 +224,12 @@ def test_pixel_region_takes_losses_that_share_no_table():
     )
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", HARD_LOSSES)
 def test_gradients(name):
     logits, target = batch()
     assert gradcheck(lambda z: HARD_LOSSES[name](z, target), logits, atol=1e-6)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", SOFTMAX_LOSSES)
 def test_gradients_with_soft_labels(name):
     logits, _ = batch()
@@ -314,7 +312,6 @@ def test_equal_images_make_batch_and_image_equal():
     )
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", HARD_LOSSES)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_logits_at_512(name, dtype):
@@ -542,7 +539,6 @@ def test_more_mistakes_cost_more(name):
     assert values[0] < values[-1]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ce + dice", "ce + lovasz", "focal"])
 def test_compiled_losses_give_the_same(name):
     logits, target = batch()

@@ -97,7 +97,6 @@ def test_all_ignored_counts_nothing():
     assert not any(found[name].any() for name in ("band", "contour", "distance", "objects"))
 
 
-@pytest.mark.slow
 def test_boundary_f1_against_monai():
     from monai.metrics import compute_surface_dice
 

@@ -160,6 +160,7 @@ def test_predict_refuses_classes_without_names(server, run):
     assert "its classes have no names" in refused(server, run, "predict", "run", str(run / "plots"), "--out", "out")
 
 
+@pytest.mark.slow
 def test_a_refused_resume_changes_nothing(server, run):
     before = json.loads((run / "result.json").read_text())["status"]
     words = ("--allow", "model.decoder_channels", "run", "model.decoder_channels=[32,16,8,8,4]")
@@ -170,7 +171,6 @@ def test_a_refused_resume_changes_nothing(server, run):
     assert all("changed" not in start for start in read_json(run / "environment.json")["resumes"])
 
 
-@pytest.mark.slow
 def test_a_dataset_that_is_gone_leaves_the_run_as_it_is(server, run, tmp_path):
     code, text = server.run("resume", "run", "dataset.root=/nowhere", cwd=tmp_path)
     assert code == 2, text

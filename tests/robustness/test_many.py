@@ -36,7 +36,6 @@ def test_a_lock_is_held_by_one_process_and_gone_with_it(server, tmp_path):
     unlock(tmp_path / "run")
 
 
-@pytest.mark.slow
 def test_a_run_that_is_started_again_before_its_first_checkpoint_keeps_the_record_of_the_start(server, tmp_path):
     words = [*TINY, "trainer.epochs=1", "loader.workers=0", "hydra.run.dir=run"]
     command = server.start(*words, cwd=tmp_path)

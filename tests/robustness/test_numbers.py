@@ -73,7 +73,6 @@ def test_a_nan_stops_before_the_update(tmp_path, place):
     assert error.seen["not_finite_gradients"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("place", PLACES)
 def test_a_nan_can_be_skipped(tmp_path, place):
     result, _ = fit(

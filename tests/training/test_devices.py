@@ -91,7 +91,6 @@ def test_each_job_of_several_makes_its_gpu_the_current_one(tmp_path, monkeypatch
         assert chosen == [0, 1]
 
 
-@pytest.mark.slow
 def test_jobs_share_the_cores():
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("OMP", "SEGTRAIN_JOBS"))}
     done = subprocess.run([sys.executable, "-c", CODE], env=environment, capture_output=True, text=True, check=True)

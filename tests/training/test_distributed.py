@@ -215,7 +215,6 @@ def test_a_run_of_two_processes_goes_on_with_one(plain, server):
     assert [entry["world_size"] for entry in resumed] == [1]
 
 
-@pytest.mark.slow
 def test_a_process_that_is_killed_ends_the_other(plain, server):
     both = start(server, plain, 2, *WORDS, "trainer.epochs=2000", "hydra.run.dir=two")
     both[0].wait_for(plain / "two/checkpoints/last.pt")
@@ -266,7 +265,6 @@ def test_an_error_of_one_process_is_that_of_all(plain, server):
     assert json.loads((plain / "two/result.json").read_text())["status"] == "failed"
 
 
-@pytest.mark.slow
 def test_patience_ends_all(plain, server):
     words = [*WORDS, "trainer.epochs=9", "trainer.patience=1", "optimizer.lr=1e-12", "hydra.run.dir=two"]
     both = start(server, plain, 2, *words)
@@ -274,7 +272,6 @@ def test_patience_ends_all(plain, server):
     assert len((plain / "two/metrics.csv").read_text().splitlines()) == 3
 
 
-@pytest.mark.slow
 def test_not_finite_ends_all(plain, server):
     both = start(server, plain, 2, *WORDS, "optimizer.lr=1e30", "hydra.run.dir=two")
     assert [process.wait() for process in both] == [6, 6]

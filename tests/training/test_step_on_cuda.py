@@ -66,7 +66,6 @@ def test_a_step_without_the_network():
     assert count.waits == 0
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("accumulate", [1, 2])
 @pytest.mark.parametrize("clip_norm", [None, 1.0])
 def test_no_step_of_an_epoch_waits(accumulate, clip_norm, monkeypatch):
@@ -103,7 +102,6 @@ def test_no_wait_for_several_annotators():
 PRESETS = sorted(file.stem for file in Path(configs.__file__).parent.glob("loss/*.yaml"))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("preset", PRESETS)
 def test_no_loss_waits_and_none_counts_images(preset):
     cfg = without_hydra(compose([f"loss={preset}", "class_weights=[1,2,3,4]"]))

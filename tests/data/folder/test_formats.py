@@ -257,7 +257,6 @@ def test_cityscapes(tmp_path):
         assert data.mask(0).tolist() == [[0, 1, 18, 255], [13, 11, 255, 2]]
 
 
-@pytest.mark.slow
 def test_ade20k(tmp_path):
     for split in ("training", "validation"):
         image_and_mask(
