@@ -26,7 +26,7 @@ def small(classes: int = 3, channels: int = 3, seed: int = 0) -> models.Segmenta
     return models.SegmentationModel(network, [0.5] * channels, [0.25] * channels, stride=4)
 
 
-@pytest.mark.parametrize("kind", ["onnx", "torch_export"])
+@pytest.mark.parametrize("kind", ["onnx", pytest.param("torch_export", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("output", "multilabel", "classes", "threshold"),
     [

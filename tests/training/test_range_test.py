@@ -36,7 +36,9 @@ def test_a_loss_that_explodes_ends_the_test():
 
 def test_the_command_writes_a_plot_and_leaves_no_run(segtrain, tmp_path):
     words = ["dataset.train_images=16", "dataset.size=[32,32]", "loader.workers=0", "trainer.device=cpu"]
-    done = segtrain("lr-find", *words, "--out", "found", "model.decoder_channels=[32,16,8,8,8]")
+    done = segtrain(
+        "lr-find", *words, "--out", "found", "model.encoder=tu-test_resnet", "model.decoder_channels=[32,16,8,8,8]"
+    )
     assert done.code == 0, done
     assert "the rate to try, optimizer.lr=" in done.out
     assert (tmp_path / "found/lr_find.csv").read_text().startswith("lr,loss\n")
