@@ -183,13 +183,7 @@ def is_done(out: Path, row: dict, file: Path, classes: Classes, overlays: bool, 
 
 
 def predict_all(
-    arguments,
-    trained: Trained,
-    predictor: Predictor,
-    classes: Classes,
-    files: dict[str, Path],
-    rows: dict[str, dict],
-    done: set[str],
+    arguments, trained: Trained, predictor: Predictor, classes: Classes, files: dict[str, Path], rows: dict, done: set
 ) -> tuple[list[dict], list[DataError]]:
     """Predict what is not done; returns the rows of `files`, and the errors of those that cannot be read.
 
@@ -214,7 +208,8 @@ def predict_all(
                 except DataError as error:
                     damaged.append(error.with_traceback(None))  # which holds the image
                     found = None
-                dark += [name] if isinstance(image, np.ndarray) and image.max() <= DARK else []
+                if isinstance(image, np.ndarray) and image.max() <= DARK:
+                    dark.append(name)
                 del image  # before the next large one is read
                 if found is not None:
                     pending.append((name, writer.submit(write, out, name, files[name], classes, shown, found)))
@@ -233,12 +228,15 @@ def predict_all(
             save()
             progress.close()
     if dark:
-        what = f"{counted(len(dark), 'image')} with no value above {DARK} of 255 ({few(dark, 3)})"
-        ways = (
-            "give dataset.image_range=[0,4095]" if "image_range" in trained.config.dataset else "scale them to 8 bits"
-        )
-        log.warning(f"{what}. If they have 10 or 12 bits and those of the training 8, {ways}")
+        warn_of_dark(dark, "image_range" in trained.config.dataset)
     return [rows[name] for name in files if name in rows], damaged
+
+
+def warn_of_dark(images: list[str], has_range: bool) -> None:
+    """Name images that may have more bits than the network was trained with."""
+    what = f"{counted(len(images), 'image')} with no value above {DARK} of 255 ({few(images, 3)})"
+    way = "give dataset.image_range=[0,4095]" if has_range else "scale them to 8 bits"
+    log.warning(f"{what}. If they have 10 or 12 bits and those of the training 8, {way}")
 
 
 def predicted(

@@ -34,7 +34,7 @@ from segtrain.report.scores import final_report
 from segtrain.runs import checkpoints
 from segtrain.runs.environment import FREE, changes
 from segtrain.runs.folder import RunFolder
-from segtrain.training import Epoch, Parts
+from segtrain.training import Epoch, Parts, Trainer
 from segtrain.training.device import gpu_of_its_own, precision_advice
 from segtrain.training.memory import check_memory
 
@@ -67,15 +67,47 @@ def train(
 ) -> float | None:
     """Train by a checked config into `run`, from a checkpoint or from the start; returns the best epoch's monitored score.
 
-    What is cheap to check comes first: the files of the dataset, device, score and encoder by name.
-
     Args:
         datasets: those of training and validation, of a call from Python; None: what the config names.
         after_epoch: called when an epoch is recorded; may raise what ends the training.
         processes: those that train the network together, of which the first one records it.
     """
-    train_set, val_set = datasets or (build_dataset(cfg, "train"), build_dataset(cfg, "val"))
+    datasets = datasets or (build_dataset(cfg, "train"), build_dataset(cfg, "val"))
+    trainer, parts, counts, faster = prepare(cfg, run, checkpoint, datasets, processes)
 
+    if not processes.first:  # it trains with the others, and records nothing
+        for _ in trainer.fit(parts, checkpoint, processes=processes):
+            continue
+        return None
+
+    if checkpoint is None:
+        run.write_config(as_text(cfg))
+        checkpoints.check_space(run.path, parts.model, trainer.keep)
+    run.keep = trainer.keep
+    val_set, scores = datasets[1], parts.scores
+    groups = {name: val_set.group(index) for index, name in enumerate(val_set.names)}
+    epochs = trainer.total_epochs(len(parts.train))
+    with Logger(run.path, val_set, scores, epochs, first_step(checkpoint), faster) as logger:
+        logger.settings(settings_of(run.path))
+        for epoch in trainer.fit(parts, checkpoint, run.save_last, processes):
+            run.record(epoch, val_set.class_names, groups)
+            logger.show(epoch, run.result.best["value"])
+            after_epoch(epoch)
+
+    describe_best(run, parts, trainer, counts)
+    run.finish()
+    log.info(final_report(run.result, counts, run.path, scores.records()))
+    return run.result.best["value"]
+
+
+def prepare(
+    cfg, run: RunFolder, checkpoint: dict | None, datasets: tuple, processes: Processes
+) -> tuple[Trainer, Parts, ClassCounts, str]:
+    """All that comes before the first step: trainer, parts, counts of the training masks, and what may feed it faster.
+
+    What is cheap to check comes first: the files of the dataset, device, score and encoder by name.
+    """
+    train_set, val_set = datasets
     seed_everything(cfg.seed, cfg.trainer.deterministic)
     trainer = build(cfg, "trainer", device=processes.device(cfg.trainer.device))
     scores = build_scores(cfg, val_set)
@@ -104,32 +136,9 @@ def train(
     images = min(loader.batch_size // rank.size, train_batches.num_images)
     check_memory(model, trainer.device, trainer.autocast(), images, train_set.channels, augment.size or size)
     schedule = build(cfg, "schedule", optimizer=optimizer, steps=trainer.total_steps(len(train_batches)))
-
     shown = images_with_rare_classes(val_set, trainer.panel_images)
     parts = Parts(model, loss, optimizer, schedule, train_batches, val_batches, scores, labels, inference, shown)
-
-    if not processes.first:  # it trains with the others, and records nothing
-        for _ in trainer.fit(parts, checkpoint, processes=processes):
-            continue
-        return None
-
-    if checkpoint is None:
-        run.write_config(as_text(cfg))
-        checkpoints.check_space(run.path, model, trainer.keep)
-    run.keep = trainer.keep
-    groups = {name: val_set.group(index) for index, name in enumerate(val_set.names)}
-    epochs = trainer.total_epochs(len(train_batches))
-    with Logger(run.path, val_set, scores, epochs, first_step(checkpoint), loader.advice()) as logger:
-        logger.settings(settings_of(run.path))
-        for epoch in trainer.fit(parts, checkpoint, run.save_last, processes):
-            run.record(epoch, val_set.class_names, groups)
-            logger.show(epoch, run.result.best["value"])
-            after_epoch(epoch)
-
-    describe_best(run, parts, trainer, counts)
-    run.finish()
-    log.info(final_report(run.result, counts, run.path, scores.records()))
-    return run.result.best["value"]
+    return trainer, parts, counts, loader.advice()
 
 
 def first_step(checkpoint: dict | None) -> int | None:

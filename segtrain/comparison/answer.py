@@ -10,60 +10,82 @@ SUSPICIOUS = 1.7  # times the pooled spread between seeds, where the test does n
 
 def answer(found: Comparison) -> list[str]:
     """The answer: one sentence on the best setting and the baseline, and sentences on what it is worth."""
-    best, base, common = pair_of(found, 0, found.baseline)
-    chosen = f", the best on val of those scored on {found.split}" if found.split else ""
-    where = f" on {found.split}" if found.split else ""
-    seeds = [len(setting.repeats) for setting in found.settings]
-    basis = f"{_range(seeds)} seed{'s' * (max(seeds) > 1)}"
-    if found.images:
-        basis += f", {found.images} images" + (f" of {found.groups} groups" if found.groups < found.images else "")
-    lines = []
-    if len(found.settings) == 1:
+    means = found.scores.means
+    if len(means) == 1:
         one = found.estimates[0]
-        first = (
-            f"One setting: {found.by}{where} {text(found, one.value)}, 95 % interval {interval(found, one)}, {basis}."
-        )
-        return [first, *_limits(found)]
-    if np.ptp(found.scores.means) == 0 and len(seeds) > 1:
-        lines.append(
-            f"All {len(seeds)} settings have the same {found.by}{where}: {text(found, found.scores.means[0])}, {basis}."
-        )
+        lines = [
+            f"One setting: {_by(found)} {text(found, one.value)}, 95 % interval {interval(found, one)}, {_basis(found)}."
+        ]
+    elif np.ptp(means) == 0:
+        lines = [f"All {len(means)} settings have the same {_by(found)}: {text(found, means[0])}, {_basis(found)}."]
     elif found.baseline == 0:
-        other = estimate(found.scores, found.noise, 0, 1)
-        _, following, _ = pair_of(found, 0, 1)
-        first = f"{found.settings[0].label}, the baseline, is the best of {len(seeds)} settings{' on val' * bool(found.split)}"
-        verdict = "" if found.against_best[1] else ", but cannot be told apart from the next"
-        lines.append(f"{first}{verdict}: {text(found, other.value, True)} {found.by}{where} over {following}, 95 % interval "
-                     f"{interval(found, other, True)}, {basis}.")  # fmt: skip
+        lines = [_baseline_and_next(found)]
     else:
-        difference = found.differences[0]
-        gain, limits = f"{text(found, difference.value, True)} {found.by}{where}", interval(found, difference, True)
-        if found.real[0]:
-            lines.append(f"{best}{chosen}: {gain} over {base}{common}, 95 % interval {limits}, {basis}{_gains(found)}.")
-        else:
-            alone = f" That is this pair alone: among {len(seeds) - 1} differences one as large may be chance."
-            unit = "images" if found.groups == found.images else "groups of images"
-            freedom = int(found.noise.freedom.max())
-            more = needed(difference, max(seeds), freedom, found.groups, len(seeds) - 1, unit)
-            hint = alone if difference.low * difference.high > 0 else ""
-            hint += f" It would take {more} to show a difference of this size." if more else ""
-            lines.append(
-                f"Cannot tell {best}{chosen + ',' * bool(chosen)} from {base}{common}: {gain}, 95 % interval {limits}, {basis}.{hint}"
-            )
-            if gains := _gains(found):
-                lines.append(f"Single classes differ, though: {gains.removeprefix('; ')}.")
-    named = found.baseline if found.real[0] else -1  # the first sentence is about it, at a level of its own
-    alike = [s.label for i, s in enumerate(found.settings) if i not in (0, named) and not found.against_best[i]]
-    if alike and found.baseline != 0 and len(seeds) > 2:
-        named = "; ".join(alike[:4]) + (f" and {len(alike) - 4} more" if len(alike) > 4 else "")
-        lines.append(f"The best cannot be told apart from {named}.")
-    lines += _limits(found)
+        lines = _best_and_baseline(found)
+    lines += [*_as_good(found), *_limits(found)]
     if found.ranks.optimism > 0.0005 and found.unit == "%" and not found.split:
         lines.append(
-            f"The best of {len(seeds)} looks at least {100 * found.ranks.optimism:.1f} points better than it is, for having "
+            f"The best of {len(means)} looks at least {100 * found.ranks.optimism:.1f} points better than it is, for having "
             "been chosen on these images: report it on others (`segtrain evaluate RUN --split test`, `--split test` here)."
         )
     return lines
+
+
+def _by(found: Comparison) -> str:
+    return f"{found.by} on {found.split}" if found.split else found.by
+
+
+def _basis(found: Comparison) -> str:
+    """How many seeds and images there are."""
+    seeds = [len(setting.repeats) for setting in found.settings]
+    words = f"{_range(seeds)} seed{'s' * (max(seeds) > 1)}"
+    if found.images:
+        words += f", {found.images} images" + (f" of {found.groups} groups" if found.groups < found.images else "")
+    return words
+
+
+def _baseline_and_next(found: Comparison) -> str:
+    """Where the baseline is the best: how much better than the next."""
+    other = estimate(found.scores, found.noise, 0, 1)
+    _, following, _ = pair_of(found, 0, 1)
+    settings = f"{len(found.settings)} settings{' on val' * bool(found.split)}"
+    verdict = "" if found.against_best[1] else ", but cannot be told apart from the next"
+    return (
+        f"{found.settings[0].label}, the baseline, is the best of {settings}{verdict}: {text(found, other.value, True)} "
+        f"{_by(found)} over {following}, 95 % interval {interval(found, other, True)}, {_basis(found)}."
+    )
+
+
+def _best_and_baseline(found: Comparison) -> list[str]:
+    """How much better than the baseline the best is, and what is gained and lost with it."""
+    best, base, common = pair_of(found, 0, found.baseline)
+    chosen = f", the best on val of those scored on {found.split}" if found.split else ""
+    difference = found.differences[0]
+    gain, limits = f"{text(found, difference.value, True)} {_by(found)}", interval(found, difference, True)
+    gains = _gains(found)
+    if found.real[0]:
+        of_classes = f"; {gains}" if gains else ""
+        return [f"{best}{chosen}: {gain} over {base}{common}, 95 % interval {limits}, {_basis(found)}{of_classes}."]
+    unit, others = "images" if found.groups == found.images else "groups of images", len(found.settings) - 1
+    seeds = max(len(setting.repeats) for setting in found.settings)
+    more = needed(difference, seeds, int(found.noise.freedom.max()), found.groups, others, unit)
+    pair = f"{best}{chosen + ',' * bool(chosen)} from {base}{common}"
+    line = f"Cannot tell {pair}: {gain}, 95 % interval {limits}, {_basis(found)}."
+    if difference.low * difference.high > 0:
+        line += f" That is this pair alone: among {others} differences one as large may be chance."
+    if more:
+        line += f" It would take {more} to show a difference of this size."
+    return [line, *([f"Single classes differ, though: {gains}."] if gains else [])]
+
+
+def _as_good(found: Comparison) -> list[str]:
+    """Settings that cannot be told apart from the best, where the first sentence does not say so."""
+    named = found.baseline if found.real[0] else -1  # the first sentence is about it, at a level of its own
+    alike = [s.label for i, s in enumerate(found.settings) if i not in (0, named) and not found.against_best[i]]
+    if not alike or found.baseline == 0 or len(found.settings) < 3:
+        return []
+    more = f" and {len(alike) - 4} more" if len(alike) > 4 else ""
+    return [f"The best cannot be told apart from {'; '.join(alike[:4])}{more}."]
 
 
 def pair_of(found: Comparison, one: int, other: int) -> tuple[str, str, str]:
@@ -106,12 +128,13 @@ def _limits(found: Comparison) -> list[str]:
 
 
 def _gains(found: Comparison) -> str:
+    """The classes in which the best differs from the baseline; empty where there are none."""
     better = sorted(found.class_gains.items(), key=lambda item: -abs(item[1].value))
     gained = [f"{name} ({signed_percent(e.value)})" for name, e in better if e.value > 0][:3]
     lost = [f"{name} ({signed_percent(e.value)})" for name, e in better if e.value < 0][:3]
     parts = [f"the gain is in {' and '.join(gained)}"] if gained else []
     parts += [f"the loss in {' and '.join(lost)}"] if lost else []
-    return "; " + ", ".join(parts) if parts else ""
+    return ", ".join(parts)
 
 
 def text(found: Comparison, value: float, signed: bool = False) -> str:

@@ -78,18 +78,13 @@ def compare(
 
     Args:
         by: a score's name; None: the one that all runs monitored, or else iou/mean.
-        baseline: `loss.alpha=0,weighting=none`, a run's folder, or None: the plainest, then the one nearest to the defaults,
-            then the first by the name of its folder.
+        baseline: `loss.alpha=0,weighting=none`, a run's folder, or None: see `choose_baseline`.
         split: that was scored instead of val, on which the best is chosen then.
 
     Raises ConfigError for a score that not all have, and a baseline that none or several settings are.
     """
     by = by or common_monitor(settings)
-    if by == "loss" and (own := [key for key in settings[0].varied if key.split(".")[0] in OF_LOSS]):
-        what = (
-            f"the settings differ in {', '.join(own)}, which changes the loss itself: their losses cannot be compared"
-        )
-        raise ConfigError(what, "--by loss", "compare them by a score: --by iou/mean")
+    check_comparable(settings, by)
     lower = is_lower(by, settings)
     settings = sorted(settings, key=lambda s: own_scores(s, by, chosen_on_val=True).mean() * (1 if lower else -1))
     counted = Counted.of(settings)
@@ -125,6 +120,13 @@ def compare(
         class_means=means,
         class_gains=gains,
     )
+
+
+def check_comparable(settings: list[Setting], by: str) -> None:
+    """Raise ConfigError where each setting has a loss of its own, and the loss is to be compared."""
+    if by == "loss" and (own := [key for key in settings[0].varied if key.split(".")[0] in OF_LOSS]):
+        what = f"the settings differ in {', '.join(own)}, which changes the loss: their losses cannot be compared"
+        raise ConfigError(what, "--by loss", "compare them by a score: --by iou/mean")
 
 
 class Counted:
