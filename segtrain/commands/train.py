@@ -57,6 +57,47 @@ def job(cfg, run: RunFolder, processes: Processes = ALONE) -> float | None:
         return train(cfg, run, checkpoint, processes=processes)
 
 
+def prepare(
+    cfg, run: RunFolder, checkpoint: dict | None, datasets: tuple, processes: Processes
+) -> tuple[Trainer, Parts, ClassCounts, str]:
+    """All that comes before the first step: trainer, parts, counts of the training masks, and what may feed it faster.
+
+    What is cheap to check comes first: the files of the dataset, device, score and encoder by name.
+    """
+    train_set, val_set = datasets
+    seed_everything(cfg.seed, cfg.trainer.deterministic)
+    trainer = build(cfg, "trainer", device=processes.device(cfg.trainer.device))
+    scores = build_scores(cfg, val_set)
+    trainer.check_monitor(scores)
+    model = build_model(cfg, from_checkpoint=checkpoint is not None).to(trainer.device)
+    optimizer, inference = build(cfg, "optimizer", model=model), build_inference(cfg, val_set, training=True)
+    labels = build_labels(cfg, train_set)
+    loss = build_loss(cfg, train_set, labels)  # answers mistakes before the masks are counted
+    processes.check(labels.training_loss(loss), cfg.loader.batch_size)
+    loader, augment = build(cfg, "loader"), build_augment(cfg, train_set)
+    sampling = build_sampling(cfg)
+
+    counts = count_and_weigh(cfg, run, train_set, val_set, needs_locations(augment, sampling), processes)
+    loss = build_loss(cfg, train_set, labels).to(trainer.device)
+    if trainer.prior_bias and checkpoint is None:
+        set_prior_bias(model, counts)
+    size = train_set.image(0).shape[:2]
+    give_advice(cfg, loss, counts, trainer.monitored(scores), size, augment.size, trainer.device)
+
+    sampling.prepare(train_set, trainer.device)
+    if summary := sampling.summary(counts):
+        log.info(summary)
+    rank = processes.rank
+    train_batches = loader.train(train_set, augment, sampling, counts, cfg.seed, annotated=labels.annotated, rank=rank)
+    val_batches = loader.evaluation(val_set, processes.validating(scores).rank, repeated=True)
+    images = min(loader.batch_size // rank.size, train_batches.num_images)
+    check_memory(model, trainer.device, trainer.autocast(), images, train_set.channels, augment.size or size)
+    schedule = build(cfg, "schedule", optimizer=optimizer, steps=trainer.total_steps(len(train_batches)))
+    shown = images_with_rare_classes(val_set, trainer.panel_images)
+    parts = Parts(model, loss, optimizer, schedule, train_batches, val_batches, scores, labels, inference, shown)
+    return trainer, parts, counts, loader.advice()
+
+
 def train(
     cfg,
     run: RunFolder,
@@ -98,47 +139,6 @@ def train(
     run.finish()
     log.info(final_report(run.result, counts, run.path, scores.records()))
     return run.result.best["value"]
-
-
-def prepare(
-    cfg, run: RunFolder, checkpoint: dict | None, datasets: tuple, processes: Processes
-) -> tuple[Trainer, Parts, ClassCounts, str]:
-    """All that comes before the first step: trainer, parts, counts of the training masks, and what may feed it faster.
-
-    What is cheap to check comes first: the files of the dataset, device, score and encoder by name.
-    """
-    train_set, val_set = datasets
-    seed_everything(cfg.seed, cfg.trainer.deterministic)
-    trainer = build(cfg, "trainer", device=processes.device(cfg.trainer.device))
-    scores = build_scores(cfg, val_set)
-    trainer.check_monitor(scores)
-    model = build_model(cfg, from_checkpoint=checkpoint is not None).to(trainer.device)
-    optimizer, inference = build(cfg, "optimizer", model=model), build_inference(cfg, val_set, training=True)
-    labels = build_labels(cfg, train_set)
-    loss = build_loss(cfg, train_set, labels)  # answers mistakes before the masks are counted
-    processes.check(labels.training_loss(loss), cfg.loader.batch_size)
-    loader, augment = build(cfg, "loader"), build_augment(cfg, train_set)
-    sampling = build_sampling(cfg)
-
-    counts = count_and_weigh(cfg, run, train_set, val_set, needs_locations(augment, sampling), processes)
-    loss = build_loss(cfg, train_set, labels).to(trainer.device)
-    if trainer.prior_bias and checkpoint is None:
-        set_prior_bias(model, counts)
-    size = train_set.image(0).shape[:2]
-    give_advice(cfg, loss, counts, trainer.monitored(scores), size, augment.size, trainer.device)
-
-    sampling.prepare(train_set, trainer.device)
-    if summary := sampling.summary(counts):
-        log.info(summary)
-    rank = processes.rank
-    train_batches = loader.train(train_set, augment, sampling, counts, cfg.seed, annotated=labels.annotated, rank=rank)
-    val_batches = loader.evaluation(val_set, processes.validating(scores).rank, repeated=True)
-    images = min(loader.batch_size // rank.size, train_batches.num_images)
-    check_memory(model, trainer.device, trainer.autocast(), images, train_set.channels, augment.size or size)
-    schedule = build(cfg, "schedule", optimizer=optimizer, steps=trainer.total_steps(len(train_batches)))
-    shown = images_with_rare_classes(val_set, trainer.panel_images)
-    parts = Parts(model, loss, optimizer, schedule, train_batches, val_batches, scores, labels, inference, shown)
-    return trainer, parts, counts, loader.advice()
 
 
 def first_step(checkpoint: dict | None) -> int | None:
