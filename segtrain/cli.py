@@ -101,6 +101,7 @@ def _dispatch(words: list[str]) -> int:
             if Path(command).is_dir():
                 fix = f"of a dataset: `segtrain check {command}`, `segtrain train {command} dataset.num_classes=N`; of a run: "
                 fix += f"`segtrain evaluate {command}`"
+                raise ConfigError(f"{command} is a folder, not a command", fix=fix)
             if "." in command and not Path(command).exists() and "/" not in command:
                 raise ConfigError(f"{command} has no value", fix=f"a setting is written key=value: {command}=VALUE")
             if "/" in command and not Path(command).exists():

@@ -78,7 +78,7 @@ class Run:
         With the run's windows, flips, thresholds and presence (`inference.*`), as `segtrain predict`.
 
         Args:
-            image: uint8 [H, W, channels], 3 channels are RGB; grey as [H, W]; a picture of Pillow; or an image file.
+            image: uint8 [H, W, channels], 3 channels are RGB; grey as [H, W]; a PIL image; or an image file.
 
         Raises DataError for a file that cannot be read, and an array of another form.
         """
@@ -111,7 +111,7 @@ class Run:
 
 def _check_array(image: Any, channels: int) -> None:
     """Raise DataError for what is no uint8 [H, W] or [H, W, channels], with how to make it one."""
-    fix = f"give uint8 [H, W, {channels}], a picture of Pillow, or a file"
+    fix = f"give uint8 [H, W, {channels}], a PIL image, or a file"
     if isinstance(image, torch.Tensor):
         fix = f"image.{'permute(1, 2, 0).' * (image.ndim == 3)}numpy(); {fix}"
     elif not isinstance(image, np.ndarray):

@@ -44,6 +44,12 @@ CONFIG_ERRORS = {
         "has no effect: the loss does not use ${class_weights}",
     ),
     "no key": (["=3"], "'=3' is not key=value"),
+    "key of a dataset on disk": (
+        ["dataset.root=photos"],
+        "dataset.root is a setting of dataset=folder: add dataset=folder",
+    ),
+    "option whose keys are unknown": (["dataset=folders", "dataset.root=photos"], "did you mean 'folder'?"),
+    "key, printed": (["loss.alhpa=1", "--cfg", "job"], "loss has no key 'alhpa', did you mean 'alpha'?"),
     "command": (["wieghts"], "no command 'wieghts', did you mean 'weights'?"),
     "target": (
         ["loss._target_=segtrain.losses.PixelRegoin"],

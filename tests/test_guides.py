@@ -10,12 +10,40 @@ import pytest
 from conftest import TINY, write_folder_dataset
 from PIL import Image
 
+from segtrain.config.compose import compose
+
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(
     r"(?P<mark><!-- not run: [^>]+ -->\n)?^```(?P<kind>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
 )
 TRAINED = [word for word in TINY if not word.startswith(("dataset.", "trainer.epochs"))]
 SHAPES = [word for word in TINY if word.startswith("dataset.")]
+
+
+GROUPS = [
+    "loss",
+    "model",
+    "labels",
+    "sampling",
+    "weighting",
+    "metric",
+    "schedule",
+    "optimizer",
+    "augment",
+    "dataset",
+    "experiment",
+]
+SPAN = re.compile(r"`([^`\n]+)`")
+
+
+@pytest.mark.parametrize("file", [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))], ids=lambda file: file.stem)
+def test_settings_in_the_text_are_those_there_are(file):
+    """Of `loss=ce_dice loss.alpha=3` and such, which begin with the option of a group, without a placeholder."""
+    for text in SPAN.findall(file.read_text()):
+        if re.match(rf"({'|'.join(GROUPS)})=\w", text) and not re.search(r"…|=[A-Z]{2}|\bN\b|\+", text):
+            words = shlex.split(text)
+            if all("=" in word for word in words):
+                compose(words, sweep=True)
 
 
 def commands_of(file: Path) -> list[str]:

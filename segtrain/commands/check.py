@@ -21,6 +21,7 @@ from segtrain.dataset_check.findings import check_dataset
 from segtrain.dataset_check.unset_classes import number_of_classes
 from segtrain.errors import ConfigError, printable
 from segtrain.report.pages.dataset import dataset_text, write_dataset_page
+from segtrain.report.weights import words_of_sweep
 
 # With which the classes are known, or not to be counted.
 NUM_CLASSES = re.compile(r"\+*dataset\.(num_classes|mask_format|class_names)=")
@@ -32,6 +33,10 @@ def main(words: list[str]) -> int:
     arguments = parse(own, words)
     if "dataset=folder" in arguments.overrides and not any(map(NUM_CLASSES.match, arguments.overrides)):
         arguments.overrides.append(f"dataset.num_classes={counted_classes(arguments)}")
+    if "dataset.mask_format=binary" in arguments.overrides and "dataset.num_classes=" not in "".join(
+        arguments.overrides
+    ):
+        arguments.overrides.append("dataset.num_classes=2")
     cfg = checked_config(arguments)
     if not any(word.startswith("dataset") for word in arguments.overrides):
         print(f"no dataset is named: checking the one of the settings, {cfg.dataset._target_}")
@@ -40,7 +45,7 @@ def main(words: list[str]) -> int:
     print(printable(dataset_text(reports)))
     if arguments.out is not None:
         title = f"Dataset check: {cfg.dataset.get('root') or cfg.dataset._target_}"
-        write_dataset_page(reports, arguments.out / "check.html", title)
+        write_dataset_page(reports, arguments.out / "check.html", title, words_of_sweep(arguments.overrides))
         print(f"\nwritten to {arguments.out / 'check.html'}")
     return 3 if any(f.level == "error" for r in reports for f in r.findings) else 0
 

@@ -36,10 +36,7 @@ def choose_presence(trained: Trained, thresholds: bool) -> dict[str, float]:
     check_classes(found, dataset)
     rows = zip(scores.class_names, found["area"], found["confidence"], strict=True)
     needed = [f"{name} {_smallest(area, confidence)}" for name, area, confidence in rows if area]
-    present = (
-        f"it has so many pixels of at least this probability: {', '.join(needed)}" if needed else "it has any pixel"
-    )
-    print(f"presence chosen on val: a class counts as present where {present}")
+    print(f"least evidence for a class in an image, chosen on val: {', '.join(needed) or 'any pixel'}")
     fitted = scores.cross_fitted(groups_of(dataset, scores.names), thresholds, presence=True, **limit)
     if (clean := fitted.get("specificity", math.nan)) == clean:
         most = f"at most {percent(limit['false_alarms'])} % of them were asked for; " if limit else ""
@@ -53,4 +50,4 @@ def _smallest(area: int, confidence: float) -> str:
     """Of a class, the pixels that make it present, as words."""
     if area == NEVER:
         return "never"
-    return f"{counted(area, 'pixel')} at {100 * confidence:.{3 if confidence < 0.999 else 7}g} %"
+    return f"{counted(area, 'pixel')} with a probability of {100 * confidence:.{3 if confidence < 0.999 else 7}g} %"

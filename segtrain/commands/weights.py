@@ -3,23 +3,19 @@
 Example: segtrain weights dataset=folder dataset.root=photos dataset.num_classes=3
 """
 
-import shlex
-
 from segtrain.commands.counting import count
 from segtrain.config.build import build, build_dataset, build_sampling
 from segtrain.config.internals import parse, parser
 from segtrain.config.launch import checked_config
 from segtrain.config.schema import reads_class_weights
-from segtrain.report.weights import weights_text
+from segtrain.report.weights import weights_text, words_of_sweep
 
 
 def main(words: list[str]) -> int:
     arguments = parse(parser("segtrain weights", __doc__), words)
     cfg = checked_config(arguments)
     counts = count(build_dataset(cfg, "train"))
-    # the weighting is what the sweep varies
-    words = shlex.join(word for word in arguments.overrides if not word.startswith(("weighting", "seed=")))
-    print(weights_text(counts, build(cfg, "weighting"), words, reads_class_weights(cfg)))
+    print(weights_text(counts, build(cfg, "weighting"), words_of_sweep(arguments.overrides), reads_class_weights(cfg)))
     if summary := build_sampling(cfg).summary(counts):
         print(f"\n{summary}")
     return 0

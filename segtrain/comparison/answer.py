@@ -26,7 +26,8 @@ def answer(found: Comparison) -> list[str]:
     if found.ranks.optimism > 0.0005 and found.unit == "%" and not found.split:
         lines.append(
             f"The best of {len(means)} looks at least {100 * found.ranks.optimism:.1f} points better than it is, for having "
-            "been chosen on these images: report it on others (`segtrain evaluate RUN --split test`, `--split test` here)."
+            "been chosen on these images: report it on a test split, where there is one (`segtrain evaluate RUN --split test`, "
+            "then `--split test` here)."
         )
     return lines
 

@@ -80,10 +80,11 @@ def _override_mistakes(loader, overrides: list[str], config_name: str) -> Iterat
             yield f"{text!r} {what} (quote values with special characters twice: '{key or 'key'}=\"{value or 'a b'}\"')"
             continue
         (groups if options else values).append((text, override, options))
-    good = []
+    good, wrong_dataset = [], False
     for text, override, options in groups:
         wrong = list(_option_mistakes(override, options))
         yield from wrong
+        wrong_dataset |= bool(wrong) and override.key_or_group == "dataset"
         if not wrong and not override.is_sweep_override() and not override.is_delete():
             good.append(text)
     try:
@@ -92,7 +93,14 @@ def _override_mistakes(loader, overrides: list[str], config_name: str) -> Iterat
         yield str(error)
         return
     for text, override, _ in values:
-        wrong = [] if override.is_add() or override.is_force_add() else list(key_mistakes(base, override.key_or_group))
+        key = override.key_or_group
+        if wrong_dataset and key.startswith("dataset."):  # which keys there are is the option's
+            continue
+        wrong = [] if override.is_add() or override.is_force_add() else list(key_mistakes(base, key))
+        if wrong and key.startswith("dataset.") and _has_key(loader, config_name, "dataset=folder", key):
+            chosen = any(override.key_or_group == "dataset" for _, override, _ in groups)
+            yield f"{key} is a setting of dataset=folder{', not of the one chosen' if chosen else ': add dataset=folder'}"
+            return
         yield from wrong
         if not wrong and not override.is_sweep_override():
             good.append(text)
@@ -100,6 +108,18 @@ def _override_mistakes(loader, overrides: list[str], config_name: str) -> Iterat
         yield from config_mistakes(without_hydra(loader.load_configuration(config_name, good, RunMode.RUN)))
     except (HydraException, OmegaConfBaseException):
         return
+
+
+def _has_key(loader, config_name: str, option: str, key: str) -> bool:
+    """Whether there is a setting with another option of a group."""
+    from hydra.errors import HydraException
+    from hydra.types import RunMode
+
+    try:
+        cfg = loader.load_configuration(config_name, [option], run_mode=RunMode.RUN)
+    except (HydraException, OmegaConfBaseException):
+        return False
+    return not list(key_mistakes(cfg, key))
 
 
 def _option_mistakes(override, options: list[str]) -> Iterator[str]:

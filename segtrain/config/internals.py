@@ -1,5 +1,6 @@
 """Wrappers around Hydra internals, which may change with a new version: the only file that imports them."""
 
+import re
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import NoReturn
@@ -48,7 +49,9 @@ def parse(own: ArgumentParser, words: list[str]) -> Namespace:
 
 
 def with_folder(words: list[str]) -> list[str]:
-    """The settings, with those that a folder named alone stands for."""
+    """The settings, with those that a folder named alone stands for. Raises ConfigError for several folders."""
+    if len(folders := [word for word in words if "=" not in word and Path(word).is_dir()]) > 1:
+        raise ConfigError(f"{len(folders)} folders are named", ", ".join(folders), "name the one of the dataset")
     return [setting for word in words for setting in _as_settings(word, words)]
 
 
@@ -57,7 +60,8 @@ def _as_settings(word: str, words: list[str]) -> list[str]:
     if "=" in word or not Path(word).is_dir():
         return [word]
     chosen = [] if any(other.startswith("dataset=") for other in words) else ["dataset=folder"]
-    settings = [*chosen, f"dataset.root='{word}'" if "'" not in word else f'dataset.root="{word}"']
+    quoted = word if re.fullmatch(r"[\w./-]+", word) else f"'{word}'" if "'" not in word else f'"{word}"'
+    settings = [*chosen, f"dataset.root={quoted}"]
     print(f"reading {word} as {' '.join(settings)}")
     return settings
 

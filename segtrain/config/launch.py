@@ -64,6 +64,8 @@ def launch(
     arguments = internals.parser().parse_args(words)
     arguments.overrides = internals.with_folder(arguments.overrides)
     if any(vars(arguments)[name] for name in SHOWS):
+        if arguments.cfg:  # Hydra's words for a mistake are a traceback
+            compose(arguments.overrides, arguments.config_dir, arguments.config_name, sweep=arguments.multirun)
         internals.show(arguments)
     elif arguments.multirun:
         _sweep(arguments, task, make_folder, begin_sweep, search)

@@ -235,6 +235,8 @@ def _nodes(value) -> Iterator[DictConfig]:
 
 def no_run(folder: Path) -> ConfigError:
     """The error for a folder that holds no config.yaml, with what it is instead."""
+    if "=" in str(folder) and not folder.exists():
+        return ConfigError(f"{folder} is a setting: the folder of the run comes first", fix="write RUN key=value …")
     if not folder.exists():
         return ConfigError(
             f"no folder {folder}", fix="name the folder of a run, such as the last lines of a training give"

@@ -63,8 +63,9 @@ def of_all(dataset, errors: list[WrongValues], pixels: np.ndarray) -> WrongValue
         fix = f"{remap}, with dataset.background=null unless the first class is the background; or, where 0 is a class "
         fix += f"without pixels here, dataset.num_classes={classes + 1}"
     elif labels[-1] == classes:
-        fix = f"where 0 is a class, dataset.num_classes={classes + 1}; where it means unlabelled, {remap} "
-        fix += f"dataset.ignore_values=[0] dataset.background=null; where {classes} is a mistake, correct the masks"
+        fix = f"where {classes} means unlabelled (void), dataset.ignore_values=[{classes}]; where it is a class, "
+        fix += f"dataset.num_classes={classes + 1}; where 0 means unlabelled, {remap} dataset.ignore_values=[0] "
+        fix += f"dataset.background=null; where {classes} is a mistake, correct the masks"
     what = f"{start}{_outside(dataset, histogram)} in {counted(len(errors), 'mask')}"
     if len(errors) > 1:
         what += f"; all masks together hold {few([*map(str, labels)], _NAMED)}"

@@ -64,7 +64,7 @@ def _step(size: tuple[int, ...]) -> int:
 
 
 def write_overlay(folder: Path, name: str, image: np.ndarray, mask: np.ndarray, classes) -> None:
-    """overlays/NAME.jpg: the image, half covered by the colours of the predicted foreground. Raises DiskError.
+    """overlays/NAME.jpg: the image, with the predicted foreground in its colours at 50 % opacity. Raises DiskError.
 
     Args:
         image: as `shrunk` gives it. mask: of the image's own size.

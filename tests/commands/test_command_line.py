@@ -36,6 +36,24 @@ def test_a_folder_named_alone_is_the_dataset(segtrain, tmp_path):
     assert "reading my data as dataset=folder dataset.root='my data'" in done.out
 
 
+def test_one_folder_is_named(segtrain, tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    assert "2 folders are named\n  where: one, two" in segtrain("check", "one", "two").err
+    assert "one is a folder, not a command\n" in segtrain("one").err
+    assert "metric=all is a setting: the folder of the run comes first" in segtrain("evaluate", "metric=all", "one").err
+
+
+def test_binary_masks_have_two_classes_and_the_page_has_a_sweep_of_this_dataset(segtrain, tmp_path):
+    write_folder_dataset(tmp_path / "data", classes=2)
+    done = segtrain("check", "data", "dataset.mask_format=binary", "--out", "report")
+    assert done.code == 0, done
+    sweep = (
+        "segtrain -m dataset=folder dataset.root=data dataset.mask_format=binary dataset.num_classes=2 weighting=none,"
+    )
+    assert sweep in (tmp_path / "report/check.html").read_text()
+
+
 @pytest.mark.parametrize("setting", ["trainer.epochs=3", "optimizer.lr=1", "weighting.mu=2"])
 def test_a_setting_that_does_not_matter_to_evaluate_is_refused(segtrain, trained, setting):
     refused = segtrain("evaluate", trained, setting)

@@ -22,7 +22,9 @@ def list_files(layout: Layout, strict: bool) -> FileLists:
     layout, given = with_splits(layout), layout
     folders = layout.folders()
     if layout.splits == "ratio" != given.splits:
-        what = f"no folders of splits: {layout.val_ratio:.0%} of the images, by hash, are val"
+        what = (
+            f"no split folders: {100 * layout.val_ratio:g} % of the images, by a hash of the name, are for validation"
+        )
         found.add("note", what, folders, "set dataset.splits and dataset.val_ratio")
         log.info(what)
     if not layout.is_usual(folders):

@@ -34,14 +34,20 @@ def dataset_text(reports: list[SplitReport]) -> str:
     return "\n".join([*parts, "", summary(reports)])
 
 
-def write_dataset_page(reports: list[SplitReport], file: Path, title: str) -> None:
-    """The page of a checked dataset. Raises DiskError."""
+def write_dataset_page(reports: list[SplitReport], file: Path, title: str, words: str = "") -> None:
+    """The page of a checked dataset.
+
+    Args:
+        words: the settings of the command line, for the sweep that the page proposes.
+
+    Raises DiskError.
+    """
     train = reports[0]
     weights = None
     if train.readable and train.pixels.any():
         counts = summed(_counts_rows(train), train.dataset)
         names, rows = weights_rows(counts)
-        weights = {"names": names, "rows": rows, "advice": recommendation(counts)}
+        weights = {"names": names, "rows": rows, "advice": recommendation(counts, words)}
     write_page(
         file,
         "check.html",
@@ -94,7 +100,7 @@ def sizes(report: SplitReport) -> str:
     """The size of the images, or the range of their sizes."""
     found = sorted({s.size for s in report.readable})
     if not found:
-        return "none with a mask that can be read"
+        return "none with a valid mask"
     if len(found) == 1:
         return f"{found[0][1]}×{found[0][0]} (width × height)"
     heights, widths = zip(*found, strict=True)

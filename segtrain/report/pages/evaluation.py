@@ -154,7 +154,8 @@ def picture_groups(scores: Metric, dataset, draw) -> list[dict]:
         words = dict.fromkeys(images[:2], "among the worst")
         words.setdefault(images[len(images) // 2], "median")
         pictures = [
-            picture(i, f"{text}, IoU {percent(iou[i, c])} %, {pixels[i, c]:,} pixels", c) for i, text in words.items()
+            picture(i, f"{text}, IoU {percent(iou[i, c])} %, {counted(int(pixels[i, c]), 'pixel')}", c)
+            for i, text in words.items()
         ]
         groups.append({"title": dataset.class_names[c], "note": found_note(tp[images, c]), "pictures": pictures})
     return groups + false_alarm_group(scores, fp[:, foreground].sum(axis=1), picture)
@@ -173,5 +174,5 @@ def false_alarm_group(scores: Metric, pixels: np.ndarray, picture) -> list[dict]
     empty, wrong = alarms[0], alarms[0] & alarms[1]
     worst = [i for i in np.argsort(-pixels * wrong, kind="stable")[:3].tolist() if wrong[i] and pixels[i]]
     note = f"Foreground is predicted in {wrong.sum() or 'none'} of {counted(int(empty.sum()), 'image')} without foreground."
-    pictures = [picture(i, f"{pixels[i]:,} false-positive foreground pixels") for i in worst]
+    pictures = [picture(i, counted(int(pixels[i]), "false-positive foreground pixel")) for i in worst]
     return [{"title": "False alarms", "note": note, "pictures": pictures}]

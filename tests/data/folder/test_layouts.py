@@ -149,9 +149,9 @@ def test_splits_are_found(root, tmp_path, caplog):
     assert data["val"].names == of_ratio.names
     assert sorted(data["train"].names + data["val"].names) == Folder(str(root), "train", 3).names
     assert [finding.what for finding in data["val"].findings] == [
-        "no folders of splits: 40% of the images, by hash, are val"
+        "no split folders: 40 % of the images, by a hash of the name, are for validation"
     ]
-    assert "no folders of splits: 40% of the images" in caplog.text
+    assert "no split folders: 40 % of the images" in caplog.text
     assert of_ratio.findings == []
     (tmp_path / "other/valid.txt").write_text("\n".join(data["train"].names[:1]))  # now there is a split
     assert Folder(str(tmp_path / "other"), "val", 3).names == data["train"].names[:1]
