@@ -63,7 +63,7 @@ def of_all(dataset, errors: list[WrongValues], pixels: np.ndarray) -> WrongValue
         fix = f"{remap}, with dataset.background=null unless the first class is the background; or, where 0 is a class "
         fix += f"without pixels here, dataset.num_classes={classes + 1}"
     elif labels[-1] == classes:
-        fix = f"where {classes} means unlabelled (void), dataset.ignore_values=[{classes}]; where it is a class, "
+        fix = f"where {classes} means unlabelled (void), dataset.ignore_index={classes}; where it is a class, "
         fix += f"dataset.num_classes={classes + 1}; where 0 means unlabelled, {remap} dataset.ignore_values=[0] "
         fix += f"dataset.background=null; where {classes} is a mistake, correct the masks"
     what = f"{start}{_outside(dataset, histogram)} in {counted(len(errors), 'mask')}"

@@ -118,7 +118,7 @@ def test_all_wrong_masks_are_counted_in_one_error():
         (
             [0, 1, 3],
             "mask values outside",
-            "where 3 means unlabelled (void), dataset.ignore_values=[3]; where it is a class, dataset.num_classes=4; where 0 means",
+            "where 3 means unlabelled (void), dataset.ignore_index=3; where it is a class, dataset.num_classes=4; where 0 means",
         ),
         ([0, 255], "mask values outside", "255 is class 1; or a sigmoid of one class, dataset.num_classes=1"),
     ],
