@@ -25,7 +25,6 @@ _TURNS = {  # by orientation
     8: Image.Transpose.ROTATE_90,
 }
 MAX_PIXELS = 200_000_000  # of an image, unless a dataset takes more: 0.6 GB of colour
-STRIP = 2**23  # pixels of a picture that are copied at once
 Image.MAX_IMAGE_PIXELS = None  # the limit here is that of the dataset, and holds for every library
 
 
@@ -63,24 +62,12 @@ def pixels_of(
         raise DataError("a palette image has no values to scale", str(path), "set dataset.image_range=null")
     if plain_picture(file, channels, value_range):
         wanted = "RGB" if channels == 3 else "L"
-        pixels = _pixels(file if file.mode == wanted else file.convert(wanted))
+        pixels = np.asarray(file if file.mode == wanted else file.convert(wanted))
         return pixels[..., None] if channels == 1 else pixels
     values = values_of(file)
     if channels in (1, 3) and values.ndim == 3 and values.shape[2] == 4:
         values = values[..., :3]  # without alpha
     return with_channels(as_bytes(values, value_range, path), channels, path)
-
-
-def _pixels(file: Image.Image) -> np.ndarray:
-    """uint8 [H, W] or [H, W, 3] of a picture, of a large one in strips: np.asarray would hold two more of it."""
-    rows = max(1, STRIP // file.width)
-    if file.height <= rows:
-        return np.asarray(file)
-    pixels = np.empty((file.height, file.width, len(file.getbands())), np.uint8)
-    for top in range(0, file.height, rows):
-        strip = np.asarray(file.crop((0, top, file.width, min(top + rows, file.height))))
-        pixels[top : top + rows] = strip.reshape(len(strip), file.width, -1)
-    return pixels if pixels.shape[2] > 1 else pixels[..., 0]
 
 
 def read_values(path: Path, exif: bool = True, lossless: bool = False, max_pixels: int = MAX_PIXELS) -> np.ndarray:

@@ -15,7 +15,7 @@ from segtrain.class_counts import count_classes
 from segtrain.config import compose as config
 from segtrain.config import schema as config_check
 from segtrain.config.build import build, build_dataset
-from segtrain.data.folder import Folder, images
+from segtrain.data.folder import Folder
 from segtrain.data.folder.colors import ColorMask
 from segtrain.data.folder.images import image_size, orientation, read_image, read_values
 from segtrain.data.folder.masks import BinaryMask, ChannelMask, ClassFiles, IndexMask
@@ -670,13 +670,3 @@ def test_groups_stay_together(tmp_path):
     assert any("dataset.groups in train and val: scene" in f.what for r in reports for f in r.findings)
     with pytest.raises(ConfigError, match="finds no group"):
         Folder(split="val", **how | {"groups": "^.*_"})
-
-
-@pytest.mark.parametrize("mode", ["RGB", "L"])
-def test_a_large_picture_is_copied_in_strips(tmp_path, monkeypatch, mode):
-    values = np.random.default_rng(0).integers(0, 256, (23, 17, 3), dtype=np.uint8)
-    Image.fromarray(values).convert(mode).save(tmp_path / "a.jpg")
-    channels = 3 if mode == "RGB" else 1
-    whole = read_image(tmp_path / "a.jpg", channels)
-    monkeypatch.setattr(images, "STRIP", 17 * 5)
-    assert np.array_equal(read_image(tmp_path / "a.jpg", channels), whole)
