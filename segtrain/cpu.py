@@ -88,9 +88,9 @@ def keep_memory() -> None:
     _set_thresholds(1 << 30, (1 << 31) - 1)
 
 
-def give_memory_back() -> None:
-    """Let this process return what it frees, as it does by itself: where little memory is worth more than time."""
-    _set_thresholds(1 << 17, 1 << 17)
+def give_memory_back(kept: int = 1 << 17) -> None:
+    """Let this process return what it frees, but for `kept` bytes: where little memory is worth more than time."""
+    _set_thresholds(kept, kept)
 
 
 def _set_thresholds(mmap: int, trim: int) -> None:

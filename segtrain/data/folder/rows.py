@@ -1,5 +1,6 @@
 """Large images a few rows at a time: `image[top:bottom]` is uint8 [rows, W, channels], as of an array [H, W, channels]."""
 
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from segtrain.data.folder.png import check_pixels
 from segtrain.data.folder.values import as_bytes, with_channels
 
 READ_AT_ONCE = 2**24  # bytes of a TIFF
+CONVERTED_AT_ONCE = 256  # rows of what Pillow decoded
 BY_ROWS = 5  # times as many pixels may be read by rows as in whole
 PHOTOMETRIC = (1, 2)  # 0 is black, RGB: what is neither inverted nor converted
 
@@ -20,8 +22,8 @@ def open_rows(
 ) -> "np.ndarray | TiffRows | PictureRows":
     """An image whose rows are read when they are asked for, with the values of `read_image`.
 
-    A TIFF in strips or tiles is never in memory as a whole; what Pillow reads is, but not converted. An array of what is
-    neither. Raises DataError as `read_image`, and later where damage is found later.
+    A TIFF in strips or tiles is never in memory as a whole; what Pillow reads is while it is decoded. An array of what
+    is neither. Raises DataError as `read_image`, and later where damage is found later.
     """
     if path.suffix.lower() in (".tif", ".tiff"):
         try:
@@ -39,14 +41,21 @@ class NotByRows(Exception):
 
 
 class PictureRows:
-    """The rows of a decoded picture, converted when they are asked for."""
+    """The rows of a decoded picture, from a temporary file: in memory, Pillow takes four bytes for each pixel."""
 
-    def __init__(self, file: Image.Image, channels: int):
-        self._file, self._channels, self.shape = file, channels, (file.height, file.width, channels)
+    def __init__(self, picture: Image.Image, channels: int):
+        self.shape = (picture.height, picture.width, channels)
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115  it is read for as long as this object lives
+        for top in range(0, picture.height, CONVERTED_AT_ONCE):
+            rows = picture.crop((0, top, picture.width, min(top + CONVERTED_AT_ONCE, picture.height)))
+            self._file.write(np.ascontiguousarray(pixels_of(rows, channels, None, Path())))
 
     def __getitem__(self, rows: slice) -> np.ndarray:
         top, bottom, _ = rows.indices(self.shape[0])
-        return pixels_of(self._file.crop((0, top, self.shape[1], bottom)), self._channels, None, Path())
+        _, width, channels = self.shape
+        self._file.seek(top * width * channels)
+        data = self._file.read((bottom - top) * width * channels)
+        return np.frombuffer(data, np.uint8).reshape(bottom - top, width, channels)
 
 
 class TiffRows:
