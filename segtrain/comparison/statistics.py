@@ -223,7 +223,7 @@ def ranks(scores: Scores, noise: SeedNoise, lower_is_better: bool = False, seed:
 
 
 def needed(found: Estimate, seeds: int, freedom: int, groups: int, differences: int = 1, unit: str = "images") -> str:
-    """How many seeds or images would show a difference of this size in four of five cases; empty for one that nobody has.
+    """How many seeds or images would show a difference of this size in four of five cases; empty where these do.
 
     Args:
         seeds, freedom: of each setting, and the degrees of freedom of the variance between them.
@@ -247,4 +247,4 @@ def needed(found: Estimate, seeds: int, freedom: int, groups: int, differences: 
     for number in np.unique(np.geomspace(groups + 1, groups * MOST_NEEDED, 2000).astype(int)):
         if shown(number / groups, number / groups):
             return f"about {number:,} {unit}" + ", and as many times the seeds" * bool(found.seeds)
-    return ""
+    return f"more than {MOST_NEEDED} times as many {unit}{' and seeds' * bool(found.seeds)}"
