@@ -8,7 +8,7 @@ from importlib.resources import files
 import yaml
 
 from segtrain.errors import ConfigError, did_you_mean
-from segtrain.metrics import LOSS, SegmentationScores
+from segtrain.metrics import LOSS, Score, SegmentationScores
 from segtrain.report.text import table
 
 MANY = 2  # further lines of a setting
@@ -99,11 +99,25 @@ def _indented(lines: list[str]) -> int:
 
 
 def scores_table() -> str:
-    """A row per score that metric=all gives; <class> stands for the name of each class."""
+    """A row for each kind of score that metric=all gives, and for each part; <class> stands for the name of each class."""
     names = ["background", "<class>"]
     every = yaml.safe_load(CONFIGS.joinpath("metric/all.yaml").read_text(encoding="utf-8"))["groups"]
     records = SegmentationScores(2, class_names=names, groups=every).records()
-    shown = [LOSS, *(score for score in records.values() if score.class_name != "background")]
-    rows = [[s.name, "higher" if s.higher_is_better else "lower", s.unit, s.meaning] for s in shown]
+    kinds: dict[str, list[Score]] = {}
+    for score in [LOSS, *records.values()]:
+        if score.class_name != "background":
+            kinds.setdefault(score.kind, []).append(score)
+    rows, parts = [], {"<class>": "of one class"}
+    for kind, scores in kinds.items():
+        meaning = min((score.meaning for score in scores), key=len)  # the others go on with the part
+        for score in scores:
+            parts.setdefault(score.part, score.meaning.removeprefix(meaning).removeprefix("; "))
+        better = "higher" if scores[0].higher_is_better else "lower"
+        rows.append([kind, " ".join(score.part for score in scores), better, meaning])
     title = "Scores of metric=all; any that the chosen metric has can be trainer.monitor"
-    return table(["score", "better", "unit", "meaning"], rows, title, left=("meaning",))
+    of_kinds = table(["score", "parts", "better", "meaning"], rows, title, left=("parts", "meaning"))
+    named = [[part, words] for part, words in parts.items() if part]
+    of_parts = table(
+        ["part", "meaning"], named, "A score with parts is named score/part, such as iou/mean", left=("meaning",)
+    )
+    return f"{of_kinds}\n{of_parts}"
