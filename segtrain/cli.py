@@ -116,11 +116,16 @@ def _dispatch(words: list[str]) -> int:
 
 
 def _complete(words: list[str]) -> int:
-    """Print what may follow what is typed in COMP_LINE: the names of commands, and after one the settings, by Hydra."""
+    """Print what may follow what is typed in COMP_LINE: the names of commands, after `help` its topics, else the
+    settings, by Hydra."""
     program, _, typed = os.environ.get("COMP_LINE", "").partition(" ")
     *before, last = typed.split(" ")
     if not before:
         print(*(command for command in COMMANDS if command.startswith(last)))
+    if before == ["help"]:
+        topics = import_module("segtrain.commands.help").topics()
+        print(*(topic for topic in topics if topic.startswith(last)))
+        return 0
     os.environ["COMP_LINE"] = " ".join([program, *(word for word in before if "=" in word), last])
     with contextlib.suppress(Exception):  # what Hydra cannot read, such as a path, it does not complete
         return _train(words)

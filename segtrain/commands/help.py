@@ -1,14 +1,12 @@
 """`segtrain help scores`: every score with its meaning; `help loss`: the options of a group; `help trainer`: its settings."""
 
-import inspect
 import textwrap
-from importlib import import_module
 from importlib.resources import files
 
 import yaml
 
+from segtrain.config.signatures import docstring_of
 from segtrain.errors import ConfigError, did_you_mean
-from segtrain.metrics import LOSS, Score, SegmentationScores
 from segtrain.report.text import table
 
 MANY = 2  # further lines of a setting
@@ -16,12 +14,10 @@ CONFIGS = files("segtrain.configs")
 
 
 def main(words: list[str]) -> int:
-    groups = sorted(f.name for f in CONFIGS.iterdir() if f.is_dir() and f.name not in ("hydra", "__pycache__"))
     parts = parts_of_config()
-    topics = ["scores", *groups, *parts]
-    if words[0] not in topics:
-        fix = f"topics: {', '.join(topics)}; `segtrain help` lists commands and settings"
-        raise ConfigError(f"no help on {words[0]!r}{did_you_mean(words[0], topics)}", fix=fix)
+    if words[0] not in topics():
+        fix = f"topics: {', '.join(topics())}; `segtrain help` lists commands and settings"
+        raise ConfigError(f"no help on {words[0]!r}{did_you_mean(words[0], topics())}", fix=fix)
     if len(words) > 1:
         raise ConfigError(f"help on {len(words)} topics", " ".join(words), "name one")
     if words[0] in parts:
@@ -29,6 +25,12 @@ def main(words: list[str]) -> int:
     else:
         print(scores_table() if words[0] == "scores" else group_text(words[0]))
     return 0
+
+
+def topics() -> list[str]:
+    """What there is help on: the scores, each config group, each other part of the config."""
+    groups = sorted(f.name for f in CONFIGS.iterdir() if f.is_dir() and f.name not in ("hydra", "__pycache__"))
+    return ["scores", *groups, *parts_of_config()]
 
 
 def parts_of_config() -> dict[str, list[str]]:
@@ -46,8 +48,7 @@ def part_text(name: str, lines: list[str]) -> str:
     text = [f"Settings of {name}: {name}.KEY=VALUE changes one"]
     text += [line for line in lines if "_target_" not in line]
     if target := next((line.split()[1] for line in lines if "_target_" in line), None):
-        module, _, cls = target.rpartition(".")
-        about = inspect.getdoc(getattr(import_module(module), cls)).partition("Args:\n")[2]
+        about = docstring_of(target).partition("Args:\n")[2]
         text += ["", textwrap.dedent(about)]
     return "\n".join(text)
 
@@ -85,10 +86,12 @@ def _shortened(lines: list[str]) -> list[str]:
     """Settings, of which a list or mapping of many lines, such as the 150 classes of a dataset, is left out."""
     found: list[str] = []
     for number, line in enumerate(lines):
+        if line.startswith(" "):
+            continue
         below, (key, _, value) = _indented(lines[number + 1 :]), line.partition(": ")
         if value.startswith(("[", "{")) and below >= MANY:
             found.append(f"{key}: … (`segtrain --cfg job` prints it)")
-        elif not line.startswith(" "):
+        else:
             found += lines[number : number + 1 + below]
     return found
 
@@ -100,6 +103,8 @@ def _indented(lines: list[str]) -> int:
 
 def scores_table() -> str:
     """A row for each kind of score that metric=all gives, and for each part; <class> stands for the name of each class."""
+    from segtrain.metrics import LOSS, Score, SegmentationScores  # which import torch
+
     names = ["background", "<class>"]
     every = yaml.safe_load(CONFIGS.joinpath("metric/all.yaml").read_text(encoding="utf-8"))["groups"]
     records = SegmentationScores(2, class_names=names, groups=every).records()

@@ -1,4 +1,4 @@
-"""Read the signature of a class from its source: importing torch to inspect it would take seconds."""
+"""Read the signature and the docstring of a class from its source: importing torch to inspect it would take seconds."""
 
 import ast
 import builtins
@@ -53,6 +53,12 @@ def signature_of(target: str) -> Signature:
     """Signature of a class or function by its dotted name. Raises LookupError with a sentence for the user."""
     found = _definition(target)
     return _imported(target) if found is None else _of_node(*found)
+
+
+def docstring_of(target: str) -> str:
+    """The docstring of a class or function; empty when there is none, or only an import can tell."""
+    found = _definition(target)
+    return (found and ast.get_docstring(found[0])) or ""
 
 
 def members_of(target: str, without: Collection[str]) -> set[str] | None:

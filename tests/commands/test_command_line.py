@@ -155,6 +155,7 @@ def test_a_folder_without_a_mask_of_any_image_says_so(tmp_path):
         ("segtrain loss=ce weighting=no", "weighting=none"),
         ("segtrain check dataset=camv", "dataset=camvid"),
         ("segtrain predict outputs/x", ""),
+        ("segtrain help sche", "schedule"),
     ],
 )
 def test_completion_of_the_shell(console_script, typed, found):
