@@ -9,11 +9,11 @@ from torch import nn
 class Average:
     """`module` holds decay * itself + (1 - decay) * network of every floating-point parameter and buffer, step by step.
 
-    Integer buffers are the network's. The first update copies. All tensors are updated by a few kernels.
+    Integer buffers are the network's. All tensors are updated by a few kernels.
 
     Args:
         network: stays on its device, and its tensors stay the same objects.
-        decay: a step.
+        decay: a step. Until there are 1 / (1 - decay) steps it is the mean of the weights after each.
     """
 
     def __init__(self, network: nn.Module, decay: float):
@@ -26,7 +26,8 @@ class Average:
 
     @torch.no_grad()
     def update(self) -> None:
-        torch._foreach_lerp_(*self._averaged, 1 - self.decay if self.updates else 1.0)
+        decay = min(self.decay, self.updates / (self.updates + 1))
+        torch._foreach_lerp_(*self._averaged, 1 - decay)
         if self._copied:
             torch._foreach_copy_(*self._copied)
         self.updates += 1

@@ -53,7 +53,8 @@ class Trainer:
         compile: torch.compile the network, for training batches of loader.batch_size; others, and the validation, run
             without.
         sync_batchnorm: of several processes (torchrun): batch norms count the images of all of them; on CUDA only.
-        ema_decay: validate and keep an exponential moving average of the weights, with this decay a step.
+        ema_decay: validate and keep an exponential moving average of the weights, with this decay a step; None: the
+            weights. Epochs before the last, whose learning rate is high, score far better with it.
         freeze_encoder: epochs in which the encoder, its batch statistics too, stays as it is.
         prior_bias: the last layer's bias starts at the logarithms of the classes' shares of the pixels (multi-label: of
             their odds), so that the first epochs are not spent on the background (Lin et al., 2017, §4.1,

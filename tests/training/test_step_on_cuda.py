@@ -161,10 +161,13 @@ def test_labels_that_are_no_class_are_named_when_the_flag_is_read(skip):
 def test_the_average_is_that_of_pytorch():
     from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+    def mean_of_first(averaged, current, updates):
+        get_ema_multi_avg_fn(min(0.6, int(updates) / (int(updates) + 1)))(averaged, current, updates)
+
     torch.manual_seed(0)
     network = Tiny()
-    ours = Average(network, 0.9)
-    theirs = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(0.9), use_buffers=True)
+    ours = Average(network, 0.6)  # which is reached in the third update
+    theirs = AveragedModel(network, multi_avg_fn=mean_of_first, use_buffers=True)
     for _ in range(3):
         with torch.no_grad():
             network(torch.randint(0, 255, (2, 3, 8, 8)))  # moves the statistics of batch norm
@@ -176,7 +179,7 @@ def test_the_average_is_that_of_pytorch():
         if value.is_floating_point():
             assert torch.equal(ours.module.state_dict()[name], value)
     assert ours.state_dict().keys() == theirs.state_dict().keys()
-    again = Average(network, 0.9)
+    again = Average(network, 0.6)
     again.load_state_dict(ours.state_dict())
     assert (again.updates, same(again.module, ours.module)) == (3, True)
     counter = "layers.1.num_batches_tracked"
