@@ -10,6 +10,8 @@ from segtrain.data.folder.images import IMAGE_SUFFIXES
 from segtrain.data.folder.layout import SPLITS, Layout, filled
 from segtrain.errors import ConfigError, counted, few
 
+LISTS = (".txt", ".csv", ".tsv", ".lst", ".json")  # suffixes of files that may say which images a split has
+
 
 def with_splits(layout: Layout) -> Layout:
     """The layout with its way of splitting; for splits=auto the one that its folders have, of all splits the same."""
@@ -20,7 +22,9 @@ def with_splits(layout: Layout) -> Layout:
         if any(replace(other, splits=splits).split_words for other in of_split):
             return replace(layout, splits=splits)
     words = {word for other in of_split for word in (other.named_split, *SPLITS[other.split])}
-    named = any(path.stem.lower() in words for path in layout.root.glob("*"))
+    named = any(
+        path.stem.lower() in words and (path.is_dir() or path.suffix.lower() in LISTS) for path in layout.root.glob("*")
+    )
     return replace(layout, splits="ratio" if layout.fits(splits="ratio") and not named else "folders")
 
 

@@ -143,6 +143,8 @@ def test_what_would_fit_is_said(root, tmp_path, moves, settings, split, fix):
 def test_splits_are_found(root, tmp_path, caplog):
     for kind in ("images", "masks"):
         shutil.copytree(root / "train" / kind, tmp_path / "other" / kind)
+    for name in ("train.log", "test.py"):  # which name no images
+        (tmp_path / "other" / name).write_text("")
     caplog.set_level("INFO")
     data = {split: Folder(str(tmp_path / "other"), split, 3, val_ratio=0.4) for split in ("train", "val")}
     of_ratio = Folder(str(tmp_path / "other"), "val", 3, splits="ratio", val_ratio=0.4)
