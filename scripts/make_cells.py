@@ -1,4 +1,4 @@
-"""Draw a dataset of cells under a microscope: 12 bits, four classes, dividing cells are 0.05 % of the pixels.
+"""Draw a dataset of cells under a microscope: 12 bits, four classes, dividing cells are 0.04 % of the pixels.
 
     python scripts/make_cells.py DIR --train 60 --val 30
     segtrain dataset=folder dataset.root=DIR dataset.num_classes=4 'dataset.image_range=[0,4095]' \\

@@ -247,4 +247,5 @@ def needed(found: Estimate, seeds: int, freedom: int, groups: int, differences: 
     for number in np.unique(np.geomspace(groups + 1, groups * MOST_NEEDED, 2000).astype(int)):
         if shown(number / groups, number / groups):
             return f"about {number:,} {unit}" + ", and as many times the seeds" * bool(found.seeds)
-    return f"more than {MOST_NEEDED} times as many {unit}{' and seeds' * bool(found.seeds)}"
+    sources = [name for name, variance in ((unit, found.images), ("seeds", found.seeds)) if variance]
+    return f"more than {MOST_NEEDED} times as many {' and '.join(sources)}"

@@ -102,6 +102,8 @@ def test_what_it_would_take():
     assert needed(Estimate(0.2, 0.1, 0.3, 0.0, 1e-4, 0.0), seeds=1, freedom=0, groups=100) == ""
     tiny = Estimate(0.001, -0.1, 0.1, 0.9, 1e-4, 1e-3)
     assert needed(tiny, seeds=2, freedom=2, groups=100) == "more than 100 times as many images and seeds"
+    of_seeds = Estimate(0.001, -0.1, 0.1, 0.9, 0.0, 1e-2)  # of a score without counts of images
+    assert needed(of_seeds, seeds=2, freedom=2, groups=1) == "more than 100 times as many seeds"
     assert needed(seeds, seeds=2, freedom=2, groups=100, differences=8) == "about 9 seeds of each"
     both = Estimate(0.02, -0.01, 0.05, 0.1, 1e-4, 1e-4)
     assert needed(both, seeds=3, freedom=4, groups=5, unit="groups of images").startswith(
