@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from segtrain.arguments import Fraction, checked
+from segtrain.data.resize import Resize
 from segtrain.data.sampling import Samples, Sampling
 from segtrain.errors import counted
 from segtrain.inference.regions import Foreground
@@ -20,18 +21,19 @@ class Proposals(Sampling):
         coarse: a trained run (segtrain.runs.trained.Trained) on small images of the same dataset.
         share: of the crops.
         threshold: probability of foreground above which a pixel is proposed.
+        resize: how the training images are resized.
 
     Raises ConfigError for a run without a background class.
     """
 
     @checked
-    def __init__(self, coarse, share: Fraction = 0.66, threshold: Fraction = 0.1):
-        self.coarse, self.foreground_share, self.threshold = coarse, share, threshold
+    def __init__(self, coarse, share: Fraction = 0.66, threshold: Fraction = 0.1, resize: Resize = None):
+        self.coarse, self.foreground_share, self.threshold, self.resize = coarse, share, threshold, resize
         self.places = np.zeros((0, PLACES), int)
 
     def prepare(self, dataset, device: torch.device) -> None:
         """Find the foreground of every training image once."""
-        foreground = Foreground.of_run(self.coarse, device)
+        foreground = Foreground.of_run(self.coarse, device, self.resize)
         self.places = np.full((len(dataset.names), PLACES), -1)
         for index in range(len(dataset.names)):
             image = dataset.image(index)

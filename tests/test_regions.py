@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from segtrain.errors import ConfigError
 from segtrain.inference import Inference, Predictor, window_starts
 from segtrain.inference.regions import CERTAIN, Foreground, Regions, spans, threshold_for
 from segtrain.proposals import Proposals
@@ -177,3 +178,18 @@ def test_proposals_are_where_the_coarse_network_sees_foreground():
             assert index == 1 or images[index].reshape(-1, 3)[centre, 0] == 255
     assert len({tuple(epoch.centres) for epoch in epochs}) > 10
     assert sampling.summary(counts) == "RUN sees foreground in 2 training images of 3; 100 % of their crops are there"
+
+
+def test_the_factor_of_the_coarse_run_is_of_images_as_they_are():
+    def foreground(resize, given):
+        config = SimpleNamespace(dataset={"resize": resize})
+        classes = SimpleNamespace(check_foreground=lambda run: None, multilabel=False, background=0)
+        run = SimpleNamespace(run="coarse", config=config, classes=classes, network=Bright())
+        return Foreground.of_run(run, torch.device("cpu"), given)
+
+    image = torch.zeros(1, 3, 20, 40, dtype=torch.uint8)
+    assert foreground(0.25, None)(image).shape[1:] == (5, 10)
+    assert foreground(0.25, 0.5)(image).shape[1:] == (10, 20)
+    assert foreground([6, 8], 0.5)(image).shape[1:] == (6, 8)
+    with pytest.raises(ConfigError, match="a factor, and this training a size"):
+        foreground(0.25, [20, 40])

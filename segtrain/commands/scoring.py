@@ -88,7 +88,7 @@ def regions_of(trained: Trained, trainer, inference, classes) -> Regions | None:
     if inference.regions is None:
         return None
     coarse = load(inference.regions, trust=trained.trusted)
-    foreground = Foreground.of_run(coarse, trainer.device)
+    foreground = Foreground.of_run(coarse, trainer.device, trained.config.dataset.get("resize") or inference.resize)
     found = Regions(foreground, trainer.autocast, classes.num_classes, classes.background)
     val = build_dataset(trained.config, "val")
     values, pixels = [], []

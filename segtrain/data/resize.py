@@ -1,10 +1,13 @@
 """Resize images and masks of every split, so that a network sees large images whole."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 
 from segtrain.arguments import Positive, Range
+
+if TYPE_CHECKING:
+    import torch
 
 Resize = Annotated[
     list[int] | Positive | None,
@@ -32,8 +35,15 @@ def resize_image(image: np.ndarray, resize) -> np.ndarray:
     if size == image.shape[:2]:
         return image
     pixels = torch.from_numpy(np.require(image, requirements="CW")).permute(2, 0, 1)[None]
-    done = torch.nn.functional.interpolate(pixels, size, mode="bilinear", antialias=True)
-    return np.ascontiguousarray(done[0].permute(1, 2, 0).numpy())
+    return np.ascontiguousarray(resized(pixels, size)[0].permute(1, 2, 0).numpy())
+
+
+def resized(images: "torch.Tensor", size: tuple[int, int]) -> "torch.Tensor":
+    """As `resize_image`, uint8 [N, channels, H, W] on any device: torch has no kernel for it on CUDA, so the CPU does it."""
+    import torch
+
+    smaller = torch.nn.functional.interpolate(images.cpu(), size, mode="bilinear", antialias=True)
+    return smaller.to(images.device)
 
 
 def resize_mask(mask: np.ndarray, resize, method: str) -> np.ndarray:

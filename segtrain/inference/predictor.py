@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from segtrain.data.inputs import LARGE
-from segtrain.data.resize import resized_size
+from segtrain.data.resize import resized, resized_size
 from segtrain.inference.presence import confident_pixels, without_absent
 from segtrain.inference.regions import Regions
 from segtrain.inference.settings import Inference
@@ -70,8 +70,7 @@ class Predictor:
         if self.inference.resize is None:
             return self._at_given_size(images)
         size = images.shape[-2:]
-        smaller = resized_size(tuple(size), self.inference.resize)
-        images = nn.functional.interpolate(images, smaller, mode="bilinear", antialias=True)  # as the dataset does
+        images = resized(images, resized_size(tuple(size), self.inference.resize))
         return nn.functional.interpolate(self._at_given_size(images).float(), size, mode="bilinear")
 
     def _at_given_size(self, images: torch.Tensor) -> torch.Tensor:
@@ -132,16 +131,18 @@ class Predictor:
         return Prediction(mask[0].numpy(), highest.cpu().numpy(), kept)
 
     def _rows(self, image, top: int, bottom: int) -> torch.Tensor:
-        """uint8 [1,B,bottom-top,W] on the device."""
+        """uint8 [1,B,bottom-top,W]."""
         pixels = torch.from_numpy(np.require(image[top:bottom], requirements="CW"))
-        return pixels.permute(2, 0, 1)[None].to(self.device)
+        return pixels.permute(2, 0, 1)[None]
 
     def _bands(self, height: int, width: int, rows: Rows) -> Iterator[torch.Tensor]:
         """The logits from top to bottom, in bands of all columns; one of all rows where scales have to be averaged."""
         if self.inference.resize is not None and height * width > LARGE:
             return self._resized_strips(height, width, rows)
         plain = (tuple(self.inference.scales), self.inference.resize) == ((1.0,), None)
-        return self._in_bands(height, width, rows) if plain else iter([self.logits(rows(0, height))])
+        if not plain:
+            return iter([self.logits(rows(0, height))])
+        return self._in_bands(height, width, lambda top, bottom: rows(top, bottom).to(self.device))
 
     def _resized_strips(self, height: int, width: int, rows: Rows) -> Iterator[torch.Tensor]:
         """As `logits` with `resize`, to rounding, for an image of which no more than some rows are in memory."""
@@ -149,9 +150,8 @@ class Predictor:
         narrow = []
         for top in range(0, height, STRIP):
             strip = rows(top, min(top + STRIP, height))
-            each = (strip.shape[-2], size[1])
-            narrow.append(nn.functional.interpolate(strip, each, mode="bilinear", antialias=True))
-        small = nn.functional.interpolate(torch.cat(narrow, dim=2), size, mode="bilinear", antialias=True)
+            narrow.append(resized(strip, (strip.shape[-2], size[1])))
+        small = resized(torch.cat(narrow, dim=2), size)
         logits = self._at_given_size(small).float()
         row = (torch.arange(height, dtype=torch.float64, device=logits.device) + 0.5) * (size[0] / height) - 0.5
         for at in row.clamp_(0, size[0] - 1).split(STRIP):

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from segtrain.data.resize import Resize, resized_size
+from segtrain.data.resize import Resize, resized, resized_size
+from segtrain.errors import ConfigError
 
 CERTAIN = 15.0  # logit of certainty; float16 holds its exponential
 
@@ -31,18 +32,28 @@ class Foreground:
         self.multilabel, self.background = multilabel, background
 
     @classmethod
-    def of_run(cls, coarse, device: torch.device) -> "Foreground":
-        """That of a trained run (segtrain.runs.trained.Trained). Raises ConfigError for one without a background class."""
+    def of_run(cls, coarse, device: torch.device, given: Resize = None) -> "Foreground":
+        """That of a trained run (segtrain.runs.trained.Trained).
+
+        Args:
+            given: how the images that it will be given are resized already.
+
+        Raises ConfigError for a run without a background class, and where its factor is of images of another size.
+        """
         coarse.classes.check_foreground(str(coarse.run))
         resize = coarse.config.dataset.get("resize")
+        if given is not None and isinstance(resize, int | float):
+            if not isinstance(given, int | float):
+                what = f"{coarse.run} has dataset.resize={resize}, a factor, and this training a size"
+                raise ConfigError(what, "dataset.resize", "train the coarse run with dataset.resize=[height,width]")
+            resize = resize / given
         return cls(coarse.network.to(device), resize, coarse.classes.multilabel, coarse.classes.background)
 
     @torch.no_grad()
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         """float [N,H',W'] of the resized images."""
         if self.resize is not None:
-            size = resized_size(tuple(images.shape[-2:]), self.resize)
-            images = nn.functional.interpolate(images, size, mode="bilinear", antialias=True)
+            images = resized(images, resized_size(tuple(images.shape[-2:]), self.resize))
         logits = self.network(images).float()
         return logits.sigmoid().amax(dim=1) if self.multilabel else 1 - logits.softmax(dim=1)[:, self.background]
 

@@ -1,11 +1,14 @@
 """What only a CUDA device can show; skipped without one."""
 
+import contextlib
 import copy
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from small_training import Tiny, parts, same
+from torch import nn
 
 from segtrain.class_counts import count_classes
 from segtrain.commands.train import seed_everything
@@ -15,6 +18,7 @@ from segtrain.data.augment import Augment
 from segtrain.data.loader import Loader
 from segtrain.data.sampling import Uniform
 from segtrain.errors import DataError, OutOfMemory, out_of_memory_explained
+from segtrain.inference import Inference, Predictor
 from segtrain.losses import BinaryCrossEntropy, CrossEntropy, Dice, Focal, Lovasz, PixelRegion, Tversky
 from segtrain.training import Trainer
 from segtrain.training.step import LOOK_EVERY, Step
@@ -137,6 +141,27 @@ def test_a_training(segtrain, more):
 
     trained = segtrain(*[w for w in TINY if "device" not in w], "trainer.device=cuda", *more)
     assert trained.code == 0, trained
+
+
+@pytest.mark.parametrize("size", [(40, 52), (700, 900)])  # the second goes strip by strip
+def test_images_that_are_resized(size, monkeypatch):
+    monkeypatch.setattr("segtrain.inference.predictor.LARGE", 300_000)
+    network, image = (
+        nn.Conv2d(3, 2, 3, padding=1).eval(),
+        np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8),
+    )
+
+    def masks(device: str) -> np.ndarray:
+        model = nn.Sequential(Floats(), network).to(device)
+        inference = Inference(resize=[32, 32])
+        return Predictor(model, torch.device(device), contextlib.nullcontext, False, inference).image(image).mask
+
+    assert (masks("cpu") == masks("cuda")).mean() > 0.999
+
+
+class Floats(nn.Module):
+    def forward(self, images):
+        return images.float() / 255
 
 
 PRESETS = sorted(file.stem for file in (Path(__file__).parents[2] / "configs" / "loss").glob("*.yaml"))
