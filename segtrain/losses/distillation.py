@@ -5,7 +5,7 @@ import torch.nn.functional as F
 
 from segtrain.arguments import Fraction, Label, Positive, checked
 from segtrain.losses.compound import PixelRegion
-from segtrain.losses.loss import Loss, total, whole_batch
+from segtrain.losses.loss import Loss, as_loss, total, whole_batch
 from segtrain.losses.targets import IGNORED
 
 
@@ -28,8 +28,8 @@ class Distillation(Loss):
     @checked
     def __init__(self, loss, temperature: Positive = 1.0, label_share: Fraction = 0.5, ignore_index: Label = 255):
         super().__init__()
-        self.loss, self.temperature, self.label_share, self.ignore_index = loss, temperature, label_share, ignore_index
-        self.starts = loss.starts
+        self.loss, self.temperature, self.label_share = as_loss(loss), temperature, label_share
+        self.ignore_index, self.starts = ignore_index, self.loss.starts
 
     def start_epoch(self, epoch: int) -> str | None:
         return self.loss.start_epoch(epoch)

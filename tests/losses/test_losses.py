@@ -26,6 +26,7 @@ from segtrain.losses import (
     Tversky,
     as_loss,
 )
+from segtrain.losses.distillation import Distillation
 
 DATA = Path(__file__).parents[1] / "reference"
 REFERENCE = json.loads((DATA / "reference.json").read_text())["losses"]
@@ -110,6 +111,20 @@ HAND_TARGET = torch.tensor([[[0, 1]]])
 )
 def test_by_hand(loss, expected):
     assert loss(HAND_LOGITS, HAND_TARGET).item() == pytest.approx(expected, rel=1e-7)
+
+
+@pytest.mark.parametrize("size", [8, 64, 256])
+def test_generalized_dice_of_a_wrong_prediction_is_1_at_any_size(size):
+    target = torch.arange(size).remainder(2).expand(1, size, size)
+    wrong = 20 * torch.stack([target, 1 - target], dim=1).double()
+    assert GeneralizedDice()(wrong, target).item() == pytest.approx(1, abs=1e-4)
+
+
+def test_a_plain_loss_may_have_a_teacher():
+    logits, target = torch.randn(1, 2, 4, 4), torch.zeros(1, 4, 4, dtype=torch.long)
+    loss = Distillation(torch.nn.CrossEntropyLoss(), label_share=1.0)
+    expected = torch.nn.functional.cross_entropy(logits, target)
+    assert loss(logits, (target, logits)).item() == pytest.approx(expected.item(), rel=1e-6)
 
 
 def test_binary_cross_entropy_by_hand():
