@@ -27,7 +27,7 @@ def open_rows(
     """
     if path.suffix.lower() in (".tif", ".tiff"):
         try:
-            return TiffRows(path, channels, value_range, exif, max_pixels)
+            return TiffRows(path, channels, value_range, max_pixels)
         except NotByRows:
             pass
     file = decoded(path, exif, max_pixels=max_pixels)
@@ -65,7 +65,7 @@ class TiffRows:
     tifffile does not decode by itself, and values whose range is that of the whole image.
     """
 
-    def __init__(self, path: Path, channels: int, value_range: tuple[float, float] | None, exif: bool, max_pixels: int):
+    def __init__(self, path: Path, channels: int, value_range: tuple[float, float] | None, max_pixels: int):
         import tifffile
 
         self._path, self._channels, self._range = path, channels, value_range
@@ -76,7 +76,7 @@ class TiffRows:
             plain = plain and page.axes in ("YX", "YXS") and 1 not in page.extrasamples
             in_range = page.dtype == np.uint8 or (value_range is not None and page.dtype.kind in "ui")
             by_rows = page.is_tiled or page.is_memmappable or page.rowsperstrip < page.imagelength
-            turned = exif and page.tags.valueof("Orientation", 1) != 1
+            turned = page.tags.valueof("Orientation", 1) != 1
             if not plain or not in_range or not by_rows or turned:
                 raise NotByRows
             self.shape = (page.imagelength, page.imagewidth, channels)

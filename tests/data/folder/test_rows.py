@@ -88,6 +88,13 @@ def test_rows_of_a_picture_are_those_of_the_whole(mode, channels, tmp_path):
     assert np.array_equal(rows[11:40], expected[11:40])
 
 
+@pytest.mark.parametrize("turn", [3, 6])
+def test_a_turned_tiff_is_turned_as_in_whole(turn, tmp_path):
+    tifffile.imwrite(file := tmp_path / "image.tif", COLOUR, photometric="rgb", extratags=[(274, "H", 1, turn, True)])
+    rows = open_rows(file, 3, None, False, MAX_PIXELS)
+    assert np.array_equal(rows[0 : rows.shape[0]], read_image(file, 3, None, False))
+
+
 def test_damage_further_down_names_the_file(tmp_path):
     file = tmp_path / "image.tif"
     tifffile.imwrite(file, COLOUR, photometric="rgb", rowsperstrip=8, compression="zlib")
