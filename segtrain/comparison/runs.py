@@ -128,7 +128,7 @@ def find_runs(folders: list[Path], split: str | None = None) -> tuple[list[Run],
     """
     found, unread, seen = [], [], set()
     for folder in folders:
-        files = sorted(file for file in folder.glob("**/result.json") if "evaluation" not in file.parts)
+        files = sorted(folder.glob("**/result.json"))
         last = finals_of(folder)
         if finals := [file for file in files if file.parent.resolve() in last]:
             unread.append(f"{folder}: {len(files) - len(finals)} shorter trainings of the search's stages are left out")

@@ -18,9 +18,10 @@ def comparison_table(found: Comparison) -> str:
     settings, several = found.settings, any(len(setting.repeats) > 1 for setting in found.settings)
     named, keys = settings[0].named, list(settings[0].varied)
     others = [key for key in keys if key not in named]
+    of_settings = {key: short(key, keys) for key in [*named, *others]}
 
     def cells(longest: int) -> dict[str, list[str]]:
-        return {short(key, keys): [_cell(s.varied[key], longest) for s in settings] for key in [*named, *others]}
+        return {name: [_cell(s.varied[key], longest) for s in settings] for key, name in of_settings.items()}
 
     columns = cells(LONGEST)
     if not columns:
@@ -40,20 +41,19 @@ def comparison_table(found: Comparison) -> str:
     if _width(columns) > WIDTH and keys:
         columns |= cells(SHORT)
     alike = ["seeds"] if len({len(setting.repeats) for setting in settings}) == 1 else []  # the answer says how many
-    least = [*(short(key, keys) for key in others[::-1]), *alike, *rare[::-1], "rank", "± seeds"]
-    dropped, classes = 0, []
-    while _width(columns) > WIDTH and least:
-        dropped += least[0] not in (*rare, "seeds", "rank", "± seeds")
-        classes += [least[0]] if least[0] in rare else []
-        columns.pop(least.pop(0))
+    less, more = ([of_settings[key] for key in reversed(some)] for some in (others, named[1:]))
+    dropped = []
+    for name in [*less, *alike, *rare[::-1], "rank", "± seeds", *more]:
+        if _width(columns) > WIDTH and columns.pop(name, None):
+            dropped.append(name)
     rows = [list(row) for row in zip(*columns.values(), strict=True)]
     title = f"best first by {found.by}{'; scores in %' if found.unit else ''}"
     if not all(found.real[i] for i, difference in enumerate(found.differences) if difference is not None):
         title += "; ? may be chance"
-    if dropped:
-        title += f"; {counted(dropped, 'other setting')} that {'differ' if dropped > 1 else 'differs'}: see --out"
-    if classes:
-        title += f"; no room for the rare {', '.join(classes[::-1])}: see --out"
+    if number := len({*of_settings.values()} & {*dropped}):
+        title += f"; {counted(number, 'other setting')} that {'differ' if number > 1 else 'differs'}: see --out"
+    if classes := [name for name in rare if name in dropped]:
+        title += f"; no room for the rare {', '.join(classes)}: see --out"
     return table(list(columns), rows, title)
 
 

@@ -17,6 +17,7 @@ from segtrain.comparison.verdict import compare, is_lower
 from segtrain.config.saved import settings_of
 from segtrain.errors import ConfigError
 from segtrain.files import read_arrays, write_arrays, write_json
+from segtrain.report.comparison import comparison_table
 from segtrain.report.pages.comparison import over_number
 from segtrain.runs.environment import signature
 
@@ -217,6 +218,20 @@ def test_a_score_and_a_setting_of_one_name_have_a_column_each(segtrain, tmp_path
         ("ce_dice", "0.6"),
         ("ce", "0.5"),
     ]
+
+
+def test_a_table_of_many_settings_fits(tmp_path):
+    long = {name: f"{name} of a long option" for name in ("loss", "weighting", "sampling", "optimizer", "schedule")}
+    for alpha, iou in ((0, 0.5), (1, 0.6)):
+        settings = {key: f"{value} {alpha}" for key, value in long.items()}
+        make_run(tmp_path / f"{alpha}", {**settings, "augment": dict(settings), "labels": dict(settings)}, iou)
+    text = comparison_table(compare(settings_from(find_runs([tmp_path])[0])))
+    assert max(map(len, text.splitlines())) <= 120
+
+
+def test_runs_below_a_folder_of_any_name(tmp_path):
+    make_run(tmp_path / "evaluation/one", {"loss": "ce"}, 0.5)
+    assert len(find_runs([tmp_path / "evaluation"])[0]) == 1
 
 
 def test_a_setting_is_a_baseline_by_its_label(sweep):
