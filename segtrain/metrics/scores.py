@@ -188,10 +188,14 @@ class SegmentationScores(Metric):
     def best_presence(self, false_alarms: float | None = None) -> dict[str, list]:
         """The smallest area and confidence of each class, best on these images (segtrain.metrics.tuning).
 
+        {} when no probabilities were counted.
+
         Args:
             false_alarms: the largest share of the images without foreground that may have one.
         """
-        found = tuning.best_presence(self._counted(), self._may_be_absent(), self._limit(false_alarms))
+        if (counted := self._counted()) is None:
+            return {}
+        found = tuning.best_presence(counted, self._may_be_absent(), self._limit(false_alarms))
         return {"area": found.area.tolist(), "confidence": found.confidence.tolist()}
 
     def cross_fitted(

@@ -111,7 +111,8 @@ class Logger:
             self._board.flush()
         except (OSError, DiskError) as error:  # such as a full disk, with which the training goes on
             log.warning(f"TensorBoard, plots/ or trace.json lack something of epoch {epoch.number}: {error}")
-            self._board = self._writer(str(self._folder / "tensorboard"))  # the thread of the old one has ended
+            with contextlib.suppress(OSError):  # still full: the next epoch tries again
+                self._board = self._writer(str(self._folder / "tensorboard"))  # the thread of the old one has ended
 
     def _time_left(self, number: int) -> str:
         """Of the whole training, in words, where it is a minute or more."""

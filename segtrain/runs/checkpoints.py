@@ -24,7 +24,8 @@ def write_last(folder: Path, content: dict, keep: int) -> None:
         os.replace(part, last)
     except OSError:  # a disk without links
         write_checkpoint(last, content)
-    for old in sorted(folder.glob("epoch_*.pt"), key=lambda file: int(file.stem[6:]))[:-keep]:
+    before = [file for file in folder.glob("epoch_*.pt") if file.stem[6:].isdigit()]  # and no file of the user's
+    for old in sorted(before, key=lambda file: int(file.stem[6:]))[:-keep]:
         old.unlink()
 
 

@@ -10,44 +10,44 @@ import torch
 
 from segtrain.errors import ConfigError
 
-WARM = 3  # steps before the first that is looked at: kernels are compiled, and algorithms chosen
+WARM = 3  # batches before the first that is looked at: kernels are compiled, and algorithms chosen
 
 
 class Profile:
-    """Measures training: a trace of `steps` steps as they run, then the time of each part of at least as many more, and of that
-    epoch's validation.
+    """Measures training: a trace of `batches` batches as they run, then the time of each part of at least as many more, and
+    of that epoch's validation.
 
     While parts are timed, the host waits for the device at the end of each, so that the time of a part is its own; what
     otherwise runs at the same time is then one after the other.
 
     Args:
-        steps: 0: nothing is looked at. device: where the network runs.
+        batches: 0: nothing is looked at. device: where the network runs.
     """
 
-    def __init__(self, steps: int, device: torch.device):
-        self.steps, self._device, self._number = steps, device, 0
-        self._seconds, self._calls, self._done = Counter(), Counter(), not steps
+    def __init__(self, batches: int, device: torch.device):
+        self.batches, self._device, self._number = batches, device, 0
+        self._seconds, self._calls, self._done = Counter(), Counter(), not batches
         self._trace: torch.profiler.profile | None = None
 
     @property
     def timing(self) -> bool:
         """Whether parts are timed at present."""
-        return not self._done and self._number > WARM + self.steps
+        return not self._done and self._number > WARM + self.batches
 
-    def check(self, steps: int) -> None:
-        """Raise ConfigError when a training of so many steps is too short."""
-        needed = WARM + 2 * self.steps if self.steps else 0
-        if steps < needed:
-            what = f"trainer.profile={self.steps} looks at {needed} steps, and the training has {steps}"
+    def check(self, batches: int) -> None:
+        """Raise ConfigError when a training of so many batches is too short."""
+        needed = WARM + 2 * self.batches if self.batches else 0
+        if batches < needed:
+            what = f"trainer.profile={self.batches} looks at {needed} batches, and the training has {batches}"
             raise ConfigError(what, "trainer.profile", "lower it, or train for more steps")
 
     def finished(self) -> bool:
         """Whether all that was asked for has been seen when an epoch is done; True once."""
-        before, self._done = self._done, self._done or self._number >= WARM + 2 * self.steps
+        before, self._done = self._done, self._done or self._number >= WARM + 2 * self.batches
         return self._done and not before
 
     def each(self, batches: Iterable, state) -> Iterator:
-        """The batches, of a step each; the seconds for which they are waited for are added to `state.waited`, too."""
+        """The batches; the seconds for which they are waited for are added to `state.waited`, too."""
         batches = iter(batches)
         while True:
             self._next()
@@ -66,7 +66,7 @@ class Profile:
         if self._number == WARM + 1:
             self._trace = torch.profiler.profile()
             self._trace.start()
-        if self._number == WARM + self.steps + 1:
+        if self._number == WARM + self.batches + 1:
             self._trace.stop()
 
     @contextlib.contextmanager

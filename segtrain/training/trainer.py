@@ -60,7 +60,7 @@ class Trainer:
             their odds), so that the first epochs are not spent on the background (Lin et al., 2017, §4.1,
             https://arxiv.org/abs/1708.02002). The commands do it; of a trainer in Python see segtrain.models.set_prior_bias.
         panel_images: validation images drawn after each epoch.
-        profile: steps of which a trace is written, and as many of which the time of each part is told; 0: none.
+        profile: batches of which a trace is written, and as many of which the time of each part is told; 0: none.
     """
 
     @checked
@@ -185,7 +185,7 @@ class Trainer:
             sync_batchnorm=self.sync_batchnorm,
         )
         self.steps = self.total_steps(len(parts.train))
-        self.profiled.check(self.steps)
+        self.profiled.check(self.steps * self.accumulate)
         self.state = State(lr=parts.optimizer.param_groups[0]["lr"])
         if resume_from is None:
             return

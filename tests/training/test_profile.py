@@ -59,5 +59,5 @@ def test_waiting_for_data_is_counted():
 
 
 def test_a_training_that_is_too_short_is_refused():
-    with pytest.raises(ConfigError, match=r"trainer.profile=9 looks at 21 steps, and the training has 20"):
+    with pytest.raises(ConfigError, match=r"trainer.profile=9 looks at 21 batches, and the training has 20"):
         Profile(9, torch.device("cpu")).check(20)

@@ -51,7 +51,7 @@ def write_evaluation_page(file: Path, title: str, scores: Metric, result: Result
         classes=class_rows(rows, panels.html_colours(dataset), cell),
         names=dataset.class_names,
         fewer=len(shown) if len(shown) == SHOWN_CLASSES < len(rows) else None,
-        groups=picture_groups(scores, dataset, draw),
+        groups=picture_groups(scores, dataset, shown, draw),
         sections=[
             {
                 "title": title,
@@ -132,8 +132,8 @@ def confusion_tables(matrix: np.ndarray | None, names: list[str]) -> dict[str, l
     return {"confusion": rows, "confusions": []}
 
 
-def picture_groups(scores: Metric, dataset, draw) -> list[dict]:
-    """For the rarest classes the images with the lowest IoU and the median one; then false alarms."""
+def picture_groups(scores: Metric, dataset, classes: list[int], draw) -> list[dict]:
+    """For each of `classes` the images with the lowest IoU and the median one; then false alarms."""
     table = scores.table()
     if table is None:
         return []
@@ -147,10 +147,8 @@ def picture_groups(scores: Metric, dataset, draw) -> list[dict]:
 
     groups = []
     foreground = [c for c in range(dataset.num_classes) if c != dataset.background]
-    for c in sorted(foreground, key=lambda c: pixels[:, c].sum())[:SHOWN_CLASSES]:
+    for c in classes:
         images = [i for i in np.argsort(iou[:, c], kind="stable").tolist() if pixels[i, c] > 0]
-        if not images:
-            continue
         words = dict.fromkeys(images[:2], "among the worst")
         words.setdefault(images[len(images) // 2], "median")
         pictures = [
