@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -94,7 +95,7 @@ def _dispatch(words: list[str]) -> int:
         return _complete(words)
     if words[:1] == ["train"]:  # what a run without a command does
         return _train(words[1:])
-    if words and not words[0].startswith("-") and "=" not in words[0]:
+    if words and not words[0].startswith(("-", "~")) and "=" not in words[0]:
         command = words[0]
         if command not in COMMANDS:
             fix = f"commands: {', '.join(COMMANDS)}; settings are written key=value; `segtrain help` lists all"
@@ -162,9 +163,9 @@ def _refuse_several(what: str) -> None:
         raise ConfigError(f"{what} runs in one process, {size} were started", fix=fix)
 
 
-def _search(folder: Path, settings: dict, templates: list) -> None:
+def _search(make_folder: Callable[[], Path], settings: dict, templates: list) -> None:
     """A search by Optuna."""
-    import_module("segtrain.commands.search").begin(folder, settings, templates)
+    import_module("segtrain.commands.search").begin(make_folder, settings, templates)
 
 
 def _job(cfg, folder: Path, processes: Processes) -> float | None:

@@ -11,9 +11,9 @@ import argparse
 import re
 from pathlib import Path
 
+from segtrain.commands.parser import Parser
 from segtrain.config.build import build
-from segtrain.config.internals import parse, parser
-from segtrain.config.launch import checked_config
+from segtrain.config.launch import checked_config, composed
 from segtrain.config.signatures import signature_of
 from segtrain.data.dataset import SegmentationDataset, as_dataset
 from segtrain.data.folder.layout import NoMasks
@@ -28,9 +28,10 @@ NUM_CLASSES = re.compile(r"\+*dataset\.(num_classes|mask_format|class_names)=")
 
 
 def main(words: list[str]) -> int:
-    own = parser("segtrain check", __doc__, " [--out DIR]")
-    own.add_argument("--out", type=Path, metavar="DIR", help="write check.html there")
-    arguments = parse(own, words)
+    parser = Parser("segtrain check", __doc__)
+    parser.add_settings()
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write check.html there")
+    arguments = parser.parse_settings(words)
     if "dataset=folder" in arguments.overrides and not any(map(NUM_CLASSES.match, arguments.overrides)):
         arguments.overrides.append(f"dataset.num_classes={counted_classes(arguments)}")
     if "dataset.mask_format=binary" in arguments.overrides and "dataset.num_classes=" not in "".join(
@@ -52,10 +53,8 @@ def main(words: list[str]) -> int:
 
 def counted_classes(arguments: argparse.Namespace) -> int:
     """The number of classes in the training masks. Raises ConfigError where they do not say it."""
-    any_number = argparse.Namespace(
-        **{**vars(arguments), "overrides": [*arguments.overrides, "dataset.num_classes=255"]}
-    )
-    count, values = number_of_classes(build(checked_config(any_number), "dataset", split="train", strict=False))
+    cfg, _ = composed([*arguments.overrides, "dataset.num_classes=255"], arguments)
+    count, values = number_of_classes(build(cfg, "dataset", split="train", strict=False))
     print(f"the masks hold {values}: taking dataset.num_classes={count}")
     return count
 

@@ -70,11 +70,7 @@ def main(words: list[str]) -> int:
 
 
 def parse(words: list[str]) -> argparse.Namespace:
-    usage = (
-        "segtrain evaluate RUN [key=value …] [--split SPLIT] [--checkpoint best|last] [--original-size] [--bootstrap N] "
-        "[--config-dir DIR] [--trust PACKAGE]"
-    )
-    parser = Parser("segtrain evaluate", __doc__, usage)
+    parser = Parser("segtrain evaluate", __doc__)
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run")
     parser.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="for example dataset.root=PATH")
     parser.add_argument("--split", default="val", choices=["train", "val", "test"])

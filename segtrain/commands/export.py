@@ -47,11 +47,7 @@ def main(words: list[str]) -> int:
 
 
 def parse(words: list[str]) -> argparse.Namespace:
-    usage = (
-        "segtrain export RUN [--format onnx|torch_export] [--out FILE] [--output logits|classes] [--checkpoint best|last] "
-        f"[--trust PACKAGE] [{MATTERS}=VALUE]"
-    )
-    parser = Parser("segtrain export", __doc__, usage)
+    parser = Parser("segtrain export", __doc__)
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run")
     parser.add_argument("overrides", nargs="*", default=[], metavar=f"{MATTERS}=VALUE")
     parser.add_argument(

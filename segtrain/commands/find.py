@@ -15,10 +15,10 @@ from pathlib import Path
 
 from segtrain.commands import compare
 from segtrain.commands.counting import count
+from segtrain.commands.parser import Parser
 from segtrain.commands.resume import attempt
 from segtrain.config.build import build_augment, build_dataset
 from segtrain.config.compose import compose, folder_of
-from segtrain.config.internals import parse, parser
 from segtrain.config.launch import Job, checked_config, composed
 from segtrain.config.saved import choices_of, load_saved, packages_of, settings_of
 from segtrain.config.schema import flat
@@ -39,20 +39,19 @@ MOST_SEEDS = 10  # of a finalist, when there is time
 
 def main(words: list[str]) -> int:
     started = time.monotonic()
-    own = parser("segtrain find", __doc__, " --hours H")
-    own.add_argument(
-        "--hours",
-        type=float,
-        metavar="H",
-        required="--help" not in words and "-h" not in words,
-        help="the time it may take",
-    )
-    arguments = parse(own, words)
+    parser = Parser("segtrain find", __doc__)
+    parser.add_settings()
+    parser.add_argument("--hours", type=float, metavar="H", required=True, help="the time it may take")
+    arguments = parser.parse_settings(words)
     if not 0 < arguments.hours < 10_000:
         raise ConfigError(
             f"--hours {arguments.hours:g}", fix="give the time the search may take: --hours 2, --hours 0.25"
         )
     cfg = checked_config(arguments)
+    if cfg.trainer.epochs < 2:
+        raise ConfigError(
+            "a search compares trainings of two epochs or more", "trainer.epochs", "leave it out, or raise it"
+        )
     train_set = build_dataset(cfg, "train")
     counts = count(train_set)
     fixed = {word.partition("=")[0].partition(".")[0].lstrip("+~") for word in arguments.overrides}
@@ -68,10 +67,10 @@ def main(words: list[str]) -> int:
     begin_sweep(folder, list(found.values()))
     state = {"command": typed(), "hours": arguments.hours, "epochs": cfg.trainer.epochs, "candidates": len(found)}
     write_json(folder / FILE, {**state, "used": time.monotonic() - started})
-    return search(folder, packages_of(*(job.config for job in found.values())))
+    return go_on(folder, packages_of(*(job.config for job in found.values())))
 
 
-def search(folder: Path, trust: list[str]) -> int:
+def go_on(folder: Path, trust: list[str]) -> int:
     """Begin a search, or continue one, to its answer."""
     with watched():
         found = Stages(folder, trust)
@@ -79,7 +78,9 @@ def search(folder: Path, trust: list[str]) -> int:
     stages = found.stages_table()
     print(f"\n{stages}\n")
     runs, out = [str(run.folder) for run in finalists], str(folder / "comparison")
-    code = compare.main([*runs, "--baseline", runs[0], "--out", out], notes=stages)
+    as_it_is = [str(run.folder) for run in by_setting(finalists)[0] if run.result.status == "finished"]
+    baseline = ["--baseline", as_it_is[0]] if as_it_is else []
+    code = compare.main([*runs, *baseline, "--out", out], notes=stages)
     print(f"the best run of the best setting: `segtrain predict {best_run(finalists).folder} IMAGE … --out DIR`")
     return code
 
@@ -118,10 +119,8 @@ class Stages:
             self.candidates = list(range(int(self.state["candidates"])))
             self.stages = [Stage(**stage) for stage in self.state.get("stages", [])]
             self.plan = Plan(**self.state["plan"]) if "plan" in self.state else None
-            known = range(len(self.jobs()))
-            if not self.candidates or any(
-                n not in known for s in self.stages for n in (*s.tried, *s.kept, *self.candidates)
-            ):
+            named = {*self.candidates, *(n for stage in self.stages for n in (*stage.tried, *stage.kept))}
+            if not self.candidates or not named <= {*range(len(self.jobs()))}:
                 raise ValueError
         except (KeyError, TypeError, ValueError) as error:
             raise ConfigError("not the state of a search", str(self.file), "restore the file") from error
@@ -163,7 +162,7 @@ class Stages:
         for number in tried:
             self.train(number, epochs)
         jobs = self.jobs()
-        ranked = [tried[i] for i in order_of([jobs[number] for number in tried])]
+        ranked = sorted(tried, key=lambda number: worth(jobs[number]), reverse=True)
         kept = survivors(ranked, last=epochs == chosen.rungs[-1])
         seconds = self.used() - sum(stage.seconds for stage in self.stages)
         self.stages.append(Stage(epochs, tried, kept, round(seconds, 1)))
@@ -183,8 +182,7 @@ class Stages:
             if numbers[0] >= known:
                 if repeat > self.plan.seeds and self.used() + took > self.seconds:
                     break
-                self.add([(f"{n:02d}_seed={seed + repeat},{jobs[of].folder.name[3:]}", of, seed + repeat)
-                          for n, of in zip(numbers, finalists, strict=True)])  # fmt: skip
+                self.add(numbers, finalists, seed + repeat)
             before = self.used()
             for number in numbers:
                 self.train(number, self.plan.epochs)
@@ -204,13 +202,13 @@ class Stages:
         self.plan = replace(self.plan, epochs=max(epochs, 1), seeds=seeds)
         self.save()
 
-    def add(self, trainings: list[tuple[str, int, int]]) -> None:
-        """Jobs by name, the candidate that they repeat, and seed."""
-        jobs, added = self.jobs(), []
-        for name, of, seed in trainings:
+    def add(self, numbers: list[int], finalists: list[int], seed: int) -> None:
+        """Jobs of these numbers, which train the finalists anew."""
+        jobs, added, settings = self.jobs(), [], [f"seed={seed}", f"trainer.epochs={self.plan.epochs}"]
+        for number, of in zip(numbers, finalists, strict=True):
             run = jobs[of].folder
-            settings = [f"seed={seed}", f"trainer.epochs={self.plan.epochs}"]
             cfg = load_saved(run / "config.yaml", settings, self.trust)
+            name = f"{number:02d}_seed={seed},{run.name[3:]}"
             added.append(Job(name, [*jobs[of].overrides, *settings], cfg, choices_of(run)))
         begin_sweep(self.folder, added)
 
@@ -265,18 +263,18 @@ def worth(job: SweepJob) -> float:
     return -result.best["value"] if result.lower_is_better else result.best["value"]
 
 
-def order_of(jobs: list[SweepJob]) -> list[int]:
-    """Positions of jobs by score, best first; those without one last."""
-    return sorted(range(len(jobs)), key=lambda position: worth(jobs[position]), reverse=True)
-
-
 def best_run(finalists: list[SweepJob]) -> SweepJob:
     """The best run of the setting whose mean over the seeds is the best."""
-    settings: dict[tuple, list[SweepJob]] = {}
-    for job in finalists:
-        settings.setdefault(tuple(word for word in job.overrides if not word.startswith("seed=")), []).append(job)
-    best = max(settings.values(), key=lambda jobs: sum(map(worth, jobs)) / len(jobs))
+    best = max(by_setting(finalists), key=lambda jobs: sum(map(worth, jobs)) / len(jobs))
     return max(best, key=worth)
+
+
+def by_setting(finalists: list[SweepJob]) -> list[list[SweepJob]]:
+    """The trainings of each finalist, in the order of the finalists."""
+    found: dict[tuple, list[SweepJob]] = {}
+    for job in finalists:
+        found.setdefault(tuple(word for word in job.overrides if not word.startswith("seed=")), []).append(job)
+    return list(found.values())
 
 
 def score_of(job: SweepJob) -> str:

@@ -6,9 +6,9 @@ Example: segtrain lr-find dataset=folder dataset.root=photos dataset.num_classes
 from pathlib import Path
 
 from segtrain.commands.counting import class_weights, count
+from segtrain.commands.parser import Parser
 from segtrain.commands.train import seed_everything
 from segtrain.config.build import build, build_augment, build_dataset, build_labels, build_loss, build_sampling
-from segtrain.config.internals import parse, parser
 from segtrain.config.launch import checked_config
 from segtrain.data.loader import needs_locations
 from segtrain.errors import ConfigError
@@ -20,11 +20,12 @@ from segtrain.training.range_test import range_test
 
 
 def main(words: list[str]) -> int:
-    own = parser("segtrain lr-find", __doc__, " [--out DIR]")
-    own.add_argument(
+    parser = Parser("segtrain lr-find", __doc__)
+    parser.add_settings()
+    parser.add_argument(
         "--out", type=Path, metavar="DIR", default=Path("outputs/lr_find"), help="for the plot and its data"
     )
-    arguments = parse(own, words)
+    arguments = parser.parse_settings(words)
     cfg = checked_config(arguments)
     if "lr" not in cfg.optimizer:
         raise ConfigError("the optimizer has no setting lr", "optimizer", "give your optimizer a keyword argument lr")

@@ -4,6 +4,7 @@ import argparse
 import re
 from typing import NoReturn
 
+from segtrain.config.internals import with_folder
 from segtrain.errors import ConfigError, did_you_mean
 
 
@@ -13,11 +14,26 @@ class Parser(argparse.ArgumentParser):
     Args:
         prog: `segtrain COMMAND`.
         about: the docstring of the command's module.
-        usage: None: made of the arguments.
     """
 
-    def __init__(self, prog: str, about: str | None, usage: str | None = None):
-        super().__init__(prog, usage, about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    def __init__(self, prog: str, about: str | None):
+        super().__init__(prog, description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+    def add_settings(self) -> None:
+        """Settings as a training takes them, for `parse_settings`."""
+        self.add_argument(
+            "overrides",
+            nargs="*",
+            metavar="key=value",
+            help="settings; FOLDER alone stands for dataset=folder dataset.root=FOLDER",
+        )
+        self.add_argument("--config-dir", "-cd", metavar="DIR", help="where YAML files of your own options are")
+        self.add_argument("--config-name", "-cn", metavar="NAME", help="another config instead of `config`")
+
+    def parse_settings(self, words: list[str]) -> argparse.Namespace:
+        arguments = self.parse_intermixed_args(words)
+        arguments.overrides = with_folder(arguments.overrides)
+        return arguments
 
     def add_trust(self) -> None:
         self.add_argument(

@@ -83,8 +83,7 @@ def prepared(trained: Trained) -> tuple[Predictor, Classes]:
 
 def parse(words: list[str]) -> tuple[argparse.Namespace, list[str], list[str]]:
     """The arguments, the images, and the settings among the words."""
-    usage = "segtrain predict RUN IMAGE… --out DIR [inference.key=value …] [--probabilities] [--no-overlays]"
-    parser = Parser("segtrain predict", __doc__, usage)
+    parser = Parser("segtrain predict", __doc__)
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run")
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="files, folders, patterns; and inference.key=value")
     parser.add_argument("--out", "-o", type=named, required=True, metavar="DIR", help="folder for what is written")
@@ -98,7 +97,7 @@ def parse(words: list[str]) -> tuple[argparse.Namespace, list[str], list[str]]:
     images = [w for w in arguments.images if w not in overrides]
     refuse_idle(overrides)
     if not images:
-        raise ConfigError("no image is named", fix=usage)
+        raise ConfigError("no image is named", fix="segtrain predict RUN IMAGE… --out DIR")
     return arguments, images, overrides
 
 

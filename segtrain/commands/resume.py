@@ -31,8 +31,7 @@ LONGER = {"trainer.epochs", "trainer.max_steps", "trainer.patience"}  # settings
 
 
 def main(words: list[str]) -> int:
-    usage = "segtrain resume RUN_OR_SWEEP [key=value …] [--allow KEY] [--trust PACKAGE]"
-    parser = Parser("segtrain resume", __doc__, usage)
+    parser = Parser("segtrain resume", __doc__)
     parser.add_argument("run", type=Path, metavar="RUN_OR_SWEEP", help="folder of a run or a sweep")
     parser.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="settings that are to differ")
     parser.add_argument(
@@ -44,10 +43,12 @@ def main(words: list[str]) -> int:
     )
     parser.add_trust()
     arguments = parser.parse_intermixed_args(words)
-    if (arguments.run / "search.json").is_file():
-        return import_module("segtrain.commands.search").go_on(arguments.run, arguments.trust)
-    if (arguments.run / "find.json").is_file():
-        return import_module("segtrain.commands.find").search(arguments.run, arguments.trust)
+    for search in ("search", "find"):
+        if (arguments.run / f"{search}.json").is_file():
+            if given := [*arguments.overrides, *(f"--allow {key}" for key in arguments.allow)]:
+                fix = "leave it out, or resume one of the runs in it"
+                raise ConfigError("a search goes on with the settings it has", " ".join(given), fix)
+            return import_module(f"segtrain.commands.{search}").go_on(arguments.run, arguments.trust)
     if (arguments.run / "sweep.json").is_file():
         return resume_sweep(arguments)
     with together() as processes:

@@ -26,10 +26,11 @@ STARTUP = 5  # trials before one is pruned
 SHOWN = 10  # trials in the last table
 
 
-def begin(folder: Path, settings: dict, templates: list[Job]) -> None:
+def begin(make_folder: Callable[[], Path], settings: dict, templates: list[Job]) -> None:
     """Write what the search is, and search.
 
     Args:
+        make_folder: makes the search's folder; called when there is no mistake.
         settings: n_trials, seed, objectives, pruning and space, as of configs/hydra/sweeper/optuna.yaml.
         templates: a job for each combination of options of groups.
     """
@@ -40,7 +41,7 @@ def begin(folder: Path, settings: dict, templates: list[Job]) -> None:
     if unknown := [name for name in objectives if name not in records]:
         fix = f"choose among {', '.join(records)}"
         raise ConfigError(f"no score {', '.join(unknown)}", "hydra.sweeper.objectives, trainer.monitor", fix)
-    options = []
+    folder, options = make_folder(), []
     for job in templates:
         write_job(folder / "templates" / job.name, job)
         options.append(job.overrides)

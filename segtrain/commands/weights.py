@@ -4,15 +4,17 @@ Example: segtrain weights dataset=folder dataset.root=photos dataset.num_classes
 """
 
 from segtrain.commands.counting import count
+from segtrain.commands.parser import Parser
 from segtrain.config.build import build, build_dataset, build_sampling
-from segtrain.config.internals import parse, parser
 from segtrain.config.launch import checked_config
 from segtrain.config.schema import reads_class_weights
 from segtrain.report.weights import weights_text, words_of_sweep
 
 
 def main(words: list[str]) -> int:
-    arguments = parse(parser("segtrain weights", __doc__), words)
+    parser = Parser("segtrain weights", __doc__)
+    parser.add_settings()
+    arguments = parser.parse_settings(words)
     cfg = checked_config(arguments)
     counts = count(build_dataset(cfg, "train"))
     print(weights_text(counts, build(cfg, "weighting"), words_of_sweep(arguments.overrides), reads_class_weights(cfg)))

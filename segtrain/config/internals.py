@@ -10,42 +10,22 @@ from segtrain.errors import ConfigError
 SEARCH_PATH = "pkg://segtrain.configs"
 
 
-def parser(name: str = "segtrain", about: str = "", options: str = "") -> ArgumentParser:
-    """Hydra's own: overrides, -m, --config-dir, --config-name, --cfg, --help and so on.
-
-    Args:
-        about, options: of a command, what it does and its own options, for its --help.
-    """
+def parser() -> ArgumentParser:
+    """Hydra's own: overrides, -m, --config-dir, --config-name, --cfg, --help and so on."""
     from hydra._internal.utils import get_args_parser
 
     found = get_args_parser()
-    found.prog, found.description = name, about
-    found.usage = f"{name} [FOLDER] key=value …{options} [--config-dir DIR] [--config-name NAME]"
+    found.prog = "segtrain"
 
     def error(message: str) -> NoReturn:
-        wrong = "unrecognized arguments: --" in message
-        fix = "settings are written key=value, such as trainer.epochs=3" if wrong else found.usage
-        raise ConfigError(message, name, f"{fix}; `{name} --help` explains it")
+        raise ConfigError(
+            message,
+            "segtrain",
+            "settings are written key=value, such as trainer.epochs=3; `segtrain --help` lists them",
+        )
 
     found.error = error
     return found
-
-
-def parse(own: ArgumentParser, words: list[str]) -> Namespace:
-    """Arguments of a command that does not train; --help prints the usage."""
-    arguments = own.parse_intermixed_args(words)
-    if arguments.help:
-        print(f"usage: {own.usage}\n\n{own.description.strip()}\n\noptions:")
-        of_hydra = {action.dest for action in parser()._actions}
-        for action in own._actions:
-            if action.dest not in of_hydra:
-                print(f"  {f'{action.option_strings[0]} {action.metavar}':<20} {action.help}")
-        print(
-            "  --config-dir DIR     where YAML files of your own options are\n  --config-name NAME   another config instead of `config`"
-        )
-        raise SystemExit(0)
-    arguments.overrides = with_folder(arguments.overrides)
-    return arguments
 
 
 def with_folder(words: list[str]) -> list[str]:

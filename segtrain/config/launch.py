@@ -46,7 +46,7 @@ def launch(
     task: Task,
     make_folder: MakeFolder,
     begin_sweep: Callable[[Path, list[Job]], None],
-    search: Callable[[Path, dict, list[Job]], None],
+    search: Callable[[Callable[[], Path], dict, list[Job]], None],
     writes: bool = True,
 ) -> None:
     """Call `task(config, folder)` once, or with -m for every combination, or search, or print help or the config.
@@ -55,7 +55,8 @@ def launch(
         make_folder: makes the folder of the run or sweep of the name it asks for; called when the config has no mistake.
         begin_sweep: is given the folder of a sweep and its jobs before the first one starts; none, when the sweeper
             chooses them on the way.
-        search: is given the folder of a search, its settings with the space, and a Job for each combination of options.
+        search: is given what makes the folder of a search, its settings with the space, and a Job for each combination of
+            options.
         writes: whether Hydra writes its files and a log; of several processes that train together one does.
 
     Raises what the task raises, and ConfigError with every mistake of the config.
@@ -63,6 +64,10 @@ def launch(
     register_resolvers()
     arguments = internals.parser().parse_args(words)
     arguments.overrides = internals.with_folder(arguments.overrides)
+    for option in ("config_path", "experimental_rerun"):
+        if vars(arguments)[option] is not None:
+            fix = "--config-dir DIR adds a folder of your YAML files; `segtrain repeat RUN` runs a run again"
+            raise ConfigError("segtrain does not take this option of Hydra", f"--{option.replace('_', '-')}", fix)
     if any(vars(arguments)[name] for name in SHOWS):
         if arguments.cfg:  # Hydra's words for a mistake are a traceback
             compose(arguments.overrides, arguments.config_dir, arguments.config_name, sweep=arguments.multirun)
@@ -113,7 +118,7 @@ def _sweep(arguments: Namespace, task: Task, make_folder: MakeFolder, begin_swee
     cfg = compose(arguments.overrides, arguments.config_dir, arguments.config_name, sweep=True)
     if cfg.hydra.sweeper._target_ == SWEEPER:
         settings, templates = _space(cfg, arguments)
-        search(make_folder(lambda: folder_of(cfg, "hydra.sweep.dir")), settings, templates)
+        search(lambda: make_folder(lambda: folder_of(cfg, "hydra.sweep.dir")), settings, templates)
         return
     swept, jobs = _checked_jobs(cfg, arguments)
     folder = make_folder(lambda: folder_of(cfg, "hydra.sweep.dir"))

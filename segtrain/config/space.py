@@ -43,8 +43,11 @@ def search_space(cfg: DictConfig, overrides: list) -> tuple[dict[str, dict], lis
             space[key] = {"low": numbers[0], "high": numbers[-1], "step": step, "log": False, "whole": whole}
         elif override.is_interval_sweep() and key not in cfg.hydra.runtime.choices:
             interval = override.value()
-            ends, whole = (interval.start, interval.end), isinstance(interval.start, int)
-            space[key] = {"low": ends[0], "high": ends[1], "step": None, "log": "log" in interval.tags, "whole": whole}
+            ends, whole, log = (interval.start, interval.end), isinstance(interval.start, int), "log" in interval.tags
+            if ends[0] > ends[1] or (log and ends[0] <= 0):
+                fix = f"interval(LOW,HIGH) with LOW {'above 0 and ' * log}at most HIGH"
+                raise ConfigError("no interval", override.input_line, fix)
+            space[key] = {"low": ends[0], "high": ends[1], "step": None, "log": log, "whole": whole}
         else:
             raise ConfigError("no space to search", override.input_line, "give values, interval(LOW,HIGH) or range(…)")
     combinations = [dict(zip(groups, options, strict=True)) for options in itertools.product(*groups.values())]

@@ -27,7 +27,7 @@ def dataset(root, values, images="images", masks="masks"):
         ("/no/such", "no folder /no/such", "`segtrain help`"),
         ("predict", "the following arguments are required", "`segtrain predict --help`"),
         ("evaluate run --split vall", "invalid choice: 'vall'", "`segtrain evaluate --help`"),
-        ("check --nope", "unrecognized arguments: --nope", "`segtrain check --help`"),
+        ("check --nope", "no option --nope", "`segtrain check --help`"),
         ("evaluate run sampling=uniform", "sampling does not matter to evaluate", "leave it out"),
         (
             "evaluate run model.encoder=resnet18",
@@ -103,6 +103,9 @@ def test_a_glob_stands_for_the_options_and_an_interval_is_for_a_search(segtrain)
         (["trainer.epoch=3"], "trainer has no key 'epoch'", "segtrain help trainer"),
         (["loss=dise"], "loss has no option 'dise'", "segtrain help loss"),
         (["--epochs", "3"], "unrecognized arguments: --epochs", "trainer.epochs=3"),
+        (["~loss.alpha", "trainer.epoch=3"], "trainer has no key 'epoch'", "segtrain help trainer"),
+        (["--config-path", "/nowhere"], "segtrain does not take this option of Hydra", "--config-dir DIR"),
+        (["weights", "--config-path", "/nowhere"], "no option --config-path, did you mean", "segtrain weights --help"),
         (["check", "nowhere"], "no folder nowhere", "correct the path"),
         (["evaluate", "nowhere"], "no folder nowhere", "name the folder of a run"),
         (["compare", "x", "--outs", "y"], "no option --outs, did you mean '--out'", "segtrain compare --help"),

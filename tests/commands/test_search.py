@@ -83,7 +83,7 @@ def begun(tmp_path, monkeypatch):
             search.go_on(folder, [])
         else:
             folder.mkdir()
-            search.begin(folder, {**settings, "n_trials": trials}, templates)
+            search.begin(lambda: folder, {**settings, "n_trials": trials}, templates)
 
     return start
 
@@ -115,7 +115,7 @@ def test_a_trial_that_cannot_be_started_is_tried_once(tmp_path, monkeypatch, cap
     arguments = internals.parser().parse_args([*SEARCH, "loss.alpha=interval(0,2)"])
     settings, templates = _space(compose(arguments.overrides, sweep=True), arguments)
     monkeypatch.setattr(search, "attempt", lambda *_, **how: ConfigError("refused"))
-    search.begin(tmp_path, {**settings, "n_trials": 3}, templates)
+    search.begin(lambda: tmp_path, {**settings, "n_trials": 3}, templates)
     assert len(read_sweep(tmp_path)) == 3
     assert "no trial of 3 finished" in capsys.readouterr().out
     assert search.go_on(tmp_path, []) == ConfigError.exit_code
@@ -127,6 +127,19 @@ def test_a_trial_that_cannot_be_started_is_tried_once(tmp_path, monkeypatch, cap
 def test_values_that_a_setting_may_not_have_are_refused_before_the_first_trial(word):
     with pytest.raises(ConfigError, match=r"loss.alpha=-1.0 must be a number >= 0"):
         space_of(word)
+
+
+@pytest.mark.parametrize("word", ["loss.alpha=interval(2,0)", "optimizer.lr=tag(log,interval(0,1))"])
+def test_an_interval_that_is_none_is_refused(word):
+    with pytest.raises(ConfigError, match="no interval"):
+        space_of(word)
+
+
+def test_a_search_goes_on_with_the_settings_it_has(segtrain, tmp_path):
+    for name in ("search", "find"):
+        write_json(tmp_path / f"{name}.json", {})
+        done = segtrain("resume", tmp_path, "seed=1", "--allow", "seed")
+        assert (done.code, "goes on with the settings it has" in done.err) == (2, True), done
 
 
 def test_a_damaged_search_is_refused(tmp_path):
@@ -158,3 +171,4 @@ def test_several_scores_and_a_name_that_is_none(server, tmp_path):
     assert "loss" in text
     code, text = server.run(*words, "hydra.sweeper.objectives=[iou/meen]", "hydra.sweep.dir=none", cwd=tmp_path)
     assert (code, "no score iou/meen" in text) == (2, True), text
+    assert not (tmp_path / "none").exists()

@@ -2,6 +2,7 @@
 
 import json
 import signal
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segtrain.class_counts import count_classes
-from segtrain.commands.find import best_run, order_of
+from segtrain.commands import compare, find
+from segtrain.commands.find import best_run, worth
 from segtrain.data.shapes import Shapes, ShapesMultilabel
 from segtrain.files import read_json
 from segtrain.find.candidates import candidates
@@ -131,23 +133,44 @@ def test_mistakes_are_told_before_anything_is_trained(segtrain, tmp_path):
         (["--hours", "0"], "--hours 0"),
         (["--hours", "1", "loss=ce", "weighting=none", "sampling=uniform"], "nothing to choose among"),
         (["--hours", "1", "loss=cee"], "did you mean"),
+        (["--hours", "1", "trainer.epochs=1"], "trainings of two epochs or more"),
     ):
-        done = segtrain("find", *TINY, *words)
+        done = segtrain("find", *TINY, "trainer.epochs=2", *words)
         assert done.code == 2, done
         assert what in done.err
     assert not (tmp_path / "outputs").exists()
 
 
+def job_of(folder, words: str, value: float | None, status="finished") -> SweepJob:
+    return SweepJob(folder, words.split(), Result(status, {"epoch": 1, "monitor": "iou/rare", "value": value}), "")
+
+
 def test_trainings_without_a_score_come_last(tmp_path):
-    best = [{"epoch": 1, "monitor": "iou/rare", "value": value} for value in (0.2, None, 0.5)]
-    results = [Result("finished", one) for one in best] + [Result("failed")]
-    jobs = [SweepJob(tmp_path, [], result, "") for result in results]
-    assert order_of(jobs)[:2] == [2, 0]
+    jobs = [job_of(tmp_path, "", value) for value in (0.2, None, 0.5)] + [SweepJob(tmp_path, [], Result("failed"), "")]
+    assert sorted(range(4), key=lambda i: worth(jobs[i]), reverse=True)[:2] == [2, 0]
 
 
 def test_the_best_run_is_one_of_the_best_setting(tmp_path):
-    def job(words: str, value: float) -> SweepJob:
-        return SweepJob(tmp_path, words.split(), Result("finished", {"epoch": 1, "monitor": "m", "value": value}), "")
-
-    jobs = [job("loss=ce seed=1", 0.5), job("seed=1", 0.6), job("loss=ce seed=2", 0.9), job("seed=2", 0.85)]
+    words = {"loss=ce seed=1": 0.5, "seed=1": 0.6, "loss=ce seed=2": 0.9, "seed=2": 0.85}
+    jobs = [job_of(tmp_path, *pair) for pair in words.items()]
     assert best_run(jobs) is jobs[3]  # 0.725 on average, and 0.7 of loss=ce
+
+
+def test_the_baseline_is_a_training_that_finished(tmp_path, monkeypatch, capsys):
+    given = []
+    monkeypatch.setattr(compare, "main", lambda words, notes: given.extend(words) or 0)
+
+    def baseline(**status: str) -> list[str]:
+        given.clear()
+        jobs = [
+            job_of(tmp_path / f"{name}_{seed}", f"{words}seed={seed}", 0.5, status.get(f"{name}_{seed}", "finished"))
+            for seed in (1, 2)
+            for name, words in (("as_it_is", ""), ("ce", "loss=ce "))
+        ]
+        monkeypatch.setattr(find, "Stages", lambda *_: SimpleNamespace(run=lambda: jobs, stages_table=str))
+        find.go_on(tmp_path, [])
+        return given[len(jobs) : given.index("--out")]
+
+    assert baseline() == ["--baseline", str(tmp_path / "as_it_is_1")]
+    assert baseline(as_it_is_1="failed") == ["--baseline", str(tmp_path / "as_it_is_2")]
+    assert baseline(as_it_is_1="failed", as_it_is_2="failed") == []
