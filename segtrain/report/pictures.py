@@ -17,14 +17,9 @@ def class_colours(dataset) -> np.ndarray:
     if dataset.palette is not None:
         colours[: dataset.num_classes] = dataset.palette
         return colours
-    first = int(dataset.background is None)
-    for label in range(dataset.num_classes):
-        bits, colour = label + first, [0, 0, 0]
-        for shift in range(7, -1, -1):
-            for channel in range(3):
-                colour[channel] |= ((bits >> channel) & 1) << shift
-            bits >>= 3
-        colours[label] = colour
+    numbers = np.arange(dataset.num_classes)[:, None] + int(dataset.background is None)
+    # Of the number three bits at a time, one for each channel, which are the channels' bits from the brightest down.
+    colours[: dataset.num_classes] = sum((numbers >> (3 * bit + np.arange(3)) & 1) << (7 - bit) for bit in range(8))
     return colours
 
 

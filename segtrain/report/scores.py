@@ -8,9 +8,11 @@ from segtrain.metrics.records import LOSS, Score
 from segtrain.report.text import number, percent, score_text, share, table
 from segtrain.runs.result import Result
 
-NEVER_FOUND = (
-    "Try more epochs; then a region term where there is none (loss=ce_dice, bce_dice), or weights (weighting=log_ratio, "
-    "multi-label neg_pos_ratio): `segtrain weights` shows what each gives."
+HARDLY = 0.1  # IoU below which a class is hardly found
+HARDLY_FOUND = (
+    "Try more epochs; show the network more of them (sampling=foreground_crops where images are cropped, "
+    "sampling=rare_classes where few images hold them); then a region term where there is none (loss=ce_dice, bce_dice), or "
+    "weights (weighting=log_ratio, multi-label neg_pos_ratio): `segtrain weights` shows what each gives."
 )
 
 # Counts of each class in a table of scores.
@@ -120,7 +122,9 @@ def final_report(result: Result, counts: ClassCounts, folder: Path, records: dic
     """The last lines of a training: scores of the best epoch, and where everything is."""
     best, intervals = result.best, result.intervals
     shares = dict(zip(counts.class_names, counts.share, strict=True))
-    missed = [row["name"] for row in result.per_class if row["support"] and not row["recall"]]
+    there = [row for row in result.per_class if row["support"]]
+    never = [row["name"] for row in there if not row["recall"]]
+    hardly = [row["name"] for row in there if row["recall"] and row["iou"] < HARDLY]
     means = means_line(result.scores, records, intervals, best["monitor"])
     lines = [f"best epoch {best['epoch']} by {best['monitor']}:  {means}", ""]
     lines.append(scores_table(result.per_class, shares, intervals))
@@ -131,8 +135,9 @@ def final_report(result: Result, counts: ClassCounts, folder: Path, records: dic
         lines.append(f"best thresholds on these images: {best}; {cross_fitted_line(result)}")
         lines.append(f"`segtrain evaluate {folder}` applies these thresholds")
     lines += not_defined(result.per_class)
-    if missed:
-        lines.append(f"never found: {', '.join(missed)}. {NEVER_FOUND}")
+    found = {"never found": never, f"hardly found (IoU below {percent(HARDLY)} %)": hardly}
+    lines += [f"{words}: {', '.join(names)}" for words, names in found.items() if names]
+    lines += [HARDLY_FOUND] if never or hardly else []
     lines += ["", f"run folder: {folder}"]
     if (folder / "page.html").is_file():
         lines.append(f"scores, and the images with the largest errors: {folder / 'page.html'}")

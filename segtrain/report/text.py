@@ -41,7 +41,9 @@ def percent(value: float | None) -> str:
 
 
 def share(value: float) -> str:
-    """A share of the pixels with two digits that mean something: 31 %, 0.28 %, 0.0031 %."""
+    """A share of the pixels with two digits that mean something: 31 %, 0.28 %, 0.0031 %, 99.972 %."""
+    if 0.999 < value < 1:  # what is left, and not 100 %
+        return f"{100 - float(f'{100 * (1 - value):.2g}'):.10g} %"
     return f"{100 * value:.2g} %" if value < 0.1 else f"{100 * value:.1f} %"
 
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segtrain.metrics import SegmentationScores
-from segtrain.metrics.bootstrap import bootstrap
+from segtrain.metrics.bootstrap import intervals
 from segtrain.metrics.groups.per_image import PerImage
 from segtrain.metrics.groups.presence import Presence
 from segtrain.metrics.groups.standard import Standard
@@ -186,10 +186,7 @@ def test_the_bootstrap_covers_the_truth_95_times_of_100():
         sample = np.zeros((60, 1, 3), int)
         sample[:, 0, 0] = rng.beta(6, 4, 60) * 1000
 
-        def drawn(images, sample=sample):
-            return scores(table_of(sample[images]))
-
-        low, high = bootstrap(len(sample), drawn, repeats=400, seed=repeat)["mean"]
+        low, high = intervals(scores, table_of(sample), repeats=400, seed=repeat)["mean"]
         held += low <= truth <= high
     assert 0.93 <= held / 500 <= 0.97
 
