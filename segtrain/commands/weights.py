@@ -5,9 +5,10 @@ Example: segtrain weights dataset=folder dataset.root=photos dataset.num_classes
 
 from segtrain.commands.counting import count
 from segtrain.commands.parser import Parser
-from segtrain.config.build import build, build_dataset, build_sampling
+from segtrain.config.build import build, build_augment, build_dataset, build_sampling
 from segtrain.config.launch import checked_config
 from segtrain.config.schema import reads_class_weights
+from segtrain.data.loader import needs_locations
 from segtrain.report.weights import weights_text, words_of_sweep
 
 
@@ -16,8 +17,9 @@ def main(words: list[str]) -> int:
     parser.add_settings()
     arguments = parser.parse_settings(words)
     cfg = checked_config(arguments)
-    counts = count(build_dataset(cfg, "train"))
+    train_set, sampling = build_dataset(cfg, "train"), build_sampling(cfg)
+    counts = count(train_set, needs_locations(build_augment(cfg, train_set), sampling))
     print(weights_text(counts, build(cfg, "weighting"), words_of_sweep(arguments.overrides), reads_class_weights(cfg)))
-    if summary := build_sampling(cfg).summary(counts):
+    if summary := sampling.summary(counts):
         print(f"\n{summary}")
     return 0

@@ -81,7 +81,7 @@ class Loader:
         dataset, augment, sampling = as_dataset(dataset), as_augment(augment), as_sampling(sampling)
         if augment.keeps_size:
             _check_equal_sizes(dataset)
-        if sampling.foreground_share and not augment.crops:
+        if sampling.foreground_share and sampling.needs_crops and not augment.crops:
             raise ConfigError("foreground oversampling of whole images: there is no crop to centre", "sampling", CROP)
         if annotated and augment.paste:
             raise ConfigError("pasting with the masks of several annotators", "augment.paste", "set augment.paste=0")
@@ -129,7 +129,7 @@ class Loader:
 
 def needs_locations(augment: Augmentation, sampling: Sampling) -> bool:
     """Whether the counts of the training images must hold class locations, to centre crops on."""
-    return sampling.foreground_share > 0 or (augment.crops and augment.paste > 0)
+    return augment.crops and (sampling.foreground_share > 0 or augment.paste > 0)
 
 
 class EpochOrder:

@@ -40,9 +40,11 @@ class Sampling:
     Attributes:
         foreground_share: share of the crops that are centred on a pixel of a class; above 0 the counts must hold class
             locations.
+        needs_crops: whether, with such a share, images that are not cropped are an error.
     """
 
     foreground_share = 0.0
+    needs_crops = True
 
     def prepare(self, dataset, device) -> None:
         """Look at the training images once, before the first epoch; `device` is the torch.device of the training."""
@@ -133,18 +135,25 @@ class ForegroundCrops(Sampling):
 
     Args:
         share: of the crops of images with foreground, that are centred on a foreground pixel.
+        needs_crops: False: without crops (and class locations in the counts) it is Uniform.
     """
 
     @checked
-    def __init__(self, share: Fraction = 0.33):
-        self.foreground_share = share
+    def __init__(self, share: Fraction = 0.33, needs_crops: bool = True):
+        self.foreground_share, self.needs_crops = share, needs_crops
 
     def __call__(self, counts, seed: int, epoch: int) -> Samples:
         rng = np.random.default_rng([seed, epoch])
         order = rng.permutation(counts.num_images)
-        return Samples(order, foreground_centres(counts, order, self.foreground_share, rng))
+        share = self.foreground_share if self._centres(counts) else 0.0
+        return Samples(order, foreground_centres(counts, order, share, rng))
+
+    def _centres(self, counts) -> bool:
+        return self.needs_crops or counts.locations is not None
 
     def summary(self, counts) -> str:
+        if not self._centres(counts):
+            return ""
         share = _in_words(self.foreground_share, float(_has_foreground(counts).mean()))
         return f"{share}; class weights still use the original frequencies"
 

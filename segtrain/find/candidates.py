@@ -17,15 +17,17 @@ def candidates(counts: ClassCounts, fixed: set[str], crops: bool) -> list[list[s
     Args:
         counts: of the training split.
         fixed: the groups that the user has chosen, such as `loss`: they stay.
-        crops: whether training images are cropped, so that crops can be centred on the foreground.
+        crops: whether training images are cropped: `auto` centres crops on the foreground, `uniform` does not.
     """
     losses = MULTILABEL_LOSSES if counts.multilabel else LOSSES
     different = [scheme for scheme, first in same_as(counts).items() if scheme == first]
     weightings = ["none", "inverse_sqrt", "neg_pos_ratio"] if counts.multilabel else different
     drawn = RareClasses().weights(counts)
-    samplings = ["foreground_crops"] * crops + ["rare_classes"] * bool(drawn.max() > UNEVEN * drawn.min())
+    rare = ["sampling=rare_classes", *["sampling.foreground_share=0.33"] * crops]
+    uneven = drawn.max() > UNEVEN * drawn.min()
+    samplings = [["sampling=auto"], *[["sampling=uniform"]] * crops, *[rare] * bool(uneven)]
     axes = {
-        "sampling": [["sampling=uniform"], *([f"sampling={name}"] for name in samplings)],
+        "sampling": samplings,
         "weighting": [[f"weighting={name}"] for name in weightings],
         "loss": losses,  # of as many changes the losses come first
     }

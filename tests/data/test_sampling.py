@@ -17,7 +17,7 @@ from segtrain.class_counts.locations import LOCATIONS, find_locations
 from segtrain.data.augment import Augment, crop_size
 from segtrain.data.dataset import as_dataset
 from segtrain.data.folder import Folder
-from segtrain.data.loader import EpochOrder, Loader, _as_it_is
+from segtrain.data.loader import EpochOrder, Loader, _as_it_is, needs_locations
 from segtrain.data.samples import TrainSamples
 from segtrain.data.sampling import ForegroundCrops, RareClasses, Uniform
 from segtrain.data.shapes import Shapes
@@ -496,3 +496,17 @@ def test_foreground_oversampling_of_whole_images_is_refused():
     for sampling in (ForegroundCrops(), RareClasses(foreground_share=0.5)):
         with pytest.raises(ConfigError, match="foreground oversampling of whole images"):
             Loader(workers=0).train(data, Augment(), sampling, count_classes(data), 0)
+
+
+def test_auto_centres_crops_and_is_uniform_without():
+    data = Shapes("train", [32, 32], train_images=8)
+    auto, plain = ForegroundCrops(0.5, needs_crops=False), count_classes(data)
+    assert not needs_locations(Augment(), auto)
+    assert np.array_equal(auto(plain, 1, 2).indices, Uniform()(plain, 1, 2).indices)
+    assert (auto(plain, 1, 2).centres == -1).all()
+    assert auto.summary(plain) == ""
+    Loader(workers=0).train(data, Augment(), auto, plain, 0)
+    assert needs_locations(Augment(size=[16, 16]), auto)
+    located = count_classes(data, locations=True)
+    assert (auto(located, 1, 2).centres >= 0).any()
+    assert "50 %" in auto.summary(located)

@@ -42,8 +42,10 @@ def test_what_the_user_has_chosen_stays(counts):
 
 
 def test_crops_on_the_foreground_are_tried_where_there_are_crops(counts):
-    assert not any("sampling=foreground_crops" in words for words in candidates(counts, set(), crops=False))
-    assert any("sampling=foreground_crops" in words for words in candidates(counts, set(), crops=True))
+    assert not any("sampling=uniform" in words for words in candidates(counts, set(), crops=False))
+    with_crops = candidates(counts, set(), crops=True)
+    assert any("sampling=uniform" in words for words in with_crops)
+    assert ["sampling=rare_classes", "sampling.foreground_share=0.33"] in with_crops
 
 
 def test_multilabel_classes_have_losses_and_weights_of_their_own():
