@@ -10,7 +10,7 @@ from segtrain.runs.result import Result
 
 HARDLY = 0.1  # IoU below which a class is hardly found
 HARDLY_FOUND = (
-    "Try more epochs; show the network more of them (sampling=foreground_crops where images are cropped, "
+    "Try more epochs; show the network more of them (sampling=foreground_crops sampling.share=0.66 where images are cropped, "
     "sampling=rare_classes where few images hold them); then a region term where there is none (loss=ce_dice, bce_dice), or "
     "weights (weighting=log_ratio, multi-label neg_pos_ratio): `segtrain weights` shows what each gives."
 )
@@ -118,13 +118,21 @@ def not_defined(per_class: list[dict]) -> list[str]:
     return [f"n/a: {names} (absent from ground truth and prediction; left out of the means)"] if names else []
 
 
+def hardly_found(per_class: list[dict]) -> list[str]:
+    """Lines on classes that are never or hardly found, with what to try; none when there are no such classes."""
+    there = [row for row in per_class if row["support"]]
+    found = {
+        "never found": [row["name"] for row in there if not row["recall"]],
+        f"IoU below {100 * HARDLY:.0f} %": [row["name"] for row in there if row["recall"] and row["iou"] < HARDLY],
+    }
+    lines = [f"{words}: {', '.join(names)}" for words, names in found.items() if names]
+    return [*lines, HARDLY_FOUND] if lines else []
+
+
 def final_report(result: Result, counts: ClassCounts, folder: Path, records: dict[str, Score]) -> str:
     """The last lines of a training: scores of the best epoch, and where everything is."""
     best, intervals = result.best, result.intervals
     shares = dict(zip(counts.class_names, counts.share, strict=True))
-    there = [row for row in result.per_class if row["support"]]
-    never = [row["name"] for row in there if not row["recall"]]
-    hardly = [row["name"] for row in there if row["recall"] and row["iou"] < HARDLY]
     means = means_line(result.scores, records, intervals, best["monitor"])
     lines = [f"best epoch {best['epoch']} by {best['monitor']}:  {means}", ""]
     lines.append(scores_table(result.per_class, shares, intervals))
@@ -135,9 +143,7 @@ def final_report(result: Result, counts: ClassCounts, folder: Path, records: dic
         lines.append(f"best thresholds on these images: {best}; {cross_fitted_line(result)}")
         lines.append(f"`segtrain evaluate {folder}` applies these thresholds")
     lines += not_defined(result.per_class)
-    found = {"never found": never, f"hardly found (IoU below {percent(HARDLY)} %)": hardly}
-    lines += [f"{words}: {', '.join(names)}" for words, names in found.items() if names]
-    lines += [HARDLY_FOUND] if never or hardly else []
+    lines += hardly_found(result.per_class)
     lines += ["", f"run folder: {folder}"]
     if (folder / "page.html").is_file():
         lines.append(f"scores, and the images with the largest errors: {folder / 'page.html'}")

@@ -8,7 +8,7 @@ import pytest
 from segtrain.errors import DataError
 from segtrain.report import html
 from segtrain.report.pages.evaluation import found_note
-from segtrain.report.scores import not_defined
+from segtrain.report.scores import hardly_found, not_defined
 from segtrain.report.text import Printable, score_text, table
 
 
@@ -33,6 +33,17 @@ def test_a_score_with_its_unit():
 def test_classes_without_a_score_are_named():
     rows = [{"name": "a", "iou": None}, {"name": "b", "iou": float("nan")}, {"name": "c", "iou": 0.5}]
     assert not_defined(rows) == ["n/a: a, b (absent from ground truth and prediction; left out of the means)"]
+
+
+def test_classes_that_are_hardly_found_are_named_with_what_to_try():
+    def row(name, recall, iou, support=9):
+        return {"name": name, "support": support, "recall": recall, "iou": iou}
+
+    good = [row("a", 0.9, 0.8), row("absent", float("nan"), 0.0, support=0)]
+    assert hardly_found(good) == []
+    never, hardly, what = hardly_found([*good, row("b", 0.0, 0.0), row("c", 0.6, 0.04), row("d", 0.1, 0.09)])
+    assert (never, hardly) == ("never found: b", "IoU below 10 %: c, d")
+    assert "Try more epochs" in what
 
 
 def test_names_are_shown_as_text():
