@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
+from pathlib import Path
 
 
 def cores() -> int:
@@ -31,6 +32,25 @@ def share(jobs: int) -> None:
     os.environ["SEGTRAIN_JOBS"] = str(jobs)
     os.environ.setdefault("OMP_NUM_THREADS", str(cores()))
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def free_memory() -> int | None:
+    """Bytes that this process may still take, no more than its control group allows. None: not known, not Linux."""
+    try:
+        lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        free = [1024 * int(lines["MemAvailable"].split()[0])]
+    except (OSError, KeyError, ValueError):
+        return None
+    group = Path("/sys/fs/cgroup")
+    for limit, used in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
+        try:
+            free.append(int((group / limit).read_text()) - int((group / used).read_text()))
+        except (OSError, ValueError):  # no such file, or no limit
+            continue
+    return max(min(free), 0)
 
 
 def in_chunks(items: Sequence) -> list[Sequence]:

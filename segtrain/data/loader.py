@@ -19,7 +19,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from segtrain.arguments import NonNegativeInt, PositiveInt, checked
-from segtrain.cpu import cores
+from segtrain.cpu import cores, free_memory, jobs
 from segtrain.data.augment import Augmentation, as_augment
 from segtrain.data.dataset import SegmentationDataset, as_dataset
 from segtrain.data.paste import Paste
@@ -30,7 +30,8 @@ from segtrain.errors import ConfigError, OutOfMemory, SegtrainError
 from segtrain.ranks import Rank
 from segtrain.signals import STOPS, leave_if_stopped
 
-SMALL = 500_000_000  # bytes of decoded images and masks that are kept without being asked for
+SMALL = 500_000_000  # bytes of decoded images and masks that are kept without being asked for, where memory is short
+KEPT = 0.1  # share of the free memory that may be kept, of each split
 
 
 class Loader:
@@ -41,7 +42,7 @@ class Loader:
         workers: processes that read and augment; 0 does it in the main process. auto: a core less than there are, of those
             of this rank.
         cache: `ram` decodes every image once, at the start, and keeps it as uint8; `auto` does so with the images that a
-            training reads again and again, where they are at most 500 MB of each split.
+            training reads again and again, where they are at most 500 MB, or a tenth of the free memory, of each split.
         min_images: about as many images an epoch at least: of a smaller dataset each is drawn several times.
     """
 
@@ -55,7 +56,7 @@ class Loader:
     ):
         self.batch_size, self.cache, self.min_images = batch_size, cache, min_images
         self.in_memory = False  # the training images, once they are read
-        self.most_workers = cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1)) - 1  # which torchrun sets
+        self.most_workers = cores() // _processes() - 1
         self.workers = max(0, self.most_workers) if workers == "auto" else workers
 
     def advice(self) -> str:
@@ -106,7 +107,8 @@ class Loader:
     def _kept(self, dataset, repeated: bool):
         """The dataset, in memory where `cache` says so."""
         shared = self.workers == 0 or multiprocessing.get_start_method() == "fork"  # else each worker has a copy
-        small = self.cache == "auto" and repeated and shared and decoded_size(dataset, SMALL) <= SMALL
+        limit = max(SMALL, int(KEPT * (free_memory() or 0) / (jobs() * _processes())))
+        small = self.cache == "auto" and repeated and shared and decoded_size(dataset, limit) <= limit
         return InMemory(dataset) if self.cache == "ram" or small else dataset
 
     def _loader(self, samples, batches: int, **how) -> DataLoader:
@@ -125,6 +127,11 @@ class Loader:
             worker_init_fn=_leave_process_group,
             **how,
         )
+
+
+def _processes() -> int:
+    """How many train together on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # which torchrun sets
 
 
 def needs_locations(augment: Augmentation, sampling: Sampling) -> bool:

@@ -1,10 +1,9 @@
 """Whether a training step fits into memory, before one is tried: on a CPU the system kills a process that takes too much."""
 
-from pathlib import Path
-
 import torch
 from torch import nn
 
+from segtrain import cpu
 from segtrain.errors import OutOfMemory
 
 PROBE = 128  # height and width of the image that is tried
@@ -65,22 +64,8 @@ def kept_bytes(model: nn.Module, device: torch.device, context, channels: int) -
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Bytes that this process may still take; of the CPU no more than its control group allows. None: not known."""
+    """Bytes that this process may still take. None: not known."""
     if device.type == "cuda":
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + kept
-    try:
-        lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-        free = [1024 * int(lines["MemAvailable"].split()[0])]
-    except (OSError, KeyError, ValueError):  # not Linux
-        return None
-    group = Path("/sys/fs/cgroup")
-    for limit, used in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
-    ):
-        try:
-            free.append(int((group / limit).read_text()) - int((group / used).read_text()))
-        except (OSError, ValueError):  # no such file, or no limit
-            continue
-    return max(min(free), 0)
+    return cpu.free_memory()

@@ -268,6 +268,7 @@ class CountsReads(Shapes):
 def test_few_images_that_are_read_again_and_again_are_kept(monkeypatch, cache, limit, repeated, reads):
     """Five images of 32×32 with three channels and a mask are 20 kB."""
     monkeypatch.setattr("segtrain.data.loader.SMALL", 256 * limit)
+    monkeypatch.setattr("segtrain.data.loader.free_memory", lambda: None)
     dataset = CountsReads("val", [32, 32], val_images=5)
     batches = Loader(workers=0, cache=cache).evaluation(dataset, repeated=repeated)
     for _ in range(2):
@@ -275,7 +276,20 @@ def test_few_images_that_are_read_again_and_again_are_kept(monkeypatch, cache, l
     assert dataset.reads == reads
 
 
+@pytest.mark.parametrize(("free", "jobs", "reads"), [(10 * 20_480, 1, 5), (10 * 20_480, 2, 10), (10 * 20_479, 1, 10)])
+def test_a_tenth_of_the_free_memory_is_kept_by_each_job(monkeypatch, free, jobs, reads):
+    monkeypatch.setattr("segtrain.data.loader.SMALL", 0)
+    monkeypatch.setattr("segtrain.data.loader.free_memory", lambda: free)
+    monkeypatch.setenv("SEGTRAIN_JOBS", str(jobs))
+    dataset = CountsReads("val", [32, 32], val_images=5)
+    batches = Loader(workers=0).evaluation(dataset, repeated=True)
+    for _ in range(2):
+        list(batches)
+    assert dataset.reads == reads
+
+
 def test_a_cache_is_advised_where_there_is_none(monkeypatch):
+    monkeypatch.setattr("segtrain.data.loader.free_memory", lambda: None)
     dataset = Shapes("train", [32, 32], train_images=5)
     for limit, advised in ((0, True), (10**6, False)):
         monkeypatch.setattr("segtrain.data.loader.SMALL", limit)
