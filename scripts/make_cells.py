@@ -8,12 +8,10 @@ Uneven light, noise of photons and of the camera. In a third of the images two c
 a bright bar. Some nuclei hold a bright spot, which is none.
 """
 
-import argparse
-from pathlib import Path
-
 import cv2
 import numpy as np
 import tifffile
+from drawn import parsed, write
 
 SIZE = 320
 DIVIDING = 0.3  # of the images
@@ -72,15 +70,4 @@ def turned(row: float, column: float, angle: float) -> tuple[np.ndarray, np.ndar
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--train", type=int, default=60, help="images")
-    parser.add_argument("--val", type=int, default=30, help="images")
-    arguments = parser.parse_args()
-    for number, (split, images) in enumerate({"train": arguments.train, "val": arguments.val}.items()):
-        for part in ("images", "masks"):
-            (arguments.folder / split / part).mkdir(parents=True, exist_ok=True)
-        for index in range(images):
-            image, mask = draw(100_000 * number + index)
-            tifffile.imwrite(arguments.folder / split / "images" / f"{split}_{index:03d}.tif", image)
-            cv2.imwrite(str(arguments.folder / split / "masks" / f"{split}_{index:03d}.png"), mask)
+    write(parsed(__doc__, train=60, val=30), draw, ".tif", tifffile.imwrite)

@@ -6,11 +6,9 @@
 Cracks are walks of 1 to 4 pixels' width that turn and branch; stains and soft lines as dark as they are not cracks.
 """
 
-import argparse
-from pathlib import Path
-
 import cv2
 import numpy as np
+from drawn import parsed, write
 
 
 def draw(seed: int, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -53,17 +51,5 @@ def crack(
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--train", type=int, default=30, help="images")
-    parser.add_argument("--val", type=int, default=20, help="images")
-    parser.add_argument("--size", type=int, default=512, help="height and width in pixels")
-    arguments = parser.parse_args()
-    for number, (split, images) in enumerate({"train": arguments.train, "val": arguments.val}.items()):
-        for part in ("images", "masks"):
-            (arguments.folder / split / part).mkdir(parents=True, exist_ok=True)
-        for index in range(images):
-            image, mask = draw(100_000 * number + index, arguments.size)
-            name = f"{split}_{index:03d}.png"
-            cv2.imwrite(str(arguments.folder / split / "images" / name), image[:, :, ::-1])
-            cv2.imwrite(str(arguments.folder / split / "masks" / name), mask)
+    arguments = parsed(__doc__, train=30, val=20, size=512)
+    write(arguments, lambda seed: draw(seed, arguments.size), ".png")

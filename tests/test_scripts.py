@@ -23,3 +23,11 @@ def test_cells_are_drawn_checked_and_trained_on_by_hand(segtrain, tmp_path):
     assert "0 errors, 0 warnings" in checked.out
     trained = run("plain_script.py", tmp_path, "--classes", 4, "--range", 4095, "--seconds", 0.1, "--dice")
     assert trained.startswith("epoch 1,")
+
+
+@pytest.mark.slow
+def test_boats_are_drawn_and_checked(segtrain, tmp_path):
+    run("make_boats.py", tmp_path, "--train", 8, "--val", 4)
+    checked = segtrain("check", tmp_path)
+    assert "taking dataset.num_classes=3" in checked.out, checked
+    assert "0 errors, 0 warnings" in checked.out
