@@ -42,7 +42,7 @@ def write_text(file: Path, text: str) -> None:
 
 def write_json(file: Path, content: dict) -> None:
     """With a checksum; NaN and infinity become null. Raises DiskError."""
-    content = _plain(content)
+    content = _for_json(content)
     content[CHECKSUM] = _checksum(content)
     write_text(file, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
@@ -248,11 +248,11 @@ def _checksum(content: dict) -> str:
     return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
-def _plain(value):
+def _for_json(value):
     if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): _for_json(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
+        return [_for_json(v) for v in value]
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):

@@ -1,4 +1,4 @@
-"""Wrappers around Hydra internals, which may change with a new version: the only file that imports them."""
+"""Wrappers around hydra._internal, which may change with a new version: the only file that imports it."""
 
 import re
 from argparse import ArgumentParser, Namespace

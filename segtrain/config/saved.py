@@ -45,7 +45,7 @@ def load_saved(
     if not file.is_file():
         raise no_run(file.parent)
     try:
-        cfg = OmegaConf.create(_plain(_text(file), str(file)))
+        cfg = OmegaConf.create(_parsed(_text(file), str(file)))
     except OmegaConfBaseException as error:  # such as a date
         raise _damaged(f"not a config: {error}", file) from error
     _refuse_interpolations(changed or {}, str(file))
@@ -91,7 +91,7 @@ def _update(cfg: DictConfig, key: str, value) -> None:
 
 def settings_in(text: str, where: str = "") -> dict[str, object]:
     """The settings in the text of a config by dotted key, as data. Raises ConfigError for a damaged one."""
-    return flat(_plain(text, where))
+    return flat(_parsed(text, where))
 
 
 def _damaged(what: str, where: Path | str) -> ConfigError:
@@ -105,7 +105,7 @@ def _text(file: Path) -> str:
     return file.read_text(encoding="utf-8", errors="replace")
 
 
-def _plain(text: str, where: str, resolved: bool = True) -> dict:
+def _parsed(text: str, where: str, resolved: bool = True) -> dict:
     """The settings in a YAML text; tags, aliases and interpolations, however they are spelled, are refused.
 
     But `${class_weights}`, of a run that was killed before they were computed.
@@ -125,7 +125,7 @@ def _plain(text: str, where: str, resolved: bool = True) -> dict:
         raise _damaged(f"not a config: {str(error).splitlines()[0]}", where) from error
     if not isinstance(content, dict):
         raise _damaged("not a config: no mapping", where)
-    if (odd := next(_not_plain(content), None)) is not None:
+    if (odd := next(_odd_parts(content), None)) is not None:
         raise _damaged(f"not a config: {odd!r:.40}", where)
     if resolved:
         content.pop("hydra", None)
@@ -139,16 +139,16 @@ def _refuse_interpolations(content: dict, where: str) -> None:
         raise _damaged("a saved config must be resolved, this one holds ${…}", where)
 
 
-def _not_plain(value) -> Iterator:
+def _odd_parts(value) -> Iterator:
     """Keys that are neither text nor whole numbers, and numbers of more digits than any setting has."""
     if isinstance(value, dict):
         yield from (key for key in value if not isinstance(key, str) and type(key) is not int)
-        yield from (found for key in value if type(key) is int for found in _not_plain(key))
+        yield from (found for key in value if type(key) is int for found in _odd_parts(key))
         for item in value.values():
-            yield from _not_plain(item)
+            yield from _odd_parts(item)
     elif isinstance(value, list):
         for item in value:
-            yield from _not_plain(item)
+            yield from _odd_parts(item)
     elif isinstance(value, int) and abs(value) >= 2**63:
         yield hex(value)
 
@@ -255,7 +255,7 @@ def settings_of(run: Path) -> dict[str, object]:
     """A run's settings by dotted name, and for each group the name of the option that was chosen; all as data."""
     saved, composed = run / "config.yaml", run / ".hydra"
     file = saved if saved.is_file() else composed / "config.yaml"  # a run may fail before it saves its config
-    settings = flat(_plain(_text(file), str(file), resolved=False)) if file.is_file() else {}
+    settings = flat(_parsed(_text(file), str(file), resolved=False)) if file.is_file() else {}
     choices = choices_of(run)
     return settings | {group: choice for group, choice in choices.items() if "/" not in group and group != "hydra"}
 
@@ -265,7 +265,7 @@ def choices_of(run: Path) -> dict[str, str]:
     if not (file := run / ".hydra" / "hydra.yaml").is_file():
         return {}
     try:
-        choices = _plain(_text(file), str(file), resolved=False)["hydra"]["runtime"]["choices"]
+        choices = _parsed(_text(file), str(file), resolved=False)["hydra"]["runtime"]["choices"]
         return {str(group): choice if choice is None else str(choice) for group, choice in choices.items()}
     except (ConfigError, KeyError, TypeError, AttributeError):
         return {}  # only names a setting better

@@ -53,7 +53,9 @@ def config_mistakes(cfg: DictConfig) -> list[str]:
     mistakes = [
         f"there is no key {k!r}{did_you_mean(k, [*PARTS, *ROOT_KEYS])}" for k in cfg if k not in (*PARTS, *ROOT_KEYS)
     ]
-    mistakes += [f"{k}={cfg[k]!r} {m}" for k, t in ROOT_KEYS.items() if k in cfg and (m := mistake(_plain(cfg[k]), t))]
+    mistakes += [
+        f"{k}={cfg[k]!r} {m}" for k, t in ROOT_KEYS.items() if k in cfg and (m := mistake(_unwrapped(cfg[k]), t))
+    ]
     for part, provided in PARTS.items():
         if not isinstance(cfg.get(part), DictConfig):
             mistakes.append(f"{part} is not set: choose an option of the group {part}")
@@ -104,8 +106,8 @@ def _node_mistakes(node: DictConfig, path: str, provided: set[str], part: str) -
         elif isinstance(value, ListConfig) and any(isinstance(v, DictConfig) and "_target_" in v for v in value):
             for i, item in enumerate(value):
                 yield from _node_mistakes(item, f"{path}.{key}[{i}]", set(), below)
-        elif found := mistake(_plain(value), signature.annotations.get(key, Any)):
-            yield f"{path}.{key}={_plain(value)!r} {found}"
+        elif found := mistake(_unwrapped(value), signature.annotations.get(key, Any)):
+            yield f"{path}.{key}={_unwrapped(value)!r} {found}"
     for name in signature.required:
         if name not in keys and name not in provided:
             yield f"{path}: {target} needs {name!r}: give +{path}.{name}=VALUE"
@@ -119,7 +121,7 @@ def _lacking(node: DictConfig, path: str, part: str) -> Iterator[str]:
         yield f"{path}: {target} has no {', '.join(lacking)}: see {PROTOCOLS[part].base}"
 
 
-def _plain(value):
+def _unwrapped(value):
     if not OmegaConf.is_config(value):
         return value
     return OmegaConf.to_container(value, resolve=True, throw_on_missing=False)

@@ -22,7 +22,7 @@ def as_bytes(values: np.ndarray, value_range: tuple[float, float] | None, path: 
         return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
     if values.dtype == np.uint8:
         return values
-    low, high = (_plain(v) for v in (values.min(), values.max()))
+    low, high = (_as_number(v) for v in (values.min(), values.max()))
     deep = values.dtype.kind == "u" and values.dtype.itemsize == 2
     if deep and (high > 255 or high == 0):
         return (values >> 8).astype(np.uint8)
@@ -34,7 +34,7 @@ def as_bytes(values: np.ndarray, value_range: tuple[float, float] | None, path: 
     )
 
 
-def _plain(value) -> float | int:
+def _as_number(value) -> float | int:
     number = float(value)
     return int(number) if number == math.floor(number) else round(number, 4)
 
