@@ -190,3 +190,9 @@ def test_a_class_that_no_image_shows_is_never_predicted_where_its_alarms_are_too
     found = [one.applied(counted).tp[:, 1].astype(bool).mean() for one in (strict, alone)]
     assert found[0] >= found[1] - 0.02
     assert strict.applied(counted).fp[:, 2].astype(bool).mean() < 0.05
+
+
+def test_without_probabilities_nothing_is_chosen():
+    scores = SegmentationScores(2)
+    scores.update(torch.zeros(1, 4, 4, dtype=torch.long), torch.zeros(1, 4, 4, dtype=torch.long))
+    assert scores.best_presence() == scores.best_thresholds() == {}

@@ -4,10 +4,13 @@ import logging
 
 import numpy as np
 import pytest
+import torch
 
+from segtrain.data.shapes import Shapes
 from segtrain.errors import DataError
+from segtrain.metrics import SegmentationScores
 from segtrain.report import html
-from segtrain.report.pages.evaluation import found_note
+from segtrain.report.pages.evaluation import found_note, picture_groups
 from segtrain.report.scores import hardly_found, not_defined
 from segtrain.report.text import Printable, score_text, table
 
@@ -44,6 +47,17 @@ def test_classes_that_are_hardly_found_are_named_with_what_to_try():
     never, hardly, what = hardly_found([*good, row("b", 0.0, 0.0), row("c", 0.6, 0.04), row("d", 0.1, 0.09)])
     assert (never, hardly) == ("never found: b", "IoU below 10 %: c, d")
     assert "Try more epochs" in what
+
+
+def test_pictures_are_of_classes_that_are_there():
+    data = Shapes("val", [32, 32], val_images=12)
+    data.class_names = [*data.class_names, *(f"absent {i}" for i in range(9))]
+    scores = SegmentationScores(len(data.class_names), background=0)
+    for index in range(12):
+        truth = torch.from_numpy(data.mask(index))[None].long()
+        scores.update(torch.zeros_like(truth), truth, [data.names[index]])
+    groups = picture_groups(scores, data, [1, 2], lambda index, label: data.image(index))
+    assert [group["title"] for group in groups] == [*data.class_names[1:3], "False alarms"]
 
 
 def test_names_are_shown_as_text():

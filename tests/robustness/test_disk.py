@@ -106,8 +106,10 @@ def test_epochs_before_are_kept(tmp_path):
     fit(tmp_path / "run", epochs=4)
     run, trainer = RunFolder(tmp_path / "run"), Trainer(epochs=5, device="cpu", panel_images=0)
     run.keep = 2
+    (run.checkpoints / "epoch_002_backup.pt").touch()  # of the user
     list(trainer.fit(parts(trainer=trainer), None, run.save_last))
-    assert sorted(p.name for p in run.checkpoints.glob("epoch_*")) == ["epoch_004.pt", "epoch_005.pt"]
+    kept = ["epoch_002_backup.pt", "epoch_004.pt", "epoch_005.pt"]
+    assert sorted(p.name for p in run.checkpoints.glob("epoch_*")) == kept
     assert read_checkpoint(run.checkpoints / "epoch_004.pt")["state"]["epoch"] == 4
 
 
