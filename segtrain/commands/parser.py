@@ -47,5 +47,5 @@ class Parser(argparse.ArgumentParser):
         if option := re.search(r"unrecognized arguments: (--[\w-]+)", message):
             known = [word for action in self._actions for word in action.option_strings if word.startswith("--")]
             message = f"no option {option[1]}{did_you_mean(option[1], known)}"
-        usage = " ".join(self.format_usage().split()).removeprefix("usage: ")
+        usage = " ".join(self.format_usage().split()).removeprefix("usage: ").replace(" [-h]", "")
         raise ConfigError(message, self.prog, f"{usage}; `{self.prog} --help` explains it")
