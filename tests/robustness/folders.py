@@ -50,7 +50,7 @@ def tensors(value, path: str = "") -> dict[str, object]:
 
 def plain(value):
     """Without the number of workers, which does not matter."""
-    return re.sub(r"workers'?: \d", "workers: N", value) if isinstance(value, str) else value
+    return re.sub(r"workers'?: '?(\d|auto)'?", "workers: N", value) if isinstance(value, str) else value
 
 
 def scalars(run: Path) -> dict[str, list]:
