@@ -52,7 +52,7 @@ def compose(overrides: list[str], config_dir: str | None = None, config_name: st
             key, _, values = word[1].partition("=") if word else ("", "", "")
             fix = f"to train with each: `segtrain -m {key}={values} …`; for a list: '{key}=[{values}]'"
             raise ConfigError(f"{key}={values} names several values", key, fix) from error
-        raise config_error(mistakes) from error
+        raise config_error(list(dict.fromkeys(mistakes))) from error
 
 
 def without_hydra(cfg: DictConfig) -> DictConfig:

@@ -136,3 +136,8 @@ def test_of_few_images_one_is_for_validation(segtrain, tmp_path):
     done = segtrain("check", tmp_path, "dataset.splits=ratio", "dataset.num_classes=2", "dataset.val_ratio=0.001")
     assert "3 images" in done.out
     assert "1 image" in done.out
+
+
+def test_a_mistake_is_named_once(segtrain):
+    done = segtrain("model=fpn", "model.decoder_channels=[8]", "~model.decoder_channels")
+    assert (done.code, done.err.count("has no key 'decoder_channels'")) == (2, 1), done
