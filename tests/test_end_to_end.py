@@ -377,6 +377,7 @@ def test_help_lists_commands_and_groups(segtrain):
     assert yaml.safe_load(composed.out)["loss"]["alpha"] == 0.25
 
 
+@pytest.mark.slow
 def test_a_parallel_sweep(segtrain, tmp_path):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     swept = segtrain("-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "seed=0,1", *TINY)

@@ -25,6 +25,7 @@ def networks_prediction(run, image: Image.Image) -> np.ndarray:
         return load(str(run)).network.eval()(pixels)[0].argmax(dim=0).numpy()
 
 
+@pytest.mark.slow
 def test_the_script_of_the_docs_predicts_with_onnxruntime_alone(segtrain, trained, tmp_path):
     done = segtrain("export", trained, "--out", "model.onnx")
     assert done.code == 0, done

@@ -4,6 +4,7 @@ import json
 import re
 
 import numpy as np
+import pytest
 from conftest import TINY
 from test_compare import make_run
 
@@ -37,6 +38,7 @@ def test_the_page_draws_image_against_image(segtrain, tmp_path):
     assert "</script>" not in page.split("<script>")[1].removesuffix("</script>\n</body></html>\n").rstrip()[:-20]
 
 
+@pytest.mark.slow
 def test_baseline_and_best_predict_the_same_images(segtrain, tmp_path):
     swept = segtrain("-m", "optimizer.lr=0.0001,0.03", *TINY, "model.encoder=resnet18", "hydra.sweep.dir=sweep")
     assert swept.code == 0, swept

@@ -46,6 +46,7 @@ def test_a_second_signal_stops_at_once(server, tmp_path):
     assert command.wait() == 75, command.text()
 
 
+@pytest.mark.slow
 def test_a_job_that_slurm_queues_again_goes_on(server, tmp_path):
     words = [*TINY, "loader.workers=0", "weighting=log_ratio"]
     code, text = server.run(*words, "hydra.run.dir=whole", cwd=tmp_path)
