@@ -61,3 +61,16 @@ def test_waiting_for_data_is_counted():
 def test_a_training_that_is_too_short_is_refused():
     with pytest.raises(ConfigError, match=r"trainer.profile=9 looks at 21 batches, and the training has 20"):
         Profile(9, torch.device("cpu")).check(20)
+
+
+def test_batches_count_and_not_steps(segtrain):
+    words = [
+        "trainer.profile=3",
+        "trainer.accumulate=4",
+        "loader.batch_size=2",
+        "loader.min_images=32",
+        "hydra.run.dir=run",
+    ]
+    done = segtrain(*TINY, *words)  # 16 batches, 4 steps
+    assert done.code == 0, done
+    assert "each part alone" in done.out + done.err
