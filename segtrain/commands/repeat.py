@@ -7,7 +7,7 @@ from itertools import count
 from pathlib import Path
 
 from segtrain.commands.parser import Parser
-from segtrain.config.saved import load_saved
+from segtrain.config.saved import choices_of, load_saved
 from segtrain.config.schema import as_text, check_config, flat
 from segtrain.errors import ConfigError
 from segtrain.files import read_checkpoint, read_json
@@ -38,7 +38,7 @@ def main(words: list[str]) -> int:
     with watched(), RunFolder(second) as run:
         from segtrain.commands.train import train
 
-        run.begin(flat(cfg), as_text(cfg))
+        run.begin(flat(cfg), as_text(cfg), options=choices_of(first))
         train(cfg, run)
     text, equal = verdict(first, second)
     print(f"\n{text}")

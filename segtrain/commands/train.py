@@ -22,7 +22,7 @@ from segtrain.config.build import (
     build_sampling,
     build_scores,
 )
-from segtrain.config.saved import settings_of
+from segtrain.config.saved import choices_of, settings_of
 from segtrain.config.schema import as_text, flat
 from segtrain.data.loader import needs_locations
 from segtrain.models import set_prior_bias
@@ -48,7 +48,7 @@ def job(cfg, run: RunFolder, processes: Processes = ALONE) -> float | None:
     """
     checkpoint = run.load_last()
     if checkpoint is None:
-        run.begin(flat(cfg), as_text(cfg, weights_known=False), processes.size)
+        run.begin(flat(cfg), as_text(cfg, weights_known=False), processes.size, options=choices_of(run.path))
     else:
         settings = run.settings()
         cfg.class_weights = settings["class_weights"]

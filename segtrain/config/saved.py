@@ -10,6 +10,7 @@ from segtrain.config.compose import compose, key_mistakes, without_hydra
 from segtrain.config.internals import config_loader
 from segtrain.config.schema import CLASS_WEIGHTS, config_error, flat
 from segtrain.errors import ConfigError, counted, did_you_mean, few
+from segtrain.files import read_json
 
 # What a saved config may build besides the classes that segtrain's own YAML files name.
 KNOWN = {
@@ -256,16 +257,19 @@ def settings_of(run: Path) -> dict[str, object]:
     saved, composed = run / "config.yaml", run / ".hydra"
     file = saved if saved.is_file() else composed / "config.yaml"  # a run may fail before it saves its config
     settings = flat(_parsed(_text(file), str(file), resolved=False)) if file.is_file() else {}
-    choices = choices_of(run)
-    return settings | {group: choice for group, choice in choices.items() if "/" not in group and group != "hydra"}
+    return settings | choices_of(run)
 
 
 def choices_of(run: Path) -> dict[str, str]:
-    """The option that was chosen of each group; none when it is not known."""
-    if not (file := run / ".hydra" / "hydra.yaml").is_file():
-        return {}
+    """The option that was chosen of each group, by environment.json, and before the run was started by what Hydra wrote.
+
+    None where it is not known: it only names a setting better.
+    """
+    options, file = read_json(run / "environment.json").get("options"), run / ".hydra" / "hydra.yaml"
     try:
-        choices = _parsed(_text(file), str(file), resolved=False)["hydra"]["runtime"]["choices"]
-        return {str(group): choice if choice is None else str(choice) for group, choice in choices.items()}
+        if options is None and file.is_file():
+            options = _parsed(_text(file), str(file), resolved=False)["hydra"]["runtime"]["choices"]
+        chosen = {str(group): choice if choice is None else str(choice) for group, choice in (options or {}).items()}
     except (ConfigError, KeyError, TypeError, AttributeError):
-        return {}  # only names a setting better
+        return {}
+    return {group: choice for group, choice in chosen.items() if "/" not in group and group != "hydra"}

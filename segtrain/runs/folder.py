@@ -115,7 +115,7 @@ class RunFolder:
     def can_be_resumed(self) -> bool:
         return (self.checkpoints / "last.pt").is_file()
 
-    def begin(self, settings: dict, config: str, world_size: int = 1, **more: str) -> None:
+    def begin(self, settings: dict, config: str, world_size: int = 1, **more: object) -> None:
         """Write environment.json, of settings by dotted key and with `more` in it, and the text of config.yaml."""
         self.write_environment({**environment(settings, world_size), **more})
         self.write_config(config)

@@ -77,7 +77,7 @@ def files_of(run: Path) -> list[str]:
     return sorted(name for name in found if name != ".lock")
 
 
-@pytest.mark.parametrize("file", ["checkpoints/last.pt", "result.json", "metrics.csv"])
+@pytest.mark.parametrize("file", ["checkpoints/last.pt", "result.json", "metrics.csv", ".hydra/hydra.yaml"])
 def test_damage_is_found_or_has_no_effect(server, stopped, tmp_path, file):
     assert trial(server, stopped, tmp_path, file, random.Random(file), resumed, stopped / "whole/run") is None
 
