@@ -29,7 +29,7 @@ PICKLED = re.compile(
 )  # what plain containers of tensors are made of
 
 
-def write_bytes(file: Path, content: bytes) -> None:
+def write_bytes(file: Path, content: bytes | memoryview) -> None:
     """Raises DiskError."""
     with whole(file) as stream:
         stream.write(content)
@@ -107,8 +107,11 @@ def write_checkpoint(file: Path, content: dict) -> None:
     """Plain containers and tensors. Raises DiskError."""
     import torch
 
-    with whole(file) as stream:
-        torch.save(content, stream)
+    stream = (
+        io.BytesIO()
+    )  # torch tells a failing disk, or a signal, in an error of its own, and may write once more later
+    torch.save(content, stream)
+    write_bytes(file, stream.getbuffer())
 
 
 def read_checkpoint(file: Path) -> dict:
@@ -163,27 +166,23 @@ def _check_sizes(value) -> None:
 def whole(file: Path):
     """A stream whose content becomes `file` when the block ends without an error. Raises DiskError."""
     part = file.with_name(f"{file.name}.{os.getpid()}.part")
-    stream = None
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as raw:
-            stream = _Stream(raw)
+        with part.open("wb") as stream:
             yield stream
-            raw.flush()
-            os.fsync(raw.fileno())
+            stream.flush()
+            os.fsync(stream.fileno())
         os.replace(part, file)
         folder = os.open(file.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
         finally:
             os.close(folder)
-    except BaseException as error:
+    except OSError as error:
+        raise DiskError(f"cannot be written: {error.strerror}", str(file), "free space, or write elsewhere") from error
+    finally:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
-        cause = (stream and stream.error) or _stop_behind(error) or error
-        if not isinstance(cause, OSError):
-            raise cause from None
-        raise DiskError(f"cannot be written: {cause.strerror}", str(file), "free space, or write elsewhere") from error
 
 
 def remove_parts(folder: Path) -> None:
@@ -191,30 +190,6 @@ def remove_parts(folder: Path) -> None:
     for part in folder.rglob("*.part"):
         if _PART.fullmatch(part.name) and part.is_file():
             part.unlink()
-
-
-def _stop_behind(error: BaseException) -> BaseException | None:
-    """The stop signal that came while a file was written: torch.save ends with an error of its own then."""
-    while error is not None and not isinstance(error, Preempted | KeyboardInterrupt):
-        error = error.__context__
-    return error
-
-
-class _Stream:
-    """A binary stream that remembers why it failed: torch.save turns that into an error without the reason."""
-
-    def __init__(self, stream):
-        self._stream, self.error = stream, None
-
-    def write(self, data) -> int:
-        try:
-            return self._stream.write(data)
-        except BaseException as error:
-            self.error = error
-            raise
-
-    def __getattr__(self, name):
-        return getattr(self._stream, name)
 
 
 def _text(file: Path) -> str:
