@@ -9,7 +9,7 @@ class OthersFolder(RunFolder):
     def __enter__(self) -> "OthersFolder":
         return self
 
-    def _nothing(self, *_) -> None:
+    def _nothing(self, *_, **__) -> None:
         pass
 
     _lock = __exit__ = begin = write_environment = write_counts = write_class_weights = _nothing
