@@ -87,10 +87,9 @@ def prepare(
     sampling.prepare(train_set, trainer.device)
     if summary := sampling.summary(counts):
         log.info(summary)
-    rank = processes.rank
-    train_batches = loader.train(train_set, augment, sampling, counts, cfg.seed, annotated=labels.annotated, rank=rank)
-    val_batches = loader.evaluation(val_set, processes.validating(scores).rank, repeated=True)
-    images = min(loader.batch_size // rank.size, train_batches.num_images)
+    train_batches = loader.train(train_set, augment, sampling, counts, cfg.seed, labels.annotated, processes)
+    val_batches = loader.evaluation(val_set, processes.validating(scores), repeated=True)
+    images = min(loader.batch_size // processes.size, train_batches.num_images)
     check_memory(model, trainer.device, trainer.autocast(), images, train_set.channels, augment.size or size)
     schedule = build(cfg, "schedule", optimizer=optimizer, steps=trainer.total_steps(len(train_batches)))
     shown = images_with_rare_classes(val_set, trainer.panel_images)

@@ -23,11 +23,11 @@ from segtrain.cpu import cores, free_memory, jobs
 from segtrain.data.augment import Augmentation, as_augment
 from segtrain.data.dataset import SegmentationDataset, as_dataset
 from segtrain.data.paste import Paste
-from segtrain.data.samples import CROP, ONLY, Batch, TrainSamples, WholeImages
+from segtrain.data.samples import CROP, Batch, TrainSamples, WholeImages
 from segtrain.data.sampling import Samples, Sampling, as_sampling
 from segtrain.data.views import EveryAnnotator, InMemory, decoded_size
 from segtrain.errors import ConfigError, OutOfMemory, SegtrainError
-from segtrain.ranks import Rank
+from segtrain.ranks import ALONE, Processes
 from segtrain.signals import STOPS, leave_if_stopped
 
 SMALL = 500_000_000  # bytes of decoded images and masks that are kept without being asked for, where memory is short
@@ -43,6 +43,7 @@ class Loader:
             of this rank.
         cache: `ram` decodes every image once, at the start, and keeps it as uint8; `auto` does so with the images that a
             training reads again and again, where they are at most 500 MB, or a tenth of the free memory, of each split.
+            Workers, and processes that train together on a machine, share them.
         min_images: about as many images an epoch at least: of a smaller dataset each is drawn several times.
     """
 
@@ -66,7 +67,7 @@ class Loader:
         return ", ".join([*ways, "smaller images (dataset.resize, or crops cut beforehand)", "JPEG instead of PNG"])
 
     def train(
-        self, dataset, augment, sampling, counts, seed: int, annotated: bool = False, rank: Rank = ONLY
+        self, dataset, augment, sampling, counts, seed: int, annotated: bool = False, processes: Processes = ALONE
     ) -> "TrainBatches":
         """Augmented batches of the images that `sampling` draws.
 
@@ -74,7 +75,7 @@ class Loader:
             dataset, augment, sampling: parts of segtrain, or a user's own.
             counts: the ClassCounts of `dataset`; with class locations when `needs_locations` says so.
             annotated: the target is every annotator's mask, uint8 [N,A,H,W].
-            rank: of the processes that have a part of each batch each.
+            processes: that have a part of each batch each.
 
         Raises ConfigError for images of different sizes without a crop, for foreground oversampling without one, and
         for pasting with several annotators.
@@ -86,30 +87,35 @@ class Loader:
             raise ConfigError("foreground oversampling of whole images: there is no crop to centre", "sampling", CROP)
         if annotated and augment.paste:
             raise ConfigError("pasting with the masks of several annotators", "augment.paste", "set augment.paste=0")
-        dataset = self._kept(EveryAnnotator(dataset) if annotated else dataset, repeated=True)
+        dataset = self._kept(EveryAnnotator(dataset) if annotated else dataset, True, processes)
         self.in_memory = isinstance(dataset, InMemory)
         order = EpochOrder(counts, self.batch_size, sampling, seed, self.min_images)
-        samples = TrainSamples(dataset, augment, seed, Paste(augment.paste, counts) if augment.paste else None, rank)
+        paste = Paste(augment.paste, counts) if augment.paste else None
+        samples = TrainSamples(dataset, augment, seed, paste, processes.rank)
         return TrainBatches(self._loader(samples, len(order), batch_sampler=order), order, dataset.names)
 
-    def evaluation(self, dataset, rank: Rank = ONLY, repeated: bool = False) -> "EvaluationBatches":
+    def evaluation(self, dataset, processes: Processes = ALONE, repeated: bool = False) -> "EvaluationBatches":
         """Whole images, each at its own size; of several processes each has some of the batches.
 
         Args:
             repeated: they are read more than once, as in the validations of a training.
         """
-        dataset = self._kept(as_dataset(dataset), repeated)
+        dataset, rank = self._kept(as_dataset(dataset), repeated, processes), processes.rank
         starts = range(0, len(dataset.names), self.batch_size)[rank.number :: rank.size]
         batches = [list(range(len(dataset.names))[start : start + self.batch_size]) for start in starts]
         loader = self._loader(WholeImages(dataset), len(batches), batch_sampler=batches)
         return EvaluationBatches(loader, dataset, self.batch_size)
 
-    def _kept(self, dataset, repeated: bool):
-        """The dataset, in memory where `cache` says so."""
-        shared = self.workers == 0 or multiprocessing.get_start_method() == "fork"  # else each worker has a copy
-        limit = max(SMALL, int(KEPT * (free_memory() or 0) / (jobs() * _processes())))
-        small = self.cache == "auto" and repeated and shared and decoded_size(dataset, limit) <= limit
-        return InMemory(dataset) if self.cache == "ram" or small else dataset
+    def _kept(self, dataset, repeated: bool, processes: Processes):
+        """The dataset, in memory where `cache` says so: with several processes, in that of all or of none."""
+        if self.cache == "auto" and repeated:
+            shared = self.workers == 0 or multiprocessing.get_start_method() == "fork"  # else each worker has a copy
+            copies = jobs() * (_processes() if processes is ALONE else 1)
+            limit = min(processes.gathered(max(SMALL, int(KEPT * (free_memory() or 0) / copies))))
+            kept = shared and decoded_size(dataset, limit) <= limit
+        else:
+            kept = self.cache == "ram"
+        return InMemory(dataset, processes) if kept else dataset
 
     def _loader(self, samples, batches: int, **how) -> DataLoader:
         workers = min(self.workers, batches)

@@ -10,11 +10,10 @@ from segtrain.data.dataset import SegmentationDataset
 from segtrain.data.paste import Paste, pasted
 from segtrain.data.views import read_checked
 from segtrain.errors import ConfigError, SegtrainError
-from segtrain.ranks import Rank
+from segtrain.ranks import ALONE, Rank
 
 # images [N,channels,H,W] uint8, targets, and indices into the dataset; of a training batch those of all processes
 Batch = tuple[torch.Tensor, torch.Tensor, list[int]]
-ONLY = Rank()
 CROP = "set a crop, for example augment.size=[256,256]"
 
 
@@ -30,7 +29,7 @@ class TrainSamples:
         augment: Augmentation,
         seed: int,
         paste: Paste | None = None,
-        rank: Rank = ONLY,
+        rank: Rank = ALONE.rank,
     ):
         self._dataset, self._augment, self._seed, self._paste, self._rank = dataset, augment, seed, paste, rank
 

@@ -5,7 +5,9 @@ import math
 import numpy as np
 
 from segtrain.data.dataset import SegmentationDataset, check_sample, check_values
+from segtrain.data.shared_memory import on_this_machine, shared_among
 from segtrain.data.threads import in_threads
+from segtrain.ranks import ALONE, Processes
 
 
 class View:
@@ -32,12 +34,21 @@ class EveryAnnotator(View):
 
 
 class InMemory(View):
-    """A dataset whose images and masks are decoded once, by all cores; workers that are forked share the memory."""
+    """A dataset whose images and masks are decoded once, by all cores; workers that are forked share the memory.
 
-    def __init__(self, dataset: SegmentationDataset):
+    So do processes on one machine that train together: each decodes its part of the images. All of them call this.
+    """
+
+    def __init__(self, dataset: SegmentationDataset, processes: Processes = ALONE):
         super().__init__(dataset)
-        indices = range(len(dataset.names))
-        self._samples = list(in_threads(lambda i: read_checked(dataset, i), indices, "reading images into memory"))
+        here = on_this_machine(processes)
+        indices = range(len(dataset.names))[here.index(processes.rank.number) :: len(here)]
+        read = in_threads(lambda i: read_checked(dataset, i), indices, "reading images into memory")
+        if len(here) == 1:
+            self._samples = list(read)
+        else:
+            parts = shared_among(read, here, processes)
+            self._samples = [parts[index % len(here)][index // len(here)] for index in range(len(dataset.names))]
 
     def image(self, index: int) -> np.ndarray:
         return self._samples[index][0]

@@ -17,6 +17,7 @@ from segtrain.data.augment import Augment
 from segtrain.data.dataset import SegmentationDataset
 from segtrain.data.loader import Loader
 from segtrain.data.sampling import Uniform
+from segtrain.data.views import InMemory
 from segtrain.inference import Inference, Predictor
 from segtrain.labels import Hard, Smooth, Teacher
 from segtrain.losses import CrossEntropy, Dice, Lovasz, Phased, PixelRegion
@@ -117,7 +118,7 @@ def steps(case: tuple, processes=ALONE) -> tuple[list, list]:
         model = Plain().to(dtype)
         optimizer = Kept(model.parameters(), lr=1.0)
         train = Loader(6, workers=0).train(
-            dataset, Augment(horizontal_flip=0.5), Uniform(), count_classes(dataset), 0, rank=processes.rank
+            dataset, Augment(horizontal_flip=0.5), Uniform(), count_classes(dataset), 0, processes=processes
         )
         schedule = torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0)
         parts = Parts(model, loss, optimizer, schedule, train, None, None, labels)
@@ -150,10 +151,30 @@ def validation(case: tuple, processes=ALONE) -> tuple[dict, float, dict]:
     scores = SegmentationScores(4, class_names=dataset.class_names, multilabel=dataset.multilabel, groups=groups)
     torch.manual_seed(0)
     predictor = Predictor(Plain(), CPU, torch.no_grad, dataset.multilabel, Inference(), 0)
-    batches = Loader(3, workers=0).evaluation(dataset, processes.validating(scores).rank)
+    batches = Loader(3, workers=0).evaluation(dataset, processes.validating(scores))
     limit = batches.num_images(limit)
     value = evaluate(predictor, batches, scores, loss, dataset.names, limit, processes=processes)
     return scores.compute(), value, scores.state()
+
+
+def in_memory(count: int, processes=ALONE) -> tuple[list, list]:
+    """Images and masks that are kept in memory, after each process has written into its own, and what each has decoded."""
+    decoded = []
+
+    class Watched(Images):
+        def image(self, index):
+            decoded.append(index)
+            return super().image(index)
+
+    kept = InMemory(Watched(count, sizes=((24, 20), (7, 5))), processes)
+    samples = [(kept.image(i).copy(), kept.mask(i).copy()) for i in range(count)]
+    for i in range(count):
+        kept.image(i)[:] = processes.rank.number
+    everyone = processes.gathered(
+        (sorted(decoded), all((kept.image(i) == processes.rank.number).all() for i in range(count)))
+    )
+    assert all(own for _, own in everyone)
+    return samples, [numbers for numbers, _ in everyone]
 
 
 def work(number: int, size: int, port: int, function, cases: list, file: str) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import TINY, write_folder_dataset
-from ranks_cases import PRESETS, WEIGHTINGS, Images, free_port, steps, validation, work
+from ranks_cases import PRESETS, WEIGHTINGS, Images, free_port, in_memory, steps, validation, work
 from small_training import Tiny, parts
 
 from segtrain.config.build import build_loss
@@ -88,6 +88,15 @@ def test_scores_and_validation_losses_are_bit_equal(size, tmp_path):
         np.testing.assert_equal(scores, one_scores)
         np.testing.assert_equal(state, one_state)
         assert loss == one_loss
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is shared on Linux only")
+def test_images_in_memory_are_decoded_once_by_all_processes(tmp_path):
+    cases = [7, 2, 1]  # images, of which a process may have none
+    for count, (samples, decoded) in zip(cases, of_processes(2, in_memory, cases, tmp_path), strict=True):
+        one_samples, _ = in_memory(count)
+        np.testing.assert_equal(samples, one_samples)
+        assert decoded == [list(range(count))[number::2] for number in range(2)]
 
 
 CUDA = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
@@ -258,7 +267,7 @@ def test_an_error_of_one_process_is_that_of_all(plain, server):
     words = ["dataset=folder", f"dataset.root={data}", "dataset.num_classes=3", "augment.size=[32,32]"]
     words += ["loader.cache=none"]  # so that one process alone reads the file, and during the training
     both = start(server, plain, 2, *[w for w in WORDS if "dataset" not in w], *words, "hydra.run.dir=two")
-    assert [process.wait() for process in both] == [3, 3]
+    assert [process.wait() for process in both] == [3, 3], both[0].text()
     text = both[0].text() + both[1].text()
     assert text.count("data error:") == 1
     assert files[3].name in text
