@@ -14,14 +14,14 @@ from importlib import import_module
 from pathlib import Path
 
 from segtrain.commands.parser import Parser
-from segtrain.config.saved import load_saved, no_run
-from segtrain.config.schema import check_config, flat
+from segtrain.config.saved import choices_of, load_saved, no_run
+from segtrain.config.schema import as_text, check_config, flat
 from segtrain.errors import ConfigError, Preempted, Pruned, SegtrainError, printable
 from segtrain.files import read_json
 from segtrain.ranks import ALONE, Processes, together
 from segtrain.report.logger import log_to_screen
 from segtrain.report.sweep import jobs_table
-from segtrain.runs.environment import FREE, changes, environment
+from segtrain.runs.environment import FREE, changes
 from segtrain.runs.folder import RunFolder
 from segtrain.runs.others import OthersFolder
 from segtrain.runs.sweep import SweepJob, read_sweep
@@ -124,6 +124,6 @@ def resume(
             if read_json(path / "environment.json"):
                 run.add_start(changed, processes.size)
             else:
-                run.write_environment(environment(flat(cfg), processes.size))
+                run.begin(flat(cfg), as_text(cfg, weights_known=False), processes.size, options=choices_of(path))
             train(cfg, run, checkpoint, processes=processes, after_epoch=after_epoch)
     return 0

@@ -11,7 +11,7 @@ from segtrain.config.saved import settings_in
 from segtrain.config.schema import CLASS_WEIGHTS, as_text, replaced
 from segtrain.errors import ConfigError
 from segtrain.files import read_json, write_json, write_text
-from segtrain.runs.environment import typed
+from segtrain.runs.environment import signature, typed
 from segtrain.runs.result import Result
 
 FILE = "sweep.json"
@@ -34,13 +34,21 @@ class SweepJob:
     digest: str
 
     def check_unchanged(self) -> None:
-        """Raise ConfigError when the config of a job without a checkpoint has changed; a checkpoint knows its own."""
+        """Raise ConfigError when the config of a job without a checkpoint has changed; a checkpoint knows its own.
+
+        It may differ from the sweep's when the job was started with other settings: environment.json knows those.
+        """
         file = self.folder / "config.yaml"
-        if (
-            not (self.folder / "checkpoints" / "last.pt").is_file()
-            and file.is_file()
-            and _digest(file.read_text(encoding="utf-8", errors="replace"), file) != self.digest
-        ):
+        if (self.folder / "checkpoints" / "last.pt").is_file() or not file.is_file():
+            return
+        settings = settings_in(file.read_text(encoding="utf-8", errors="replace"), str(file))
+        started, seed = read_json(self.folder / "environment.json"), settings.get("seed")
+        if "signature" in started:
+            now = [(signature(each), seed) for each in (settings, _without_weights(settings))]
+            same = (started["signature"], started.get("seed")) in now
+        else:
+            same = _digest(settings) == self.digest
+        if not same:
             raise ConfigError(
                 "changed since the sweep was started", str(file), "restore the file, or start a new sweep"
             )
@@ -59,7 +67,7 @@ def begin_sweep(folder: Path, jobs: list) -> None:
     before = read_json(folder / FILE)
     content = before.get("jobs", [])
     for number, job in enumerate(jobs, start=len(content)):
-        digest = _digest(write_job(folder / job.name, job), folder / job.name)
+        digest = _digest(settings_in(write_job(folder / job.name, job), str(folder / job.name)))
         content.append({"number": number, "overrides": job.overrides, "folder": job.name, "config": digest})
     write_json(folder / FILE, {"command": before.get("command", typed()), "jobs": content})
 
@@ -125,10 +133,12 @@ def _listed(file: Path) -> list[tuple[str, list[str], str]]:
         raise ConfigError("it lists no jobs", str(file), "restore the file, or resume its runs one by one") from error
 
 
-def _digest(config: str, where: Path) -> str:
-    """Of the settings in a config.yaml; the same before and after the class weights are filled in."""
-    settings = settings_in(config, str(where))
-    weights = settings.pop("class_weights", None)
-    settings = replaced(replaced(settings, weights, None), CLASS_WEIGHTS, None)
-    text = json.dumps(settings, sort_keys=True, default=str)
+def _without_weights(settings: dict[str, object]) -> dict[str, object]:
+    """Settings by dotted key, the same before and after the class weights are filled in."""
+    others = {key: value for key, value in settings.items() if key != "class_weights"}
+    return replaced(replaced(others, settings.get("class_weights"), None), CLASS_WEIGHTS, None)
+
+
+def _digest(settings: dict[str, object]) -> str:
+    text = json.dumps(_without_weights(settings), sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

@@ -12,10 +12,12 @@ import yaml
 from omegaconf import OmegaConf
 from test_kill import TINY
 
+from segtrain.config.schema import as_text, flat
 from segtrain.errors import ConfigError
 from segtrain.files import read_json, write_json
 from segtrain.report.sweep import jobs_table
 from segtrain.runs.claim import lock, unlock
+from segtrain.runs.folder import RunFolder
 from segtrain.runs.result import Result
 from segtrain.runs.sweep import SweepJob, begin_sweep, read_sweep
 
@@ -109,6 +111,24 @@ def test_the_config_of_a_job_that_failed_early_may_not_change(tmp_path):
     file.write_text(yaml.safe_dump(known))
     read_sweep(tmp_path)[0].check_unchanged()
     file.write_text(yaml.safe_dump({**known, "seed": 7}))
+    with pytest.raises(ConfigError, match="changed since the sweep was started"):
+        read_sweep(tmp_path)[0].check_unchanged()
+
+
+@pytest.mark.parametrize("weights", [None, [1.0, 3.0]])
+def test_a_job_that_was_started_with_other_settings_may_be_started_again(tmp_path, weights):
+    """As `find` does, for fewer epochs first: it may be killed before the first checkpoint."""
+    config = {"seed": 0, "class_weights": weights, "loss": {"weight": "${class_weights}"}, "epochs": 9}
+    begin_sweep(tmp_path, [Namespace(name="0", overrides=[], config=OmegaConf.create(config), choices={})])
+    started = OmegaConf.create({**config, "epochs": 1})
+    with RunFolder(tmp_path / "0") as run:
+        run.begin(flat(started), as_text(started, weights_known=False))
+        read_sweep(tmp_path)[0].check_unchanged()
+        started.class_weights = weights or [0.5, 2.0]  # they are computed, unless they are given
+        run.write_config(as_text(started))
+    read_sweep(tmp_path)[0].check_unchanged()
+    started.epochs = 2
+    (tmp_path / "0" / "config.yaml").write_text(as_text(started))
     with pytest.raises(ConfigError, match="changed since the sweep was started"):
         read_sweep(tmp_path)[0].check_unchanged()
 
