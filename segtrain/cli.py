@@ -6,7 +6,6 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -14,7 +13,7 @@ from pathlib import Path
 import segtrain
 from segtrain.cpu import importing, keep_memory
 from segtrain.errors import ConfigError, DiskError, Preempted, SegtrainError, did_you_mean, out_of_memory_explained
-from segtrain.ranks import Processes, launched, together
+from segtrain.ranks import Processes, refuse_several, together
 from segtrain.signals import watched
 
 COMMANDS = {
@@ -67,9 +66,9 @@ def main() -> None:
     except OSError as error:
         if verbose or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES):
             raise
-        failure = DiskError(error.strerror, str(error.filename or ""), "free space, or write elsewhere")
-        print(f"\n{failure}", file=sys.stderr)
-        sys.exit(failure.exit_code)
+        fix = "look at who may read and write it" if error.errno == errno.EACCES else "free space, or write elsewhere"
+        _say(DiskError(error.strerror, str(error.filename or ""), fix))
+        sys.exit(DiskError.exit_code)
 
 
 def _say(error: SegtrainError | str) -> None:
@@ -109,7 +108,7 @@ def _dispatch(words: list[str]) -> int:
                 raise ConfigError(f"no folder {command}", fix="correct the path; `segtrain help` lists the commands")
             raise ConfigError(f"no command {command!r}{did_you_mean(command, COMMANDS)}", fix=fix)
         if command != "resume":
-            _refuse_several(f"`segtrain {command}`")
+            refuse_several(f"`segtrain {command}`")
         with importing():
             module = import_module(f"segtrain.commands.{command.replace('-', '_')}")
         return module.main(words[1:])
@@ -140,32 +139,25 @@ def _train(words: list[str]) -> int:
     from segtrain.runs.sweep import begin_sweep, read_sweep
 
     if {"-m", "--multirun"} & {*words}:
-        _refuse_several("a sweep (-m)")
+        refuse_several("a sweep (-m)")
     sweeps: list[Path] = []
+    codes: list[int] = []  # of a search by Optuna
 
     def begin(folder: Path, jobs: list) -> None:
         begin_sweep(folder, jobs)
         sweeps.extend([folder] if jobs else [])
 
+    def search(*how) -> None:
+        codes.append(import_module("segtrain.commands.search").begin(*how))
+
     try:
         with together() as processes:
             make_folder = lambda name: processes.once(lambda: make_run_folder(name))  # noqa: E731
-            launch(words, partial(_job, processes=processes), make_folder, begin, _search, processes.first)
+            launch(words, partial(_job, processes=processes), make_folder, begin, search, processes.first)
     finally:
         for folder in sweeps:
             print(f"\n{jobs_table(read_sweep(folder), folder)}")
-    return 0
-
-
-def _refuse_several(what: str) -> None:
-    if (size := launched().size) > 1:
-        fix = "start it without torchrun or srun; a training and `segtrain resume RUN` are for several processes"
-        raise ConfigError(f"{what} runs in one process, {size} were started", fix=fix)
-
-
-def _search(make_folder: Callable[[], Path], settings: dict, templates: list) -> None:
-    """A search by Optuna."""
-    import_module("segtrain.commands.search").begin(make_folder, settings, templates)
+    return max(codes, default=0)
 
 
 def _job(cfg, folder: Path, processes: Processes) -> float | None:

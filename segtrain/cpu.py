@@ -42,13 +42,15 @@ def free_memory() -> int | None:
     except (OSError, KeyError, ValueError):
         return None
     group = Path("/sys/fs/cgroup")
-    for limit, used in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    for folder, limit, used, cached in (
+        (group, "memory.max", "memory.current", "inactive_file"),
+        (group / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
     ):
         try:
-            free.append(int((group / limit).read_text()) - int((group / used).read_text()))
-        except (OSError, ValueError):  # no such file, or no limit
+            counted = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+            taken = int((folder / used).read_text()) - int(counted[cached])  # files that were read are let go of
+            free.append(int((folder / limit).read_text()) - taken)
+        except (OSError, ValueError, KeyError):  # no such file, or no limit
             continue
     return max(min(free), 0)
 

@@ -63,7 +63,8 @@ def read_state(file: Path) -> dict[str, torch.Tensor]:
         else:  # as torch wrote them before version 1.6
             content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged files are told of in many ways
-        raise ConfigError(f"damaged, or no file of weights ({type(error).__name__})", str(file), FIX) from error
+        why = error.what if isinstance(error, ConfigError) else type(error).__name__
+        raise ConfigError(f"damaged, or no file of weights ({why})", str(file), FIX) from error
     while isinstance(content, dict) and not any(isinstance(value, torch.Tensor) for value in content.values()):
         inner = next((content[key] for key in ("model", "state_dict", "network", "encoder") if key in content), None)
         content = inner

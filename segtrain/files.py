@@ -25,7 +25,7 @@ CHECKSUM = "checksum"
 _PART = re.compile(r".+\.(json|yaml|csv|npz|pt|pt2|onnx|safetensors|html|svg|png|jpg)\.\d+\.part")
 PICKLED = re.compile(
     r"collections OrderedDict|torch\._utils _rebuild_(tensor_v2|parameter)|"
-    r"torch (Float|Double|Half|BFloat16|Long|Int|Short|Char|Byte|Bool)Storage"
+    r"torch (Float|Double|Half|BFloat16|Long|Int|Short|Char|Byte|Bool|ComplexFloat|ComplexDouble)Storage"
 )  # what plain containers of tensors are made of
 
 

@@ -196,10 +196,11 @@ def train(
         cfg.dataset.update(settings)
     check_single(cfg)
     path = make_run_folder(lambda: folder_of(cfg, "hydra.run.dir") if folder is None else Path(folder))
+    options = {**cfg.hydra.runtime.choices}
     cfg = without_hydra(cfg)
     with watched(), logged_to(path / "segtrain.log"), RunFolder(path) as run:
         command = f"segtrain.train({overrides or []!r}{', dataset=…' * (dataset is not None)})"
-        run.begin(flat(cfg), as_text(cfg, weights_known=False), command=command)
+        run.begin(flat(cfg), as_text(cfg, weights_known=False), command=command, options=options)
         run_training(cfg, run, datasets=datasets)
     return load(path, trust=packages_of(cfg))
 

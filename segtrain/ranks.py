@@ -52,6 +52,13 @@ def launched() -> Rank:
     return Rank(int(given["RANK"]), int(given["WORLD_SIZE"]), int(given.get("LOCAL_RANK", 0)))
 
 
+def refuse_several(what: str) -> None:
+    """Raise ConfigError for what one process does when several were started."""
+    if (size := launched().size) > 1:
+        fix = "start it without torchrun or srun; a training and `segtrain resume RUN` are for several processes"
+        raise ConfigError(f"{what} runs in one process, {size} were started", fix=fix)
+
+
 class Processes:
     """The processes that train a network, here a single one, which has every image: most methods do nothing."""
 

@@ -2,8 +2,12 @@
 
 import gc
 import weakref
+from pathlib import Path
 
-from segtrain.cpu import importing
+import pytest
+
+from segtrain import cpu
+from segtrain.cpu import free_memory, importing
 
 
 class Network:
@@ -29,3 +33,22 @@ def test_what_is_imported_first_is_left_out_of_the_search_for_garbage_and_nothin
         assert left() is None
     finally:
         gc.unfreeze()
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"memory.max": "1000", "memory.current": "900", "memory.stat": "anon 100\ninactive_file 700\n"},
+        {
+            "memory/memory.limit_in_bytes": "1000",
+            "memory/memory.usage_in_bytes": "900",
+            "memory/memory.stat": "inactive_file 1\ntotal_inactive_file 700\n",
+        },
+    ],
+)
+def test_files_that_were_read_take_no_memory_of_a_control_group(tmp_path, monkeypatch, files):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(cpu, "Path", lambda name: tmp_path if name == "/sys/fs/cgroup" else Path(name))
+    assert free_memory() == 1000 - (900 - 700)

@@ -25,7 +25,7 @@ def count_and_weigh(cfg, run: RunFolder, train_set, val_set, locations: bool, pr
     counts = processes.once(lambda: count(train_set, locations))
     val_counts = processes.once(lambda: count(val_set))
     check_counts(counts)
-    names = train_set.names + val_set.names
+    names = [str(name) for split in (train_set, val_set) for name in split.names]
     run.write_counts(counts, fingerprint(names, counts, val_counts), train_set.image(0).shape[:2])
     cfg.class_weights = class_weights(cfg, counts)
     run.write_class_weights(cfg.weighting._target_, counts.class_names, cfg.class_weights)

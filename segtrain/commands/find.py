@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from segtrain.commands import compare
-from segtrain.commands.counting import count
+from segtrain.commands.counting import check_counts, count
 from segtrain.commands.parser import Parser
 from segtrain.commands.resume import attempt
 from segtrain.config.build import build_augment, build_dataset
@@ -27,7 +27,7 @@ from segtrain.files import read_json, read_rows, write_json
 from segtrain.find.candidates import candidates
 from segtrain.find.halving import FINALISTS, Plan, plan, survivors
 from segtrain.report.text import score_text, table
-from segtrain.runs.claim import make_run_folder, remove_run_folder
+from segtrain.runs.claim import lock, make_run_folder, remove_run_folder
 from segtrain.runs.environment import changed_settings, typed
 from segtrain.runs.sweep import SweepJob, begin_sweep, read_sweep
 from segtrain.signals import watched
@@ -54,12 +54,15 @@ def main(words: list[str]) -> int:
         )
     train_set = build_dataset(cfg, "train")
     counts = count(train_set)
+    check_counts(counts)
     fixed = {word.partition("=")[0].partition(".")[0].lstrip("+~") for word in arguments.overrides}
-    found: dict[str, Job] = {}
+    own, found = [word for word in arguments.overrides if not word.lstrip("+~").startswith("hydra")], {}
     for changed in candidates(counts, fixed, build_augment(cfg, train_set).crops):
         one, choices = composed([*arguments.overrides, *changed], arguments)
         name = f"{len(found):02d}_{','.join(changed) or 'as_it_is'}"
-        found.setdefault(str(flat(one)), Job(name, changed, one, choices))  # a change may be what the config is already
+        found.setdefault(
+            str(flat(one)), Job(name, [*own, *changed], one, choices)
+        )  # a change may be what the config is already
     if len(found) < 2:
         raise ConfigError("nothing to choose among", " ".join(sorted(fixed)), "leave loss, weighting or sampling open")
     with_hydra = compose(arguments.overrides, arguments.config_dir, arguments.config_name, sweep=True)
@@ -72,6 +75,7 @@ def main(words: list[str]) -> int:
 
 def go_on(folder: Path, trust: list[str]) -> int:
     """Begin a search, or continue one, to its answer."""
+    lock(folder)
     with watched():
         found = Stages(folder, trust)
         finalists = found.run()
@@ -80,7 +84,8 @@ def go_on(folder: Path, trust: list[str]) -> int:
     runs, out = [str(run.folder) for run in finalists], str(folder / "comparison")
     as_it_is = [str(run.folder) for run in by_setting(finalists)[0] if run.result.status == "finished"]
     baseline = ["--baseline", as_it_is[0]] if as_it_is else []
-    code = compare.main([*runs, *baseline, "--out", out], notes=stages)
+    trusted = [word for package in trust for word in ("--trust", package)]
+    code = compare.main([*runs, *baseline, *trusted, "--out", out], notes=stages)
     print(f"the best run of the best setting: `segtrain predict {best_run(finalists).folder} IMAGE … --out DIR`")
     return code
 

@@ -285,7 +285,7 @@ def as_numbers(row: dict[str, str], class_names: list[str]) -> dict:
         return {}
     try:
         return {key: int(value) if key.startswith(whole) else value for key, value in row.items()}
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, AttributeError):  # the last of a row with more cells than names
         return {}
 
 

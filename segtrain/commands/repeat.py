@@ -60,6 +60,7 @@ def check_repeatable(run: Path) -> None:
 
 def free_name(run: Path) -> Path:
     """RUN_repeat, RUN_repeat2 and so on: the first that is not there."""
+    run = run if run.name not in ("", "..") else run.resolve()
     names = (run.parent / f"{run.name}_repeat{number if number > 1 else ''}" for number in count(1))
     return next(folder for folder in names if not folder.exists())
 

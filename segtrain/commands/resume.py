@@ -18,9 +18,10 @@ from segtrain.config.saved import choices_of, load_saved, no_run
 from segtrain.config.schema import as_text, check_config, flat
 from segtrain.errors import ConfigError, Preempted, Pruned, SegtrainError, printable
 from segtrain.files import read_json
-from segtrain.ranks import ALONE, Processes, together
+from segtrain.ranks import ALONE, Processes, refuse_several, together
 from segtrain.report.logger import log_to_screen
 from segtrain.report.sweep import jobs_table
+from segtrain.runs.claim import lock, unlock
 from segtrain.runs.environment import FREE, changes
 from segtrain.runs.folder import RunFolder
 from segtrain.runs.others import OthersFolder
@@ -45,11 +46,13 @@ def main(words: list[str]) -> int:
     arguments = parser.parse_intermixed_args(words)
     for search in ("search", "find"):
         if (arguments.run / f"{search}.json").is_file():
+            refuse_several("a search")
             if given := [*arguments.overrides, *(f"--allow {key}" for key in arguments.allow)]:
                 fix = "leave it out, or resume one of the runs in it"
                 raise ConfigError("a search goes on with the settings it has", " ".join(given), fix)
             return import_module(f"segtrain.commands.{search}").go_on(arguments.run, arguments.trust)
     if (arguments.run / "sweep.json").is_file():
+        refuse_several("a sweep")
         return resume_sweep(arguments)
     with together() as processes:
         return resume(arguments.run, arguments.overrides, arguments.allow, arguments.trust, processes=processes)
@@ -57,6 +60,7 @@ def main(words: list[str]) -> int:
 
 def resume_sweep(arguments) -> int:
     """Start what is missing of a sweep, continue what was interrupted or failed; the first failure's exit code."""
+    lock(arguments.run)
     code = 0
     for job in read_sweep(arguments.run):
         if job.result.status == "finished":
@@ -76,6 +80,7 @@ def attempt(job: SweepJob, overrides: list[str], allow: list[str], trust: list[s
     except (Preempted, Pruned):
         raise
     except SegtrainError as error:
+        unlock(job.folder)  # which is held when the run could not be read
         print(f"\n{error}", file=sys.stderr)
         return error
     return None

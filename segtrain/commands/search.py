@@ -12,10 +12,11 @@ from segtrain.config.build import build_dataset, build_scores
 from segtrain.config.compose import job_name
 from segtrain.config.launch import Job
 from segtrain.config.saved import choices_of, load_saved, packages_of
-from segtrain.errors import ConfigError, Pruned, printable
+from segtrain.errors import ConfigError, Pruned, SegtrainError, printable
 from segtrain.files import read_json, read_rows, write_json
 from segtrain.metrics.records import LOSS
 from segtrain.report.text import score_text, table
+from segtrain.runs.claim import lock
 from segtrain.runs.environment import typed
 from segtrain.runs.result import Result
 from segtrain.runs.sweep import SweepJob, begin_sweep, read_sweep, write_job
@@ -26,8 +27,8 @@ STARTUP = 5  # trials before one is pruned
 SHOWN = 10  # trials in the last table
 
 
-def begin(make_folder: Callable[[], Path], settings: dict, templates: list[Job]) -> None:
-    """Write what the search is, and search.
+def begin(make_folder: Callable[[], Path], settings: dict, templates: list[Job]) -> int:
+    """Write what the search is, and search; returns the exit code.
 
     Args:
         make_folder: makes the search's folder; called when there is no mistake.
@@ -53,18 +54,18 @@ def begin(make_folder: Callable[[], Path], settings: dict, templates: list[Job])
         "options": options,
     }
     write_json(folder / FILE, state)
-    go_on(folder, packages_of(*(job.config for job in templates)))
+    return go_on(folder, packages_of(*(job.config for job in templates)))
 
 
 def go_on(folder: Path, trust: list[str]) -> int:
-    """The trials that are missing, and what was found; the exit code of the first that could not be started when none
-    finished."""
+    """The trials that are missing, and what was found; when none finished, the exit code of the first that failed."""
+    lock(folder)
     search = Search(folder, trust)
     with watched():
         search.run()
     print(f"\n{search.summary()}")
     finished = any(job.result.status == "finished" for job in search.jobs())
-    return 0 if finished or not search.refused else next(iter(search.refused.values()))
+    return 0 if finished else search.code or SegtrainError.exit_code
 
 
 def optuna():
@@ -90,7 +91,8 @@ class Search:
 
     def __init__(self, folder: Path, trust: list[str]):
         self.folder, self.trust, self.optuna = folder, trust, optuna()
-        self.refused: dict[Path, int] = {}  # exit codes of trials that could not be started
+        self.refused: set[Path] = set()  # trials that could not be started
+        self.code = 0  # exit code of the first trial that failed
         state = read_json(folder / FILE)
         try:
             self.trials, self.seed, self.pruning = int(state["n_trials"]), int(state["seed"]), bool(state["pruning"])
@@ -98,6 +100,7 @@ class Search:
             self.units = {name: str(unit) for name, (_, unit) in state["objectives"].items()}
             self.directions = ["maximize" if higher else "minimize" for higher, _ in state["objectives"].values()]
             self.options = [" ".join(map(str, words)) for words in state["options"]]
+            self.fixed = [str(word) for word in state["fixed"]]
             self.space = {str(key): self._distribution(**values) for key, values in state["space"].items()}
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ConfigError("not the settings of a search", str(folder / FILE), "restore the file") from error
@@ -181,7 +184,7 @@ class Search:
         shown = [(key.rpartition(".")[2], f"{v:.4g}" if isinstance(v, float) else v) for key, v in values.items()]
         short = [f"{key}={value}" for key, value in shown]
         name = job_name(number, ",".join([*options.split(), *short]))
-        begin_sweep(self.folder, [Job(name, [*options.split(), *words], cfg, choices_of(template))])
+        begin_sweep(self.folder, [Job(name, [*self.fixed, *options.split(), *words], cfg, choices_of(template))])
 
     def reporting(self, trial) -> Callable:
         """What is called after each epoch: it ends a trial that is worse than others were."""
@@ -201,8 +204,9 @@ class Search:
         print(printable(f"{job.folder.name}: "), end="", flush=True)
         try:
             if error := attempt(job, [], [], self.trust, only_warnings=True, after_epoch=after_epoch):
+                self.code = self.code or error.exit_code
                 if Result.read(job.folder).status != "failed":
-                    self.refused[job.folder] = error.exit_code
+                    self.refused.add(job.folder)
                 return
         except Pruned as error:
             print(f"pruned {error.what}", flush=True)

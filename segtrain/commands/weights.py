@@ -5,7 +5,7 @@ Example: segtrain weights dataset=folder dataset.root=photos dataset.num_classes
 
 from segtrain.commands.counting import count
 from segtrain.commands.parser import Parser
-from segtrain.config.build import build, build_augment, build_dataset, build_sampling
+from segtrain.config.build import build, build_augment, build_dataset, build_sampling, refusals
 from segtrain.config.launch import checked_config
 from segtrain.config.schema import reads_class_weights
 from segtrain.data.loader import needs_locations
@@ -19,7 +19,9 @@ def main(words: list[str]) -> int:
     cfg = checked_config(arguments)
     train_set, sampling = build_dataset(cfg, "train"), build_sampling(cfg)
     counts = count(train_set, needs_locations(build_augment(cfg, train_set), sampling))
-    print(weights_text(counts, build(cfg, "weighting"), words_of_sweep(arguments.overrides), reads_class_weights(cfg)))
+    weighting, sweep = build(cfg, "weighting"), words_of_sweep(arguments.overrides)
+    with refusals(f"weighting ({cfg.weighting._target_})"):
+        print(weights_text(counts, weighting, sweep, reads_class_weights(cfg)))
     if summary := sampling.summary(counts):
         print(f"\n{summary}")
     return 0

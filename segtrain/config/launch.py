@@ -80,7 +80,8 @@ def launch(
 
 def check_single(cfg: DictConfig) -> None:
     """Raise ConfigError with every mistake of the composed config of a single run."""
-    if params := cfg.hydra.sweeper.get("params"):
+    given = {word.partition("=")[0].lstrip("+") for word in cfg.hydra.overrides.task}
+    if params := [key for key in cfg.hydra.sweeper.get("params") or () if key not in given]:
         what = f"the experiment sweeps {', '.join(params)}: a single run would ignore that"
         raise ConfigError(what, f"experiment={cfg.hydra.runtime.choices.get('experiment')}", "add -m")
     check_config(without_hydra(cfg))
@@ -169,6 +170,7 @@ def _space(cfg: DictConfig, arguments: Namespace) -> tuple[dict, list[Job]]:
     return {
         **{key: value for key, value in settings.items() if key not in ("_target_", "params")},
         "space": space,
+        "fixed": fixed,
     }, templates
 
 
@@ -204,6 +206,8 @@ def _checked_jobs(
         fix = "add hydra/sweeper=optuna, which draws values from it; or name the values: loss.alpha=0,0.25,1"
         raise ConfigError("Hydra's own sweeper cannot draw values from an interval", ranges[0], fix)
     jobs = internals.jobs_of_sweep(overrides)
+    if not jobs:
+        raise ConfigError("nothing to sweep: a range without values", "-m", "range(START,STOP,STEP) ends before STOP")
     hydra_overrides = [o for o in arguments.overrides if o.lstrip("+~").startswith("hydra")]
     mistakes, found = {}, []
     for job in jobs:  # a twentieth of a second each

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from segtrain.config.compose import compose, key_mistakes, without_hydra
 from segtrain.config.internals import config_loader
@@ -78,7 +79,13 @@ def value_of(text: str):
             raise ConfigError(f"{text!r} has several values", fix="give one; a sweep is a matter of trainings (-m)")
         return override.value()
     except HydraException:
+        pass
+    try:
         return OmegaConf.from_dotlist([f"v={text.partition('=')[2]}"]).v
+    except YAMLError as error:
+        raise ConfigError(
+            f"{text!r} has no value that can be read", fix="close brackets and quotation marks"
+        ) from error
 
 
 def _update(cfg: DictConfig, key: str, value) -> None:

@@ -195,7 +195,11 @@ class _Names(dict):
 def _module(name: str, file: Path) -> _Module:
     module = _Module(name)
     package = name.split(".") if file.name == "__init__.py" else name.split(".")[:-1]
-    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+    try:
+        body = ast.parse(file.read_text(encoding="utf-8")).body
+    except SyntaxError as error:
+        raise LookupError(f"{file}, line {error.lineno}: {error.msg}") from error
+    for node in body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef):
             module.nodes[node.name] = node
         elif isinstance(node, ast.ImportFrom):

@@ -32,14 +32,16 @@ def search_space(cfg: DictConfig, overrides: list) -> tuple[dict[str, dict], lis
         key = override.key_or_group
         if override.is_choice_sweep() or override.is_range_sweep():
             values = list(override.sweep_string_iterator())
+            if not values:
+                raise ConfigError("no values", override.input_line, "range(START,STOP,STEP) ends before STOP")
         if key in cfg.hydra.runtime.choices and override.is_choice_sweep():
             groups[key] = values
         elif override.is_choice_sweep():
             space[key] = {"choices": values}
         elif override.is_range_sweep():
-            numbers = [float(value) for value in values]
+            numbers = sorted(float(value) for value in values)
             step = numbers[1] - numbers[0] if len(numbers) > 1 else None
-            whole = all("." not in value for value in values)
+            whole = all(isinstance(number, int) for number in (override.value().start, override.value().step))
             space[key] = {"low": numbers[0], "high": numbers[-1], "step": step, "log": False, "whole": whole}
         elif override.is_interval_sweep() and key not in cfg.hydra.runtime.choices:
             interval = override.value()

@@ -24,7 +24,8 @@ class Sample:
         size: height and width.
         checksum: of every eighth row; equal images have equal ones.
         pixels: int64 [C], of each class.
-        valid, ignored: pixels that count in any channel; pixels that do not.
+        counted: int64 [C], pixels that count for each class.
+        valid, ignored: pixels that count for any class; pixels that do not.
         levels: the lowest and highest value, of every eighth row when that is neither flat nor dark.
         turned_apart: whether EXIF turns the image in another way than its mask.
     """
@@ -34,6 +35,7 @@ class Sample:
     size: tuple[int, int] = (0, 0)
     checksum: int = 0
     pixels: np.ndarray | None = None
+    counted: np.ndarray | None = None
     valid: int = 0
     ignored: int = 0
     levels: tuple[int, int] = (0, 255)
@@ -115,20 +117,21 @@ def _collected(errors: list[DataError], where: str):
 
 
 def _facts(dataset, index: int, image, mask, pixels, objects: SmallestObjects) -> Sample:
-    labelled = (mask != dataset.ignore_index).any(axis=2) if dataset.multilabel else pixels
-    valid = int(labelled.sum())
+    labelled = mask != dataset.ignore_index
+    valid = int((labelled.any(axis=2) if dataset.multilabel else pixels).sum())
+    counted = labelled.sum(axis=(0, 1)) if dataset.multilabel else np.full(len(pixels), valid)
     objects.add(mask, pixels)
     rows = np.ascontiguousarray(image[::8])
     bright = rows.max() > DARK and rows.min() < rows.max()  # then the image is: all of it takes eight times as long
     levels = rows if bright else image
     return Sample(
         index,
-        [],
-        image.shape[:2],
-        zlib.crc32(rows),
-        pixels,
-        valid,
-        mask.shape[0] * mask.shape[1] - valid,
-        (int(levels.min()), int(levels.max())),
-        dataset.turned_apart(index),
+        size=image.shape[:2],
+        checksum=zlib.crc32(rows),
+        pixels=pixels,
+        counted=counted,
+        valid=valid,
+        ignored=mask.shape[0] * mask.shape[1] - valid,
+        levels=(int(levels.min()), int(levels.max())),
+        turned_apart=dataset.turned_apart(index),
     )

@@ -48,10 +48,10 @@ def scores_table(per_class: list[dict], counts_share: dict[str, float] | None = 
     kept = [name for name in COUNTED if name in per_class[0]]
     columns = ["class", "IoU %", "95 %", "Dice %", "precision %", "recall %", *(COUNTED[name] for name in kept)]
     rows = []
-    for row in sorted(per_class, key=lambda row: row["support"]):
+    for row in sorted(per_class, key=lambda row: row.get("support", 0)):
         interval = interval_text((intervals or {}).get(f"iou/{row['name']}"))
-        scores = [percent(row[kind]) for kind in ("dice", "precision", "recall")]
-        rows.append([row["name"], percent(row["iou"]), interval, *scores, *(f"{row[name]:,}" for name in kept)])
+        iou, *scores = [percent(row.get(kind)) for kind in ("iou", "dice", "precision", "recall")]
+        rows.append([row["name"], iou, interval, *scores, *(f"{row[name]:,}" for name in kept)])
         rows[-1] += [share(counts_share[row["name"]])] if counts_share else []
     return table(columns + (["share in train"] if counts_share else []), rows)
 

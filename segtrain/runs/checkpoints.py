@@ -58,10 +58,12 @@ def write_best(folder: Path, epoch, config: str) -> None:
 
 def write_safetensors(folder: Path) -> None:
     """Write best.safetensors: the weights in best.pt, for other programs. Raises ConfigError, DiskError."""
+    import torch
     from safetensors.torch import save
 
     content = read_checkpoint(folder / "best.pt")
-    weights = {name: tensor.contiguous() for name, tensor in content["model"].items()}
+    # Copies, since the file has no way to say that two names share their weights.
+    weights = {n: tensor.clone(memory_format=torch.contiguous_format) for n, tensor in content["model"].items()}
     write_bytes(folder / "best.safetensors", save(weights, {"epoch": str(content["epoch"])}))
 
 

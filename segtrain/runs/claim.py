@@ -80,6 +80,7 @@ def make_run_folder(name: Callable[[], Path]) -> Path:
         lock(folder)
         held = any((folder / name).exists() for name in ("checkpoints", "metrics.csv", "multirun.yaml"))
         if held and not queued_again():
+            unlock(folder)
             fix = f"name another folder, or `segtrain resume {folder}`"
             raise ConfigError("the run folder holds a run already", str(folder), fix)
         (folder / ".writable").touch()

@@ -69,7 +69,7 @@ class RunFolder:
 
     def __enter__(self) -> "RunFolder":
         remove_parts(self.path)
-        self._before, self.result.error = (self.result.status, self.result.error), None
+        self._before, self.result.error = Result.read(self.path), None
         self._write_result("running")
         return self
 
@@ -80,11 +80,10 @@ class RunFolder:
 
     def record_failure(self, error: BaseException) -> None:
         """Write how the run ended."""
-        if isinstance(error, ConfigError | DataError) and self._before[0] and not self._began:  # the run is what it was
-            status, self.result.error = self._before
-            self._write_result(status)
+        if isinstance(error, ConfigError | DataError) and self._before.status and not self._began:
+            self._before.write(self.path)  # the run is what it was
             return
-        if isinstance(error, ConfigError | DataError | OutOfMemory) and not self._before[0] and self._is_bare():
+        if isinstance(error, ConfigError | DataError | OutOfMemory) and not self._before.status and self._is_bare():
             remove_run_folder(self.path)  # a mistake that is found after the start leaves no folder
             return
         stopped = isinstance(error, KeyboardInterrupt | Preempted)
@@ -159,7 +158,8 @@ class RunFolder:
         scheme = re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower() if package == "segtrain.weighting" else target
         rows = zip(class_names, weights or [1.0] * len(class_names), strict=True)
         classes = [{"index": i, "name": name, "weight": float(weight)} for i, (name, weight) in enumerate(rows)]
-        scheme = "none" if scheme == "no_weighting" else scheme
+        if scheme == "no_weighting":
+            scheme = "none" if weights is None else "given"  # as class_weights=[…]
         write_json(self.path / "class_weights.json", {"scheme": scheme, "classes": classes})
 
     def save_last(self, content: dict) -> None:

@@ -9,9 +9,9 @@ from segtrain.commands.compare import importances
 from segtrain.config import internals
 from segtrain.config.compose import compose
 from segtrain.config.launch import _space
-from segtrain.errors import ConfigError
+from segtrain.errors import ConfigError, DataError
 from segtrain.files import read_json, write_json
-from segtrain.runs.sweep import read_sweep
+from segtrain.runs.sweep import command_of, read_sweep
 
 optuna = pytest.importorskip("optuna")
 from segtrain.commands import search  # noqa: E402  after the check that optuna is there
@@ -115,10 +115,32 @@ def test_a_trial_that_cannot_be_started_is_tried_once(tmp_path, monkeypatch, cap
     arguments = internals.parser().parse_args([*SEARCH, "loss.alpha=interval(0,2)"])
     settings, templates = _space(compose(arguments.overrides, sweep=True), arguments)
     monkeypatch.setattr(search, "attempt", lambda *_, **how: ConfigError("refused"))
-    search.begin(lambda: tmp_path, {**settings, "n_trials": 3}, templates)
+    assert search.begin(lambda: tmp_path, {**settings, "n_trials": 3}, templates) == ConfigError.exit_code
     assert len(read_sweep(tmp_path)) == 3
     assert "no trial of 3 finished" in capsys.readouterr().out
     assert search.go_on(tmp_path, []) == ConfigError.exit_code
+
+
+def test_the_command_of_a_trial_has_what_was_fixed(tmp_path, monkeypatch):
+    arguments = internals.parser().parse_args([*SEARCH, "loss.alpha=interval(0,2)", "trainer.epochs=3"])
+    settings, templates = _space(compose(arguments.overrides, sweep=True), arguments)
+    monkeypatch.setattr(search, "attempt", lambda *_, **how: DataError("no such file"))
+    assert search.begin(lambda: tmp_path, {**settings, "n_trials": 1}, templates) == DataError.exit_code
+    (job,) = read_sweep(tmp_path)
+    command = command_of(job.folder)
+    assert command.startswith("segtrain trainer.epochs=3 loss.alpha=")
+
+
+@pytest.mark.parametrize("word", ["loss.alpha=range(3,1)", "seed=range(3,1)"])
+def test_a_range_without_values_is_refused(word):
+    with pytest.raises(ConfigError, match="no values"):
+        space_of(word)
+
+
+def test_ranges_downwards_and_of_small_numbers():
+    space, _ = space_of("loss.alpha=range(3,1,-1)", "optimizer.lr=range(1e-5,3e-5,1e-5)")
+    assert space["loss.alpha"] == {"low": 2.0, "high": 3.0, "step": 1.0, "log": False, "whole": True}
+    assert (space["optimizer.lr"]["low"], space["optimizer.lr"]["whole"]) == (1e-5, False)
 
 
 @pytest.mark.parametrize(

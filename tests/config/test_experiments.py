@@ -6,7 +6,8 @@ import pytest
 
 from segtrain.config import internals
 from segtrain.config.compose import compose
-from segtrain.config.launch import _checked_jobs
+from segtrain.config.launch import _checked_jobs, check_single
+from segtrain.errors import ConfigError
 from segtrain.report.html import TEMPLATES
 
 CONFIGS = TEMPLATES.parents[1] / "configs/experiment"
@@ -34,8 +35,19 @@ def test_the_command_line_takes_the_place_of_what_the_experiment_sweeps():
     assert [(cfg.loss.alpha, cfg.seed, cfg.trainer.epochs) for _, cfg, _ in jobs] == [(0, 5, 2), (1, 5, 2)]
 
 
+def test_one_job_of_an_experiment_is_a_single_run():
+    check_single(compose(["loss.alpha=0", "seed=0", "experiment=alpha_sweep"]))
+    with pytest.raises(ConfigError, match="sweeps seed: a single run"):
+        check_single(compose(["loss.alpha=0", "experiment=alpha_sweep"]))
+
+
 @pytest.mark.parametrize(
-    ("words", "what"), [(["experiment=alpha_sweep"], "add -m"), (["-m", "seed=0"], "nothing to sweep")]
+    ("words", "what"),
+    [
+        (["experiment=alpha_sweep"], "add -m"),
+        (["-m", "seed=0"], "nothing to sweep"),
+        (["-m", "loss.alpha=range(3,1)"], "a range without values"),
+    ],
 )
 def test_a_sweep_needs_m_and_m_a_sweep(segtrain, words, what):
     refused = segtrain(*words)

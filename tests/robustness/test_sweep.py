@@ -1,6 +1,7 @@
 """A sweep that fails or is killed: what is missing is run by `resume`, in the same folders, to the same end."""
 
 import json
+import multiprocessing
 import random
 import shutil
 import signal
@@ -12,6 +13,7 @@ import yaml
 from omegaconf import OmegaConf
 from test_kill import TINY
 
+from segtrain.commands import resume
 from segtrain.config.schema import as_text, flat
 from segtrain.errors import ConfigError
 from segtrain.files import read_json, write_json
@@ -131,6 +133,25 @@ def test_a_job_that_was_started_with_other_settings_may_be_started_again(tmp_pat
     (tmp_path / "0" / "config.yaml").write_text(as_text(started))
     with pytest.raises(ConfigError, match="changed since the sweep was started"):
         read_sweep(tmp_path)[0].check_unchanged()
+
+
+@pytest.mark.parametrize("name", ["sweep", "find", "search"])
+def test_a_folder_of_runs_is_resumed_by_one_process(tmp_path, name):
+    write_json(tmp_path / f"{name}.json", {"jobs": []})
+    other = multiprocessing.get_context("fork").Process(target=_hold, args=(tmp_path,))
+    other.start()
+    while not (tmp_path / "held").exists():
+        time.sleep(0.01)
+    with pytest.raises(ConfigError, match="another process is training in this folder"):
+        resume.main([str(tmp_path)])
+    other.kill()
+    other.join()
+
+
+def _hold(folder):
+    lock(folder)
+    (folder / "held").touch()
+    time.sleep(60)
 
 
 def test_the_table_of_jobs_fits_a_screen(tmp_path):

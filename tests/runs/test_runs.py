@@ -9,10 +9,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from segtrain.commands import resume
 from segtrain.errors import ConfigError, DiskError
 from segtrain.files import read_checkpoint, write_checkpoint, write_json
+from segtrain.runs import checkpoints, claim
 from segtrain.runs.claim import make_run_folder
 from segtrain.runs.environment import signature
 from segtrain.runs.folder import RunFolder
@@ -116,12 +118,29 @@ def test_a_folder_that_is_no_run_is_left_as_it_is(tmp_path):
     assert (tmp_path / "film.part").exists(), "not one of ours"
 
 
-def test_a_refusal_leaves_the_status_as_it_was(tmp_path):
-    Result("finished", scores={"loss": 0.5}).write(tmp_path)
-    with pytest.raises(ConfigError), RunFolder(tmp_path):
+def test_a_refusal_leaves_the_result_as_it_was(tmp_path):
+    before = Result("finished", scores={"loss": 0.5}, intervals={"loss": [0.4, 0.6]}, seconds=7.0)
+    before.write(tmp_path)
+    run = RunFolder(tmp_path)
+    run.result = Result("running", scores={"loss": 0.5})  # as that of the last checkpoint
+    with pytest.raises(ConfigError), run:
         raise ConfigError("no device")
-    assert Result.read(tmp_path).status == "finished"
-    assert Result.read(tmp_path).error is None
+    assert Result.read(tmp_path) == before
+
+
+def test_a_folder_that_holds_a_run_is_not_kept_from_others(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(ConfigError, match="holds a run already"):
+        make_run_folder(lambda: tmp_path)
+    assert tmp_path.resolve() not in claim._held
+
+
+def test_weights_that_two_names_share_are_exported(tmp_path):
+    shared = torch.ones(3)
+    content = {"model": {"a": shared, "b": shared}, "epoch": 1, "step": 1, "config": ""}
+    write_checkpoint(tmp_path / "best.pt", content)
+    checkpoints.write_safetensors(tmp_path)
+    assert {*load_file(tmp_path / "best.safetensors")} == {"a", "b"}
 
 
 @pytest.mark.parametrize(

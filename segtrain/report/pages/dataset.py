@@ -128,5 +128,5 @@ def samples(report: SplitReport, count: int = 6):
 
 def _counts_rows(report: SplitReport) -> np.ndarray:
     """The table of class_counts, of the samples that could be read."""
-    rows = [[*s.pixels, *[s.valid] * len(s.pixels), s.size[0] * s.size[1]] for s in report.readable]
+    rows = [[*s.pixels, *s.counted, s.size[0] * s.size[1]] for s in report.readable]
     return np.array(rows, dtype=np.int64)
