@@ -29,7 +29,7 @@ PICKLED = re.compile(
 )  # what plain containers of tensors are made of
 
 
-def write_bytes(file: Path, content: bytes | memoryview) -> None:
+def write_bytes(file: Path, content: bytes) -> None:
     """Raises DiskError."""
     with whole(file) as stream:
         stream.write(content)
@@ -107,11 +107,10 @@ def write_checkpoint(file: Path, content: dict) -> None:
     """Plain containers and tensors. Raises DiskError."""
     import torch
 
-    stream = (
-        io.BytesIO()
-    )  # torch tells a failing disk, or a signal, in an error of its own, and may write once more later
+    # In memory first: torch tells a failing disk, or a signal, in an error of its own, and may write once more later.
+    stream = io.BytesIO()
     torch.save(content, stream)
-    write_bytes(file, stream.getbuffer())
+    write_bytes(file, stream.getvalue())  # copies nothing; freeing a view of it (getbuffer) can crash Python 3.12.1
 
 
 def read_checkpoint(file: Path) -> dict:
