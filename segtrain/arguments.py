@@ -4,6 +4,7 @@ One declaration serves twice: `@checked` refuses a bad value when the class is b
 `segtrain.config.schema` reads the same annotation from the source before any class is imported.
 """
 
+import contextlib
 import functools
 import inspect
 import math
@@ -67,6 +68,9 @@ def mistake(value, annotation) -> str | None:
         if isinstance(value, str | bytes | dict) or not isinstance(value, Sized):
             return f"must be a list{f', [{value}]' if isinstance(value, str) else ''}"
         of = inner[0] if inner else Any
+        if origin is Sequence and not isinstance(value, list | tuple):
+            with contextlib.suppress(TypeError, ValueError):
+                value = [*map(float, value)]  # those of a tensor are tensors
         return next(
             (f"must be a list, each {m.removeprefix('must be ')}" for v in value if (m := mistake(v, of))),
             None,

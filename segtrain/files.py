@@ -202,7 +202,7 @@ def _explained(file: Path, kind: str):
     """Any error becomes one that names the file: what is wrong inside a damaged file is told in a hundred ways."""
     try:
         yield
-    except Preempted:
+    except (Preempted, MemoryError):
         raise
     except Exception as error:
         reason = (str(error).splitlines() or [""])[0] or type(error).__name__

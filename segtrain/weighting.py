@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 
-from segtrain.arguments import FractionBelowOne, NonNegative, Positive, Range, Weights, checked
+from segtrain.arguments import FractionBelowOne, NonNegative, Positive, Range, Weights, checked, mistake
 from segtrain.class_counts import ClassCounts
 
 
@@ -133,6 +133,8 @@ class Manual(Scheme):
     @checked
     def __init__(self, weights: Weights | dict, **same):
         super().__init__(**same)
+        if isinstance(weights, dict) and (wrong := mistake([*weights.values()], Weights)):
+            raise ValueError(f"Manual: the weights {wrong}")
         self.given = weights
 
     def weights(self, counts: ClassCounts) -> np.ndarray:

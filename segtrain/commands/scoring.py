@@ -3,11 +3,12 @@
 import logging
 import math
 
+import cv2
 import numpy as np
 import torch
 
 from segtrain.config.build import build, build_dataset, build_inference, build_loss, build_scores
-from segtrain.data.resize import resized_size
+from segtrain.data.resize import resized, resized_size
 from segtrain.inference import Predictor, window_starts
 from segtrain.inference.regions import Foreground, Regions, spans, threshold_for
 from segtrain.report.pictures import example
@@ -94,11 +95,15 @@ def regions_of(trained: Trained, trainer, inference, classes) -> Regions | None:
     values, pixels = [], []
     for index in range(len(val.names)):
         image, mask = torch.from_numpy(val.image(index)).permute(2, 0, 1)[None].to(trainer.device), val.mask(index)
-        window = tuple(map(min, inference.window, mask.shape[:2]))
-        starts = [window_starts(*side, inference.overlap) for side in zip(mask.shape[:2], window, strict=True)]
-        values.append(found.highest(image, *starts, window)[0].cpu().numpy().ravel())
         there = mask.any(axis=2) if val.multilabel else ~np.isin(mask, (val.background, val.ignore_index))
-        rows, columns = (spans(*side) for side in zip(starts, window, mask.shape[:2], strict=True))
+        size = resized_size(there.shape, inference.resize)
+        if inference.resize is not None:  # windows are those of the resized image, as in prediction
+            image = resized(image, size)
+            there = cv2.resize(there.astype(np.uint8), size[::-1], interpolation=cv2.INTER_NEAREST)
+        window = tuple(map(min, inference.window, size))
+        starts = [window_starts(*side, inference.overlap) for side in zip(size, window, strict=True)]
+        values.append(found.highest(image, *starts, window)[0].cpu().numpy().ravel())
+        rows, columns = (spans(*side) for side in zip(starts, window, size, strict=True))
         pixels.append([there[top:bottom, left:right].sum() for top, bottom in rows for left, right in columns])
     values, pixels = np.concatenate(values), np.concatenate(pixels)
     found.threshold = threshold_for(values, pixels, inference.region_recall)

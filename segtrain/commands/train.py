@@ -70,6 +70,7 @@ def prepare(
     scores = build_scores(cfg, val_set)
     trainer.check_monitor(scores)
     model = build_model(cfg, from_checkpoint=checkpoint is not None).to(trainer.device)
+    trainer.check_model(model)
     optimizer, inference = build(cfg, "optimizer", model=model), build_inference(cfg, val_set, training=True)
     labels = build_labels(cfg, train_set)
     loss = build_loss(cfg, train_set, labels)  # answers mistakes before the masks are counted

@@ -10,8 +10,8 @@ def draw_groups(groups: np.ndarray, draws: int = DRAWS, seed: int = 0, shown: np
 
     Args:
         groups: the group of each image.
-        shown: bool [images, C], the classes in its ground truth: of a class that a draw lacks it gets one more group, so
-            that all means are over the same classes.
+        shown: bool [images, K], what an image shows, such as the classes in its ground truth: of what a draw lacks it gets
+            one more group, so that all means are over the same classes.
     """
     _, index = np.unique(groups, return_inverse=True)
     count = index.max() + 1
@@ -27,7 +27,7 @@ def draw_groups(groups: np.ndarray, draws: int = DRAWS, seed: int = 0, shown: np
 def pooled_score(name: str, sums: np.ndarray, class_names: list[str], foreground: np.ndarray) -> np.ndarray:
     """float […]: a score of counts […, 4, C], tp, fp, fn and valid pixels of each class; NaN where undefined.
 
-    Classes that the ground truth does not show are left out of means.
+    Classes that neither the ground truth nor the prediction shows are left out of means, as in the scores of a run.
 
     Args:
         name: iou, dice, precision or recall, of mean, foreground or a class: iou/mean.
@@ -51,7 +51,7 @@ def pooled_score(name: str, sums: np.ndarray, class_names: list[str], foreground
         "precision": (tp, tp + fp),
         "recall": (tp, tp + fn),
     }[kind]
-    values = np.where(tp + fn > 0, _ratio(over, under), np.nan)
+    values = _ratio(over, under)
     if part in ("mean", "foreground"):
         values = values if part == "mean" else values[..., foreground]
         defined = ~np.isnan(values)

@@ -141,8 +141,10 @@ class Counted:
         self, tables: list[list[np.ndarray]], groups: np.ndarray, classes: tuple[str, ...], foreground: np.ndarray
     ):
         self.groups, self.classes, self.foreground = groups, classes, foreground
-        first = tables[0][0]
-        weights = draw_groups(groups, shown=first[:, 0] + first[:, 2] > 0)
+        present = tables[0][0][:, 0] + tables[0][0][:, 2] > 0
+        absent = ~present.any(axis=0)  # such a class counts where a setting predicts it
+        wrong = [table[:, 1, absent] > 0 for repeats in tables for table in repeats]
+        weights = draw_groups(groups, shown=np.concatenate([present, *wrong], axis=1))
         self.sums = [[table.sum(axis=0) for table in repeats] for repeats in tables]
         self.draws = [
             [
@@ -210,8 +212,10 @@ def own_scores(setting: Setting, name: str, chosen_on_val: bool = False) -> np.n
         [(run.on_val if chosen_on_val else run.result.scores).get(name) for run in repeat] for repeat in setting.repeats
     ]
     if any(value is None for repeat in values for value in repeat):
-        known = setting.runs[0].result.scores
-        what = f"not all runs have the score {name}{' on val' * chosen_on_val}{did_you_mean(name, known)}"
+        known, where = setting.runs[0].result.scores, " on val" * chosen_on_val
+        what = f"not all runs have the score {name}{where}{did_you_mean(name, known)}"
+        if all(name in (run.on_val if chosen_on_val else run.result.scores) for run in setting.runs):
+            what = f"{name} is not defined for all runs{where}, as of a class in neither ground truth nor prediction"
         raise ConfigError(what, "--by", "name another; `segtrain help scores` lists them")
     return np.array([np.mean(repeat) for repeat in values])
 

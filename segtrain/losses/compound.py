@@ -18,7 +18,8 @@ class PixelRegion(Loss):
         pixel: CrossEntropy, Focal, BinaryCrossEntropy, or any module (logits, target) -> scalar.
         region: Dice, Jaccard, Tversky, Lovasz, …, or any module (logits, target) -> scalar.
 
-    Raises ValueError when one loss is for softmax and the other for sigmoid, or they differ in ignore_index.
+    Raises ValueError when one loss is for softmax and the other for sigmoid, they differ in ignore_index, one changes by
+    epoch, or both weights are 0.
     """
 
     @checked
@@ -26,6 +27,10 @@ class PixelRegion(Loss):
         super().__init__()
         self.pixel, self.region, self.alpha, self.pixel_weight = as_loss(pixel), as_loss(region), alpha, pixel_weight
         both = (self.pixel, self.region)
+        if alpha == pixel_weight == 0:
+            raise ValueError("PixelRegion: alpha and pixel_weight are 0, and the loss with them")
+        if any(len(loss.starts) > 1 for loss in both):
+            raise ValueError("PixelRegion: a loss that changes by epoch; let Phased change between PixelRegion losses")
         self.activation = one_of({loss.activation for loss in both}, "PixelRegion", "activation")
         self.ignore_index = one_of({loss.ignore_index for loss in both}, "PixelRegion", "ignore_index")
         needs = [loss.needs for loss in both]

@@ -39,6 +39,8 @@ class CrossEntropy(Loss):
         loss = self._mean(sums.pixel, sums.Y)
         if self.label_smoothing:
             uniform = self._mean(sums.uniform, sums.Y) / sums.Y.shape[1]
+            there = weighted(sums.Y, self.class_weights).sum() > 0  # else this is not 0 over 0: all classes are in it
+            uniform = uniform.where(there, 0)
             loss = (1 - self.label_smoothing) * loss + self.label_smoothing * uniform
         self.parts = {self.name: loss.detach()}
         return loss

@@ -49,7 +49,7 @@ class Loss(nn.Module):
     Attributes:
         activation: softmax (one label per pixel), sigmoid (multi-label), or None for either.
         needs: what `from_sums` reads besides P, TP and Y; None: the loss is no function of the sums.
-        ignore_index: label of pixels to leave out, or None.
+        ignore_index: label of pixels to leave out, or None. A function of the sums has one, and an activation.
         starts: the epochs, counted from 0, at which the loss changes.
         parts: the detached terms of the last call by name, for the log.
     """
@@ -71,6 +71,8 @@ class Loss(nn.Module):
         return whole_batch().sums(self._sums(logits, target))
 
     def _sums(self, logits: torch.Tensor, target: torch.Tensor) -> Sums:
+        if None in (self.activation, self.needs, self.ignore_index):
+            raise ValueError(f"{type(self).__name__}: from_sums goes with values of activation, needs and ignore_index")
         if self.activation == "sigmoid":
             return sigmoid_sums(logits, target, self.ignore_index)
         return softmax_sums(logits, target, self.ignore_index, self.needs)

@@ -29,6 +29,7 @@ class Phased(Loss):
         self.losses, self.starts, self.phase = nn.ModuleList(map(as_loss, losses)), tuple(starts), 0
         self._phase = torch.tensor(0.0)
         self.activation = one_of({loss.activation for loss in self.losses}, "Phased", "activation")
+        self.ignore_index = one_of({loss.ignore_index for loss in self.losses}, "Phased", "ignore_index")
 
     def start_epoch(self, epoch: int) -> str | None:
         """Choose the phase of `epoch`; returns the name of its loss when the phase is new."""

@@ -55,6 +55,8 @@ class RegionLoss(Loss):
     ):
         super().__init__()
         self.aggregates = _aggregates(aggregate)
+        if class_weights is not None and [*self.aggregates] == ["agnostic"]:
+            raise ValueError("aggregate=agnostic adds all classes up: class_weights would have no effect")
         self.classes, self.log, self.gamma, self.smooth = classes, log, gamma, smooth
         self.ignore_index, self.activation = ignore_index, activation
         self.register_buffer("class_weights", weights_tensor(class_weights), persistent=False)
@@ -80,7 +82,10 @@ class RegionLoss(Loss):
             if how == "batch":
                 return weighted_mean(self._losses(P, TP, Y), weighted(present, self.class_weights), dim=0)
             return self._losses(*((present * t).sum() for t in (P, TP, Y))) * present.any()
-        selected = selected_classes(self.classes, self.class_index, sums.present).to(sums.P)
+        selected = selected_classes(self.classes, self.class_index, sums.present)
+        if self.classes != "present":
+            selected = selected & (sums.valid > 0)  # an image that is all ignored shows nothing
+        selected = selected.to(sums.P)
         losses = self._losses(sums.P, sums.TP, sums.Y)
         if how == "image":
             weights = weighted(selected, self.class_weights)
@@ -110,6 +115,8 @@ class Tversky(RegionLoss):
     @checked
     def __init__(self, fp_weight: NonNegative = 0.3, fn_weight: NonNegative = 0.7, **same):
         super().__init__(**same)
+        if fp_weight == fn_weight == 0:
+            raise ValueError("fp_weight and fn_weight are 0, and the loss with them")
         self.fp_weight, self.fn_weight = fp_weight, fn_weight
 
 

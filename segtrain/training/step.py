@@ -163,6 +163,7 @@ class Step:
             buffer.copy_(before)
         self.bad.zero_()
         self.unchecked = []
+        self.scaler.update(self.scaler.get_scale())  # as it was: the step that would update it is not made
         self.optimizer.zero_grad(set_to_none=True)
         self.schedule.step()
 
@@ -273,7 +274,7 @@ class Step:
 
     def state_dict(self) -> dict:
         """What a training is resumed from, but for its State."""
-        cuda = torch.cuda.get_rng_state_all() if self.device.type == "cuda" else []
+        cuda = [torch.cuda.get_rng_state(self.device)] if self.device.type == "cuda" else []
         states = {name: part.state_dict() for name, part in self._resumed().items()}
         return {**states, "random": torch.get_rng_state(), "random_cuda": cuda}
 
@@ -287,8 +288,8 @@ class Step:
         for name, part in self._resumed().items():
             part.load_state_dict(content[name])
         torch.set_rng_state(content["random"].cpu())
-        if content["random_cuda"]:
-            torch.cuda.set_rng_state_all([state.cpu() for state in content["random_cuda"]])
+        if content["random_cuda"] and self.device.type == "cuda":
+            torch.cuda.set_rng_state(content["random_cuda"][0].cpu(), self.device)
 
 
 def _share(amount, total, count: int):

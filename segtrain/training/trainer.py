@@ -15,6 +15,7 @@ from segtrain.errors import ConfigError, NotFinite, did_you_mean, out_of_memory_
 from segtrain.inference import Inference, Predictor
 from segtrain.metrics.metric import Metric
 from segtrain.metrics.records import LOSS, Score
+from segtrain.optimizers import is_of_encoder
 from segtrain.ranks import ALONE, Processes
 from segtrain.signals import leave_if_stopped, stopping
 from segtrain.training.device import autocast, choose_device, choose_precision, memory_used
@@ -115,6 +116,11 @@ class Trainer:
         if self.monitor not in names:
             what = f"no score {self.monitor!r}{did_you_mean(self.monitor, names)}"
             raise ConfigError(what, "trainer.monitor", f"use one of {', '.join(names)}; another metric may have more")
+
+    def check_model(self, model: torch.nn.Module) -> None:
+        """Raise ConfigError when there is no encoder to freeze."""
+        if self.freeze_encoder and not any(is_of_encoder(name) for name, _ in model.named_parameters()):
+            raise ConfigError("the model has no encoder", "trainer.freeze_encoder", "set trainer.freeze_encoder=0")
 
     def monitored(self, scores: Metric) -> Score:
         """The record of the score that chooses the best epoch."""

@@ -288,6 +288,8 @@ def test_manual_weights_must_fit_the_classes():
         weighting.Manual([1.0, 2.0])(by_hand())
     with pytest.raises(ValueError, match=r"weights for \['sky'\], but the classes are"):
         weighting.Manual({"sky": 1})(by_hand())
+    with pytest.raises(ValueError, match="Manual: the weights must be"):
+        weighting.Manual({"class 0": -1.0})
 
 
 def test_arguments_are_checked():

@@ -369,6 +369,28 @@ def test_of_another_split_the_best_is_that_of_val(tmp_path):
     assert not any("better than it is" in line for line in lines)
 
 
+def test_a_class_that_is_only_predicted_counts_as_in_the_scores_of_a_run(tmp_path):
+    """The order of the settings, by the runs' scores, is that of their counts."""
+    names = np.array([f"{i:02}" for i in range(20)])
+    for loss, wrong, iou in (("careful", 0, 0.8), ("careless", 1, 0.9)):
+        right = np.stack([np.full(20, 900), np.full(20, int(100 * iou)), np.zeros(20, int)], axis=1)
+        missed = np.array([900, 100, 0]) - right
+        extra = np.zeros((20, 3), int)
+        extra[0, 2] = wrong
+        counts = {"tp": right, "fp": extra, "fn": missed, "valid": np.full((20, 3), 1000)}
+        run = make_run(tmp_path / loss, {"loss": {"kind": loss}}, iou)
+        write_arrays(run / "per_image.npz", {**counts, "names": names, "classes": np.array(["none", "a", "b"])})
+        mean = np.nanmean([1.0, iou, 0.0 if wrong else np.nan])
+        best = {"epoch": 1, "monitor": "iou/mean", "value": mean}
+        scores = {"iou/mean": mean, "iou/b": 0.0 if wrong else None}
+        write_json(run / "result.json", {"status": "finished", "best": best, "scores": scores})
+    found = compare(settings_from(find_runs([tmp_path])[0]))
+    assert [setting.label for setting in found.settings] == ["kind=careful", "kind=careless"]
+    assert found.estimates[1].value == pytest.approx((1 + 0.9 + 0) / 3, abs=1e-6)
+    with pytest.raises(ConfigError, match="iou/b is not defined for all runs"):
+        compare(settings_from(find_runs([tmp_path])[0]), by="iou/b")
+
+
 def test_the_baseline_is_the_plainest_by_its_options(tmp_path):
     for loss, weighting, own, iou in (("ce", "none", None, 0.6), ("ce_lovasz", "inverse", 0.0, 0.5)):
         settings = {"loss": {"kind": loss, "smoothing": own, "tolerance": own}, "weighting": {"kind": weighting}}

@@ -27,6 +27,7 @@ from segtrain.losses import (
     as_loss,
 )
 from segtrain.losses.distillation import Distillation
+from segtrain.losses.loss import Loss
 
 DATA = Path(__file__).parents[1] / "reference"
 REFERENCE = json.loads((DATA / "reference.json").read_text())["losses"]
@@ -623,3 +624,66 @@ def test_a_module_with_forward_alone_is_a_loss():
     )
     with pytest.raises(ValueError, match="is no torch"):
         as_loss(3)
+
+
+def test_a_batch_of_classes_of_weight_0_has_no_loss():
+    loss = CrossEntropy([0.0, 1.0, 1.0], label_smoothing=0.1)
+    logits = torch.randn(2, 3, 4, 4, requires_grad=True)
+    found = loss(logits, torch.zeros(2, 4, 4, dtype=torch.long))
+    found.backward()
+    assert found.item() == 0
+    assert float(logits.grad.abs().max()) == 0
+
+
+@pytest.mark.parametrize("classes", ["all", [0, 1, 2]])
+@pytest.mark.parametrize("aggregate", ["image", "class"])
+def test_an_image_that_is_all_ignored_does_not_count(classes, aggregate):
+    logits, target = torch.randn(2, 3, 4, 4), torch.randint(0, 3, (2, 4, 4))
+    target[1] = 255
+    loss = Jaccard(aggregate, classes)
+    assert float(loss(logits, target)) == pytest.approx(float(loss(logits[:1], target[:1])))
+
+
+@pytest.mark.parametrize("loss", [Dice(), Dice(activation="sigmoid"), CrossEntropy(label_smoothing=0.1)])
+def test_transposed_images_have_the_same_gradient(loss):
+    logits, target = torch.randn(2, 3, 6, 5), torch.randint(0, 3, (2, 5, 6))
+    target = F.one_hot(target, 3).movedim(-1, 1).float() if loss.activation == "sigmoid" else target
+    found = []
+    for turned in (logits.transpose(2, 3), logits.transpose(2, 3).contiguous()):
+        z = turned.detach().requires_grad_()
+        loss(z, target).backward()
+        found.append(z.grad)
+    assert torch.equal(*found)
+
+
+@pytest.mark.parametrize(
+    ("made", "what"),
+    [
+        (lambda: PixelRegion(CrossEntropy(), Dice(), alpha=0, pixel_weight=0), "alpha and pixel_weight are 0"),
+        (lambda: PixelRegion(Phased([CrossEntropy(), Dice()], [0, 1]), Dice()), "changes by epoch"),
+        (lambda: Tversky(0, 0), "fp_weight and fn_weight are 0"),
+        (lambda: Dice("agnostic", class_weights=[1, 2]), "class_weights would have no effect"),
+    ],
+)
+def test_what_could_have_no_effect_is_refused(made, what):
+    with pytest.raises(ValueError, match=what):
+        made()
+
+
+def test_class_weights_may_be_a_tensor():
+    assert CrossEntropy(torch.tensor([1.0, 2.0])).class_weights.tolist() == [1, 2]
+    with pytest.raises(ValueError, match="class_weights"):
+        CrossEntropy(torch.tensor([1.0, -2.0]))
+
+
+def test_a_loss_of_ones_own_from_sums_names_what_it_needs():
+    class Own(Loss):
+        def from_sums(self, sums):
+            return sums.P.sum()
+
+    with pytest.raises(ValueError, match="Own: from_sums goes with values of activation, needs and ignore_index"):
+        Own()(torch.randn(1, 2, 3, 3), torch.zeros(1, 3, 3, dtype=torch.long))
+
+
+def test_phases_leave_out_the_same_label():
+    assert Phased([CrossEntropy(), Lovasz()], [0, 1]).ignore_index == 255

@@ -86,6 +86,13 @@ def test_a_nan_can_be_skipped(tmp_path, place):
     assert math.isfinite(result.best["value"])
 
 
+def test_a_step_after_a_skipped_one_is_scaled_and_clipped(tmp_path, monkeypatch):
+    scaler = torch.amp.GradScaler
+    monkeypatch.setattr("torch.amp.GradScaler", lambda *_, **__: scaler("cpu", init_scale=8.0))
+    fit(tmp_path, **poisoned("loss", {2, 7}), epochs=3, nonfinite="skip", clip_norm=1.0, panel_images=0, batch_size=2)
+    assert read_checkpoint(tmp_path / "checkpoints/last.pt")["scaler"]["scale"] == 8
+
+
 def test_skipped_steps_have_a_limit(tmp_path):
     with pytest.raises(NotFinite, match="3 steps had a loss or gradient"):
         fit(tmp_path, **poisoned("loss", set(range(9))), nonfinite="skip", max_skipped=2, panel_images=0)

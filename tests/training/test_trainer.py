@@ -402,6 +402,8 @@ def test_a_frozen_encoder_stays_as_it_is_for_so_many_epochs(tmp_path):
         changed.append(not all(map(torch.equal, before, model.encoder.state_dict().values())))
     assert changed == [False, True]
     assert not torch.equal(head, model.head.weight)
+    with pytest.raises(ConfigError, match="no encoder"):
+        trainer.check_model(Tiny())
 
 
 def test_the_encoder_may_have_a_learning_rate_of_its_own():

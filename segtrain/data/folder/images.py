@@ -9,7 +9,7 @@ from PIL import Image, UnidentifiedImageError
 
 from segtrain.data.folder.png import check_pixels, check_png, has_exif, read_png
 from segtrain.data.folder.values import as_bytes, with_channels
-from segtrain.errors import DataError
+from segtrain.errors import DataError, SegtrainError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".npy")
 MASK_SUFFIXES = (".png", ".tif", ".tiff", ".bmp", ".npy")
@@ -189,6 +189,8 @@ def open_image(path: Path, data: bytes | None = None) -> Image.Image:
             raise
         what = "the file is empty (0 bytes)" if size == 0 else "not an image file, or damaged"
         raise DataError(what, str(path), "replace or remove the file") from error
+    except (SegtrainError, MemoryError):  # a stop signal, or no fault of the file
+        raise
     except Exception as error:  # Pillow raises errors of many kinds for broken files
         raise DataError(f"cannot be read: {error}", str(path), "replace or remove the file") from error
 
@@ -206,7 +208,7 @@ def naming(path: Path):
     """Errors of any library about a damaged file become a DataError that names it, but for UnidentifiedImageError."""
     try:
         yield
-    except (DataError, UnidentifiedImageError):
+    except (SegtrainError, MemoryError, UnidentifiedImageError):
         raise
     except Exception as error:
         fix = "install imagecodecs" if "imagecodecs" in str(error) else "replace or remove the file"
@@ -239,6 +241,8 @@ def _read_npy(path: Path, max_pixels: int = MAX_PIXELS, header_only: bool = Fals
     if not isinstance(values, np.ndarray) or values.ndim not in (2, 3) or not values.size:
         form = list(values.shape) if isinstance(values, np.ndarray) else []
         raise DataError(f"an array of shape {form}", str(path), "save [H, W], or [H, W, channels]")
+    if values.dtype.kind not in "biuf":
+        raise DataError(f"an array of {values.dtype}", str(path), "save whole numbers or floats")
     if not header_only:
         check_pixels(*values.shape[:2], max_pixels, path)
         values = np.array(values)

@@ -78,6 +78,7 @@ class TiffRows:
             by_rows = page.is_tiled or page.is_memmappable or page.rowsperstrip < page.imagelength
             turned = page.tags.valueof("Orientation", 1) != 1
             if not plain or not in_range or not by_rows or turned:
+                tiff.close()
                 raise NotByRows
             self.shape = (page.imagelength, page.imagewidth, channels)
             self._start()

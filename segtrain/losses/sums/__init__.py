@@ -118,6 +118,11 @@ def has_kernels(sums: torch.Tensor) -> bool:
     return sums.dtype == torch.float32 and form(sums) == "triton"
 
 
+def _by_rows(logits: torch.Tensor) -> torch.Tensor:
+    """Logits whose pixels follow each other by rows, as tiles are cut from them; a transposed image is copied."""
+    return logits.contiguous() if logits.stride(-2) < logits.stride(-1) else logits
+
+
 @torch.compiler.disable
 def softmax_sums(logits: torch.Tensor, target: torch.Tensor, ignore_index: int, needs: Needs) -> Sums:
     """Sums for class indices [N,H,W], or for soft labels [N,C,H,W].
@@ -136,7 +141,7 @@ def softmax_sums(logits: torch.Tensor, target: torch.Tensor, ignore_index: int, 
     elif how == "dense":
         sums = dense.DenseHardSums.apply if hard else dense.soft_sums
     else:
-        sums = HardSums.apply if hard else SoftSums.apply
+        logits, sums = _by_rows(logits), HardSums.apply if hard else SoftSums.apply
     pixel, uniform, P, TP, Y, present, valid, *_ = sums(
         logits, target, ignore_index, needs.focal_gamma, needs.smoothing
     )
@@ -155,7 +160,9 @@ def sigmoid_sums(logits: torch.Tensor, target: torch.Tensor, ignore_index: int) 
         from segtrain.losses.sums import triton
 
         sums = triton.SigmoidSums.apply
+    elif how == "dense":
+        sums = dense.sigmoid_sums
     else:
-        sums = dense.sigmoid_sums if how == "dense" else SigmoidSums.apply
+        logits, sums = _by_rows(logits), SigmoidSums.apply
     positive, negative, P, TP, Y, present, valid, *_ = sums(logits, target, ignore_index)
     return Sums(P, TP, Y, present, valid, positive=positive, negative=negative)

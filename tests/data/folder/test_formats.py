@@ -17,11 +17,11 @@ from segtrain.config import schema as config_check
 from segtrain.config.build import build, build_dataset
 from segtrain.data.folder import Folder
 from segtrain.data.folder.colors import ColorMask
-from segtrain.data.folder.images import image_size, orientation, read_image, read_values
+from segtrain.data.folder.images import image_size, naming, orientation, read_image, read_values
 from segtrain.data.folder.masks import BinaryMask, ChannelMask, ClassFiles, IndexMask
 from segtrain.data.resize import resize_image, resize_mask
 from segtrain.dataset_check.findings import check_dataset
-from segtrain.errors import ConfigError, DataError
+from segtrain.errors import ConfigError, DataError, Preempted
 from segtrain.report.pictures import class_colours, colour_mask
 
 VALUES = np.array([[0, 1, 2, 2], [1, 1, 0, 255]], np.uint8)
@@ -670,3 +670,16 @@ def test_groups_stay_together(tmp_path):
     assert any("dataset.groups in train and val: scene" in f.what for r in reports for f in r.findings)
     with pytest.raises(ConfigError, match="finds no group"):
         Folder(split="val", **how | {"groups": "^.*_"})
+
+
+@pytest.mark.parametrize("values", [np.array([["a"]]), np.zeros((2, 2), "datetime64[s]"), np.zeros((2, 2), complex)])
+def test_arrays_of_no_numbers_are_refused(tmp_path, values):
+    np.save(tmp_path / "x.npy", values)
+    with pytest.raises(DataError, match="an array of"):
+        read_image(tmp_path / "x.npy", value_range=(0, 1))
+
+
+@pytest.mark.parametrize("error", [MemoryError("572 MiB"), Preempted("stopped by SIGTERM")])
+def test_want_of_memory_and_a_stop_are_no_damage(tmp_path, error):
+    with pytest.raises(type(error)), naming(tmp_path / "x.png"):
+        raise error
