@@ -113,7 +113,8 @@ def _check_array(image: Any, channels: int) -> None:
     """Raise DataError for what is no uint8 [H, W] or [H, W, channels], with how to make it one."""
     fix = f"give uint8 [H, W, {channels}], a PIL image, or a file"
     if isinstance(image, torch.Tensor):
-        fix = f"image.{'permute(1, 2, 0).' * (image.ndim == 3)}numpy(); {fix}"
+        first = image.ndim == 3 and image.shape[-1] != channels
+        fix = f"image.{'permute(1, 2, 0).' * first}numpy(); {fix}"
     elif not isinstance(image, np.ndarray):
         raise DataError(f"the image is a {type(image).__name__}", "predict", f"one image at a time: {fix}")
     elif image.ndim == 4:

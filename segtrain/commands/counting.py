@@ -6,14 +6,18 @@ import numpy as np
 
 from segtrain.class_counts import ClassCounts, count_classes, default_cache
 from segtrain.config.build import build, refusals
+from segtrain.data.dataset import typical_size
 from segtrain.data.mask_values import both_ways
-from segtrain.errors import DataError
+from segtrain.dataset_check.samples import DARK
+from segtrain.errors import DataError, few
 from segtrain.ranks import Processes
 from segtrain.report.scores import counts_table
 from segtrain.runs.environment import fingerprint
 from segtrain.runs.folder import RunFolder
 
 log = logging.getLogger("segtrain")
+
+FIRST = 3  # images that are looked at before a training
 
 
 def count_and_weigh(cfg, run: RunFolder, train_set, val_set, locations: bool, processes: Processes) -> ClassCounts:
@@ -26,11 +30,30 @@ def count_and_weigh(cfg, run: RunFolder, train_set, val_set, locations: bool, pr
     val_counts = processes.once(lambda: count(val_set))
     check_counts(counts)
     names = [str(name) for split in (train_set, val_set) for name in split.names]
-    run.write_counts(counts, fingerprint(names, counts, val_counts), train_set.image(0).shape[:2])
+    run.write_counts(counts, fingerprint(names, counts, val_counts), typical_size(train_set))
+    warn_of_samples(train_set, val_set, counts, val_counts)
     cfg.class_weights = class_weights(cfg, counts)
     run.write_class_weights(cfg.weighting._target_, counts.class_names, cfg.class_weights)
     log.info(counts_table(counts, cfg.class_weights, val_counts))
     return counts
+
+
+def warn_of_samples(train_set, val_set, counts: ClassCounts, val_counts: ClassCounts) -> None:
+    """Name what `segtrain check` would call a mistake and is cheap to see: images that are nearly black, or in both splits."""
+    first = range(min(FIRST, len(train_set.names)))
+    if all(train_set.image(index).max() <= DARK for index in first):
+        log.warning(
+            f"the first training images have no value above {DARK} of 255: with 10 or 12 bits in files of 16, set "
+            "dataset.image_range; `segtrain check` looks at all of them"
+        )
+    known = {str(name): row for name, row in zip(train_set.names, counts.per_image.tolist(), strict=True)}
+    rows = zip(val_set.names, val_counts.per_image.tolist(), strict=True)
+    both = [str(name) for name, row in rows if known.get(str(name)) == row and sum(map(bool, row)) > 1]
+    if len(both) > len(val_set.names) / 2:
+        log.warning(
+            f"{len(both)} of {len(val_set.names)} validation images have the name and the class pixels of a training image "
+            f"({few(both, 3)}): when they are the same, scores say nothing about other images; `segtrain check` compares them"
+        )
 
 
 def count(dataset, locations: bool = False) -> ClassCounts:

@@ -14,6 +14,7 @@ import segtrain
 from segtrain.commands.parser import Parser
 from segtrain.commands.scoring import choose_thresholds
 from segtrain.config.build import build_inference
+from segtrain.config.schema import flat
 from segtrain.errors import ConfigError, printable
 from segtrain.exported import MAX_DIFFERENCE, MIN_EQUAL, SUFFIXES, Exported, check_packages, compared, content_of
 from segtrain.files import write_bytes
@@ -91,6 +92,7 @@ def about(trained: Trained, classes: Classes, exported: Exported) -> dict:
         "colors": class_colours(classes)[: classes.num_classes].tolist(),
         "background": classes.background,
         "multilabel": classes.multilabel,
+        "resize": flat(trained.config).get("dataset.resize"),
         "thresholds": usual if exported.threshold is None else exported.threshold,
         "output": exported.output,
         "run": trained.run.resolve().name,

@@ -2,9 +2,11 @@
 
 import textwrap
 from importlib.resources import files
+from pathlib import Path
 
 import yaml
 
+from segtrain.commands.parser import Parser
 from segtrain.config.signatures import docstring_of
 from segtrain.errors import ConfigError, did_you_mean
 from segtrain.report.text import table
@@ -14,16 +16,20 @@ CONFIGS = files("segtrain.configs")
 
 
 def main(words: list[str]) -> int:
-    parts = parts_of_config()
-    if words[0] not in topics():
+    parser = Parser("segtrain help", __doc__)
+    parser.add_argument(
+        "topic", metavar="TOPIC", help="scores, a group of settings such as loss, or a part such as trainer"
+    )
+    parser.add_argument("--config-dir", "-cd", metavar="DIR", help="where YAML files of your own options are")
+    arguments = parser.parse_args(words)
+    topic, parts = arguments.topic, parts_of_config()
+    if topic not in topics():
         fix = f"topics: {', '.join(topics())}; `segtrain help` lists commands and settings"
-        raise ConfigError(f"no help on {words[0]!r}{did_you_mean(words[0], topics())}", fix=fix)
-    if len(words) > 1:
-        raise ConfigError(f"help on {len(words)} topics", " ".join(words), "name one")
-    if words[0] in parts:
-        print(part_text(words[0], parts[words[0]]))
+        raise ConfigError(f"no help on {topic!r}{did_you_mean(topic, topics())}", fix=fix)
+    if topic in parts:
+        print(part_text(topic, parts[topic]))
     else:
-        print(scores_table() if words[0] == "scores" else group_text(words[0]))
+        print(scores_table() if topic == "scores" else group_text(topic, arguments.config_dir))
     return 0
 
 
@@ -53,15 +59,21 @@ def part_text(name: str, lines: list[str]) -> str:
     return "\n".join(text)
 
 
-def group_text(group: str) -> str:
-    """Each option of a group: the first line of its YAML, which says what it is, and its settings."""
+def group_text(group: str, config_dir: str | None = None) -> str:
+    """Each option of a group: the first line of its YAML, which says what it is, and its settings.
+
+    Args:
+        config_dir: where there may be more, or others of the same name.
+    """
     change = (
         "and its settings are changed by their own keys"
         if group == "experiment"
         else f"{group}.KEY=VALUE changes a setting"
     )
     parts = [f"Options of {group}: {group}=NAME chooses one, {change}"]
-    for file in sorted(CONFIGS.joinpath(group).iterdir(), key=lambda f: (f.name != "folder.yaml", f.name)):
+    found = {file.name: file for file in CONFIGS.joinpath(group).iterdir()}
+    found |= {file.name: file for file in Path(config_dir or "", group).glob("*.yaml") if config_dir}
+    for file in sorted(found.values(), key=lambda f: (f.name != "folder.yaml", f.name)):
         if not file.name.endswith(".yaml"):
             continue
         lines = file.read_text(encoding="utf-8").splitlines()

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from segtrain.config.build import build, build_dataset, build_inference, build_loss, build_scores
+from segtrain.data.dataset import typical_size
 from segtrain.data.resize import resized, resized_size
 from segtrain.inference import Predictor, window_starts
 from segtrain.inference.regions import Foreground, Regions, spans, threshold_for
@@ -49,12 +50,12 @@ def warn_of_other_sizes(trained: Trained, dataset, resize) -> None:
     """Say when the images are much larger or smaller than those of the training: the network knows other sizes of objects."""
     if trained.image_size is None:
         return
-    here, there = resized_size(dataset.image(0).shape[:2], resize), trained.image_size
+    here, there = resized_size(typical_size(dataset), resize), trained.image_size
     times = math.sqrt(here[0] * here[1] / (there[0] * there[1]))
     if not 1 / SIZES_ALIKE < times < SIZES_ALIKE:
         log.warning(
-            f"the images are {here[1]}×{here[0]}, those of the training {there[1]}×{there[0]}: when they show the same, objects "
-            f"are {times:.2g} times as large as the network knows them; inference.resize=[{there[0]},{there[1]}] resizes them"
+            f"the images are {here[0]}×{here[1]} (height × width), those of the training {there[0]}×{there[1]}: when they show the "
+            f"same, objects are {times:.2g} times as large as the network knows them; inference.resize=[{there[0]},{there[1]}] resizes them"
         )
 
 

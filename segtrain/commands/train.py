@@ -24,10 +24,11 @@ from segtrain.config.build import (
 )
 from segtrain.config.saved import choices_of, settings_of
 from segtrain.config.schema import as_text, flat
+from segtrain.data.dataset import typical_size
 from segtrain.data.loader import needs_locations
 from segtrain.models import set_prior_bias
 from segtrain.ranks import ALONE, Processes
-from segtrain.report.advice import advice, padding_advice
+from segtrain.report.advice import advice, padding_advice, tips_for_rare_classes
 from segtrain.report.logger import Logger
 from segtrain.report.pictures import images_with_rare_classes
 from segtrain.report.scores import final_report
@@ -82,7 +83,7 @@ def prepare(
     loss = build_loss(cfg, train_set, labels).to(trainer.device)
     if trainer.prior_bias and checkpoint is None:
         set_prior_bias(model, counts)
-    size = train_set.image(0).shape[:2]
+    size = typical_size(train_set)
     give_advice(cfg, loss, counts, trainer.monitored(scores), size, augment.size, trainer.device)
 
     sampling.prepare(train_set, trainer.device)
@@ -135,9 +136,13 @@ def train(
             logger.show(epoch, run.result.best["value"])
             after_epoch(epoch)
 
+    if run.result.best["value"] is None:
+        what = f"{trainer.monitor} is not defined on the validation images: the last epoch was kept as the best"
+        log.warning(f"{what}; set trainer.monitor to another score")
     describe_best(run, parts, trainer, counts)
     run.finish()
-    log.info(final_report(run.result, counts, run.path, scores.records()))
+    tips = tips_for_rare_classes(parts.loss, build_augment(cfg, datasets[0]).crops, val_set.multilabel)
+    log.info(final_report(run.result, counts, run.path, scores.records(), tips))
     return run.result.best["value"]
 
 
@@ -155,7 +160,8 @@ def give_advice(cfg, loss, counts: ClassCounts, monitor, size, crop, device: tor
         return
     from_scratch = cfg.model.get("encoder_weights") is None
     found = advice(loss, counts, cfg.dataset.background, monitor, from_scratch)
-    found += [*padding_advice(crop, size), *precision_advice(cfg.trainer.precision, device, crop or size)]
+    found += padding_advice(crop, size) if cfg.augment.get("size") != "auto" else []
+    found += [*precision_advice(cfg.trainer.precision, device, crop or size)]
     for line in found:
         log.warning(f"advice: {line} (advice=false silences this)")
 

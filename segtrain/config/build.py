@@ -30,7 +30,7 @@ def refusals(where: str):
     try:
         yield
     except ValueError as error:
-        raise ConfigError(str(error), where, "change it in the config") from error
+        raise ConfigError(str(error), where, "give another value") from error
 
 
 def build_dataset(cfg: DictConfig, split: str):

@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 
 from segtrain.arguments import Fraction, Label, NonNegative, Size, checked
+from segtrain.data.dataset import known_sizes
 from segtrain.errors import ConfigError
 from segtrain.protocols import adopted
 
@@ -202,9 +203,7 @@ def crop_size(dataset) -> list[int] | None:
     Images of one size of at most 256×256 stay whole. Otherwise crops of at most 256 a side, of small images as large as
     most of them are: more steps, and of different places, in the time of a step on a whole image.
     """
-    sizes = [dataset.size(index) for index in range(len(dataset.names))]
-    if None in sizes:  # a dataset that does not know them: as its first image
-        sizes = [dataset.image(0).shape[:2]]
+    sizes = known_sizes(dataset)
     if len(set(sizes)) == 1 and max(sizes[0]) <= LARGEST_CROP:
         return None
     height, width = np.median(sizes, axis=0)

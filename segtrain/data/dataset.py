@@ -164,6 +164,18 @@ def check_mask(mask: np.ndarray, dataset: SegmentationDataset, index: int) -> No
     )
 
 
+def known_sizes(dataset: SegmentationDataset) -> list[tuple[int, int]]:
+    """Height and width of every image; of the first alone when the dataset does not know them."""
+    sizes = [dataset.size(index) for index in range(len(dataset.names))]
+    return [dataset.image(0).shape[:2]] if None in sizes else sizes
+
+
+def typical_size(dataset: SegmentationDataset) -> tuple[int, int]:
+    """Height and width: the medians over the images."""
+    height, width = np.median(known_sizes(dataset), axis=0)
+    return int(height), int(width)
+
+
 def class_pixels(mask: np.ndarray, dataset: SegmentationDataset, index: int) -> np.ndarray:
     """int64 [C]: pixels of each class in a mask. Raises DataError for values outside the classes."""
     histogram = check_values(mask, dataset, index)

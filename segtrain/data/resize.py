@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 Resize = Annotated[
     list[int] | Positive | None,
     Range(
-        "null, [height, width], or a factor > 0",
-        lambda v: v is None or not isinstance(v, list | tuple) or (len(v) == 2 and min(v) >= 1),
+        "null, [height, width], or a factor > 0 and <= 16",
+        lambda v: v is None or (len(v) == 2 and min(v) >= 1 if isinstance(v, list | tuple) else v <= 16),
     ),
 ]
 

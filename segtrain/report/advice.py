@@ -58,6 +58,24 @@ def advice(loss: Loss, counts: ClassCounts, background: int | None, monitor: Sco
     return found
 
 
+def tips_for_rare_classes(loss: Loss, crops: bool, multilabel: bool) -> str:
+    """What else to try when classes are hardly found, in a sentence.
+
+    Args:
+        crops: whether the training images are cropped.
+    """
+    pixel, region = _parts(loss)
+    more = "sampling=foreground_crops sampling.share=0.66" if crops else "sampling=rare_classes"
+    tips = ["more epochs", f"show the network more of them ({more})"]
+    if region is None:
+        tips.append(f"a region term (loss={'bce_dice' if multilabel else 'ce_dice'})")
+    if isinstance(pixel, CrossEntropy | BinaryCrossEntropy) and pixel.class_weights is None:
+        tips.append(
+            f"weights (weighting={'inverse_sqrt' if multilabel else 'log_ratio'}; `segtrain weights` lists all)"
+        )
+    return f"Try {', then '.join(tips)}."
+
+
 def padding_advice(crop: Sequence[int] | None, size: tuple[int, int]) -> list[str]:
     """A warning about crops of which more than half is no image; an empty list when there is none.
 

@@ -9,11 +9,6 @@ from segtrain.report.text import number, percent, score_text, share, table
 from segtrain.runs.result import Result
 
 HARDLY = 0.1  # IoU below which a class is hardly found
-HARDLY_FOUND = (
-    "Try more epochs; show the network more of them (sampling=foreground_crops sampling.share=0.66 where images are cropped, "
-    "sampling=rare_classes where few images hold them); then a region term where there is none (loss=ce_dice, bce_dice), or "
-    "weights (weighting=log_ratio, multi-label neg_pos_ratio): `segtrain weights` shows what each gives."
-)
 
 # Counts of each class in a table of scores.
 COUNTED = {"support": "ground-truth pixels", "images": "images", "objects": "objects"}
@@ -42,13 +37,13 @@ def counts_rows(counts: ClassCounts, weights: list[float] | None) -> tuple[list[
 
 
 def scores_table(per_class: list[dict], counts_share: dict[str, float] | None = None, intervals=None) -> str:
-    """IoU (with its interval), Dice, precision and recall in percent, the rarest class first."""
+    """IoU (with its interval), Dice, precision and recall in percent, the rarest class of training first, where it is known."""
     if not per_class:
         return ""
     kept = [name for name in COUNTED if name in per_class[0]]
     columns = ["class", "IoU %", "95 %", "Dice %", "precision %", "recall %", *(COUNTED[name] for name in kept)]
     rows = []
-    for row in sorted(per_class, key=lambda row: row.get("support", 0)):
+    for row in sorted(per_class, key=lambda row: (counts_share or {}).get(row["name"], row.get("support", 0))):
         interval = interval_text((intervals or {}).get(f"iou/{row['name']}"))
         iou, *scores = [percent(row.get(kind)) for kind in ("iou", "dice", "precision", "recall")]
         rows.append([row["name"], iou, interval, *scores, *(f"{row[name]:,}" for name in kept)])
@@ -118,7 +113,7 @@ def not_defined(per_class: list[dict]) -> list[str]:
     return [f"n/a: {names} (absent from ground truth and prediction; left out of the means)"] if names else []
 
 
-def hardly_found(per_class: list[dict]) -> list[str]:
+def hardly_found(per_class: list[dict], tips: str) -> list[str]:
     """Lines on classes that are never or hardly found, with what to try; none when there are no such classes."""
     there = [row for row in per_class if row["support"]]
     found = {
@@ -126,11 +121,11 @@ def hardly_found(per_class: list[dict]) -> list[str]:
         f"IoU below {100 * HARDLY:.0f} %": [row["name"] for row in there if row["recall"] and row["iou"] < HARDLY],
     }
     lines = [f"{words}: {', '.join(names)}" for words, names in found.items() if names]
-    return [*lines, HARDLY_FOUND] if lines else []
+    return [*lines, tips] if lines else []
 
 
-def final_report(result: Result, counts: ClassCounts, folder: Path, records: dict[str, Score]) -> str:
-    """The last lines of a training: scores of the best epoch, and where everything is."""
+def final_report(result: Result, counts: ClassCounts, folder: Path, records: dict[str, Score], tips: str) -> str:
+    """The last lines of a training: scores of the best epoch, what to try (`tips`), and where everything is."""
     best, intervals = result.best, result.intervals
     shares = dict(zip(counts.class_names, counts.share, strict=True))
     means = means_line(result.scores, records, intervals, best["monitor"])
@@ -143,7 +138,7 @@ def final_report(result: Result, counts: ClassCounts, folder: Path, records: dic
         lines.append(f"best thresholds on these images: {best}; {cross_fitted_line(result)}")
         lines.append(f"`segtrain evaluate {folder}` applies these thresholds")
     lines += not_defined(result.per_class)
-    lines += hardly_found(result.per_class)
+    lines += hardly_found(result.per_class, tips)
     lines += ["", f"run folder: {folder}"]
     if (folder / "page.html").is_file():
         lines.append(f"scores, and the images with the largest errors: {folder / 'page.html'}")

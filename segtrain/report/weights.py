@@ -9,6 +9,7 @@ from segtrain.report.text import number, share, table
 from segtrain.weighting import FROM_SMALL_TO_LARGE, SCHEMES, same_as
 
 # Of docs/loss_and_weights.md.
+HIGH = 100  # pos_weight above which precision is lost
 EVIDENCE = (
     "Begin with inverse_sqrt: with the default loss it is within 1 point of IoU of the best scheme on all four datasets that were "
     "measured (shapes, thin cracks, CamVid from random weights, magnetic tiles with a trained encoder and rare classes sampled "
@@ -99,9 +100,11 @@ def recommendation(counts: ClassCounts, words: str = "", weighted: bool = True) 
         )
     sweep = f"segtrain -m {settings}weighting={{}} seed=0,1,2"
     if counts.multilabel:
-        ratio = SCHEMES["neg_pos_ratio"]()(counts).max()
+        ratios = SCHEMES["neg_pos_ratio"]()(counts)
+        ratio = ratios.max()
         text = f"Multi-label: neg_pos_ratio is the pos_weight of each class. The largest is {number(ratio)}"
-        text += ": cap it, weighting.max_ratio=10, or precision is lost." if ratio > 100 else "."
+        cap = max(1.0, HIGH / ratios[ratios > 0].min())
+        text += f": cap it, weighting.max_ratio={cap:.2g}, or precision is lost." if ratio > HIGH else "."
         return f"{text} Which helps is found out by `{sweep.format('none,inverse_sqrt,neg_pos_ratio')}`"
     weights = {name: SCHEMES[name]()(counts)[there] for name in FROM_SMALL_TO_LARGE}
     parts = counts.share[there]

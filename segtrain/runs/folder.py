@@ -94,6 +94,8 @@ class RunFolder:
         elif stopped:
             log.info(hint)
         self.result.error = error.what if isinstance(error, SegtrainError) else repr(error)
+        if isinstance(error, KeyboardInterrupt):
+            self.result.error = "interrupted"
         try:
             if not stopped and not isinstance(error, Pruned):
                 # A sweep prints its first error only: the folder of the failed job must have the rest.

@@ -83,12 +83,10 @@ class State:
         return found
 
     def is_best(self, value: float | None, higher_is_better: bool) -> bool:
-        """Whether `value` of the monitored score beats the best so far; None, where it is undefined, beats nothing."""
-        if self.best is None:
-            return True
-        best = self.best["value"]
+        """Whether `value` of the monitored score beats the best so far; None, where it is undefined, beats another None."""
+        best = self.best and self.best["value"]
         if value is None or best is None:
-            return value is not None
+            return best is None
         return value > best if higher_is_better else value < best
 
     def skip_step(self, most: int) -> None:

@@ -8,8 +8,10 @@ import torch
 
 from segtrain.data.shapes import Shapes
 from segtrain.errors import DataError
+from segtrain.losses import CrossEntropy, Dice, PixelRegion
 from segtrain.metrics import SegmentationScores
 from segtrain.report import html
+from segtrain.report.advice import tips_for_rare_classes
 from segtrain.report.pages.evaluation import found_note, picture_groups
 from segtrain.report.scores import hardly_found, not_defined
 from segtrain.report.text import Printable, score_text, table
@@ -43,10 +45,20 @@ def test_classes_that_are_hardly_found_are_named_with_what_to_try():
         return {"name": name, "support": support, "recall": recall, "iou": iou}
 
     good = [row("a", 0.9, 0.8), row("absent", float("nan"), 0.0, support=0)]
-    assert hardly_found(good) == []
-    never, hardly, what = hardly_found([*good, row("b", 0.0, 0.0), row("c", 0.6, 0.04), row("d", 0.1, 0.09)])
+    assert hardly_found(good, "tips") == []
+    never, hardly, what = hardly_found([*good, row("b", 0.0, 0.0), row("c", 0.6, 0.04), row("d", 0.1, 0.09)], "tips")
     assert (never, hardly) == ("never found: b", "IoU below 10 %: c, d")
-    assert "Try more epochs" in what
+    assert what == "tips"
+
+
+def test_tips_are_of_what_the_training_has_not():
+    assert "loss=ce_dice" in (text := tips_for_rare_classes(CrossEntropy(), crops=True, multilabel=False))
+    assert "foreground_crops" in text
+    assert "weighting=log_ratio" in text
+    both = PixelRegion(CrossEntropy([1.0, 2.0]), Dice())
+    assert tips_for_rare_classes(both, crops=False, multilabel=False) == (
+        "Try more epochs, then show the network more of them (sampling=rare_classes)."
+    )
 
 
 def test_pictures_are_of_classes_that_are_there():

@@ -9,8 +9,11 @@ from segtrain.data.folder.layout import Layout
 from segtrain.data.folder.listing import list_folder
 from segtrain.data.folder.pairing import MaskFiles
 from segtrain.data.folder.splits import names_of_split, with_splits
+from segtrain.errors import ConfigError
 
 log = logging.getLogger("segtrain")
+
+READ_BY = (("ratio", "val_ratio", 0.2), ("kfold", "folds", 5), ("kfold", "fold", 0))  # kind of split, setting, default
 
 
 def list_files(layout: Layout, strict: bool) -> FileLists:
@@ -20,13 +23,15 @@ def list_files(layout: Layout, strict: bool) -> FileLists:
     """
     found = FileLists()
     layout, given = with_splits(layout), layout
+    _refuse_idle(layout)
     folders = layout.folders()
     if layout.splits == "ratio" != given.splits:
         what = (
             f"no split folders: {100 * layout.val_ratio:g} % of the images, by a hash of the name, are for validation"
         )
         found.add("note", what, folders, "set dataset.splits and dataset.val_ratio")
-        log.info(what)
+        if layout.split == "val":  # which is in every training
+            log.info(what)
     if not layout.is_usual(folders):
         what = f"recognised images in {', masks in '.join(map(str, folders[:2]))}"
         found.add("note", what, folders, "if that is wrong, name dataset.images and dataset.masks")
@@ -50,6 +55,15 @@ def list_files(layout: Layout, strict: bool) -> FileLists:
     if strict:
         found.raise_errors()
     return found
+
+
+def _refuse_idle(layout: Layout) -> None:
+    """Raise ConfigError for settings of another kind of split: they would do nothing."""
+    values = {"val_ratio": layout.val_ratio, "folds": layout.folds, "fold": layout.fold}
+    for kind, name, default in READ_BY:
+        if kind != layout.splits and values[name] != default:
+            what = f"dataset.{name}={values[name]} has no effect with dataset.splits={layout.splits}"
+            raise ConfigError(what, str(layout.root), f"leave it out, or set dataset.splits={kind}")
 
 
 def _check_word(layout: Layout, found: FileLists) -> None:

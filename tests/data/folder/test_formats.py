@@ -665,7 +665,7 @@ def test_groups_stay_together(tmp_path):
     assert len({name.split("_")[0] for name in without.names}) > len(groups[1])
     reports = check_dataset({"train": train, "val": without}, None)
     assert not [f for f in reports[1].findings if "dataset.groups" in f.what]
-    mixed = Folder(split="val", **how | {"splits": "kfold", "folds": 2})
+    mixed = Folder(split="val", **how | {"splits": "kfold", "folds": 2, "val_ratio": 0.2})
     reports = check_dataset({"train": train, "val": mixed}, None)
     assert any("dataset.groups in train and val: scene" in f.what for r in reports for f in r.findings)
     with pytest.raises(ConfigError, match="finds no group"):

@@ -243,3 +243,10 @@ def test_a_folder_of_masks_that_is_not_there(root):
     moved(root, ("img", "label"))
     with pytest.raises(ConfigError, match=r"there is no .*train/lable; expected .*train/img with .*train/lable"):
         Folder(str(root), "train", 3, masks="lable")
+
+
+@pytest.mark.parametrize("idle", [{"val_ratio": 0.4}, {"fold": 1}, {"folds": 3}])
+def test_settings_of_another_kind_of_split_are_refused(tmp_path, idle):
+    write_folder_dataset(tmp_path)
+    with pytest.raises(ConfigError, match="has no effect with dataset.splits=folders"):
+        Folder(str(tmp_path), "train", 3, **idle)
