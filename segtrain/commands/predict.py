@@ -32,6 +32,7 @@ from segtrain.files import read_json, read_rows, remove_parts, write_json, write
 from segtrain.inference import Prediction, Predictor
 from segtrain.inference.presence import is_chosen
 from segtrain.report.logger import log_to_screen
+from segtrain.report.pictures import legend, write_png
 from segtrain.report.predictions import files_of, row_of, shrunk, write_mask, write_overlay, write_probabilities
 from segtrain.runs.trained import Classes, Trained, load
 from segtrain.signals import leave_if_stopped, watched
@@ -43,6 +44,7 @@ MATTERS = ("inference.", "trainer.device", "trainer.precision")
 MATTERS += ("dataset.image_range", "dataset.exif", "dataset.max_pixels")
 ACCEPTED = (*MATTERS, "dataset.root", "loader.")  # the last two: of the val images that presence and regions read
 CHANGES_NOTHING = ("trainer.device", "dataset.max_pixels")  # in a prediction
+LEGEND = 480  # pixels, the width of legend.png
 SAVED_EVERY = 10.0  # seconds, of predictions.csv
 
 
@@ -61,6 +63,8 @@ def main(words: list[str]) -> int:
         log.info(f"{len(done)} of {counted(len(files), 'image')} done before")
     with watched():
         rows, damaged = predict_all(arguments, trained, predictor, classes, files, before, done)
+    if not arguments.no_overlays:
+        write_png(legend(classes, LEGEND), arguments.out / "legend.png")
     found = [f"{name} in {sum(row[f'present/{name}'] for row in rows)}" for name in classes.class_names]
     left_out = f", {len(damaged)} left out" if damaged else ""
     print(printable(f"{counted(len(rows), 'image')}{': ' * bool(rows)}{', '.join(found) if rows else ''}{left_out}"))
@@ -121,7 +125,7 @@ def refuse_inputs(out: Path, files: dict[str, Path]) -> None:
         raise ConfigError(f"{out} is a file", "--out", "name a folder")
     written = {(out / kind).resolve() for kind in WRITTEN}
     for file in files.values():
-        if written & {*file.resolve().parents}:
+        if written & {(real := file.resolve()), *real.parents}:
             raise ConfigError(f"{file} lies where predictions are written", "--out", "choose another folder")
     if not read_json(out / MARK):
         others = [out / name for name in ("predictions.csv", MARK, "config.yaml")]

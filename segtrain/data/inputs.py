@@ -22,7 +22,7 @@ LARGE = 2048 * 2048  # pixels; of a larger image no more than some rows are in m
 KEPT = 1 << 27  # bytes freed: to page in the memory of each window anew takes a third of the time
 THREADS = min(cores(), 8)  # that decode
 MARK = "predict.json"  # in a folder with predictions: what made them
-WRITTEN = ("masks", "overlays", "probabilities")  # folders beside it
+WRITTEN = ("masks", "overlays", "probabilities", "legend.png")  # beside it
 Image = np.ndarray | TiffRows | PictureRows  # uint8 [H, W, channels], or what gives its rows
 
 
@@ -123,7 +123,7 @@ def _below(folder: Path, base: Path) -> list[tuple[Path, Path]]:
     made = {mark.parent / kind for mark in folder.rglob(MARK) for kind in WRITTEN}
     files = [(file.relative_to(base), file) for file in sorted(folder.rglob("*")) if file.is_file()]
     shown = [(name, file) for name, file in files if not any(part.startswith(".") for part in name.parts)]
-    return [(name, file) for name, file in shown if not made & {*file.parents}]
+    return [(name, file) for name, file in shown if not made & {file, *file.parents}]
 
 
 def _is_image(file: Path) -> bool:

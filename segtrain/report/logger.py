@@ -136,8 +136,8 @@ class Logger:
             picture = charts.confusion_matrix(epoch.best.counts["confusion"], self._dataset.class_names)
             self._picture("confusion matrix", picture, epoch.step)
         if epoch.predictions:
-            rows = [pictures.example(self._dataset, i, [predicted]) for i, predicted in epoch.predictions.items()]
-            picture = pictures.stacked(rows)
+            rows = [pictures.with_masks(self._dataset, i, [found]) for i, found in epoch.predictions.items()]
+            picture = pictures.figure(rows, ["image", "ground truth", "prediction"], self._dataset)
             self._picture("image | ground truth | prediction", picture, epoch.step)
             if epoch.best is not None:
                 pictures.write_png(picture, self._folder / "plots" / "examples.png")

@@ -3,12 +3,14 @@
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from segtrain.data.dataset import class_pixels, read_mask
 from segtrain.files import whole
 
 GAP = 4
+TILE = 240  # pixels; pictures less than half as wide are enlarged
+FONT, LINE = 14, 20  # pixels
 
 
 def class_colours(dataset) -> np.ndarray:
@@ -85,21 +87,54 @@ def side_by_side(pictures: list[np.ndarray]) -> np.ndarray:
     return np.concatenate(parts[:-1], axis=1)
 
 
-def stacked(rows: list[np.ndarray]) -> np.ndarray:
-    """uint8, the rows one below the other, narrower ones filled up with white."""
-    width = max(row.shape[1] for row in rows)
-    filled = [np.pad(row, ((0, GAP), (0, width - row.shape[1]), (0, 0)), constant_values=255) for row in rows]
-    return np.concatenate(filled)[:-GAP]
-
-
 def example(dataset, index: int, predicted: list, errors: bool = False, label: int | None = None) -> np.ndarray:
     """uint8 [H, W, 3]: image | ground truth | predictions, and with `errors` the first one's error_map, of a class `label`."""
-    image, mask = dataset.image(index), dataset.mask(index)
-    truth = mask.transpose(2, 0, 1) if dataset.multilabel else mask
-    shown = [as_rgb(image), *(colour_mask(one, dataset) for one in [truth, *predicted])]
+    shown = with_masks(dataset, index, predicted)
     if errors:
+        mask = dataset.mask(index)
+        truth = mask.transpose(2, 0, 1) if dataset.multilabel else mask
         shown.append(error_map(truth, predicted[0], dataset.ignore_index, dataset.background, label))
     return side_by_side(shown)
+
+
+def with_masks(dataset, index: int, predicted: list) -> list[np.ndarray]:
+    """uint8 [H, W, 3] each: an image, its ground truth and predictions in the colours of the classes."""
+    mask = dataset.mask(index)
+    masks = [mask.transpose(2, 0, 1) if dataset.multilabel else mask, *predicted]
+    return [as_rgb(dataset.image(index)), *(colour_mask(one, dataset) for one in masks)]
+
+
+def figure(rows: list[list[np.ndarray]], titles: list[str], dataset) -> np.ndarray:
+    """uint8 [H, W, 3]: a grid of pictures, small ones enlarged, with titles above and the colours of the classes below."""
+    width = max(picture.shape[1] for row in rows for picture in row)
+    factor = max(1, TILE // width)
+    parts = []
+    for row in rows:
+        filled = [np.pad(p, ((0, 0), (0, width - p.shape[1]), (0, 0)), constant_values=255) for p in row]
+        large = [picture.repeat(factor, axis=0).repeat(factor, axis=1) for picture in filled]
+        parts.append(np.pad(side_by_side(large), ((0, GAP), (0, 0), (0, 0)), constant_values=255))
+    head = Image.new("RGB", (parts[0].shape[1], LINE), "white")
+    for number, title in enumerate(titles):
+        left = number * (factor * width + GAP)
+        ImageDraw.Draw(head).text((left + GAP, 1), title, "black", ImageFont.load_default(FONT))
+    return np.concatenate([np.asarray(head), *parts, legend(dataset, head.width)])
+
+
+def legend(dataset, width: int) -> np.ndarray:
+    """uint8 [H, W, 3]: the classes with their colours, in as many lines as they take."""
+    font, places, left, top = ImageFont.load_default(FONT), [], GAP, 0
+    for name in dataset.class_names:
+        length = FONT + 3 * GAP + int(font.getlength(name)) + FONT
+        if left > GAP and left + length > width:
+            left, top = GAP, top + LINE
+        places.append((left, top))
+        left += length
+    picture = Image.new("RGB", (width, top + LINE), "white")
+    draw = ImageDraw.Draw(picture)
+    for name, colour, (left, top) in zip(dataset.class_names, html_colours(dataset), places, strict=True):
+        draw.rectangle((left, top + 3, left + FONT, top + 3 + FONT), colour, "black")
+        draw.text((left + FONT + GAP, top + 1), name, "black", font)
+    return np.asarray(picture)
 
 
 def images_with_rare_classes(dataset, count: int, sample: int = 60) -> list[int]:
