@@ -36,7 +36,8 @@ OddInt = Annotated[int, Range("an odd number >= 1", lambda v: v >= 1 and v % 2 =
 Label = Annotated[int, Range("a mask value from 0 to 255", lambda v: 0 <= v <= 255)]
 Size = Annotated[list[int], Range("[height, width], both >= 1", lambda v: len(v) == 2 and min(v) >= 1)]
 Weights = Annotated[
-    Sequence[float], Range("finite numbers >= 0, not all 0", lambda v: _are_weights([float(x) for x in v]))
+    Sequence[float],
+    Range("finite numbers >= 0, not all 0", lambda v: min(map(float, v), default=0) >= 0 and any(map(float, v))),
 ]
 
 _WORDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", type(None): "null"}
@@ -111,7 +112,3 @@ def checked(function):
         return function(*args, **kwargs)
 
     return with_check
-
-
-def _are_weights(values: list[float]) -> bool:
-    return all(math.isfinite(v) and v >= 0 for v in values) and any(v > 0 for v in values)

@@ -28,6 +28,7 @@ COMMANDS = {
     "repeat": "repeat RUN                        train again from a run's settings, and say whether the result is equal",
     "compare": "compare RUN_OR_SWEEP …            settings that differ against scores, best first",
 }
+OF_A_RUN = ("evaluate", "predict", "export", "repeat")  # commands whose first word is the folder of a run
 HELP = """segtrain trains segmentation models on badly imbalanced classes.
 
   segtrain key=value …                       train; -m sweeps over values with commas
@@ -109,6 +110,9 @@ def _dispatch(words: list[str]) -> int:
             raise ConfigError(f"no command {command!r}{did_you_mean(command, COMMANDS)}", fix=fix)
         if command != "resume":
             refuse_several(f"`segtrain {command}`")
+        run = next((Path(word) for word in words[1:2] if command in OF_A_RUN and word[:1] != "-"), None)
+        if run is not None and not (run / "config.yaml").is_file():  # told before seconds of imports
+            raise import_module("segtrain.config.saved").no_run(run)
         with importing():
             module = import_module(f"segtrain.commands.{command.replace('-', '_')}")
         return module.main(words[1:])

@@ -27,7 +27,6 @@ from segtrain.report.logger import logged_to
 from segtrain.runs import trained
 from segtrain.runs.claim import make_run_folder
 from segtrain.runs.folder import RunFolder
-from segtrain.runs.result import Result
 from segtrain.signals import watched
 
 PathLike = str | Path
@@ -45,13 +44,6 @@ class Run:
         epoch: after which the checkpoint was written, from 1.
         result: what result.json holds: `per_class`, `intervals`, `thresholds`, and more.
     """
-
-    path: Path
-    config: Any
-    network: Any
-    class_names: list[str]
-    epoch: int
-    result: Result
 
     def __init__(self, found: trained.Trained):
         self._trained = found

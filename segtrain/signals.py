@@ -41,11 +41,6 @@ def receive(number: int) -> None:
         _received = signal.Signals(number)
 
 
-def stopping() -> bool:
-    """Whether a stop signal came."""
-    return _received is not None
-
-
 @contextlib.contextmanager
 def watched():
     """Within this, a stop signal only sets the flag, and a second one within five seconds ends the work at once.

@@ -2,6 +2,8 @@
 
 import contextlib
 
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from segtrain.data.augment import Augmentation, as_augment, crop_size
@@ -12,9 +14,6 @@ from segtrain.errors import ConfigError, DataError, SegtrainError
 
 def build(cfg: DictConfig, part: str, **provided):
     """The object `cfg[part]` names, with `provided` arguments filled in. Raises ConfigError for a refused value."""
-    from hydra.errors import InstantiationException
-    from hydra.utils import instantiate
-
     with refusals(f"{part} ({cfg[part]._target_})"):
         try:
             return instantiate(cfg[part], _convert_="all", **provided)

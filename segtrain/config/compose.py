@@ -6,6 +6,11 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import setup_globals
+from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -35,9 +40,6 @@ def compose(overrides: list[str], config_dir: str | None = None, config_name: st
 
     With `sweep`, values such as `loss.alpha=0,1` are accepted and left to the sweeper.
     """
-    from hydra.errors import HydraException
-    from hydra.types import RunMode
-
     register_resolvers()
     loader = config_loader(config_dir)
     mode = RunMode.MULTIRUN if sweep else RunMode.RUN
@@ -62,10 +64,6 @@ def without_hydra(cfg: DictConfig) -> DictConfig:
 
 def _override_mistakes(loader, overrides: list[str], config_name: str) -> Iterator[str]:
     """A sentence for every override that Hydra cannot apply."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-    from hydra.types import RunMode
-
     parser, groups, values = OverridesParser.create(), [], []
     for text in overrides:
         try:
@@ -112,9 +110,6 @@ def _override_mistakes(loader, overrides: list[str], config_name: str) -> Iterat
 
 def _has_key(loader, config_name: str, option: str, key: str) -> bool:
     """Whether there is a setting with another option of a group."""
-    from hydra.errors import HydraException
-    from hydra.types import RunMode
-
     try:
         cfg = loader.load_configuration(config_name, [option], run_mode=RunMode.RUN)
     except (HydraException, OmegaConfBaseException):
@@ -153,9 +148,6 @@ def key_mistakes(cfg: DictConfig, key: str) -> Iterator[str]:
 
 def folder_of(cfg: DictConfig, key: str) -> Path:
     """Where hydra.run.dir or hydra.sweep.dir of a composed config points to."""
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.core.utils import setup_globals
-
     setup_globals()
     HydraConfig.instance().set_config(cfg)
     return Path(OmegaConf.select(cfg, key))

@@ -5,6 +5,15 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import NoReturn
 
+from hydra._internal.callbacks import Callbacks
+from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.utils import _run_hydra, create_config_search_path, get_args_parser
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobRuntime, setup_globals
+from hydra.types import HydraContext
+from hydra.version import setbase
+
 from segtrain.errors import ConfigError
 
 SEARCH_PATH = "pkg://segtrain.configs"
@@ -12,8 +21,6 @@ SEARCH_PATH = "pkg://segtrain.configs"
 
 def parser() -> ArgumentParser:
     """Hydra's own: overrides, -m, --config-dir, --config-name, --cfg, --help and so on."""
-    from hydra._internal.utils import get_args_parser
-
     found = get_args_parser()
     found.prog = "segtrain"
 
@@ -48,9 +55,6 @@ def _as_settings(word: str, words: list[str]) -> list[str]:
 
 def config_loader(config_dir: str | None = None):
     """Hydra's loader for the configs in `config_dir` and segtrain's. Raises ConfigError when there is no such folder."""
-    from hydra._internal.config_loader_impl import ConfigLoaderImpl
-    from hydra._internal.utils import create_config_search_path
-
     search_path = create_config_search_path(SEARCH_PATH)
     if config_dir is not None:
         if not Path(config_dir).is_dir():
@@ -61,11 +65,6 @@ def config_loader(config_dir: str | None = None):
 
 def context(cfg, loader):
     """Hydra's global state is set; returns the context that its jobs are given."""
-    from hydra._internal.callbacks import Callbacks
-    from hydra.core.utils import JobRuntime, setup_globals
-    from hydra.types import HydraContext
-    from hydra.version import setbase
-
     setbase("1.3")
     setup_globals()
     JobRuntime.instance().set("name", "segtrain")
@@ -74,23 +73,15 @@ def context(cfg, loader):
 
 def jobs_of_sweep(overrides: list) -> list[list[str]]:
     """The overrides of each job of Hydra's own sweeper."""
-    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-
     return [job for batch in BasicSweeper.split_arguments(overrides, None) for job in batch]
 
 
 def dirname_of(overrides: list[str], fixed: list[str]) -> str:
     """`hydra.job.override_dirname` of a job, without the overrides that all jobs have."""
-    from hydra._internal.config_loader_impl import get_overrides_dirname
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
     return get_overrides_dirname(OverridesParser.create().parse_overrides(overrides), set(fixed), ",", "=")
 
 
 def show(arguments: Namespace) -> None:
     """Print what --help, --cfg, --info and such ask for."""
-    from hydra._internal.utils import _run_hydra
-    from hydra.version import setbase
-
     setbase("1.3")
     _run_hydra(arguments, parser(), lambda cfg: None, SEARCH_PATH, "config")

@@ -5,6 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.core.utils import run_job
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from segtrain.config import internals
@@ -88,9 +93,6 @@ def check_single(cfg: DictConfig) -> None:
 
 
 def _run(arguments: Namespace, task: Task, make_folder: MakeFolder, writes: bool) -> None:
-    from hydra.core.utils import run_job
-    from hydra.types import RunMode
-
     cfg = compose(arguments.overrides, arguments.config_dir, arguments.config_name)
     check_single(cfg)
     folder = make_folder(lambda: folder_of(cfg, "hydra.run.dir"))
@@ -113,9 +115,6 @@ def _run(arguments: Namespace, task: Task, make_folder: MakeFolder, writes: bool
 
 
 def _sweep(arguments: Namespace, task: Task, make_folder: MakeFolder, begin_sweep, search) -> None:
-    from hydra.core.plugins import Plugins
-    from hydra.types import RunMode
-
     cfg = compose(arguments.overrides, arguments.config_dir, arguments.config_name, sweep=True)
     if cfg.hydra.sweeper._target_ == SWEEPER:
         settings, templates = _space(cfg, arguments)
@@ -135,8 +134,6 @@ def _sweep(arguments: Namespace, task: Task, make_folder: MakeFolder, begin_swee
     begin_sweep(folder, [Job(name, *job) for name, job in zip(names, jobs, strict=True)])
 
     def job(cfg: DictConfig) -> float | None:
-        from hydra.core.hydra_config import HydraConfig
-
         register_resolvers()  # this may be another process
         check_config(cfg)
         return task(cfg, Path(HydraConfig.get().runtime.output_dir))
@@ -176,8 +173,6 @@ def _space(cfg: DictConfig, arguments: Namespace) -> tuple[dict, list[Job]]:
 
 def _parsed(cfg: DictConfig, arguments: Namespace) -> list:
     """The overrides of the sweep that an experiment has, then those of the command line."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
     words = [f"{key}={values}" for key, values in (cfg.hydra.sweeper.get("params") or {}).items()]
     loader = internals.config_loader(arguments.config_dir)  # knows the options that glob(*) stands for
     return OverridesParser.create(config_loader=loader).parse_overrides([*words, *cfg.hydra.overrides.task])

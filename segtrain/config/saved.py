@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
@@ -70,9 +72,6 @@ def load_saved(
 
 def value_of(text: str):
     """The value of `key=value`, by Hydra's grammar where it has one for it: {a:1} is a mapping there, but a text in YAML."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
     try:
         override = OverridesParser.create().parse_override(text)
         if override.is_sweep_override():
@@ -133,8 +132,8 @@ def _parsed(text: str, where: str, resolved: bool = True) -> dict:
         raise _damaged(f"not a config: {str(error).splitlines()[0]}", where) from error
     if not isinstance(content, dict):
         raise _damaged("not a config: no mapping", where)
-    if (odd := next(_odd_parts(content), None)) is not None:
-        raise _damaged(f"not a config: {odd!r:.40}", where)
+    if odd := [part for is_key, part in _parts(content) if _is_odd(is_key, part)]:
+        raise _damaged(f"not a config: {hex(odd[0]) if isinstance(odd[0], int) else repr(odd[0]):.40}", where)
     if resolved:
         content.pop("hydra", None)
         _refuse_interpolations(content, where)
@@ -142,35 +141,29 @@ def _parsed(text: str, where: str, resolved: bool = True) -> dict:
 
 
 def _refuse_interpolations(content: dict, where: str) -> None:
-    referring = any("${" in text and text != CLASS_WEIGHTS for text in _texts(content))
+    referring = any("${" in str(part) and part != CLASS_WEIGHTS for _, part in _parts(content))
     if referring or content.get("class_weights") == CLASS_WEIGHTS:
         raise _damaged("a saved config must be resolved, this one holds ${…}", where)
 
 
-def _odd_parts(value) -> Iterator:
-    """Keys that are neither text nor whole numbers, and numbers of more digits than any setting has."""
-    if isinstance(value, dict):
-        yield from (key for key in value if not isinstance(key, str) and type(key) is not int)
-        yield from (found for key in value if type(key) is int for found in _odd_parts(key))
-        for item in value.values():
-            yield from _odd_parts(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _odd_parts(item)
-    elif isinstance(value, int) and abs(value) >= 2**63:
-        yield hex(value)
+def _is_odd(is_key: bool, part) -> bool:
+    """Whether it is a key that is neither text nor a whole number, or a number of more digits than any setting has."""
+    if is_key and not isinstance(part, str) and type(part) is not int:
+        return True
+    return isinstance(part, int) and abs(part) >= 2**63
 
 
-def _texts(value) -> Iterator[str]:
+def _parts(value) -> Iterator[tuple[bool, object]]:
+    """Every key and value in mappings and lists, and whether it is a key."""
     if isinstance(value, dict):
         for key, item in value.items():
-            yield str(key)
-            yield from _texts(item)
+            yield True, key
+            yield from _parts(item)
     elif isinstance(value, list):
         for item in value:
-            yield from _texts(item)
+            yield from _parts(item)
     else:
-        yield str(value)
+        yield False, value
 
 
 def _check_targets(cfg: DictConfig, trust: list[str], file: Path) -> None:
@@ -245,17 +238,14 @@ def no_run(folder: Path) -> ConfigError:
     """The error for a folder that holds no config.yaml, with what it is instead."""
     if "=" in str(folder) and not folder.exists():
         return ConfigError(f"{folder} is a setting: the folder of the run comes first", fix="write RUN key=value …")
+    fix = "name the folder of a run, such as the last lines of a training give"
     if not folder.exists():
-        return ConfigError(
-            f"no folder {folder}", fix="name the folder of a run, such as the last lines of a training give"
-        )
+        return ConfigError(f"no folder {folder}", fix=fix)
     if above := next((parent for parent in folder.parents if (parent / "config.yaml").is_file()), None):
         fix = f"name the folder of the run: {above}"
     elif below := sorted(file.parent for file in folder.glob("*/config.yaml")):
         kind = "a sweep" if (folder / "sweep.json").is_file() else f"a folder of {counted(len(below), 'run')}"
         return ConfigError(f"{folder} is {kind}, not a run", fix=f"name one of its runs: {few([*map(str, below)], 3)}")
-    else:
-        fix = "name the folder of a run, such as the last lines of a training give"
     return ConfigError(f"{folder} holds no run: config.yaml is missing", fix=fix)
 
 

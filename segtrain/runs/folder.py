@@ -55,7 +55,7 @@ class RunFolder:
             raise ConfigError("no such folder", str(self.path), "name the folder of a run")
         refuse_links(self.path)
         self._lock()
-        self.result, self._rows, self.keep = Result.read(self.path), [], 0
+        self.result, self.rows, self.keep = Result.read(self.path), [], 0
         self.changed: dict[str, object] = {}
         self._news: dict[str, object] = {}  # of this start, for environment.json, when its first checkpoint is written
         self._allowed, self._disk_failures = allowed or [], 0
@@ -169,7 +169,7 @@ class RunFolder:
         with self._disk_failures_counted():
             self._write_epoch()
             counted = (self.path / "per_image.npz").is_file()
-            run = {"config": self._config, "rows": self._rows, "result": asdict(self.result), "counted": counted}
+            run = {"config": self._config, "rows": self.rows, "result": asdict(self.result), "counted": counted}
             checkpoints.write_last(self.checkpoints, {**content, "run": run}, self.keep)
             self._began = True
             if self._news:
@@ -193,7 +193,7 @@ class RunFolder:
             return None
         checkpoint, status = checkpoints.read_last(self.checkpoints), self.result.status
         run = checkpoint["run"]
-        self._trained_config, self._rows = run["config"], run["rows"]
+        self._trained_config, self.rows = run["config"], run["rows"]
         self.result = Result.of(run["result"], self.checkpoints / "last.pt")
         self.result.status, self._started = status, time.time() - self.result.seconds
         if self.result.best:
@@ -203,11 +203,6 @@ class RunFolder:
                     "the counts of the best epoch are missing", str(self.path / "per_image.npz"), "restore it"
                 )
         return checkpoint
-
-    @property
-    def rows(self) -> list[dict]:
-        """Of metrics.csv."""
-        return list(self._rows)
 
     def settings(self) -> dict[str, object]:
         """By dotted key: those the checkpoint was trained with, before the first one those of config.yaml."""
@@ -224,8 +219,8 @@ class RunFolder:
         content = read_json(self.path / "environment.json")
         content["resumes"] = [*content.get("resumes", []), start(world_size)]
         write_json(self.path / "environment.json", content)
-        if self._rows:
-            write_rows(self.path / "metrics.csv", self._rows)
+        if self.rows:
+            write_rows(self.path / "metrics.csv", self.rows)
 
     def record(self, epoch, class_names: list[str], groups: dict[str, str] | None = None) -> None:
         """Write what a segtrain.training Epoch gave: metrics.csv; when it is the best, its weights, per_image.npz, result.json.
@@ -235,7 +230,7 @@ class RunFolder:
         Args:
             groups: by image name its scene or patient; None: each image is alone.
         """
-        self._rows.append(epoch.row())
+        self.rows.append(epoch.row())
         self._unwritten = True
         if epoch.best is not None:
             self._best, counts = epoch, epoch.best.counts
@@ -256,7 +251,7 @@ class RunFolder:
     def _write_epoch(self) -> None:
         """What has not been written yet."""
         if self._unwritten:
-            write_rows(self.path / "metrics.csv", self._rows)
+            write_rows(self.path / "metrics.csv", self.rows)
             self._unwritten = False
         if self._best is None:
             return

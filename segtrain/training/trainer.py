@@ -17,7 +17,7 @@ from segtrain.metrics.metric import Metric
 from segtrain.metrics.records import LOSS, Score
 from segtrain.optimizers import is_of_encoder
 from segtrain.ranks import ALONE, Processes
-from segtrain.signals import leave_if_stopped, stopping
+from segtrain.signals import leave_if_stopped, received
 from segtrain.training.device import autocast, choose_device, choose_precision, memory_used
 from segtrain.training.evaluation import evaluate, predict_one
 from segtrain.training.profile import Profile
@@ -234,7 +234,7 @@ class Trainer:
             if not terms:
                 state.skip_step(self.max_skipped)
             self.processes.agree_to_stop()
-            if stopping() or self._checkpoint_due():
+            if received() or self._checkpoint_due():
                 self._save()
             leave_if_stopped()
             if state.step >= self.steps:

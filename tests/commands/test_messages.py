@@ -45,6 +45,8 @@ def test_a_mistake_is_named_with_what_to_do(segtrain, tmp_path, words, what, fix
     dataset(tmp_path / "deep" / "inner", (0, 1))
     dataset(tmp_path / "photos", (0, 1), "pictures", "truth")
     dataset(tmp_path / "grey", (0, 128, 255))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/config.yaml").touch()
     done = segtrain(*words.split())
     assert done.code == 2, done
     assert what in done.err, done
