@@ -55,7 +55,7 @@ def main(words: list[str]) -> int:
     out = arguments.run / "evaluation" / folder_name(**request)
     inference = {key.removeprefix("inference."): value for key, value in flat(trained.config).items()}
     chosen = {key: value for key, value in inference.items() if key.split(".")[0] in ("threshold", "presence")}
-    found = {"scores": result.scores, "per_class": result.per_class, "intervals": result.intervals}
+    found = {name: vars(result)[name] for name in ("scores", "per_class", "intervals", "lower", "units")}
     if result.cross_fitted:
         found["cross_fitted"] = result.cross_fitted
     write_json(out / "scores.json", {**request, **chosen, **found})

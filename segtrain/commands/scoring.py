@@ -12,6 +12,7 @@ from segtrain.data.dataset import typical_size
 from segtrain.data.resize import resized, resized_size
 from segtrain.inference import Predictor, window_starts
 from segtrain.inference.regions import Foreground, Regions, spans, threshold_for
+from segtrain.metrics.records import LOSS, all_records
 from segtrain.report.pictures import example
 from segtrain.runs.result import Result, per_class_rows
 from segtrain.runs.trained import Trained, load
@@ -37,7 +38,8 @@ def evaluate_split(trained: Trained, split: str):
     progress = Progress(split, limit)
     mean_loss = evaluate(predictor, batches, scores, loss, dataset.names, limit, progress.advance)
     progress.close()
-    result = Result(scores={**scores.compute(), "loss": mean_loss})
+    result = Result(scores={**scores.compute(), LOSS.name: mean_loss})
+    result.describe(all_records(scores))
     result.per_class = per_class_rows(scores.per_class(), dataset.class_names)
 
     def draw(index: int, label: int | None):

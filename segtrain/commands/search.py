@@ -14,7 +14,7 @@ from segtrain.config.launch import Job
 from segtrain.config.saved import choices_of, load_saved, packages_of
 from segtrain.errors import ConfigError, Pruned, SegtrainError, printable
 from segtrain.files import read_json, read_rows, write_json
-from segtrain.metrics.records import LOSS
+from segtrain.metrics.records import all_records
 from segtrain.report.text import score_text, table
 from segtrain.runs.claim import lock
 from segtrain.runs.environment import typed
@@ -37,7 +37,7 @@ def begin(make_folder: Callable[[], Path], settings: dict, templates: list[Job])
     """
     optuna()
     cfg = templates[0].config
-    records = {**build_scores(cfg, build_dataset(cfg, "val")).records(), LOSS.name: LOSS}
+    records = all_records(build_scores(cfg, build_dataset(cfg, "val")))
     objectives = settings["objectives"] or [cfg.trainer.monitor]
     if unknown := [name for name in objectives if name not in records]:
         fix = f"choose among {', '.join(records)}"

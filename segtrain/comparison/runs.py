@@ -1,6 +1,6 @@
 """Find runs, group the repeats of one setting, and read what they counted on each image."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +37,7 @@ ORDER = (
     "dataset",
 )
 COUNTS = ("tp", "fp", "fn", "valid")
+OF_SPLIT = ("scores", "per_class", "lower", "units")  # parts of a result that scores.json of a split has, too
 
 
 @dataclass
@@ -170,7 +171,7 @@ def read_run(path: Path, split: str | None = None) -> Run:
         saved = read_json(folder / "scores.json")
         if not saved:
             raise ConfigError(f"{split} was not evaluated", str(path), f"`segtrain evaluate {path} --split {split}`")
-        result.scores, result.per_class = saved["scores"], saved["per_class"]
+        result = replace(result, **{name: saved[name] for name in OF_SPLIT if name in saved})
         file = folder / "per_image.npz"
     changed = changed_settings(environment)  # since it was resumed
     settings = {name: whole(value) for name, value in (settings | changed).items()}

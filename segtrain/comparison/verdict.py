@@ -23,7 +23,6 @@ from segtrain.comparison.statistics import (
 from segtrain.errors import ConfigError, did_you_mean
 from segtrain.runs.result import Result
 
-LOWER = ("loss", "ece", "class_ece", "errors_beyond")  # kinds of score that are better low
 OF_LOSS = ("loss", "labels", "weighting", "class_weights")  # groups of settings that change what the loss is
 
 
@@ -233,13 +232,15 @@ def common_monitor(settings: list[Setting]) -> str:
 
 
 def is_lower(by: str, settings: list[Setting]) -> bool:
-    monitored = _monitored(by, settings)
-    return monitored.lower_is_better if monitored else by.partition("/")[0].startswith(LOWER)
+    if monitored := _monitored(by, settings):
+        return monitored.lower_is_better
+    return by == "loss" or any(by in run.result.lower for setting in settings for run in setting.runs)
 
 
 def unit_of(by: str, settings: list[Setting]) -> str:
-    monitored = _monitored(by, settings)
-    return monitored.unit if monitored else "" if by == "loss" else "%"
+    if monitored := _monitored(by, settings):
+        return monitored.unit
+    return settings[0].runs[0].result.units.get(by, "" if by == "loss" else "%")
 
 
 def _monitored(by: str, settings: list[Setting]) -> Result | None:

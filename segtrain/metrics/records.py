@@ -60,3 +60,8 @@ class Score:
 
 
 LOSS = Score("loss", "validation loss, with the terms and weights of training", False, unit="", tensorboard="loss/val")
+
+
+def all_records(scores) -> dict[str, Score]:
+    """A record for each score of a Metric, and for the loss."""
+    return {**scores.records(), LOSS.name: LOSS}

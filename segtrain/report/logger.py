@@ -11,7 +11,7 @@ from segtrain.errors import DiskError
 from segtrain.metrics.metric import Metric
 from segtrain.metrics.records import LOSS
 from segtrain.report import charts, pictures
-from segtrain.report.text import Printable, share, table
+from segtrain.report.text import Printable, score_text, share, table
 
 log = logging.getLogger("segtrain")
 
@@ -98,7 +98,7 @@ class Logger:
         row = epoch.row()
         log.info(
             f"epoch {epoch.number:>3}/{self._epochs}  train loss {row['train/loss']:.4f}  val loss {row['val/loss']:.4f}"
-            f"  {epoch.monitor.name} {row[f'val/{epoch.monitor.name}']:.4f}  {epoch.images_per_second:.1f} images/s"
+            f"  {epoch.monitor.name} {score_text(epoch.value, epoch.monitor.unit)}  {epoch.images_per_second:.1f} images/s"
             f"  data wait {100 * epoch.data_wait:.0f} %{self._time_left(epoch.number)}"
         )
         if self._faster and epoch.data_wait > WAITED and epoch.seconds > LONG:

@@ -242,6 +242,7 @@ class RunFolder:
             self.result.best = {"epoch": epoch.number, "monitor": epoch.monitor.name, "value": epoch.value}
             self.result.lower_is_better, self.result.unit = not epoch.monitor.higher_is_better, epoch.monitor.unit
             self.result.scores = epoch.scores
+            self.result.describe(epoch.records)
             self.result.per_class = per_class_rows(epoch.best.per_class, class_names)
         try:
             self._write_epoch()

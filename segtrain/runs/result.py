@@ -21,6 +21,7 @@ class Result:
         scores: of the best epoch, by name.
         per_class: of the best epoch: a row per class with index, name, iou, dice, precision, recall, support, …
         lower_is_better, unit: of the monitored score; "%" is a share from 0 to 1, shown in percent.
+        lower, units: names of all scores that are better low; and by name the units other than "%".
         intervals: 95 % interval of each score, (low, high).
         thresholds: multi-label: by class the probability that maximises Dice on val.
         cross_fitted: scores with thresholds that were chosen on other images than each is scored on.
@@ -34,6 +35,8 @@ class Result:
     per_class: list[dict] = field(default_factory=list)
     lower_is_better: bool = False
     unit: str = "%"
+    lower: list[str] = field(default_factory=list)
+    units: dict[str, str] = field(default_factory=dict)
     intervals: dict[str, tuple[float, float]] | None = None
     thresholds: dict[str, float] | None = None
     cross_fitted: dict[str, float] | None = None
@@ -75,6 +78,12 @@ class Result:
             are_numbers(value for key, value in row.items() if key != "name") for row in texts
         ):
             yield "per_class must be rows with index, name and numbers"
+
+    def describe(self, records: dict) -> None:
+        """Take from the Score records of all scores which are better low, and their units."""
+        known = {name: records[name] for name in self.scores if name in records}
+        self.lower = [name for name, record in known.items() if not record.higher_is_better]
+        self.units = {name: record.unit for name, record in known.items() if record.unit != "%"}
 
     def write(self, run: Path) -> None:
         """Leave out what is not known. Raises DiskError."""

@@ -139,6 +139,7 @@ class Epoch:
         number: from 1. step: optimizer steps so far. lr: learning rate of the last step.
         losses: `loss`, the mean training loss over the images, and its terms by name.
         scores: of the validation, with its `loss`.
+        records: of the scores.
         monitor: record of the score that chooses the best epoch, and value: that score, None when undefined.
         best: when this epoch is the best so far.
         predictions: of the images of Parts.shown: classes uint8 [H,W], or multi-label bool [C,H,W].
@@ -152,6 +153,7 @@ class Epoch:
     lr: float
     losses: dict[str, float]
     scores: dict[str, float]
+    records: dict[str, Score]
     monitor: Score
     value: float | None
     best: Best | None

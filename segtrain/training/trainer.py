@@ -14,7 +14,7 @@ from segtrain.data.loader import killed_workers_explained
 from segtrain.errors import ConfigError, NotFinite, did_you_mean, out_of_memory_explained
 from segtrain.inference import Inference, Predictor
 from segtrain.metrics.metric import Metric
-from segtrain.metrics.records import LOSS, Score
+from segtrain.metrics.records import LOSS, Score, all_records
 from segtrain.optimizers import is_of_encoder
 from segtrain.ranks import ALONE, Processes
 from segtrain.signals import leave_if_stopped, received
@@ -124,7 +124,7 @@ class Trainer:
 
     def monitored(self, scores: Metric) -> Score:
         """The record of the score that chooses the best epoch."""
-        return {**scores.records(), LOSS.name: LOSS}[self.monitor]
+        return all_records(scores)[self.monitor]
 
     def autocast(self):
         """The context of every forward pass."""
@@ -265,7 +265,8 @@ class Trainer:
         scores = {**parts.scores.compute(), LOSS.name: loss}
         value = None if math.isnan(scores[self.monitor]) else scores[self.monitor]
         best = None
-        monitor = self.monitored(parts.scores)
+        records = all_records(parts.scores)
+        monitor = records[self.monitor]
         if state.is_best(value, monitor.higher_is_better):
             state.best = {"epoch": state.epoch + 1, "monitor": self.monitor, "value": value}
             weights = self.step.validated.state_dict()
@@ -276,6 +277,7 @@ class Trainer:
             lr=state.lr,
             losses=losses,
             scores=scores,
+            records=records,
             monitor=monitor,
             value=value,
             best=best,

@@ -267,7 +267,7 @@ def test_scores_that_are_better_low_and_scores_without_counts(tmp_path):
     for alpha, ece in ((0, 0.3), (1, 0.1)):
         make_run(tmp_path / f"{alpha}", {"trainer": {"alpha": alpha}}, 0.5)
         result = json.loads((tmp_path / f"{alpha}/result.json").read_text())
-        result["scores"]["ece"] = ece
+        result["scores"]["ece"], result["lower"] = ece, ["ece"]
         result.pop("checksum")
         write_json(tmp_path / f"{alpha}/result.json", result)
     found = compare(settings_from(find_runs([tmp_path])[0]), by="ece")
@@ -472,8 +472,16 @@ def test_every_option_that_differs_names_a_setting():
     assert varied_keys(configs) == (["loss", "weighting", "sampling"],) * 2
 
 
-@pytest.mark.parametrize(
-    ("name", "low"), [("errors_within_2/all", False), ("errors_beyond_8/all", True), ("ece", True)]
-)
-def test_whether_a_score_is_better_low(name, low):
-    assert is_lower(name, []) == low
+def test_whether_a_score_is_better_low_is_known_of_all(tmp_path):
+    """As that of a metric of the user's, which is in pixels and was not monitored."""
+    for number, distance in enumerate((40.0, 3.0)):
+        run = make_run(tmp_path / str(number), {"loss": {"alpha": number}}, 0.5)
+        result = json.loads((run / "result.json").read_text())
+        result["scores"]["hausdorff"] = distance
+        result.pop("checksum")
+        write_json(run / "result.json", result | {"lower": ["hausdorff"], "units": {"hausdorff": "px"}})
+    settings = settings_from(find_runs([tmp_path])[0])
+    assert [is_lower(name, settings) for name in ("hausdorff", "loss", "accuracy")] == [True, True, False]
+    lines = answer(compare(settings, by="hausdorff"))
+    assert "alpha=1" in lines[0], lines
+    assert "−37 hausdorff" in lines[0], lines
