@@ -60,9 +60,8 @@ def main(words: list[str]) -> int:
     for changed in candidates(counts, fixed, build_augment(cfg, train_set).crops):
         one, choices = composed([*arguments.overrides, *changed], arguments)
         name = f"{len(found):02d}_{','.join(changed) or 'as_it_is'}"
-        found.setdefault(
-            str(flat(one)), Job(name, [*own, *changed], one, choices)
-        )  # a change may be what the config is already
+        # A change may be what the config is already.
+        found.setdefault(str(flat(one)), Job(name, [*own, *changed], one, choices))
     if len(found) < 2:
         raise ConfigError("nothing to choose among", " ".join(sorted(fixed)), "leave loss, weighting or sampling open")
     with_hydra = compose(arguments.overrides, arguments.config_dir, arguments.config_name, sweep=True)

@@ -60,8 +60,9 @@ def job(cfg, run: RunFolder, processes: Processes = ALONE) -> float | None:
 
 def prepare(
     cfg, run: RunFolder, checkpoint: dict | None, datasets: tuple, processes: Processes
-) -> tuple[Trainer, Parts, ClassCounts, str]:
-    """All that comes before the first step: trainer, parts, counts of the training masks, and what may feed it faster.
+) -> tuple[Trainer, Parts, ClassCounts, str, str]:
+    """All that comes before the first step: trainer, parts, counts of the training masks, and in words what may feed it
+    faster, and what to try when classes are hardly found.
 
     What is cheap to check comes first: the files of the dataset, device, score and encoder by name.
     """
@@ -96,7 +97,7 @@ def prepare(
     schedule = build(cfg, "schedule", optimizer=optimizer, steps=trainer.total_steps(len(train_batches)))
     shown = images_with_rare_classes(val_set, trainer.panel_images)
     parts = Parts(model, loss, optimizer, schedule, train_batches, val_batches, scores, labels, inference, shown)
-    return trainer, parts, counts, loader.advice()
+    return trainer, parts, counts, loader.advice(), tips_for_rare_classes(loss, augment.crops, val_set.multilabel)
 
 
 def train(
@@ -115,7 +116,7 @@ def train(
         processes: those that train the network together, of which the first one records it.
     """
     datasets = datasets or (build_dataset(cfg, "train"), build_dataset(cfg, "val"))
-    trainer, parts, counts, faster = prepare(cfg, run, checkpoint, datasets, processes)
+    trainer, parts, counts, faster, tips = prepare(cfg, run, checkpoint, datasets, processes)
 
     if not processes.first:  # it trains with the others, and records nothing
         for _ in trainer.fit(parts, checkpoint, processes=processes):
@@ -141,7 +142,6 @@ def train(
         log.warning(f"{what}; set trainer.monitor to another score")
     describe_best(run, parts, trainer, counts)
     run.finish()
-    tips = tips_for_rare_classes(parts.loss, build_augment(cfg, datasets[0]).crops, val_set.multilabel)
     log.info(final_report(run.result, counts, run.path, scores.records(), tips))
     return run.result.best["value"]
 

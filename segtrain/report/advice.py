@@ -69,7 +69,8 @@ def tips_for_rare_classes(loss: Loss, crops: bool, multilabel: bool) -> str:
     tips = ["more epochs", f"show the network more of them ({more})"]
     if region is None:
         tips.append(f"a region term (loss={'bce_dice' if multilabel else 'ce_dice'})")
-    if isinstance(pixel, CrossEntropy | BinaryCrossEntropy) and pixel.class_weights is None:
+    weighted = isinstance(pixel, BinaryCrossEntropy) and pixel.pos_weight is not None
+    if isinstance(pixel, CrossEntropy | BinaryCrossEntropy) and pixel.class_weights is None and not weighted:
         tips.append(
             f"weights (weighting={'inverse_sqrt' if multilabel else 'log_ratio'}; `segtrain weights` lists all)"
         )
