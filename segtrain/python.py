@@ -142,9 +142,9 @@ def load(
 
 
 def _words(given: list[str] | None, name: str, example: str) -> list[str]:
-    """Raise ConfigError for a single text, whose letters would be taken."""
-    if isinstance(given, str):
-        raise ConfigError(f"{name} is the text {given!r}", name, f"give a list: [{example!r}]")
+    """Raise ConfigError for a single text, whose letters would be taken, and for a mapping."""
+    if isinstance(given, str | dict):
+        raise ConfigError(f"{name} is no list: {given!r:.60}", name, f"give a list: [{example!r}]")
     return list(given or [])
 
 

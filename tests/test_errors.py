@@ -80,6 +80,9 @@ def test_all_mistakes_come_at_once(segtrain):
     assert "3 mistakes" in result.err
     for word in ("alhpa", "cedice", "epocs"):
         assert word in result.err
+    result = segtrain("dataset.ignore_index=300")  # which others follow
+    assert "mistakes" not in result.err
+    assert "dataset.ignore_index=300 must be" in result.err
     result = segtrain("trainer.epoch=3", "loss.alpha=abc", "trainer.accumulate=0")
     for text in ("did you mean 'epochs'", "loss.alpha='abc' must be", "trainer.accumulate=0 must be"):
         assert text in result.err

@@ -210,7 +210,7 @@ def test_logits_of_resized_images_come_back_at_the_image_s_size():
 def test_images_of_other_sizes_are_pointed_out(segtrain, trained_copy):
     done = segtrain("evaluate", "run", "dataset.size=[64,64]", "--bootstrap", "0")
     assert done.code == 0, done
-    assert "the images are 64×64, those of the training 32×32" in done.err
+    assert "the images are 64×64 (height × width), those of the training 32×32" in done.err
     assert "objects are 2 times as large" in done.err
     done = segtrain("evaluate", "run", "dataset.size=[64,64]", "inference.resize=[32,32]", "--bootstrap", "0")
     assert done.code == 0, done

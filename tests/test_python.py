@@ -87,8 +87,8 @@ def test_a_loaded_run_predicts_what_validation_counted(trained, tmp_path):
         assert fix in error.value.fix
     for settings, what in (
         ({"overrides": ["trainer.epochs=3"]}, "trainer.epochs does not matter to predict"),
-        ({"overrides": "inference.flips=[horizontal]"}, "overrides is the text"),
-        ({"trust": "package"}, "trust is the text"),
+        ({"overrides": "inference.flips=[horizontal]"}, "overrides is no list"),
+        ({"trust": "package"}, "trust is no list"),
     ):
         with pytest.raises(ConfigError, match=what):
             segtrain.load(trained, **settings)
@@ -132,7 +132,8 @@ class Floats(Plain):
     [
         (["dataset.root=x"], Plain(), ConfigError, "a dataset object is given, too"),
         (["loss.alhpa=1"], Plain(), ConfigError, "config error: loss has no key 'alhpa', did you mean 'alpha'?\n"),
-        ("loss=ce", Plain(), ConfigError, "overrides is the text 'loss=ce'"),
+        ("loss=ce", Plain(), ConfigError, "overrides is no list: 'loss=ce'"),
+        ({"loss": "ce"}, Plain(), ConfigError, "overrides is no list"),
         (["loss=bce"], (Plain(), ThreeClasses()), ConfigError, "differ in num_classes, class_names"),
         ([], (Plain(),), ConfigError, "1 datasets"),
         ([], object(), ConfigError, "the dataset class has no num_classes"),

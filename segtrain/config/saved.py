@@ -180,7 +180,7 @@ def _check_targets(cfg: DictConfig, trust: list[str], file: Path) -> None:
             raise ConfigError(
                 f"the run's config builds {target}, which is not a class of segtrain",
                 str(file),
-                f"when you trust its code: --trust {package}",
+                f"when you trust its code: --trust {package}, from Python trust=[{package!r}]",
             )
 
 

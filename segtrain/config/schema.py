@@ -63,7 +63,13 @@ def config_mistakes(cfg: DictConfig) -> list[str]:
             mistakes.append(f"{part} has no _target_, the dotted name of its class")
         else:
             mistakes += _node_mistakes(cfg[part], part, provided, part)
-    return mistakes or [*_contradictions(cfg), *_weighting_mistakes(cfg)]
+    return _named_once(mistakes) or [*_contradictions(cfg), *_weighting_mistakes(cfg)]
+
+
+def _named_once(mistakes: list[str]) -> list[str]:
+    """Without those of settings that follow the dataset's, such as model.num_classes."""
+    own = tuple(f".{text.split()[0].removeprefix('dataset.')}" for text in mistakes if text.startswith("dataset."))
+    return [text for text in mistakes if text.startswith("dataset.") or not text.split()[0].endswith(own)]
 
 
 def _contradictions(cfg: DictConfig) -> Iterator[str]:
