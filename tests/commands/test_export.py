@@ -59,6 +59,7 @@ def test_a_program_of_torch_export_with_the_classes_beside(trained, tmp_path, ca
     assert "not part of the file" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_failed_check_leaves_no_file(trained, tmp_path, monkeypatch):
     monkeypatch.setattr(exported, "MAX_DIFFERENCE", -1.0)
     monkeypatch.setattr(exported, "SIZES", exported.SIZES[:1])

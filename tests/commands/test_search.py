@@ -170,6 +170,7 @@ def test_a_damaged_search_is_refused(tmp_path):
         search.Search(tmp_path, [])
 
 
+@pytest.mark.slow
 def test_trials_are_trained_pruned_and_resumed(server, tmp_path):
     words = [*SEARCH, *TINY, "loss.alpha=interval(0,1)", "hydra.sweeper.n_trials=3", "hydra.sweep.dir=search"]
     command = server.start(*words, cwd=tmp_path)

@@ -6,6 +6,7 @@ from test_kill import SETTINGS, words_of
 from segtrain.commands.repeat import verdict
 
 
+@pytest.mark.slow
 def test_a_run_is_repeated_bit_for_bit(server, tmp_path):
     words = words_of(["weighting=median_frequency", "model=fpn", "trainer.epochs=2"])
     code, text = server.run(*words, "loader.workers=0", "hydra.run.dir=run", cwd=tmp_path)

@@ -224,6 +224,7 @@ def test_a_run_of_two_processes_goes_on_with_one(plain, server):
     assert [entry["world_size"] for entry in resumed] == [1]
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_ends_the_other(plain, server):
     both = start(server, plain, 2, *WORDS, "trainer.epochs=2000", "hydra.run.dir=two")
     both[0].wait_for(plain / "two/checkpoints/last.pt")
