@@ -40,6 +40,12 @@ def sgd(
     return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov and momentum > 0, fused=True)
 
 
+def check_encoder(model: nn.Module, setting: str, off: int) -> None:
+    """Raise ConfigError for a setting of the encoder of a model that has none; `off`: its value without effect."""
+    if not any(is_of_encoder(name) for name, _ in model.named_parameters()):
+        raise ConfigError("the model has no encoder", setting, f"set {setting}={off}")
+
+
 def _groups(model: nn.Module, lr: float, weight_decay: float, encoder_lr: float) -> list[dict]:
     """Decoder and encoder with their learning rates; biases and norms (tensors of one dimension) are not decayed.
 
@@ -47,8 +53,8 @@ def _groups(model: nn.Module, lr: float, weight_decay: float, encoder_lr: float)
     """
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     encoder = [] if encoder_lr == 1 else [p for name, p in trained if is_of_encoder(name)]
-    if encoder_lr != 1 and not encoder:
-        raise ConfigError("the model has no encoder", "optimizer.encoder_lr", "set optimizer.encoder_lr=1")
+    if encoder_lr != 1:
+        check_encoder(model, "optimizer.encoder_lr", 1)
     own = set(encoder)
     parts = [([p for _, p in trained if p not in own], lr), (encoder, lr * encoder_lr)]
     return [

@@ -36,7 +36,7 @@ ALLOWED = {
     "find": f"{GROUND} data class_counts weighting",
     "report": f"{GROUND} data class_counts weighting losses metrics dataset_check runs comparison",
     "config": f"{GROUND} data losses metrics inference",
-    "commands": f"{GROUND} models data class_counts weighting losses labels metrics inference exported dataset_check training"
+    "commands": f"{GROUND} models optimizers data class_counts weighting losses labels metrics inference exported dataset_check training"
     " runs comparison report find config",
     "python": f"{GROUND} data report runs config commands",
     "cli": "errors cpu signals ranks config runs report commands",

@@ -27,6 +27,7 @@ from segtrain.config.schema import as_text, flat
 from segtrain.data.dataset import typical_size
 from segtrain.data.loader import needs_locations
 from segtrain.models import set_prior_bias
+from segtrain.optimizers import check_encoder
 from segtrain.ranks import ALONE, Processes
 from segtrain.report.advice import advice, padding_advice, tips_for_rare_classes
 from segtrain.report.logger import Logger
@@ -72,7 +73,8 @@ def prepare(
     scores = build_scores(cfg, val_set)
     trainer.check_monitor(scores)
     model = build_model(cfg, from_checkpoint=checkpoint is not None).to(trainer.device)
-    trainer.check_model(model)
+    if trainer.freeze_encoder:
+        check_encoder(model, "trainer.freeze_encoder", 0)
     optimizer, inference = build(cfg, "optimizer", model=model), build_inference(cfg, val_set, training=True)
     labels = build_labels(cfg, train_set)
     loss = build_loss(cfg, train_set, labels)  # answers mistakes before the masks are counted

@@ -15,7 +15,6 @@ from segtrain.errors import ConfigError, NotFinite, did_you_mean, out_of_memory_
 from segtrain.inference import Inference, Predictor
 from segtrain.metrics.metric import Metric
 from segtrain.metrics.records import LOSS, Score, all_records
-from segtrain.optimizers import is_of_encoder
 from segtrain.ranks import ALONE, Processes
 from segtrain.signals import leave_if_stopped, received
 from segtrain.training.device import autocast, choose_device, choose_precision, memory_used
@@ -116,11 +115,6 @@ class Trainer:
         if self.monitor not in names:
             what = f"no score {self.monitor!r}{did_you_mean(self.monitor, names)}"
             raise ConfigError(what, "trainer.monitor", f"use one of {', '.join(names)}; another metric may have more")
-
-    def check_model(self, model: torch.nn.Module) -> None:
-        """Raise ConfigError when there is no encoder to freeze."""
-        if self.freeze_encoder and not any(is_of_encoder(name) for name, _ in model.named_parameters()):
-            raise ConfigError("the model has no encoder", "trainer.freeze_encoder", "set trainer.freeze_encoder=0")
 
     def monitored(self, scores: Metric) -> Score:
         """The record of the score that chooses the best epoch."""
@@ -253,9 +247,8 @@ class Trainer:
         state, parts, started = self.state, self.parts, time.perf_counter()
         self.processes.same_buffers(self.step.model, self.step.validated)
         torch.backends.cudnn.benchmark = False  # images may differ in size, each of which would be timed
-        limit, part = parts.val.num_images(self.val_batches), self.profiled.part
+        limit, part, dataset = parts.val.num_images(self.val_batches), self.profiled.part, parts.val.dataset
         progress = Progress("validation", limit, bar=self.processes.first)
-        dataset = parts.val.dataset
         predictor = self.predictor(self.step.validated, dataset, parts.inference)
         sharing = self.processes.validating(parts.scores)
         loss = evaluate(
@@ -264,8 +257,7 @@ class Trainer:
         progress.close()
         scores = {**parts.scores.compute(), LOSS.name: loss}
         value = None if math.isnan(scores[self.monitor]) else scores[self.monitor]
-        best = None
-        records = all_records(parts.scores)
+        best, records = None, all_records(parts.scores)
         monitor = records[self.monitor]
         if state.is_best(value, monitor.higher_is_better):
             state.best = {"epoch": state.epoch + 1, "monitor": self.monitor, "value": value}

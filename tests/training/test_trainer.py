@@ -403,7 +403,7 @@ def test_a_frozen_encoder_stays_as_it_is_for_so_many_epochs(tmp_path):
     assert changed == [False, True]
     assert not torch.equal(head, model.head.weight)
     with pytest.raises(ConfigError, match="no encoder"):
-        trainer.check_model(Tiny())
+        optimizers.check_encoder(Tiny(), "trainer.freeze_encoder", 0)
 
 
 def test_the_encoder_may_have_a_learning_rate_of_its_own():
