@@ -1,9 +1,7 @@
 """Describe the best epoch of a training: intervals, thresholds, and the run's page."""
 
 from segtrain.class_counts import ClassCounts
-from segtrain.config.compose import compose, without_hydra
-from segtrain.config.saved import settings_of
-from segtrain.config.schema import flat
+from segtrain.config.saved import choices_of, defaults_of, settings_of
 from segtrain.errors import ConfigError
 from segtrain.report.pages.evaluation import write_evaluation_page
 from segtrain.report.pages.training import training_facts
@@ -39,7 +37,7 @@ def describe_best(run: RunFolder, parts: Parts, trainer, train_counts: ClassCoun
         return example(val_set, index, [predict_one(predictor, val_set.image(index))], True, label)
 
     best, settings = run.result.best, settings_of(run.path)
-    defaults, command = flat(without_hydra(compose([]))), command_of(run.path)
+    defaults, command = defaults_of(choices_of(run.path), settings), command_of(run.path)
     weights, monitor = settings["class_weights"], trainer.monitored(scores)
     facts = training_facts(settings, defaults, train_counts, weights, run.rows, best, monitor, command)
     title = f"{run.path.name}, best epoch {best['epoch']}"

@@ -1,5 +1,6 @@
 """Load a run's config.yaml as untrusted data."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -255,6 +256,24 @@ def settings_of(run: Path) -> dict[str, object]:
     file = saved if saved.is_file() else composed / "config.yaml"  # a run may fail before it saves its config
     settings = flat(_parsed(_text(file), str(file), resolved=False)) if file.is_file() else {}
     return settings | choices_of(run)
+
+
+def defaults_of(choices: dict[str, str], settings: dict[str, object]) -> dict[str, object]:
+    """What the settings of a run are by default, by dotted key, where these options are chosen; and the option of each group.
+
+    What follows another setting (`${dataset.num_classes}`) follows that of the run. Options that are not known here, such
+    as the user's own, have no defaults.
+    """
+    loader = config_loader()
+    known = [f"{group}={option}" for group, option in choices.items() if option in loader.get_group_options(group)]
+    found = flat(OmegaConf.to_container(without_hydra(compose(known)), resolve=False))
+    for key, value in found.items():
+        if isinstance(value, str) and "${" in value:
+            followed = re.fullmatch(r"\$\{([\w.]+)\}", value)
+            found[key] = settings.get(followed[1] if followed else key)
+    usual = compose([]).hydra.runtime.choices
+    found |= {group: usual.get(group) for group in choices}
+    return {key: value for key, value in found.items() if value != "???"}
 
 
 def choices_of(run: Path) -> dict[str, str]:

@@ -14,11 +14,11 @@ from segtrain.arguments import NonNegative, checked, mistake
 from segtrain.config import compose as config
 from segtrain.config import schema as config_check
 from segtrain.config.build import build
-from segtrain.config.saved import load_saved, settings_in
-from segtrain.config.schema import as_text, config_mistakes
+from segtrain.config.saved import defaults_of, load_saved, settings_in
+from segtrain.config.schema import as_text, config_mistakes, flat
 from segtrain.config.signatures import signature_of
 from segtrain.errors import ConfigError
-from segtrain.runs.environment import changes
+from segtrain.runs.environment import changes, differing
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 NEEDED = {  # settings an option cannot have a default for, and companions it needs
@@ -438,3 +438,18 @@ def test_a_config_from_before_the_weights_are_known_keeps_what_reads_them(tmp_pa
     assert changes(settings_in(text), found, []) == {}
     found.weighting.mu = 0.5
     assert changes(settings_in(text), found, ["weighting.mu"]) == {"weighting.mu": 0.5}
+
+
+def test_defaults_are_those_of_the_options_that_were_chosen():
+    words = ["dataset=folder", "dataset.root=x", "dataset.num_classes=3", "loss=ce", "loss.class_weights=[1,2,3]"]
+    cfg = compose(*words)
+    choices = {"dataset": "folder", "loss": "ce", "weighting": "of_mine"}
+    settings = flat(cfg) | choices
+    assert differing(defaults_of(choices, settings), settings) == {
+        "dataset": "folder",
+        "dataset.root": "x",
+        "dataset.num_classes": 3,
+        "loss": "ce",
+        "loss.class_weights": [1, 2, 3],
+        "weighting": "of_mine",
+    }

@@ -25,7 +25,7 @@ def training_facts(
 
     Args:
         settings: of the run by dotted key, and for each config group the option that was chosen.
-        defaults: of segtrain, by dotted key.
+        defaults: those of the options that were chosen, by dotted key, and for each config group the usual option.
         counts, weights: of the training images; weights None: all 1.
         rows: of metrics.csv.
         best: the best epoch; monitor its score's record.
@@ -37,7 +37,7 @@ def training_facts(
     chosen = [f"{group}={settings[group]}" for group in ("loss", "weighting", "dataset", "model") if group in settings]
     title = " ".join([*chosen, str(settings.get("model.encoder", ""))]).strip() + f", {len(rows)} epochs"
     changed = differing(defaults, {k: v for k, v in settings.items() if "." in k or k in defaults})
-    changed = [key for key in changed if not key.endswith(HIDDEN) and key not in FREE]
+    changed = [key for key in changed if key not in (*HIDDEN, *FREE) and not key.endswith("_target_")]
     columns, counted = counts_rows(counts, weights)
     name, unit, epoch = monitor.name, monitor.unit, best["epoch"]
     losses = {kind: [row.get(f"{kind}/loss") for row in rows] for kind in ("train", "val")}
