@@ -564,8 +564,9 @@ def by_lightning(train, val):
 
 def benchmark_predict() -> list[dict]:
     """Images of a usual size and large ones, as PNG and JPEG, of a run with the default network."""
+    from segtrain.commands import parsers
     from segtrain.commands.large_images import set_window
-    from segtrain.commands.predict import parse, predict_all, prepared
+    from segtrain.commands.predict import predict_all, prepared
     from segtrain.data.shapes import Shapes
     from segtrain.runs.trained import load
 
@@ -598,8 +599,8 @@ def benchmark_predict() -> list[dict]:
                     torch.cuda.synchronize()
 
             def predict() -> None:
-                arguments, *_ = parse([f"{folder}/run", "-", "--out", f"{folder}/{next(turns)}"])  # noqa: B023
-                predict_all(arguments, trained, predictor, classes, files, {})  # noqa: B023
+                arguments = parsers.predict([f"{folder}/run", "-", "--out", f"{folder}/{next(turns)}"])  # noqa: B023
+                predict_all(arguments, trained, predictor, classes, files, {}, set())  # noqa: B023
 
             seconds = interleaved({"network": bare, "predict": predict}, repeats=9, seconds=60)
             rows += [
@@ -737,7 +738,7 @@ def benchmark_compare() -> list[dict]:
     """`segtrain compare` of 100 settings with 10 seeds each, on 100 images of 11 classes."""
     rng, classes, images = np.random.default_rng(0), [f"class {c}" for c in range(11)], 100
     code = (
-        "import sys; from segtrain.commands.compare import main; main(sys.argv[1:])\n"
+        "import sys; from segtrain.cli import run_command; run_command('compare', sys.argv[1:])\n"
         "print(*[line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')])"
     )
     truth = rng.integers(100, 1000, (images, len(classes)))

@@ -11,34 +11,11 @@ from importlib import import_module
 from pathlib import Path
 
 import segtrain
+from segtrain.commands import COMMANDS
 from segtrain.cpu import importing, keep_memory
 from segtrain.errors import ConfigError, DiskError, Preempted, SegtrainError, did_you_mean, out_of_memory_explained
 from segtrain.ranks import Processes, refuse_several, together
 from segtrain.signals import watched
-
-COMMANDS = {
-    "check": "check FOLDER [key=value …]        read every file of a dataset and list what is wrong with it",
-    "weights": "weights key=value …               count the masks; counts and every weighting side by side",
-    "find": "find key=value … --hours H        which loss, weighting and sampling to train with, within a budget of time",
-    "lr-find": "lr-find key=value …               suggest a learning rate for these settings, within two minutes",
-    "evaluate": "evaluate RUN [key=value …]        score a finished run on its validation images again",
-    "predict": "predict RUN IMAGE … --out DIR     masks, overlays and a table for images without ground truth",
-    "export": "export RUN [--format onnx]        the network as a file for onnxruntime or PyTorch, without segtrain",
-    "resume": "resume RUN_OR_SWEEP               continue a run in its own folder; of a sweep, what is missing",
-    "repeat": "repeat RUN                        train again from a run's settings, and say whether the result is equal",
-    "compare": "compare RUN_OR_SWEEP …            settings that differ against scores, best first",
-}
-OF_A_RUN = ("evaluate", "predict", "export", "repeat")  # commands whose first word is the folder of a run
-HELP = """segtrain trains segmentation models on badly imbalanced classes.
-
-  segtrain key=value …                       train; -m sweeps over values with commas
-{commands}
-  segtrain help, segtrain --help             this text
-  segtrain help scores                       every score with its meaning
-  segtrain help loss                         the options of a group, what each is, and its settings
-  segtrain help trainer                      the settings of trainer, loader, inference or sweep
-
-"""
 
 
 def main() -> None:
@@ -81,13 +58,8 @@ def _say(error: SegtrainError | str) -> None:
 def _dispatch(words: list[str]) -> int:
     if words[:1] == ["help"] and len(words) == 2 and words[1] in COMMANDS:
         words = [words[1], "--help"]
-    if words in (["help", "train"], ["train", "--help"], ["train", "-h"]):
-        words = ["help"]
-    if words[:1] == ["help"] and words[1:]:
-        return import_module("segtrain.commands.help").main(words[1:])
-    if words[:1] in (["help"], ["--help"], ["-h"]):
-        print(HELP.format(commands="\n".join(f"  segtrain {line}" for line in COMMANDS.values())))
-        return _train(["--help"])
+    if words[:1] == ["help"]:
+        return run_command("help", words[1:] if words[1:] != ["train"] else [])
     if words in (["--version"], ["-V"], ["train", "--version"]):
         print(f"segtrain {segtrain.__version__}")
         return 0
@@ -110,13 +82,16 @@ def _dispatch(words: list[str]) -> int:
             raise ConfigError(f"no command {command!r}{did_you_mean(command, COMMANDS)}", fix=fix)
         if command != "resume":
             refuse_several(f"`segtrain {command}`")
-        run = next((Path(word) for word in words[1:2] if command in OF_A_RUN and word[:1] != "-"), None)
-        if run is not None and not (run / "config.yaml").is_file():  # told before seconds of imports
-            raise import_module("segtrain.config.saved").no_run(run)
-        with importing():
-            module = import_module(f"segtrain.commands.{command.replace('-', '_')}")
-        return module.main(words[1:])
+        return run_command(command, words[1:])
     return _train(words)
+
+
+def run_command(command: str, words: list[str]) -> int:
+    """Run a command and return its exit code; mistakes in its words are found before its imports, which may take seconds."""
+    arguments = import_module("segtrain.commands.parsers").PARSERS[command](words)
+    with importing():
+        module = import_module(f"segtrain.commands.{command.replace('-', '_')}")
+    return module.main(arguments)
 
 
 def _complete(words: list[str]) -> int:
@@ -124,6 +99,8 @@ def _complete(words: list[str]) -> int:
     settings, by Hydra."""
     program, _, typed = os.environ.get("COMP_LINE", "").partition(" ")
     *before, last = typed.split(" ")
+    if last.startswith("-"):  # options, which Hydra does not complete
+        return 0
     if not before:
         print(*(command for command in COMMANDS if command.startswith(last)))
     if before == ["help"]:
@@ -137,6 +114,8 @@ def _complete(words: list[str]) -> int:
 
 
 def _train(words: list[str]) -> int:
+    if {"-h", "--help"} & {*words}:
+        return run_command("help", [])
     from segtrain.config.launch import launch
     from segtrain.report.sweep import jobs_table
     from segtrain.runs.claim import make_run_folder

@@ -16,7 +16,6 @@ from torch import nn
 from segtrain.errors import ConfigError
 from segtrain.metrics import predict
 
-SUFFIXES = {"onnx": ".onnx", "torch_export": ".pt2"}
 NEEDED = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "torch_export": ()}  # packages
 SIZES = [(1, 64, 64), (2, 96, 160), (3, 33, 47), (1, 7, 130), (2, 257, 255)]  # N, H, W that are compared
 MAX_DIFFERENCE = 1e-4  # between logits
@@ -152,7 +151,7 @@ def _explained(what: str, kind: str):
         yield
     except Exception as error:
         line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        other = next(name for name in SUFFIXES if name != kind)
+        other = {"onnx": "torch_export", "torch_export": "onnx"}[kind]
         raise ConfigError(
             f"the exported network cannot be {what}: {line}", f"--format {kind}", f"try --format {other}"
         ) from error

@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from segtrain.commands.large_images import set_window
-from segtrain.commands.predict import prepared, reader_of, refuse_idle
+from segtrain.commands.parsers import refuse_idle
+from segtrain.commands.predict import prepared, reader_of
 from segtrain.commands.train import train as run_training
 from segtrain.config.build import check_samples
 from segtrain.config.compose import compose, folder_of, without_hydra

@@ -503,13 +503,6 @@ def test_the_script_that_draws_predictions(trained, tmp_path):
     assert (tmp_path / "x.png").stat().st_size > 1000
 
 
-@pytest.mark.parametrize("command", ["check", "weights", "compare"])
-def test_help_of_a_command_prints_its_usage(segtrain, command):
-    shown = segtrain(command, "--help")
-    assert shown.code == 0, shown
-    assert f"segtrain {command}" in shown.out
-
-
 def test_help_scores(segtrain):
     shown = segtrain("help", "scores")
     assert shown.code == 0, shown

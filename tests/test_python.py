@@ -14,7 +14,7 @@ from conftest import TINY
 from PIL import Image
 
 import segtrain
-from segtrain.commands import evaluate
+from segtrain.cli import run_command
 from segtrain.config.saved import load_saved
 from segtrain.data.dataset import SegmentationDataset
 from segtrain.data.given import train_and_val
@@ -105,7 +105,7 @@ def test_training_on_objects(tmp_path):
     assert "epoch" in (tmp_path / "run/segtrain.log").read_text()
     assert "dataset=…" in json.loads((tmp_path / "run/environment.json").read_text())["command"]
     with pytest.raises(ConfigError, match="dataset objects, which are not in its folder"):
-        evaluate.main([str(tmp_path / "run")])
+        run_command("evaluate", [str(tmp_path / "run")])
     with pytest.raises(ConfigError, match="the run folder holds a run already"):
         segtrain.train(words, dataset=Plain(), folder=tmp_path / "run")
     with pytest.raises(ConfigError, match="in place of a dataset object") as error:

@@ -1,1 +1,14 @@
 """What the words after `segtrain` do: one file each. Read train.py first."""
+
+COMMANDS = {
+    "check": "check FOLDER [key=value …]        read every file of a dataset and list what is wrong with it",
+    "weights": "weights key=value …               count the masks; counts and every weighting side by side",
+    "find": "find key=value … --hours H        which loss, weighting and sampling to train with, within a budget of time",
+    "lr-find": "lr-find key=value …               suggest a learning rate for these settings, within two minutes",
+    "evaluate": "evaluate RUN [key=value …]        score a finished run on its validation images again",
+    "predict": "predict RUN IMAGE … --out DIR     masks, overlays and a table for images without ground truth",
+    "export": "export RUN [--format onnx]        the network as a file for onnxruntime or PyTorch, without segtrain",
+    "resume": "resume RUN_OR_SWEEP               continue a run in its own folder; of a sweep, what is missing",
+    "repeat": "repeat RUN                        train again from a run's settings, and say whether the result is equal",
+    "compare": "compare RUN_OR_SWEEP …            settings that differ against scores, best first",
+}

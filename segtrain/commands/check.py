@@ -1,17 +1,8 @@
-"""`segtrain check key=value … [--out DIR]`: read every file of a dataset and report what is wrong with it.
+"""`segtrain check`: read every file of a dataset and report what is wrong with it."""
 
-FOLDER stands for dataset=folder dataset.root=FOLDER; without dataset.num_classes, the classes are those of its masks.
-All settings of a training may be given; dataset.* and augment.size matter. The exit code is 3 when there are errors.
---out writes a page with samples.
-
-Example: segtrain check photos --out report
-"""
-
-import argparse
 import re
-from pathlib import Path
+from argparse import Namespace
 
-from segtrain.commands.parser import Parser
 from segtrain.config.build import build
 from segtrain.config.launch import checked_config, composed
 from segtrain.config.signatures import signature_of
@@ -27,11 +18,7 @@ from segtrain.report.weights import words_of_sweep
 NUM_CLASSES = re.compile(r"\+*dataset\.(num_classes|mask_format|class_names)=")
 
 
-def main(words: list[str]) -> int:
-    parser = Parser("segtrain check", __doc__)
-    parser.add_settings()
-    parser.add_argument("--out", type=Path, metavar="DIR", help="write check.html there")
-    arguments = parser.parse_settings(words)
+def main(arguments: Namespace) -> int:
     if "dataset=folder" in arguments.overrides and not any(map(NUM_CLASSES.match, arguments.overrides)):
         arguments.overrides.append(f"dataset.num_classes={counted_classes(arguments)}")
     if "dataset.mask_format=binary" in arguments.overrides and "dataset.num_classes=" not in "".join(
@@ -51,7 +38,7 @@ def main(words: list[str]) -> int:
     return 3 if any(f.level == "error" for r in reports for f in r.findings) else 0
 
 
-def counted_classes(arguments: argparse.Namespace) -> int:
+def counted_classes(arguments: Namespace) -> int:
     """The number of classes in the training masks. Raises ConfigError where they do not say it."""
     cfg, _ = composed([*arguments.overrides, "dataset.num_classes=255"], arguments)
     count, values = number_of_classes(build(cfg, "dataset", split="train", strict=False))

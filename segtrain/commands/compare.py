@@ -1,16 +1,10 @@
-"""`segtrain compare RUN_OR_SWEEP …`: which setting wins, on which class, and whether the difference is real.
+"""`segtrain compare`: which setting wins, on which class, and whether the difference is real."""
 
-Repeats of a setting (seed=0,1,2) are one row. How it is decided: docs/comparison.md.
-
-Example: segtrain compare outputs/folder/sweeps/SWEEP --out report
-"""
-
-import argparse
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
 
-from segtrain.commands.parser import Parser
 from segtrain.comparison.answer import answer
 from segtrain.comparison.images import image_scores, most_different
 from segtrain.comparison.runs import Run, find_runs, settings_from, without_copies, without_parts
@@ -24,9 +18,8 @@ from segtrain.report.text import percent
 from segtrain.runs.sweep import not_started
 
 
-def main(words: list[str], notes: str = "") -> int:
+def main(arguments: Namespace, notes: str = "") -> int:
     """`notes` are shown on the page, such as what a search tried before."""
-    arguments = parse(words)
     give_memory_back()  # draws of many runs, which nothing needs when they are compared
     runs, unread = find_runs(arguments.runs, arguments.split)
     distinct, left_out = without_copies([run for run in runs if run.comparable])
@@ -61,28 +54,6 @@ def main(words: list[str], notes: str = "") -> int:
             )
         print(f"\nwritten to {arguments.out}: comparison.csv, comparison.json, {', '.join(p.name for p in pages)}")
     return 0
-
-
-def parse(words: list[str]) -> argparse.Namespace:
-    parser = Parser("segtrain compare", __doc__)
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN_OR_SWEEP", help="folders of runs or sweeps")
-    parser.add_argument("--by", metavar="SCORE", help="such as iou/foreground; without it, the one all runs monitored")
-    parser.add_argument(
-        "--baseline",
-        metavar="RUN_OR_SETTING",
-        help="a run's folder, or loss.alpha=0,weighting=none; without it, the plainest setting",
-    )
-    parser.add_argument("--split", metavar="SPLIT", help="take the scores of `segtrain evaluate RUN --split SPLIT`")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for comparison.csv, .json and .html")
-    parser.add_argument(
-        "--pictures",
-        type=int,
-        default=6,
-        metavar="N",
-        help="images on the page that baseline and best predict most differently (6; 0: none, which is quicker)",
-    )
-    parser.add_trust()
-    return parser.parse_intermixed_args(words)
 
 
 def importances(searches: list[Path]) -> list[str]:
@@ -132,7 +103,7 @@ def kinds_of(comparisons: list[Comparison]) -> list[str]:
     return words
 
 
-def pictures(found: Comparison, arguments: argparse.Namespace) -> list[tuple[str, np.ndarray]]:
+def pictures(found: Comparison, arguments: Namespace) -> list[tuple[str, np.ndarray]]:
     """Captions and pictures of the images that baseline and best predict most differently; none, with the reason printed,
     when a run cannot be loaded."""
     scored, best = image_scores(found), int(found.baseline == 0)
@@ -182,7 +153,7 @@ def to_start(folder: Path) -> str:
     return f"{missing} of {jobs} jobs of {folder} were not started: `segtrain resume {folder}`" if missing else ""
 
 
-def nothing_to_compare(arguments: argparse.Namespace, runs: list[Run]) -> ConfigError:
+def nothing_to_compare(arguments: Namespace, runs: list[Run]) -> ConfigError:
     where = ", ".join(map(str, arguments.runs))
     if arguments.split and not runs:
         fix = f"`segtrain evaluate RUN --split {arguments.split}` for each"

@@ -1,18 +1,11 @@
-"""`segtrain evaluate RUN [key=value …]`: score a finished run's best checkpoint again.
+"""`segtrain evaluate`: score a finished run's checkpoint again, with tables and a page of the largest errors."""
 
-Scores, tables and a page of the largest errors are written to RUN/evaluation.
-
-Example: segtrain evaluate outputs/folder/RUN metric=all inference.flips=[horizontal]
-"""
-
-import argparse
 import hashlib
 import re
-from pathlib import Path
+from argparse import Namespace
 
 import numpy as np
 
-from segtrain.commands.parser import Parser
 from segtrain.commands.presence import choose_presence
 from segtrain.commands.scoring import choose_thresholds, evaluate_split, groups_of
 from segtrain.config.schema import flat
@@ -25,14 +18,10 @@ from segtrain.report.scores import cross_fitted_line, means_line, more_tables, n
 from segtrain.runs.result import Result
 from segtrain.runs.trained import Trained, load
 
-# Of the training alone, but for MATTERS.
-IDLE = ("optimizer", "schedule", "augment", "sampling", "weighting", "labels", "trainer", "seed")
-MATTERS = ("trainer.device", "trainer.precision", "trainer.val_batches")
 UNNAMED = ("loader.", "trainer.device=")  # which change no score
 
 
-def main(words: list[str]) -> int:
-    arguments = parse(words)
+def main(arguments: Namespace) -> int:
     log_to_screen()
     trained = load(str(arguments.run), arguments.checkpoint, arguments.trust, arguments.overrides, arguments.config_dir)
     if arguments.original_size:
@@ -67,41 +56,6 @@ def main(words: list[str]) -> int:
     write_evaluation_page(out / "page.html", title, scores, result, dataset, draw)
     print(f"\nwritten to {out}")
     return 0
-
-
-def parse(words: list[str]) -> argparse.Namespace:
-    parser = Parser("segtrain evaluate", __doc__)
-    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run")
-    parser.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="for example dataset.root=PATH")
-    parser.add_argument("--split", default="val", choices=["train", "val", "test"])
-    parser.add_checkpoint()
-    parser.add_argument(
-        "--original-size", action="store_true", help="of a run with dataset.resize: score the files' own masks"
-    )
-    parser.add_argument("--bootstrap", type=draws, default=1000, metavar="N", help="draws for the intervals; 0: none")
-    parser.add_argument("--config-dir", metavar="DIR", help="where your own option of metric=NAME is")
-    parser.add_trust()
-    arguments = parser.parse_intermixed_args(words)
-    for word in arguments.overrides:
-        key = word.partition("=")[0]
-        group = key.split(".")[0]
-        if group == "model":
-            fix = f"leave it out, or train another: `segtrain {word} …`"
-            raise ConfigError(f"{key}: the network is that of the run", word, fix)
-        if group in IDLE and not word.startswith(MATTERS):
-            fix = f"leave it out; of trainer, {', '.join(MATTERS)} matter"
-            raise ConfigError(f"{key} does not matter to evaluate", word, fix)
-    return arguments
-
-
-def draws(text: str) -> int:
-    """How often the bootstrap draws."""
-    if not text.lstrip("-").isdigit():
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of draws")
-    number = int(text)
-    if number != 0 and number < 20:
-        raise argparse.ArgumentTypeError(f"{number} draws make no interval: give 0, or 20 and more")
-    return number
 
 
 def folder_name(split: str, checkpoint: str, settings: list[str]) -> str:

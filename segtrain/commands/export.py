@@ -1,22 +1,14 @@
-"""`segtrain export RUN --format onnx|torch_export`: the trained network as a file that runs without segtrain.
+"""`segtrain export`: the trained network as a file that runs without segtrain."""
 
-It takes pixels, uint8 [N, channels, H, W] of any batch and size, and gives logits or classes; normalisation and padding are inside,
-class names, colours and thresholds beside. The file is compared with the network before it is kept.
-
-Example: segtrain export outputs/folder/RUN --out model.onnx
-"""
-
-import argparse
 import logging
-from pathlib import Path
+from argparse import Namespace
 
 import segtrain
-from segtrain.commands.parser import Parser
 from segtrain.commands.scoring import choose_thresholds
 from segtrain.config.build import build_inference
 from segtrain.config.schema import flat
 from segtrain.errors import ConfigError, printable
-from segtrain.exported import MAX_DIFFERENCE, MIN_EQUAL, SUFFIXES, Exported, check_packages, compared, content_of
+from segtrain.exported import MAX_DIFFERENCE, MIN_EQUAL, Exported, check_packages, compared, content_of
 from segtrain.files import write_bytes
 from segtrain.inference import Inference
 from segtrain.report.logger import log_to_screen
@@ -26,11 +18,8 @@ from segtrain.runs.trained import Classes, Trained, load
 
 log = logging.getLogger("segtrain")
 
-MATTERS = "inference.threshold"
 
-
-def main(words: list[str]) -> int:
-    arguments = parse(words)
+def main(arguments: Namespace) -> int:
     log_to_screen()
     check_packages(arguments.format)
     trained = load(str(arguments.run), arguments.checkpoint, arguments.trust, arguments.overrides)
@@ -45,33 +34,6 @@ def main(words: list[str]) -> int:
     write_bytes(arguments.out, content)
     print(printable(f"\nwritten to {arguments.out} ({len(content) / 2**20:.1f} MiB)"))
     return 0
-
-
-def parse(words: list[str]) -> argparse.Namespace:
-    parser = Parser("segtrain export", __doc__)
-    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run")
-    parser.add_argument("overrides", nargs="*", default=[], metavar=f"{MATTERS}=VALUE")
-    parser.add_argument(
-        "--format", default="onnx", choices=list(SUFFIXES), help="torch_export is read by torch.export.load"
-    )
-    parser.add_argument("--out", type=Path, metavar="FILE", help="default: RUN/model.onnx, RUN/model.pt2")
-    parser.add_argument("--output", default="logits", choices=["logits", "classes"])
-    parser.add_checkpoint()
-    parser.add_trust()
-    arguments = parser.parse_intermixed_args(words)
-    if idle := [w for w in arguments.overrides if w.partition("=")[0] != MATTERS]:
-        raise ConfigError(f"{idle[0].partition('=')[0]} does not matter to export", idle[0], f"the key is {MATTERS}")
-    suffix = SUFFIXES[arguments.format]
-    arguments.out = arguments.out or arguments.run / f"model{suffix}"
-    if arguments.out.is_dir():
-        raise ConfigError(
-            "a folder, where a file is wanted", f"--out {arguments.out}", f"--out {arguments.out / f'model{suffix}'}"
-        )
-    if arguments.out.suffix != suffix:
-        raise ConfigError(
-            f"a file of --format {arguments.format} ends in {suffix}", f"--out {arguments.out}", "rename it"
-        )
-    return arguments
 
 
 def note_what_is_left_out(trained: Trained, inference: Inference) -> None:

@@ -1,21 +1,14 @@
-"""`segtrain find key=value … --hours H`: which loss, weighting and sampling to train with, answered within a budget of time.
-
-Many settings are trained briefly, a third of them goes on for three times as long, and the two best are trained anew
-with several seeds beside the config as it is; `segtrain compare` says what the difference is worth. The folder is a
-sweep's: `segtrain resume FOLDER` continues a search that was killed.
-
-Example: segtrain find dataset=folder dataset.root=photos dataset.num_classes=3 --hours 2
-"""
+"""`segtrain find`: which loss, weighting and sampling to train with, within a budget of time."""
 
 import math
 import textwrap
 import time
+from argparse import Namespace
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from segtrain.commands import compare
+from segtrain.commands import compare, parsers
 from segtrain.commands.counting import check_counts, count
-from segtrain.commands.parser import Parser
 from segtrain.commands.resume import attempt
 from segtrain.config.build import build_augment, build_dataset
 from segtrain.config.compose import compose, folder_of
@@ -37,16 +30,8 @@ WIDTH = 118
 MOST_SEEDS = 10  # of a finalist, when there is time
 
 
-def main(words: list[str]) -> int:
+def main(arguments: Namespace) -> int:
     started = time.monotonic()
-    parser = Parser("segtrain find", __doc__)
-    parser.add_settings()
-    parser.add_argument("--hours", type=float, metavar="H", required=True, help="the time it may take")
-    arguments = parser.parse_settings(words)
-    if not 0 < arguments.hours < 10_000:
-        raise ConfigError(
-            f"--hours {arguments.hours:g}", fix="give the time the search may take: --hours 2, --hours 0.25"
-        )
     cfg = checked_config(arguments)
     if cfg.trainer.epochs < 2:
         raise ConfigError(
@@ -84,7 +69,8 @@ def go_on(folder: Path, trust: list[str]) -> int:
     as_it_is = [str(run.folder) for run in by_setting(finalists)[0] if run.result.status == "finished"]
     baseline = ["--baseline", as_it_is[0]] if as_it_is else []
     trusted = [word for package in trust for word in ("--trust", package)]
-    code = compare.main([*runs, *baseline, *trusted, "--out", out], notes=stages)
+    arguments = parsers.compare([*runs, *baseline, *trusted, "--out", out])
+    code = compare.main(arguments, notes=stages)
     print(f"the best run of the best setting: `segtrain predict {best_run(finalists).folder} IMAGE … --out DIR`")
     return code
 

@@ -1,28 +1,56 @@
-"""`segtrain help scores`: every score with its meaning; `help loss`: the options of a group; `help trainer`: its settings."""
+"""`segtrain help TOPIC`: every score with its meaning, the options of a group, or the settings of a part."""
 
 import textwrap
+from argparse import Namespace
 from importlib.resources import files
 from pathlib import Path
 
 import yaml
 
-from segtrain.commands.parser import Parser
+from segtrain.commands import COMMANDS
 from segtrain.config.signatures import docstring_of
 from segtrain.errors import ConfigError, did_you_mean
 from segtrain.report.text import table
 
 MANY = 2  # further lines of a setting
 CONFIGS = files("segtrain.configs")
+OVERVIEW = """segtrain trains segmentation models on badly imbalanced classes.
+
+  segtrain key=value …                       train; -m sweeps over values with commas
+{commands}
+  segtrain help, segtrain --help             this text
+  segtrain help scores                       every score with its meaning
+  segtrain help loss                         the options of a group, what each is, and its settings
+  segtrain help trainer                      the settings of trainer, loader, inference or sweep
+
+== Groups: group=option chooses, `segtrain help GROUP` explains the options and their settings ==
+{groups}
+
+== Settings that are changed most: key=value ==
+dataset.root=PATH             with dataset=folder, the folder of images and masks; `segtrain check PATH` says what it holds
+dataset.num_classes=4         the background included
+dataset.resize=null           with dataset=folder, [height,width] or a factor
+augment.size=auto             of the crops to train on; null: whole images
+loss.alpha=1.0                with loss=ce_dice, weight of Dice beside cross-entropy
+model.encoder=resnet18        of segmentation-models-pytorch, or tu-NAME of timm
+model.encoder_weights=null    imagenet, a file, or a run
+optimizer.lr=0.002            `segtrain lr-find` suggests one
+loader.batch_size=4
+trainer.epochs=12
+trainer.monitor=iou/mean      the score that chooses the best epoch; `segtrain help scores` lists all
+trainer.precision=auto        float32, bfloat16 or float16
+seed=0
+hydra.run.dir=DIR             the run's folder
+
+All of them: `segtrain help GROUP`, of trainer, loader, inference and sweep, too; `segtrain --cfg job` prints their values.
+Everything of Hydra works: --cfg job, -m, --config-dir DIR, --config-name NAME; see --hydra-help."""
 
 
-def main(words: list[str]) -> int:
-    parser = Parser("segtrain help", __doc__)
-    parser.add_argument(
-        "topic", metavar="TOPIC", help="scores, a group of settings such as loss, or a part such as trainer"
-    )
-    parser.add_argument("--config-dir", "-cd", metavar="DIR", help="where YAML files of your own options are")
-    arguments = parser.parse_args(words)
+def main(arguments: Namespace) -> int:
     topic, parts = arguments.topic, parts_of_config()
+    if topic is None:
+        print(overview(arguments.config_dir))
+        return 0
     if topic not in topics():
         fix = f"topics: {', '.join(topics())}; `segtrain help` lists commands and settings"
         raise ConfigError(f"no help on {topic!r}{did_you_mean(topic, topics())}", fix=fix)
@@ -33,10 +61,27 @@ def main(words: list[str]) -> int:
     return 0
 
 
+def overview(config_dir: str | None = None) -> str:
+    """The commands, the groups with their options, and the settings that are changed most."""
+    commands = "\n".join(f"  segtrain {line}" for line in COMMANDS.values())
+    options = {group: ", ".join(sorted(options_of(group, config_dir))) for group in groups()}
+    return OVERVIEW.format(commands=commands, groups="\n".join(f"{group}: {names}" for group, names in options.items()))
+
+
+def groups() -> list[str]:
+    return sorted(f.name for f in CONFIGS.iterdir() if f.is_dir() and f.name not in ("hydra", "__pycache__"))
+
+
+def options_of(group: str, config_dir: str | None) -> dict:
+    """The YAML file of each option of a group; those in `config_dir` come before segtrain's of the same name."""
+    found = {file.name: file for file in CONFIGS.joinpath(group).iterdir()}
+    found |= {file.name: file for file in Path(config_dir or "", group).glob("*.yaml") if config_dir}
+    return {name.removesuffix(".yaml"): file for name, file in found.items() if name.endswith(".yaml")}
+
+
 def topics() -> list[str]:
     """What there is help on: the scores, each config group, each other part of the config."""
-    groups = sorted(f.name for f in CONFIGS.iterdir() if f.is_dir() and f.name not in ("hydra", "__pycache__"))
-    return ["scores", *groups, *parts_of_config()]
+    return ["scores", *groups(), *parts_of_config()]
 
 
 def parts_of_config() -> dict[str, list[str]]:
@@ -71,11 +116,8 @@ def group_text(group: str, config_dir: str | None = None) -> str:
         else f"{group}.KEY=VALUE changes a setting"
     )
     parts = [f"Options of {group}: {group}=NAME chooses one, {change}"]
-    found = {file.name: file for file in CONFIGS.joinpath(group).iterdir()}
-    found |= {file.name: file for file in Path(config_dir or "", group).glob("*.yaml") if config_dir}
-    for file in sorted(found.values(), key=lambda f: (f.name != "folder.yaml", f.name)):
-        if not file.name.endswith(".yaml"):
-            continue
+    found = options_of(group, config_dir)
+    for name, file in sorted(found.items(), key=lambda option: (option[0] != "folder", option[0])):
         lines = file.read_text(encoding="utf-8").splitlines()
         notes = [line for line in lines if line.startswith("#") and not line.startswith("# @package")]
         about = notes[0].lstrip("# ") if notes else ""
@@ -90,7 +132,7 @@ def group_text(group: str, config_dir: str | None = None) -> str:
         if group == "experiment":  # the command, the time, and the answer that was seen
             settings = notes[1:] + settings
         settings += [f"{part}.KEY: as {group}={option}" for option, _, part in parts_of]
-        parts.append("\n".join([f"{file.name.removesuffix('.yaml')}: {about}", *(f"    {line}" for line in settings)]))
+        parts.append("\n".join([f"{name}: {about}", *(f"    {line}" for line in settings)]))
     return "\n\n".join(parts)
 
 

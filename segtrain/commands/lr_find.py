@@ -1,12 +1,8 @@
-"""`segtrain lr-find key=value … [--out DIR]`: suggest a learning rate for these settings, within two minutes.
+"""`segtrain lr-find`: suggest a learning rate for these settings, within two minutes."""
 
-Example: segtrain lr-find dataset=folder dataset.root=photos dataset.num_classes=3
-"""
-
-from pathlib import Path
+from argparse import Namespace
 
 from segtrain.commands.counting import class_weights, count
-from segtrain.commands.parser import Parser
 from segtrain.commands.train import seed_everything
 from segtrain.config.build import build, build_augment, build_dataset, build_labels, build_loss, build_sampling
 from segtrain.config.launch import checked_config
@@ -19,13 +15,7 @@ from segtrain.training import Parts
 from segtrain.training.range_test import range_test
 
 
-def main(words: list[str]) -> int:
-    parser = Parser("segtrain lr-find", __doc__)
-    parser.add_settings()
-    parser.add_argument(
-        "--out", type=Path, metavar="DIR", default=Path("outputs/lr_find"), help="for the plot and its data"
-    )
-    arguments = parser.parse_settings(words)
+def main(arguments: Namespace) -> int:
     cfg = checked_config(arguments)
     if "lr" not in cfg.optimizer:
         raise ConfigError("the optimizer has no setting lr", "optimizer", "give your optimizer a keyword argument lr")

@@ -1,7 +1,9 @@
 """The parser of a command's words, whose errors are like all others."""
 
 import argparse
+import inspect
 import re
+from pathlib import Path
 from typing import NoReturn
 
 from segtrain.config.internals import with_folder
@@ -9,15 +11,14 @@ from segtrain.errors import ConfigError, did_you_mean
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse's, with the command's docstring as it stands, and a ConfigError instead of an exit.
+    """argparse's, with a description as it stands, and a ConfigError instead of an exit."""
 
-    Args:
-        prog: `segtrain COMMAND`.
-        about: the docstring of the command's module.
-    """
+    def __init__(self, command: str, about: str | None):
+        description, formatter = inspect.cleandoc(about or ""), argparse.RawDescriptionHelpFormatter
+        super().__init__(f"segtrain {command}", description=description, formatter_class=formatter)
 
-    def __init__(self, prog: str, about: str | None):
-        super().__init__(prog, description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    def add_run(self) -> None:
+        self.add_argument("run", type=Path, metavar="RUN", help="folder of a run")
 
     def add_settings(self) -> None:
         """Settings as a training takes them, for `parse_settings`."""

@@ -1,17 +1,9 @@
-"""`segtrain predict RUN IMAGES… --out DIR`: masks, overlays and a table for images without ground truth.
+"""`segtrain predict`: masks, overlays and a table for images without ground truth."""
 
-IMAGES are files, folders or patterns ('scans/*.tif'). Windows, flips, thresholds and presence are the run's
-inference.* and can be given. A damaged file is named and left out, with exit code 3 at the end; a call that was stopped
-goes on where it was.
-
-Example: segtrain predict outputs/folder/RUN 'scans/*.tif' --out predicted
-"""
-
-import argparse
-import glob
 import hashlib
 import logging
 import time
+from argparse import Namespace
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,11 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from segtrain.commands.large_images import refuse_too_large, set_window
-from segtrain.commands.parser import Parser
+from segtrain.commands.parsers import PREDICT_MATTERS
 from segtrain.commands.presence import choose_presence
 from segtrain.commands.scoring import choose_thresholds, predictor_of
 from segtrain.config.schema import flat
-from segtrain.data.folder.images import IMAGE_SUFFIXES, MAX_PIXELS
+from segtrain.data.folder.images import MAX_PIXELS
 from segtrain.data.inputs import LARGE, MARK, THREADS, WRITTEN, ImageReader, find_images
 from segtrain.dataset_check.samples import DARK
 from segtrain.errors import ConfigError, DataError, counted, few, printable
@@ -40,19 +32,15 @@ from segtrain.training.progress import Progress
 
 log = logging.getLogger("segtrain")
 
-MATTERS = ("inference.", "trainer.device", "trainer.precision")
-MATTERS += ("dataset.image_range", "dataset.exif", "dataset.max_pixels")
-ACCEPTED = (*MATTERS, "dataset.root", "loader.")  # the last two: of the val images that presence and regions read
 CHANGES_NOTHING = ("trainer.device", "dataset.max_pixels")  # in a prediction
 LEGEND = 480  # pixels, the width of legend.png
 SAVED_EVERY = 10.0  # seconds, of predictions.csv
 
 
-def main(words: list[str]) -> int:
-    arguments, images, overrides = parse(words)
+def main(arguments: Namespace) -> int:
     log_to_screen()
-    files = find_images(images)
-    trained = load(str(arguments.run), arguments.checkpoint, arguments.trust, overrides)
+    files = find_images(arguments.images)
+    trained = load(str(arguments.run), arguments.checkpoint, arguments.trust, arguments.overrides)
     predictor, classes = prepared(trained)
     refuse_inputs(arguments.out, files)
     before = without_renamed(arguments.out, rows_before(arguments, trained), files, classes)
@@ -85,40 +73,6 @@ def prepared(trained: Trained) -> tuple[Predictor, Classes]:
     return predictor_of(trained, classes), classes
 
 
-def parse(words: list[str]) -> tuple[argparse.Namespace, list[str], list[str]]:
-    """The arguments, the images, and the settings among the words."""
-    parser = Parser("segtrain predict", __doc__)
-    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run")
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="files, folders, patterns; and inference.key=value")
-    parser.add_argument("--out", "-o", type=named, required=True, metavar="DIR", help="folder for what is written")
-    parser.add_argument("--probabilities", action="store_true", help="write float16 [C, H, W] of each image, too")
-    parser.add_argument("--no-overlays", action="store_true", help="masks and the table only")
-    parser.add_checkpoint()
-    parser.add_trust()
-    arguments = parser.parse_intermixed_args(words)
-    settings = [w for w in arguments.images if "=" in w and Path(w).suffix.lower() not in IMAGE_SUFFIXES]
-    overrides = [w for w in settings if not Path(w).exists() and not glob.glob(w, recursive=True)]
-    images = [w for w in arguments.images if w not in overrides]
-    refuse_idle(overrides)
-    if not images:
-        raise ConfigError("no image is named", fix="segtrain predict RUN IMAGE… --out DIR")
-    return arguments, images, overrides
-
-
-def refuse_idle(overrides: list[str]) -> None:
-    """Raise ConfigError for a setting that does not matter to predictions."""
-    if idle := [word for word in overrides if not word.startswith(ACCEPTED)]:
-        key = idle[0].partition("=")[0]
-        raise ConfigError(f"{key} does not matter to predict", idle[0], f"keys: {', '.join(ACCEPTED)}")
-
-
-def named(word: str) -> Path:
-    """A folder; "" would be the current one."""
-    if not word:
-        raise argparse.ArgumentTypeError("no folder is named")
-    return Path(word)
-
-
 def refuse_inputs(out: Path, files: dict[str, Path]) -> None:
     """Raise ConfigError when what is written might replace an image that is read, or other files."""
     if out.exists() and not out.is_dir():
@@ -140,7 +94,7 @@ def rows_before(arguments, trained: Trained) -> dict[str, dict]:
     Raises ConfigError for a folder with predictions of another run or of other settings.
     """
     out, settings = arguments.out, flat(trained.config)
-    settings = {k: v for k, v in settings.items() if k.startswith(MATTERS) and k not in CHANGES_NOTHING}
+    settings = {k: v for k, v in settings.items() if k.startswith(PREDICT_MATTERS) and k not in CHANGES_NOTHING}
     weights = (arguments.run / "checkpoints" / f"{arguments.checkpoint}.pt").read_bytes()
     request = {"weights": hashlib.blake2b(weights, digest_size=8).hexdigest(), "settings": settings}
     remove_parts(out)

@@ -1,12 +1,9 @@
-"""`segtrain repeat RUN`: train again from a run's config.yaml, in a new folder, and say whether the result is equal.
+"""`segtrain repeat`: train again from a run's config.yaml, in a new folder, and say whether the result is equal."""
 
-Example: segtrain repeat outputs/folder/RUN
-"""
-
+from argparse import Namespace
 from itertools import count
 from pathlib import Path
 
-from segtrain.commands.parser import Parser
 from segtrain.config.saved import choices_of, load_saved
 from segtrain.config.schema import as_text, check_config, flat
 from segtrain.errors import ConfigError
@@ -21,13 +18,7 @@ from segtrain.runs.trained import check_unchanged
 from segtrain.signals import watched
 
 
-def main(words: list[str]) -> int:
-    """0 when weights and scores are equal, 1 when they are not."""
-    parser = Parser("segtrain repeat", __doc__)
-    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a finished run")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="the new folder; without it RUN_repeat")
-    parser.add_trust()
-    arguments = parser.parse_args(words)
+def main(arguments: Namespace) -> int:
     first = arguments.run
     file = first / "config.yaml"
     cfg = load_saved(file, [], arguments.trust)

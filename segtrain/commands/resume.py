@@ -1,19 +1,11 @@
-"""`segtrain resume RUN_OR_SWEEP`: continue a run in its own folder, from its last checkpoint; without one, from the start.
-
-Of a sweep, what is missing, interrupted or failed; of a search (`segtrain find`), what it has not decided yet.
-
-A setting may be changed when it is named: RUN --allow trainer.epochs trainer.epochs=40. Workers, device and how often
-checkpoints are written are free.
-
-Example: segtrain resume outputs/folder/RUN
-"""
+"""`segtrain resume`: continue a run, what is missing of a sweep, or a search."""
 
 import sys
+from argparse import Namespace
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
-from segtrain.commands.parser import Parser
 from segtrain.config.saved import choices_of, load_saved, no_run
 from segtrain.config.schema import as_text, check_config, flat
 from segtrain.errors import ConfigError, Preempted, Pruned, SegtrainError, printable
@@ -31,19 +23,7 @@ from segtrain.signals import watched
 LONGER = {"trainer.epochs", "trainer.max_steps", "trainer.patience"}  # settings with which a finished run goes on
 
 
-def main(words: list[str]) -> int:
-    parser = Parser("segtrain resume", __doc__)
-    parser.add_argument("run", type=Path, metavar="RUN_OR_SWEEP", help="folder of a run or a sweep")
-    parser.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="settings that are to differ")
-    parser.add_argument(
-        "--allow",
-        action="append",
-        default=[],
-        metavar="KEY",
-        help="a setting that may differ; `dataset` stands for its files",
-    )
-    parser.add_trust()
-    arguments = parser.parse_intermixed_args(words)
+def main(arguments: Namespace) -> int:
     for search in ("search", "find"):
         if (arguments.run / f"{search}.json").is_file():
             refuse_several("a search")
@@ -58,7 +38,7 @@ def main(words: list[str]) -> int:
         return resume(arguments.run, arguments.overrides, arguments.allow, arguments.trust, processes=processes)
 
 
-def resume_sweep(arguments) -> int:
+def resume_sweep(arguments: Namespace) -> int:
     """Start what is missing of a sweep, continue what was interrupted or failed; the first failure's exit code."""
     lock(arguments.run)
     code = 0

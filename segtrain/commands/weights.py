@@ -1,10 +1,8 @@
-"""`segtrain weights key=value …`: count the training masks and print every weighting side by side.
+"""`segtrain weights`: count the training masks and print every weighting side by side."""
 
-Example: segtrain weights dataset=folder dataset.root=photos dataset.num_classes=3
-"""
+from argparse import Namespace
 
 from segtrain.commands.counting import count
-from segtrain.commands.parser import Parser
 from segtrain.config.build import build, build_augment, build_dataset, build_sampling, refusals
 from segtrain.config.launch import checked_config
 from segtrain.config.schema import reads_class_weights
@@ -12,10 +10,7 @@ from segtrain.data.loader import needs_locations
 from segtrain.report.weights import weights_text, words_of_sweep
 
 
-def main(words: list[str]) -> int:
-    parser = Parser("segtrain weights", __doc__)
-    parser.add_settings()
-    arguments = parser.parse_settings(words)
+def main(arguments: Namespace) -> int:
     cfg = checked_config(arguments)
     train_set, sampling = build_dataset(cfg, "train"), build_sampling(cfg)
     counts = count(train_set, needs_locations(build_augment(cfg, train_set), sampling))

@@ -82,6 +82,6 @@ def dirname_of(overrides: list[str], fixed: list[str]) -> str:
 
 
 def show(arguments: Namespace) -> None:
-    """Print what --help, --cfg, --info and such ask for."""
+    """Print what --cfg, --info, --hydra-help and such ask for."""
     setbase("1.3")
     _run_hydra(arguments, parser(), lambda cfg: None, SEARCH_PATH, "config")

@@ -21,7 +21,7 @@ from segtrain.errors import ConfigError, SegtrainError
 
 Task = Callable[[DictConfig, Path], float | None]
 MakeFolder = Callable[[Callable[[], Path]], Path]
-SHOWS = ("help", "hydra_help", "cfg", "info", "shell_completion")  # options that print and do not run
+SHOWS = ("hydra_help", "cfg", "info", "shell_completion")  # options that print and do not run
 
 
 def checked_config(arguments: Namespace) -> DictConfig:

@@ -1,19 +1,17 @@
 """What one would type first: --version, the word train, a folder without a key, and settings without effect."""
 
 import re
-from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 from conftest import TINY, write_folder_dataset
-from omegaconf import OmegaConf
 from PIL import Image
 
 import segtrain as package
-from segtrain.cli import COMMANDS
-from segtrain.commands import check, help
+from segtrain.cli import COMMANDS, run_command
+from segtrain.commands import help
 from segtrain.config.compose import compose, without_hydra
 from segtrain.config.schema import flat
 from segtrain.errors import ConfigError, DataError
@@ -75,8 +73,7 @@ def test_help_of_a_group_lists_its_options_with_their_settings(segtrain):
 
 def test_help_gives_the_defaults_of_the_settings_that_are_changed_most():
     config = compose([])
-    template = OmegaConf.to_container(config, resolve=False)["hydra"]["help"]["template"]
-    shown = dict(re.findall(r"^([a-z_]+(?:\.[a-z_]+)*)=(\S+)", template, re.MULTILINE))
+    shown = dict(re.findall(r"^([a-z_]+(?:\.[a-z_]+)*)=(\S+)", help.overview(), re.MULTILINE))
     assert len(shown) == 14
     defaults, folder = (
         flat(without_hydra(config)),
@@ -89,7 +86,7 @@ def test_help_gives_the_defaults_of_the_settings_that_are_changed_most():
 
 
 def test_help_of_experiments_has_their_questions_and_answers(capsys):
-    assert help.main(["experiment"]) == 0
+    assert run_command("help", ["experiment"]) == 0
     out = capsys.readouterr().out
     assert "\nalpha_sweep: How much Dice should be added to cross-entropy?\n" in out
     assert "# Seen on shapes: " in out
@@ -101,7 +98,7 @@ def test_help_of_experiments_has_their_questions_and_answers(capsys):
     ("part", "shown"), [("trainer", "  epochs: 12\n"), ("inference", "  flips: []"), ("sweep", "  fail_fast")]
 )
 def test_help_of_a_part_lists_its_settings(part, shown, capsys):
-    assert help.main([part]) == 0
+    assert run_command("help", [part]) == 0
     out = capsys.readouterr().out
     assert shown in out
     assert ("\nepochs: passes over the training images.\n" in out) == (part == "trainer")
@@ -111,7 +108,7 @@ def test_help_of_a_part_lists_its_settings(part, shown, capsys):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_of_each_command_has_an_example(command, capsys):
     with pytest.raises(SystemExit) as stopped:
-        import_module(f"segtrain.commands.{command.replace('-', '_')}").main(["--help"])
+        run_command(command, ["--help"])
     shown = capsys.readouterr().out
     assert stopped.value.code == 0
     assert f"usage: segtrain {command}" in shown
@@ -133,7 +130,7 @@ def test_a_folder_alone_is_checked_with_the_classes_of_its_masks(tmp_path, value
     for file in root.glob("*/masks/*.png"):
         Image.fromarray(np.array(values, np.uint8)[np.asarray(Image.open(file))]).save(file)
     try:
-        check.main([str(root)])
+        run_command("check", [str(root)])
     except ConfigError as error:
         print(error)
     assert said in capsys.readouterr().out
@@ -144,7 +141,7 @@ def test_a_folder_without_a_mask_of_any_image_says_so(tmp_path):
     for file in root.glob("*/masks/*.png"):
         file.rename(file.with_suffix(".jpg"))
     with pytest.raises(DataError, match="images without a mask") as error:
-        check.main([str(root)])
+        run_command("check", [str(root)])
     assert "masks must not be JPEG" in error.value.fix
 
 
@@ -156,6 +153,7 @@ def test_a_folder_without_a_mask_of_any_image_says_so(tmp_path):
         ("segtrain check dataset=camv", "dataset=camvid"),
         ("segtrain predict outputs/x", ""),
         ("segtrain help sche", "schedule"),
+        ("segtrain evaluate outputs/x --sp", ""),
     ],
 )
 def test_completion_of_the_shell(console_script, typed, found):

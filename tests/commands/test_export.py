@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from segtrain import exported
-from segtrain.commands import export
+from segtrain.cli import run_command
 from segtrain.errors import ConfigError
 from segtrain.runs.trained import load
 
@@ -48,7 +48,10 @@ def test_the_script_of_the_docs_predicts_with_onnxruntime_alone(segtrain, traine
 @pytest.mark.slow
 def test_a_program_of_torch_export_with_the_classes_beside(trained, tmp_path, capsys):
     file = tmp_path / "model.pt2"
-    assert export.main([str(trained), "--format", "torch_export", "--output", "classes", "--out", str(file)]) == 0
+    assert (
+        run_command("export", [str(trained), "--format", "torch_export", "--output", "classes", "--out", str(file)])
+        == 0
+    )
     files = {exported.ABOUT: ""}
     network = torch.export.load(io.BytesIO(file.read_bytes()), extra_files=files).module()
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (45, 33, 3), dtype=np.uint8))
@@ -64,7 +67,7 @@ def test_a_failed_check_leaves_no_file(trained, tmp_path, monkeypatch):
     monkeypatch.setattr(exported, "MAX_DIFFERENCE", -1.0)
     monkeypatch.setattr(exported, "SIZES", exported.SIZES[:1])
     with pytest.raises(ConfigError, match="no file is written"):
-        export.main([str(trained), "--format", "torch_export", "--out", str(tmp_path / "model.pt2")])
+        run_command("export", [str(trained), "--format", "torch_export", "--out", str(tmp_path / "model.pt2")])
     assert not list(tmp_path.iterdir())
 
 
@@ -78,6 +81,6 @@ def test_a_failed_check_leaves_no_file(trained, tmp_path, monkeypatch):
 )
 def test_what_is_refused(trained, words, what):
     with pytest.raises(ConfigError) as error:
-        export.main([str(trained), *words])
+        run_command("export", [str(trained), *words])
     assert what in str(error.value)
     assert not (trained / "model.onnx").exists()

@@ -13,6 +13,7 @@ import tifffile
 import torch
 from PIL import Image
 
+from segtrain.cli import run_command
 from segtrain.commands import large_images, predict
 from segtrain.config.saved import load_saved
 from segtrain.data import inputs
@@ -85,14 +86,14 @@ def test_damaged_files_are_named_and_a_second_call_goes_on(segtrain, trained, im
 @pytest.mark.slow
 def test_a_stopped_call_goes_on(segtrain, trained, images, tmp_path):
     code = (
-        "import sys; from segtrain import signals; from segtrain.commands import predict\n"
+        "import sys; from segtrain import signals; from segtrain.cli import run_command; from segtrain.commands import predict\n"
         "from segtrain.errors import Preempted\n"
         "seen = []\n"
         "def leave():\n"
         "    seen.append(1)\n"
         "    if len(seen) == 7: raise Preempted('stopped')\n"  # before and after each image
         "predict.leave_if_stopped = leave\n"
-        "predict.main(sys.argv[1:])"
+        "run_command('predict', sys.argv[1:])"
     )
     words = [str(trained), "images", "--out", "out"]
     stopped = subprocess.run([sys.executable, "-c", code, *words], cwd=tmp_path, capture_output=True, text=True)
@@ -314,7 +315,7 @@ def write_large(folder):
 def test_large_images_are_read_and_predicted_a_few_rows_at_a_time(trained, tmp_path, small_is_large, caplog):
     write_large(tmp_path / "large")
     with caplog.at_level("INFO"):
-        assert predict.main([str(trained), str(tmp_path / "large"), "--out", str(tmp_path / "out")]) == 0
+        assert run_command("predict", [str(trained), str(tmp_path / "large"), "--out", str(tmp_path / "out")]) == 0
     assert caplog.text.count("are predicted in windows of [32, 32]") == 1
     masks = [np.asarray(Image.open(file)) for file in sorted((tmp_path / "out/masks").iterdir())]
     assert len(masks) == 3
@@ -337,7 +338,7 @@ def test_a_stop_signal_does_not_wait_for_the_end_of_a_large_image(trained, tmp_p
 
     monkeypatch.setattr(predict, "leave_if_stopped", leave)
     with pytest.raises(Preempted):
-        predict.main([str(trained), str(tmp_path / "large"), "--out", str(tmp_path / "out")])
+        run_command("predict", [str(trained), str(tmp_path / "large"), "--out", str(tmp_path / "out")])
     assert rows_of(tmp_path / "out") == []
 
 
@@ -348,7 +349,7 @@ def test_an_image_whose_probabilities_are_more_than_the_memory_is_left_out(
     Image.fromarray(np.zeros((30, 30, 3), np.uint8)).save(tmp_path / "large/small.png")
     monkeypatch.setattr(large_images, "free_memory", lambda device: 90_000)
     words = [str(trained), str(tmp_path / "large"), "--out", str(tmp_path / "out")]
-    assert predict.main([*words, "--probabilities"]) == 3
+    assert run_command("predict", [*words, "--probabilities"]) == 3
     assert [row["name"] for row in rows_of(tmp_path / "out")] == ["small"]
     assert "75×90 pixels with --probabilities take at least 0.0 GB" in caplog.text
     assert "1 image with no value above 16 of 255 (small). If they have 10 or 12 bits" in caplog.text
@@ -361,7 +362,7 @@ def test_damage_at_the_end_of_a_large_tiff_is_named(trained, tmp_path, small_is_
     with (tmp_path / "large/strips.tif").open("r+b") as stream:
         stream.seek(place)
         stream.write(bytes(40))
-    assert predict.main([str(trained), str(tmp_path / "large"), "--out", str(tmp_path / "out")]) == 3
+    assert run_command("predict", [str(trained), str(tmp_path / "large"), "--out", str(tmp_path / "out")]) == 3
     assert "strips.tif" in caplog.text
     assert [row["name"] for row in rows_of(tmp_path / "out")] == ["picture", "tiles"]
     assert not (tmp_path / "out/masks/strips.png").exists()
@@ -386,7 +387,7 @@ def test_an_image_of_12000_by_12000_pixels_takes_less_than_2_gb(trained, tmp_pat
         del picture
     code = (
         "import sys; from segtrain.cpu import keep_memory; keep_memory()\n"
-        "from segtrain.commands import predict; assert predict.main(sys.argv[1:]) == 0\n"
+        "from segtrain.cli import run_command; assert run_command('predict', sys.argv[1:]) == 0\n"
         # not ru_maxrss, which begins with the memory of the process that started this one
         "print('peak', open('/proc/self/status').read().split('VmHWM:')[1].split()[0])"
     )

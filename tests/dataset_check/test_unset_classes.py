@@ -5,7 +5,7 @@ import pytest
 from conftest import write_folder_dataset
 from PIL import Image
 
-from segtrain.commands import check
+from segtrain.cli import run_command
 from segtrain.errors import ConfigError, DataError
 
 
@@ -21,18 +21,18 @@ def test_the_settings_for_colours_are_said_and_work(tmp_path, capsys):
     colors = np.array([[10, 10, 10], [200, 0, 0], [0, 200, 0]], np.uint8)
     root = written(tmp_path / "data", lambda mask: colors[mask])
     with pytest.raises(ConfigError, match="the masks hold 3 colours: \\[10, 10, 10\\]") as error:
-        check.main([root])
+        run_command("check", [root])
     assert "multi-label" not in error.value.fix  # three values in a channel
     setting = error.value.fix.split("'")[1]
     assert setting.startswith("dataset.colors=[[10,10,10],")
-    assert check.main([root, "dataset.mask_format=color", "dataset.num_classes=3", setting]) == 0
+    assert run_command("check", [root, "dataset.mask_format=color", "dataset.num_classes=3", setting]) == 0
     assert "class 2" in capsys.readouterr().out
 
 
 def test_channels_of_two_values_may_be_classes(tmp_path):
     colors = np.array([[0, 0, 0], [255, 0, 0], [255, 255, 0]], np.uint8)
     with pytest.raises(ConfigError) as error:
-        check.main([written(tmp_path / "data", lambda mask: colors[mask])])
+        run_command("check", [written(tmp_path / "data", lambda mask: colors[mask])])
     assert "dataset.mask_format=channels dataset.num_classes=3" in error.value.fix
 
 
@@ -42,13 +42,13 @@ def test_colours_of_smooth_edges_are_too_many(tmp_path):
         return np.stack([ramp % 256, ramp // 256 % 256, mask], axis=2).astype(np.uint8)
 
     with pytest.raises(ConfigError, match="the masks hold [0-9,]+ colours") as error:
-        check.main([written(tmp_path / "data", smooth)])
+        run_command("check", [written(tmp_path / "data", smooth)])
     assert "without smooth edges" in error.value.fix
 
 
 def test_values_of_16_bits_are_all_listed(tmp_path):
     with pytest.raises(ConfigError, match="the masks hold 3 values: 0, 1000, 2000") as error:
-        check.main([written(tmp_path / "data", lambda mask: mask.astype(np.uint16) * 1000)])
+        run_command("check", [written(tmp_path / "data", lambda mask: mask.astype(np.uint16) * 1000)])
     assert "dataset.num_classes=3 'dataset.remap={1000: 1, 2000: 2}'" in error.value.fix
 
 
@@ -57,4 +57,4 @@ def test_other_masks_are_answered_by_the_first(tmp_path):
         return np.stack([mask, np.arange(mask.size, dtype=np.uint8).reshape(mask.shape)], axis=2)
 
     with pytest.raises(DataError, match="a mask of 2 channels"):
-        check.main([written(tmp_path / "data", two_channels)])
+        run_command("check", [written(tmp_path / "data", two_channels)])

@@ -160,10 +160,9 @@ def test_the_best_run_is_one_of_the_best_setting(tmp_path):
 
 def test_the_baseline_is_a_training_that_finished(tmp_path, monkeypatch, capsys):
     given = []
-    monkeypatch.setattr(compare, "main", lambda words, notes: given.extend(words) or 0)
+    monkeypatch.setattr(compare, "main", lambda arguments, notes: given.append(arguments.baseline) or 0)
 
-    def baseline(**status: str) -> list[str]:
-        given.clear()
+    def baseline(**status: str) -> str | None:
         jobs = [
             job_of(tmp_path / f"{name}_{seed}", f"{words}seed={seed}", 0.5, status.get(f"{name}_{seed}", "finished"))
             for seed in (1, 2)
@@ -171,8 +170,8 @@ def test_the_baseline_is_a_training_that_finished(tmp_path, monkeypatch, capsys)
         ]
         monkeypatch.setattr(find, "Stages", lambda *_: SimpleNamespace(run=lambda: jobs, stages_table=str))
         find.go_on(tmp_path, [])
-        return given[len(jobs) : given.index("--out")]
+        return given[-1]
 
-    assert baseline() == ["--baseline", str(tmp_path / "as_it_is_1")]
-    assert baseline(as_it_is_1="failed") == ["--baseline", str(tmp_path / "as_it_is_2")]
-    assert baseline(as_it_is_1="failed", as_it_is_2="failed") == []
+    assert baseline() == str(tmp_path / "as_it_is_1")
+    assert baseline(as_it_is_1="failed") == str(tmp_path / "as_it_is_2")
+    assert baseline(as_it_is_1="failed", as_it_is_2="failed") is None

@@ -14,7 +14,8 @@ import pytest
 import torch
 from PIL import Image
 
-from segtrain.commands import compare, evaluate, export, predict, repeat, resume
+from segtrain.cli import run_command
+from segtrain.commands import export, predict, repeat, resume
 from segtrain.errors import ConfigError, SegtrainError
 from segtrain.runs import trained as runs
 
@@ -181,16 +182,16 @@ KINDS = {
 def predict_one_image(run: Path) -> None:
     Image.new("RGB", (32, 32)).save(run.parent / "image.png")
     shutil.rmtree(run.parent / "predicted", ignore_errors=True)
-    predict.main([str(run), str(run.parent / "image.png"), "--out", str(run.parent / "predicted")])
+    run_command("predict", [str(run), str(run.parent / "image.png"), "--out", str(run.parent / "predicted")])
 
 
 COMMANDS = {
     "predict": predict_one_image,
-    "export": lambda run: export.main([str(run), "--format", "torch_export"]),
-    "resume": lambda run: resume.main([str(run)]),
-    "evaluate": lambda run: evaluate.main([str(run), "--bootstrap", "0"]),
-    "repeat": lambda run: repeat.main([str(run)]),
-    "compare": lambda run: compare.main([str(run)]),
+    "export": lambda run: run_command("export", [str(run), "--format", "torch_export"]),
+    "resume": lambda run: run_command("resume", [str(run)]),
+    "evaluate": lambda run: run_command("evaluate", [str(run), "--bootstrap", "0"]),
+    "repeat": lambda run: run_command("repeat", [str(run)]),
+    "compare": lambda run: run_command("compare", [str(run)]),
     "teacher": lambda run: runs.load(str(run)),
 }
 # What each command reads, and so must refuse; elsewhere it is enough that nothing is executed.

@@ -13,7 +13,7 @@ import yaml
 from omegaconf import OmegaConf
 from test_kill import TINY
 
-from segtrain.commands import resume
+from segtrain.cli import run_command
 from segtrain.config.schema import as_text, flat
 from segtrain.errors import ConfigError
 from segtrain.files import read_json, write_json
@@ -143,7 +143,7 @@ def test_a_folder_of_runs_is_resumed_by_one_process(tmp_path, name):
     while not (tmp_path / "held").exists():
         time.sleep(0.01)
     with pytest.raises(ConfigError, match="another process is training in this folder"):
-        resume.main([str(tmp_path)])
+        run_command("resume", [str(tmp_path)])
     other.kill()
     other.join()
 

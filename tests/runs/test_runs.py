@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from segtrain.commands import resume
+from segtrain.cli import run_command
 from segtrain.errors import ConfigError, DiskError
 from segtrain.files import read_checkpoint, write_checkpoint, write_json
 from segtrain.runs import checkpoints, claim
@@ -111,7 +111,7 @@ def test_a_folder_that_is_no_run_is_left_as_it_is(tmp_path):
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub/b.json.12.part").touch()
     with pytest.raises(ConfigError, match="holds no run"):
-        resume.main([str(tmp_path)])
+        run_command("resume", [str(tmp_path)])
     assert sorted(p.name for p in tmp_path.iterdir()) == ["film.part", "sub"]
     with pytest.raises(ZeroDivisionError), RunFolder(tmp_path):
         _ = 1 / 0
