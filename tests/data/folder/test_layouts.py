@@ -10,6 +10,7 @@ from segtrain.data.folder import Folder
 from segtrain.errors import ConfigError, DataError
 
 NAMES = [
+    ("images", "gt"),
     *(("images", "labels"), ("image", "label"), ("image", "mask"), ("img", "label"), ("imgs", "masks")),
     ("JPEGImages", "SegmentationClass"),
 ]
@@ -110,12 +111,12 @@ def test_other_words_for_the_splits(root, tmp_path, train, val, above, caplog):
         ({"train": "photos"}, {}, "train", "if photos is train: 'dataset.split_names={train: photos}'"),
         ({"train": "train", "val": "dev"}, {}, "val", "if dev is val: 'dataset.split_names={val: dev}'"),
         (
-            {"train/images": "train/images", "train/masks": "train/gt"},
+            {"train/images": "train/images", "train/masks": "train/seg"},
             {},
             "train",
-            "if gt holds the masks, set dataset.masks=gt",
+            "if seg holds the masks, set dataset.masks=seg",
         ),
-        ({"train/images": "images/train", "train/masks": "gt/train"}, {}, "train", "if gt holds the masks"),
+        ({"train/images": "images/train", "train/masks": "seg/train"}, {}, "train", "if seg holds the masks"),
         ({"train/images": "images"}, {"splits": "ratio", "images": "images"}, "train", "name the folder of the masks"),
         (
             {"train": "my data/train"},
