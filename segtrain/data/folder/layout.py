@@ -12,7 +12,8 @@ from segtrain.errors import ConfigError
 
 # Folders of images and of masks. The first are ours; the others are those of datasets as they are downloaded.
 IMAGES = ("images", "image", "img", "imgs", "JPEGImages", "Images")
-MASKS = ("masks", "mask", "labels", "label", "annotations", "SegmentationClass", "gt", "ground_truth", "Masks", "Labels", "GT")
+MASKS = ("masks", "mask", "labels", "label", "annotations", "SegmentationClass", "gt", "ground_truth")
+MASKS += ("Masks", "Labels", "GT")
 SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
 
 
