@@ -88,13 +88,26 @@ def side_by_side(pictures: list[np.ndarray]) -> np.ndarray:
 
 
 def example(dataset, index: int, predicted: list, errors: bool = False, label: int | None = None) -> np.ndarray:
-    """uint8 [H, W, 3]: image | ground truth | predictions, and with `errors` the first one's error_map, of a class `label`."""
+    """uint8 [H, W, 3]: image | ground truth | predictions, and with `errors` the first one's error_map, of a class `label`.
+
+    Small ones are enlarged.
+    """
     shown = with_masks(dataset, index, predicted)
     if errors:
         mask = dataset.mask(index)
         truth = mask.transpose(2, 0, 1) if dataset.multilabel else mask
         shown.append(error_map(truth, predicted[0], dataset.ignore_index, dataset.background, label))
-    return side_by_side(shown)
+    factor = _factor(shown[0].shape[1])
+    return side_by_side([_enlarged(picture, factor) for picture in shown])
+
+
+def _factor(width: int) -> int:
+    """By how much pictures so wide are enlarged."""
+    return max(1, TILE // width)
+
+
+def _enlarged(picture: np.ndarray, factor: int) -> np.ndarray:
+    return picture.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
 def with_masks(dataset, index: int, predicted: list) -> list[np.ndarray]:
@@ -107,11 +120,11 @@ def with_masks(dataset, index: int, predicted: list) -> list[np.ndarray]:
 def figure(rows: list[list[np.ndarray]], titles: list[str], dataset) -> np.ndarray:
     """uint8 [H, W, 3]: a grid of pictures, small ones enlarged, with titles above and the colours of the classes below."""
     width = max(picture.shape[1] for row in rows for picture in row)
-    factor = max(1, TILE // width)
+    factor = _factor(width)
     parts = []
     for row in rows:
         filled = [np.pad(p, ((0, 0), (0, width - p.shape[1]), (0, 0)), constant_values=255) for p in row]
-        large = [picture.repeat(factor, axis=0).repeat(factor, axis=1) for picture in filled]
+        large = [_enlarged(picture, factor) for picture in filled]
         parts.append(np.pad(side_by_side(large), ((0, GAP), (0, 0), (0, 0)), constant_values=255))
     head = Image.new("RGB", (parts[0].shape[1], LINE), "white")
     for number, title in enumerate(titles):
