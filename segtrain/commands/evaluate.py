@@ -6,8 +6,7 @@ from argparse import Namespace
 
 import numpy as np
 
-from segtrain.commands.presence import choose_presence
-from segtrain.commands.scoring import choose_thresholds, evaluate_split, groups_of
+from segtrain.commands.scoring import choose_presence, choose_thresholds, evaluate_split, groups_of
 from segtrain.config.schema import flat
 from segtrain.errors import ConfigError, printable
 from segtrain.files import write_arrays, write_json, write_rows

@@ -13,8 +13,7 @@ import numpy as np
 
 from segtrain.commands.large_images import refuse_too_large, set_window
 from segtrain.commands.parsers import PREDICT_MATTERS
-from segtrain.commands.presence import choose_presence
-from segtrain.commands.scoring import choose_thresholds, predictor_of
+from segtrain.commands.scoring import choose_presence, choose_thresholds, predictor_of
 from segtrain.config.schema import flat
 from segtrain.data.folder.images import MAX_PIXELS
 from segtrain.data.inputs import LARGE, MARK, THREADS, WRITTEN, ImageReader, find_images
