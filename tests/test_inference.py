@@ -154,9 +154,9 @@ def test_a_run_with_several_labels_keeps_its_best_thresholds_and_evaluate_uses_t
     assert result["thresholds"].keys() <= {"disc", "square", "cross"}
     assert "best thresholds on these images: disc" in done.out
     tuned = segtrain("evaluate", "run", "--bootstrap", "0")
-    assert "using the thresholds that maximised Dice on val" in tuned.out
+    assert "using the thresholds that maximised Dice on val" in tuned.err
     plain = segtrain("evaluate", "run", "inference.threshold=0.5", "--bootstrap", "0")
-    assert "thresholds as" not in plain.out
+    assert "using the thresholds" not in plain.err
     tuned, plain = (
         json.loads((tmp_path / f"run/evaluation/{name}/scores.json").read_text())["scores"]
         for name in ("val", "val_inference.threshold=0.5")

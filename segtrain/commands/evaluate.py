@@ -25,9 +25,7 @@ def main(arguments: Namespace) -> int:
     trained = load(str(arguments.run), arguments.checkpoint, arguments.trust, arguments.overrides, arguments.config_dir)
     if arguments.original_size:
         score_at_original_size(trained)
-    if threshold := choose_thresholds(trained):
-        values = ", ".join(f"{v:.3g}" for v in threshold)
-        print(f"using the thresholds that maximised Dice on val: {values} (inference.threshold=0.5 for one half)")
+    threshold = choose_thresholds(trained)
     cross_fitted = choose_presence(trained, bool(threshold)) if is_chosen(trained.config.inference.presence) else {}
     scores, result, dataset, draw = evaluate_split(trained, arguments.split)
     if arguments.split == "val":

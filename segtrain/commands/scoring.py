@@ -77,6 +77,8 @@ def choose_thresholds(trained: Trained) -> list[float] | None:
     if not found or trained.config.inference.threshold is not None:
         return None
     trained.config.inference.threshold = chosen = [found.get(name, 0.5) for name in names]
+    values = ", ".join(f"{value:.3g}" for value in chosen)
+    log.info(f"using the thresholds that maximised Dice on val: {values} (inference.threshold=0.5 for one half)")
     return chosen
 
 
