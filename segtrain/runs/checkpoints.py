@@ -56,6 +56,15 @@ def write_best(folder: Path, epoch, config: str) -> None:
     (folder / "best.safetensors").unlink(missing_ok=True)  # of a training that goes on: that of the best epoch before
 
 
+def is_newer(folder: Path, written: dict | None, known: dict | None) -> bool:
+    """Whether best.pt is of the best epoch that result.json names, and not of that of last.pt.
+
+    So it is when a run was killed between both. The epoch is trained again, on CUDA perhaps not to the same numbers.
+    """
+    later = written is not None and (known is None or written["epoch"] > known["epoch"])
+    return later and read_checkpoint(folder / "best.pt").get("epoch") == written["epoch"]
+
+
 def write_safetensors(folder: Path) -> None:
     """Write best.safetensors: the weights in best.pt, for other programs. Raises ConfigError, DiskError."""
     import torch
@@ -74,6 +83,13 @@ def read_weights(folder: Path, name: str) -> dict:
     if not isinstance(content.get("model"), dict):
         raise ConfigError("the checkpoint has no weights", str(file), "restore the file")
     return content["model"]
+
+
+def validated_weights(checkpoint: dict) -> dict:
+    """The state dict that validation saw: of a last.pt the moving average, where the training kept one."""
+    if "average" not in checkpoint:
+        return checkpoint["model"]
+    return {name.removeprefix("module."): t for name, t in checkpoint["average"].items() if name != "n_averaged"}
 
 
 def check_space(folder: Path, model, keep: int) -> None:

@@ -78,7 +78,7 @@ def make_run_folder(name: Callable[[], Path]) -> Path:
         while not _made(folder) and (other := name()) != folder:
             folder = other
         lock(folder)
-        held = any((folder / name).exists() for name in ("checkpoints", "metrics.csv", "multirun.yaml"))
+        held = any((folder / file).exists() for file in ("checkpoints", "metrics.csv", "multirun.yaml"))
         if held and not queued_again():
             unlock(folder)
             fix = f"name another folder, or `segtrain resume {folder}`"

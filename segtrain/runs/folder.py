@@ -20,7 +20,7 @@ from segtrain.files import read_arrays, read_json, remove_parts, write_arrays, w
 from segtrain.runs import checkpoints
 from segtrain.runs.claim import lock, refuse_links, remove_run_folder, unlock
 from segtrain.runs.environment import changed_settings, environment, start, trained_on
-from segtrain.runs.result import Result, per_class_rows
+from segtrain.runs.result import Result
 
 log = logging.getLogger("segtrain")
 
@@ -62,6 +62,7 @@ class RunFolder:
         self._config = self._trained_config = ""  # the text of config.yaml; as it is in the checkpoint
         self._began = False  # whether this process has written a checkpoint
         self._unwritten, self._best = False, None  # rows of metrics.csv, and the best epoch
+        self._newer: Result | None = None  # with the best epoch after the last checkpoint, which is trained again
         self._started = time.time() - self.result.seconds  # of the sessions before, when a run is resumed
 
     def _lock(self) -> None:
@@ -109,8 +110,8 @@ class RunFolder:
 
     def _is_bare(self) -> bool:
         """Whether it holds nothing but what is written before the training, and is no job of a sweep."""
-        alone = not (self.path.parent / "sweep.json").is_file()
-        return alone and {entry.name for entry in self.path.glob("*")} <= BEFORE_TRAINING
+        in_sweep = (self.path.parent / "sweep.json").is_file()
+        return not in_sweep and {entry.name for entry in self.path.glob("*")} <= BEFORE_TRAINING
 
     @property
     def can_be_resumed(self) -> bool:
@@ -168,7 +169,7 @@ class RunFolder:
         """What a run is resumed from. A full disk leaves the checkpoint before it; the third time in a row: DiskError."""
         with self._disk_failures_counted():
             self._write_epoch()
-            counted = (self.path / "per_image.npz").is_file()
+            counted, self.result.seconds = (self.path / "per_image.npz").is_file(), self._seconds()
             run = {"config": self._config, "rows": self.rows, "result": asdict(self.result), "counted": counted}
             checkpoints.write_last(self.checkpoints, {**content, "run": run}, self.keep)
             self._began = True
@@ -191,17 +192,18 @@ class RunFolder:
                 what = "last.pt is missing, without which no run is resumed"
                 raise ConfigError(what, str(file.parent), "restore it; to start again, remove the folder checkpoints")
             return None
-        checkpoint, status = checkpoints.read_last(self.checkpoints), self.result.status
+        checkpoint, written = checkpoints.read_last(self.checkpoints), self.result
         run = checkpoint["run"]
         self._trained_config, self.rows = run["config"], run["rows"]
         self.result = Result.of(run["result"], self.checkpoints / "last.pt")
-        self.result.status, self._started = status, time.time() - self.result.seconds
+        self._newer = written if checkpoints.is_newer(self.checkpoints, written.best, self.result.best) else None
+        self.result.status = written.status
+        self._started = min(self._started, time.time() - self.result.seconds)
         if self.result.best:
             checkpoints.read_weights(self.checkpoints, "best")
             if not self.best_counts() and run.get("counted"):
-                raise ConfigError(
-                    "the counts of the best epoch are missing", str(self.path / "per_image.npz"), "restore it"
-                )
+                file = self.path / "per_image.npz"
+                raise ConfigError("the counts of the best epoch are missing", str(file), "restore it")
         return checkpoint
 
     def settings(self) -> dict[str, object]:
@@ -239,11 +241,10 @@ class RunFolder:
                 raise ConfigError("what state() of the metric gives has no names", "metric", fix)
             if counts:
                 counts["groups"] = np.array([(groups or {}).get(name, name) for name in counts["names"].tolist()])
-            self.result.best = {"epoch": epoch.number, "monitor": epoch.monitor.name, "value": epoch.value}
-            self.result.lower_is_better, self.result.unit = not epoch.monitor.higher_is_better, epoch.monitor.unit
-            self.result.scores = epoch.scores
-            self.result.describe(epoch.records)
-            self.result.per_class = per_class_rows(epoch.best.per_class, class_names)
+            self.result.take(epoch, class_names)
+        elif self._newer and self._newer.best["epoch"] == epoch.number:
+            self.result = self._newer
+            log.info(f"epoch {epoch.number} was better before the run was stopped: its weights of then are kept")
         try:
             self._write_epoch()
         except DiskError as error:
@@ -275,10 +276,8 @@ class RunFolder:
             self._disk_failures += 1
             if self._disk_failures >= DISK_FAILURES:
                 raise
-            left = DISK_FAILURES - self._disk_failures
-            log.warning(
-                f"{error.where} {error.what}; the previous checkpoint is kept. {left} more in a row end the run"
-            )
+            left = f"{DISK_FAILURES - self._disk_failures} more in a row end the run"
+            log.warning(f"{error.where} {error.what}; the previous checkpoint is kept. {left}")
         else:
             self._disk_failures = 0
 
@@ -294,5 +293,8 @@ class RunFolder:
         self._write_result("finished")
 
     def _write_result(self, status: str) -> None:
-        self.result.status, self.result.seconds = status, round(time.time() - self._started, 2)
+        self.result.status, self.result.seconds = status, self._seconds()
         self.result.write(self.path)
+
+    def _seconds(self) -> float:
+        return round(time.time() - self._started, 2)

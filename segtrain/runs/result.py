@@ -79,6 +79,14 @@ class Result:
         ):
             yield "per_class must be rows with index, name and numbers"
 
+    def take(self, epoch, class_names: list[str]) -> None:
+        """Become that of a segtrain.training Epoch, the best so far."""
+        self.best = {"epoch": epoch.number, "monitor": epoch.monitor.name, "value": epoch.value}
+        self.lower_is_better, self.unit = not epoch.monitor.higher_is_better, epoch.monitor.unit
+        self.scores = epoch.scores
+        self.describe(epoch.records)
+        self.per_class = per_class_rows(epoch.best.per_class, class_names)
+
     def describe(self, records: dict) -> None:
         """Take from the Score records of all scores which are better low, and their units."""
         known = {name: records[name] for name in self.scores if name in records}

@@ -14,6 +14,7 @@ from segtrain.config.saved import load_saved, settings_in
 from segtrain.config.schema import check_config
 from segtrain.errors import ConfigError
 from segtrain.files import read_checkpoint, read_json
+from segtrain.runs.checkpoints import validated_weights
 from segtrain.runs.claim import refuse_links
 from segtrain.runs.environment import differing
 from segtrain.runs.result import Result
@@ -55,7 +56,7 @@ class Trained:
         network: uint8 images [N,B,H,W] -> logits [N,C,H,W].
         result: its scores and thresholds.
         epoch: after which the checkpoint was written, from 1.
-        image_size: height and width of the first training image; None where environment.json does not give it.
+        image_size: the usual height and width of a training image; None where environment.json does not give it.
         trusted: packages besides segtrain's whose classes were allowed.
     """
 
@@ -116,7 +117,7 @@ def load(
     check_unchanged(folder, content)
     network = build_model(cfg, from_checkpoint=True)
     try:
-        network.load_state_dict(content["model"])
+        network.load_state_dict(validated_weights(content))
         epoch = operator.index(content["epoch"] if "epoch" in content else content["state"]["epoch"])
     except (KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise ConfigError(

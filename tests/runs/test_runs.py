@@ -14,8 +14,9 @@ from safetensors.torch import load_file
 from segtrain.cli import run_command
 from segtrain.errors import ConfigError, DiskError
 from segtrain.files import read_checkpoint, write_checkpoint, write_json
+from segtrain.metrics.records import Score
 from segtrain.runs import checkpoints, claim
-from segtrain.runs.claim import make_run_folder
+from segtrain.runs.claim import make_run_folder, unlock
 from segtrain.runs.environment import signature
 from segtrain.runs.folder import RunFolder
 from segtrain.runs.result import Result
@@ -179,3 +180,34 @@ def test_counts_without_the_images_names_are_refused_in_the_first_epoch(tmp_path
         pytest.raises(ConfigError, match="what state\\(\\) of the metric gives has no names"),
     ):
         run.record(SimpleNamespace(best=best, row=dict), ["a"])
+
+
+def test_a_better_epoch_after_the_last_checkpoint_stays_the_best(tmp_path):
+    """Killed between best.pt and last.pt, and trained again to other numbers, as on CUDA."""
+    run = RunFolder(tmp_path)
+    last = {"state": {"epoch": 0, "batch": 0, "step": 0, "images": 0}}
+    run.save_last(last)
+    best = Best({"w": torch.ones(1)}, {}, {})
+    record = Score("iou/mean", "")
+    epoch = SimpleNamespace(
+        number=1, step=3, best=best, monitor=record, value=0.5, scores={}, records={}, row=lambda: {"epoch": 1}
+    )
+    run.record(epoch, [])
+    unlock(tmp_path)
+    run = RunFolder(tmp_path)
+    run.load_last()
+    assert run.result.best is None
+    epoch.best, epoch.value = None, 0.4
+    run.record(epoch, [])
+    assert run.result.best == {"epoch": 1, "monitor": "iou/mean", "value": 0.5}
+
+
+def test_seconds_are_those_of_all_sessions(tmp_path, monkeypatch):
+    run = RunFolder(tmp_path)
+    run._started -= 100
+    run.save_last({"state": {"epoch": 0, "batch": 0, "step": 0, "images": 0}})
+    unlock(tmp_path)
+    run = RunFolder(tmp_path)
+    run.load_last()
+    run.save_last({"state": {"epoch": 0, "batch": 0, "step": 0, "images": 0}})
+    assert 100 <= run.result.seconds < 110
