@@ -15,12 +15,14 @@ log = logging.getLogger("segtrain")
 FIX = "give a .safetensors or .pt file with a state dict of this encoder, alone or in a network, or the folder of a run"
 
 
-def load_encoder(encoder: nn.Module, path: str) -> None:
+def load_encoder(encoder: nn.Module, path: str) -> tuple[list[float], list[float]] | None:
     """Load an encoder's weights, and log what of the file was left out.
 
     The names may have any prefix, such as `encoder.` of a whole network, or lack the one that wrapped timm encoders
     have. A first layer for another number of channels takes the file's filters in turn, scaled as
     segmentation-models-pytorch does.
+
+    Returns mean and std of the images' channels that a network of segtrain was trained with; None for other files.
 
     Raises ConfigError for a file that is damaged or holds another encoder.
     """
@@ -39,6 +41,10 @@ def load_encoder(encoder: nn.Module, path: str) -> None:
     encoder.load_state_dict(state, strict=False)
     if left := sorted(set(found) - set(names.values())):
         log.info(f"encoder weights from {file}; not of this encoder and left out: {few(left, 3)} ({len(left)} in all)")
+    if not {"scale", "shift"} <= found.keys():
+        return None
+    std = 1 / (255 * found["scale"].flatten())  # as SegmentationModel keeps them
+    return (found["shift"].flatten() * std).tolist(), std.tolist()
 
 
 def weights_file(path: str) -> Path:

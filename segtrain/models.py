@@ -10,7 +10,7 @@ from typing import TypedDict, Unpack
 import torch
 from torch import nn
 
-from segtrain.arguments import NonNegativeInt, PositiveInt, checked
+from segtrain.arguments import NonNegativeInt, Positive, PositiveInt, checked
 from segtrain.encoder_weights import load_encoder, weights_file
 from segtrain.errors import ConfigError, did_you_mean
 
@@ -61,14 +61,14 @@ class Common(TypedDict, total=False):
     encoder_weights: str | None
     in_channels: PositiveInt
     mean: list[float] | None
-    std: list[float] | None
+    std: list[Positive] | None
 
 
 @checked
 def unet(
     num_classes: PositiveInt,
     *,
-    decoder_channels: list[int] = (128, 64, 32, 16),
+    decoder_channels: list[PositiveInt] = (128, 64, 32, 16),
     full_resolution_skip: NonNegativeInt = 8,
     **common: Unpack[Common],
 ) -> SegmentationModel:
@@ -90,7 +90,7 @@ def unet(
 
 @checked
 def unetplusplus(
-    num_classes: PositiveInt, *, decoder_channels: list[int] = (128, 64, 32, 16), **common: Unpack[Common]
+    num_classes: PositiveInt, *, decoder_channels: list[PositiveInt] = (128, 64, 32, 16), **common: Unpack[Common]
 ) -> SegmentationModel:
     """UNet++. Zhou et al., 2018, https://arxiv.org/abs/1807.10165
 
@@ -156,9 +156,9 @@ def _model(
         ) from error
     if depth < DEPTHS[-1]:
         _remove_unused(network.encoder, in_channels)
-    if from_file:
-        load_encoder(network.encoder, from_file)
-    return SegmentationModel(network, *_normalisation(in_channels, mean, std, encoder, encoder_weights), 2**depth)
+    found = load_encoder(network.encoder, from_file) if from_file else None
+    expected = found or (_trained_with(encoder, encoder_weights) if encoder_weights else None)
+    return SegmentationModel(network, *_normalisation(in_channels, mean, std, encoder_weights, expected), 2**depth)
 
 
 def _remove_unused(encoder: nn.Module, in_channels: int) -> None:
@@ -240,16 +240,20 @@ def set_prior_bias(model: nn.Module, counts) -> None:
         last[0].bias.copy_(share.logit() if counts.multilabel else share.log())
 
 
-def _normalisation(channels: int, mean, std, encoder: str, weights: str | None) -> tuple[list[float], list[float]]:
-    """Mean and std as given; else those of the encoder's weights, ImageNet's for 3 channels, 0.5 and 0.25 for others.
+def _normalisation(
+    channels: int, mean, std, weights: str | None, expected: tuple | None
+) -> tuple[list[float], list[float]]:
+    """Mean and std as given; else those the encoder's weights expect, ImageNet's for 3 channels, 0.5 and 0.25 for others.
 
     Raises ConfigError for another number than one per channel.
     """
     usual = (IMAGENET_MEAN, IMAGENET_STD) if channels == 3 else ([0.5] * channels, [0.25] * channels)
     if weights is not None:
-        trained = _trained_with(encoder, weights) or (IMAGENET_MEAN, IMAGENET_STD)
-        # As the first layer's filters.
-        usual = tuple([sum(v) / 3] if channels == 1 else [v[i % 3] for i in range(channels)] for v in trained)
+        # In other channels as the first layer's filters.
+        usual = tuple(
+            [sum(v) / len(v)] if channels == 1 else [v[i % len(v)] for i in range(channels)]
+            for v in expected or (IMAGENET_MEAN, IMAGENET_STD)
+        )
     mean, std = mean or usual[0], std or usual[1]
     if not len(mean) == len(std) == channels:
         what = f"{len(mean)} means and {len(std)} standard deviations for {channels} channels"

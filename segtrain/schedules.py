@@ -10,12 +10,13 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from segtrain.arguments import Fraction, FractionBelowOne, NonNegativeInt, Positive, checked
+from segtrain.errors import ConfigError
 
 
 @checked
 def constant(optimizer, steps, warmup: NonNegativeInt = 0) -> LambdaLR:
     """1 after `warmup` steps."""
-    return _schedule(optimizer, warmup, lambda step: 1.0)
+    return _schedule(optimizer, steps, warmup, lambda step: 1.0)
 
 
 @checked
@@ -23,6 +24,7 @@ def cosine(optimizer, steps, warmup: NonNegativeInt = 0, final: Fraction = 0.0) 
     """Half a cosine from 1 to `final` over `steps`. Loshchilov and Hutter, 2017, https://arxiv.org/abs/1608.03983"""
     return _schedule(
         optimizer,
+        steps,
         warmup,
         lambda step: final + (1 - final) * (1 + math.cos(math.pi * _progress(step, warmup, steps))) / 2,
     )
@@ -31,7 +33,7 @@ def cosine(optimizer, steps, warmup: NonNegativeInt = 0, final: Fraction = 0.0) 
 @checked
 def poly(optimizer, steps, warmup: NonNegativeInt = 0, power: Positive = 0.9) -> LambdaLR:
     """(1 - step / steps)^power, as in DeepLab, https://arxiv.org/abs/1606.00915"""
-    return _schedule(optimizer, warmup, lambda step: (1 - _progress(step, warmup, steps)) ** power)
+    return _schedule(optimizer, steps, warmup, lambda step: (1 - _progress(step, warmup, steps)) ** power)
 
 
 @checked
@@ -56,5 +58,8 @@ def _progress(step: int, warmup: int, steps: int) -> float:
     return min(max(step - warmup, 0) / max(steps - warmup, 1), 1.0)
 
 
-def _schedule(optimizer: Optimizer, warmup: int, factor: Callable[[int], float]) -> LambdaLR:
+def _schedule(optimizer: Optimizer, steps: int, warmup: int, factor: Callable[[int], float]) -> LambdaLR:
+    if warmup and warmup >= steps:
+        what = f"a warm-up of {warmup} steps in a training of {steps}, which would not reach its learning rate"
+        raise ConfigError(what, "schedule.warmup", "shorten it, or train longer")
     return LambdaLR(optimizer, lambda step: (step + 1) / (warmup + 1) if step < warmup else factor(step))

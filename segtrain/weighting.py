@@ -38,7 +38,7 @@ class Scheme:
     def __call__(self, counts: ClassCounts) -> np.ndarray:
         """float64 [C]: the weights, capped, then scaled; 0 for classes without pixels."""
         there = counts.pixels > 0
-        weights = np.where(there, self.weights(counts), 0.0).astype(np.float64)
+        weights = np.where(there, self.weights(counts), 0.0)
         positive = weights[weights > 0]
         if len(positive) == 0:
             return weights
@@ -128,7 +128,7 @@ class NegPosRatio(Scheme):
 
 
 class Manual(Scheme):
-    """The weights as given: a list in the order of the classes, or a mapping from class name to weight."""
+    """The weights as given, 0 for classes without pixels: a list in the order of the classes, or a mapping by class name."""
 
     @checked
     def __init__(self, weights: Weights | dict, **same):

@@ -199,3 +199,12 @@ def test_a_shallower_encoder_takes_the_weights_of_a_whole_one(tmp_path, caplog):
 def test_decoders_of_other_depths_are_refused(channels):
     with pytest.raises(ConfigError, match=f"a decoder of {len(channels)} blocks"):
         models.unet(2, decoder_channels=channels)
+
+
+def test_weights_of_a_network_of_segtrain_bring_its_normalisation(tmp_path):
+    first = models.unet(num_classes=3, in_channels=1, mean=[0.1], std=[0.05])
+    torch.save(first.state_dict(), tmp_path / "network.pt")
+    for channels in (1, 3):
+        second = models.unet(num_classes=2, in_channels=channels, encoder_weights=str(tmp_path / "network.pt"))
+        assert second.scale.flatten().tolist() == pytest.approx([1 / (255 * 0.05)] * channels)
+        assert second.shift.flatten().tolist() == pytest.approx([2.0] * channels)

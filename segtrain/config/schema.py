@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
-from segtrain.arguments import NonNegativeInt, Range, Weights, mistake
+from segtrain.arguments import Range, Weights, mistake
 from segtrain.config.signatures import members_of, signature_of
 from segtrain.errors import ConfigError, did_you_mean
 from segtrain.protocols import PROTOCOLS
@@ -15,7 +15,8 @@ from segtrain.protocols import PROTOCOLS
 Sweep = Annotated[
     dict, Range("{fail_fast: true or false}", lambda v: [*v] == ["fail_fast"] and isinstance(v["fail_fast"], bool))
 ]
-ROOT_KEYS = {"seed": NonNegativeInt, "class_weights": Weights | None, "advice": bool, "debug": bool, "sweep": Sweep}
+Seed = Annotated[int, Range("a whole number from 0 to 2^32 - 1", lambda v: 0 <= v < 2**32)]  # what NumPy takes
+ROOT_KEYS = {"seed": Seed, "class_weights": Weights | None, "advice": bool, "debug": bool, "sweep": Sweep}
 # The parts of a config, with the arguments that build.py fills in: a config need not hold them.
 PARTS: dict[str, set[str]] = {
     "dataset": {"split", "strict"},

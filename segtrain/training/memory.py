@@ -25,7 +25,7 @@ def check_memory(
         return
     try:
         needed = kept_bytes(model, device, context, channels) / PROBE**2 * images * size[0] * size[1]
-    except (RuntimeError, ValueError):  # a network for images of another size: the first step will tell
+    except (AssertionError, RuntimeError, ValueError):  # a network for images of another size: the first step will tell
         return
     if needed > free:
         raise OutOfMemory(

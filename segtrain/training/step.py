@@ -50,6 +50,8 @@ class Step:
         self.part, self.processes = part, processes
         self.device, self.precision, self.clip_norm = device, precision, clip_norm
         self.model = processes.prepared(parts.model, device, sync_batchnorm).to(memory_format=torch.channels_last)
+        named = self.model.named_parameters()
+        self.encoder = [parameter for name, parameter in named if is_of_encoder(name) and parameter.requires_grad]
         self.network = self.compiled = None  # the model as it is called, and compiled
         # A crop has one size: one compilation. The last batch of an epoch, of another number of images, is left out of it.
         self.batch_size = parts.train.batch_size // processes.size if compiled else None
@@ -84,12 +86,11 @@ class Step:
     def train(self, frozen_encoder: bool) -> None:
         """Training mode. A frozen encoder has no gradient and keeps its batch statistics."""
         self.model.train()
-        for name, parameter in self.model.named_parameters():
-            if is_of_encoder(name):
-                parameter.requires_grad_(not frozen_encoder)
+        for parameter in self.encoder:
+            parameter.requires_grad_(not frozen_encoder)
         for name, module in self.model.named_modules():
-            if is_of_encoder(name):
-                module.train(not frozen_encoder)
+            if frozen_encoder and is_of_encoder(name):
+                module.eval()
 
     def __call__(self, batches: list, number: int) -> dict[str, torch.Tensor]:
         """The detached loss and its terms, for the log; nothing when the step was skipped.

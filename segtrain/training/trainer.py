@@ -40,7 +40,7 @@ class Trainer:
         precision: auto is bfloat16 on CUDA and float32 on the CPU. Losses are always computed in float32.
         monitor: the score that chooses the best epoch: any name in metrics.csv after val/, or loss.
         patience: stop when `monitor` has not improved for so many epochs; None: never.
-        checkpoint_every: steps between checkpoints, of which there is one before and after each validation, too.
+        checkpoint_every: steps between checkpoints; there is one after each validation, too, and often before it.
         checkpoint_minutes: most minutes between them.
         keep: of how many epochs before, checkpoints are kept as epoch_NNN.pt.
         accumulate: micro-batches a step. Each term of the loss is weighed by its own amounts: pixel losses are those of

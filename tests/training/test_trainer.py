@@ -406,6 +406,21 @@ def test_a_frozen_encoder_stays_as_it_is_for_so_many_epochs(tmp_path):
         optimizers.check_encoder(Tiny(), "trainer.freeze_encoder", 0)
 
 
+def test_what_a_model_has_frozen_itself_stays_frozen():
+    model = Encoded()
+    model.encoder.requires_grad_(False)
+    trainer = Trainer(epochs=1, device="cpu", panel_images=0)
+    for _ in trainer.fit(parts(model=model, trainer=trainer)):
+        continue
+    assert not any(parameter.requires_grad or parameter.grad is not None for parameter in model.encoder.parameters())
+
+
+def test_a_warm_up_longer_than_the_training_is_refused():
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    with pytest.raises(ConfigError, match="a warm-up of 9 steps in a training of 9"):
+        schedules.poly(optimizer, 9, warmup=9)
+
+
 def test_the_encoder_may_have_a_learning_rate_of_its_own():
     optimizer = optimizers.adamw(Encoded(), lr=0.1, encoder_lr=0.5, weight_decay=0.2)
     found = [(group["lr"], group["weight_decay"], len(group["params"])) for group in optimizer.param_groups]
