@@ -12,7 +12,7 @@ from segtrain.data.folder.colors import ColorMask, rgb
 from segtrain.data.folder.damaged import without_damaged
 from segtrain.data.folder.files import list_files
 from segtrain.data.folder.images import MAX_PIXELS, image_size, orientation, read_image
-from segtrain.data.folder.layout import Layout
+from segtrain.data.folder.layout import SPLIT_FILE, Layout
 from segtrain.data.folder.masks import BinaryMask, ChannelMask, ClassFiles, IndexMask, check_same_size
 from segtrain.data.mask_values import both_ways
 from segtrain.data.resize import Resize, resize_image, resize_mask, resized_size
@@ -87,7 +87,7 @@ class Folder(SegmentationDataset):
         fold: NonNegativeInt = 0,
         images: str | None = None,
         masks: str | None = None,
-        split_file: str = "{split}.txt",
+        split_file: str = SPLIT_FILE,
         split_names: dict | None = None,
         stem_suffix: str = "",
         mask_format: Literal["index", "color", "binary", "channels", "files"] = "index",
@@ -120,8 +120,12 @@ class Folder(SegmentationDataset):
             raise ConfigError(
                 "one class, to which every pixel would belong", "dataset.num_classes=1", both_ways(self.class_names)
             )
-        if num_classes == 1 and background is not None:
-            raise ConfigError("the only class is the background", "dataset.background", "set dataset.background=null")
+        if self.format.multilabel and background is not None and self.class_names[background] != "background":
+            what = (
+                f"{self.class_names[background]!r} would be the background: left out of foreground scores and sampling"
+            )
+            fix = "multi-label masks need none: set dataset.background=null; a class that is one is named background"
+            raise ConfigError(what, f"dataset.background={background}", fix)
         self.resize, self.resize_masks = resize, resize_masks
         self.multilabel, self.num_annotators = self.format.multilabel, len(annotators or [""])
         self.palette = self._palette(palette)
@@ -129,7 +133,8 @@ class Folder(SegmentationDataset):
             raise ConfigError("annotators of multi-label masks", "dataset.annotators", "leave it null")
         kinds, kind = (self.class_names, "class") if mask_format == "files" else (annotators, "annotator")
         where = (Path(root).expanduser(), split, splits, images, masks, kinds, kind, stem_suffix, split_file)
-        layout = Layout(*where, split_names or {}, val_ratio, folds, fold, prepare, groups)
+        words = {name: str(word) for name, word in (split_names or {}).items()}
+        layout = Layout(*where, words, val_ratio, folds, fold, prepare, groups)
         files, self.group_of = list_files(layout, strict), layout.group_of
         self.names, self.images, self.masks, self.findings = files.names, files.images, files.masks, files.findings
         if strict and on_error == "skip":
@@ -202,7 +207,8 @@ class Folder(SegmentationDataset):
     def mask_rule(self) -> str:
         rule = {k: v.tobytes().hex() if isinstance(v, np.ndarray) else v for k, v in vars(self.format).items()}
         resized = "" if self.resize is None else f" {list(self.size(0))} {self.resize} {self.resize_masks}"
-        return f"{type(self.format).__name__} {rule} {self.num_annotators}{resized}"
+        names = f" {self.class_names}" if isinstance(self.format, ClassFiles) else ""  # the order of its files
+        return f"{type(self.format).__name__} {rule} {self.num_annotators}{resized}{names}"
 
     def _mask_files(self, index: int) -> list[Path]:
         return [file for file in self.masks[index] if file is not None]

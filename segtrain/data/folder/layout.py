@@ -14,6 +14,7 @@ from segtrain.errors import ConfigError
 IMAGES = ("images", "image", "img", "imgs", "JPEGImages", "Images")
 MASKS = ("masks", "mask", "labels", "label", "annotations", "SegmentationClass", "gt", "ground_truth")
 MASKS += ("Masks", "Labels", "GT")
+SPLIT_FILE = "{split}.txt"
 SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
 
 
@@ -49,6 +50,9 @@ class Layout:
 
     def __post_init__(self):
         self.group_of("")  # a mistake in the pattern is answered at once
+        if unknown := [word for word in self.split_names if word not in SPLITS]:
+            what, fix = f"split_names has no {unknown[0]!r}", f"the splits are {', '.join(SPLITS)}: {{val: dev}}"
+            raise ConfigError(what, "dataset.split_names", fix)
         if self.fold >= self.folds:
             raise ConfigError(f"fold={self.fold} of folds={self.folds}", "dataset.fold", "count the folds from 0")
         if self.pattern is None:
@@ -99,7 +103,7 @@ class Layout:
             return name
         try:
             found = re.search(self.groups, PurePosixPath(name).name)
-            return found.group(1) if found else name
+            return (found and found.group(1)) or name
         except (re.error, IndexError) as error:
             what = f"the pattern {self.groups!r} finds no group: {error}"
             raise ConfigError(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from segtrain.data.folder.findings import FileLists
 from segtrain.data.folder.images import IMAGE_SUFFIXES
-from segtrain.data.folder.layout import SPLITS, Layout, filled
+from segtrain.data.folder.layout import SPLIT_FILE, SPLITS, Layout, filled
 from segtrain.errors import ConfigError, counted, few
 
 LISTS = (".txt", ".csv", ".tsv", ".lst", ".json")  # suffixes of files that may say which images a split has
@@ -17,6 +17,8 @@ def with_splits(layout: Layout) -> Layout:
     """The layout with its way of splitting; for splits=auto the one that its folders have, of all splits the same."""
     if layout.splits != "auto":
         return layout
+    if layout.split_file != SPLIT_FILE:
+        return replace(layout, splits="files")
     of_split = [replace(layout, split=split) for split in SPLITS]
     for splits in ("folders", "files"):
         if any(replace(other, splits=splits).split_words for other in of_split):
@@ -35,7 +37,7 @@ def names_of_split(layout: Layout, images: dict[str, Path], found: FileLists) ->
         return sorted(images)
     if splits == "files":
         file = filled(layout.split_file, "dataset.split_file", split=layout.split_folder)
-        return _names_in_file(layout.root / file, images, found)
+        return _names_in_file(layout.root / file, images, layout.stem_suffix, found)
     if layout.split not in ("train", "val"):
         raise ConfigError(f"splits={splits} has no {layout.split!r} split", "dataset.splits", "use train or val")
     if splits == "ratio":
@@ -54,7 +56,7 @@ def hash_share(name: str) -> float:
     return int.from_bytes(hashlib.blake2b(code, digest_size=8).digest(), "big") / 2**64
 
 
-def _names_in_file(file: Path, images: dict[str, Path], found: FileLists) -> list[str]:
+def _names_in_file(file: Path, images: dict[str, Path], stem_suffix: str, found: FileLists) -> list[str]:
     if not file.is_file():
         raise ConfigError(f"no split file {file}", "dataset.splits=files", "write one, with one file stem per line")
     try:
@@ -72,6 +74,8 @@ def _names_in_file(file: Path, images: dict[str, Path], found: FileLists) -> lis
             continue
         if name not in images:  # a path with folders of which the images' folder is one
             name = Path(name).name
+        if name not in images:
+            name = name.removesuffix(stem_suffix)
         if name in images:
             names[name] = names.get(name, 0) + 1
         else:

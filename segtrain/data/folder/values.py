@@ -26,12 +26,10 @@ def as_bytes(values: np.ndarray, value_range: tuple[float, float] | None, path: 
     deep = values.dtype.kind == "u" and values.dtype.itemsize == 2
     if deep and (high > 255 or high == 0):
         return (values >> 8).astype(np.uint8)
-    raise DataError(
-        f"{values.dtype} values from {low} to {high}" + (": nothing but black, as 16 bits" if deep else ""),
-        str(path),
-        "set which values of all images are black and white, for example dataset.image_range="
-        + (f"[{min(low, 0)},{high}]" if low < 0 or high > 255 else "[0,1]" if high <= 1 else "[0,255]"),
-    )
+    what = f"{values.dtype} values from {low} to {high}" + (": nothing but black, as 16 bits" if deep else "")
+    fix = "set which values of all images are black and white, for example dataset.image_range="
+    fix += f"[{min(low, 0)},{high}]" if low < 0 or high > 255 else "[0,1]" if high <= 1 else "[0,255]"
+    raise DataError(what, str(path), fix + "; [0,65535] where other images are brighter" * deep)
 
 
 def _as_number(value) -> float | int:

@@ -1,5 +1,7 @@
 """Kinds of image and mask files, and the layouts they come in."""
 
+import os
+import time
 import zlib
 from pathlib import Path
 
@@ -558,7 +560,15 @@ def test_an_image_without_any_class_file_is_empty(tmp_path):
     data = Folder(str(tmp_path), "train", 2, splits="ratio", val_ratio=0.0, **names)
     assert data.mask(1).shape == (2, 4, 2)
     assert data.mask(1).max() == 0
+    old = time.time() - 60  # of files so old it is known that they are as they were
+    for file in data.files():
+        os.utime(file, (old, old))
     assert count_classes(data, cache=tmp_path / "c").pixels.tolist() == [int((VALUES % 2).sum()), 0]
+    names["class_names"] = ["hole", "dent"]
+    data = Folder(str(tmp_path), "train", 2, splits="ratio", val_ratio=0.0, **names)
+    assert count_classes(data, cache=tmp_path / "c").pixels.tolist() == [0, int((VALUES % 2).sum())]
+    with pytest.raises(ConfigError, match="'hole' would be the background"):
+        Folder(str(tmp_path), "train", 2, **names | {"background": 0})
 
 
 def test_linked_folders_are_followed_once(tmp_path):

@@ -251,3 +251,27 @@ def test_settings_of_another_kind_of_split_are_refused(tmp_path, idle):
     write_folder_dataset(tmp_path)
     with pytest.raises(ConfigError, match="has no effect with dataset.splits=folders"):
         Folder(str(tmp_path), "train", 3, **idle)
+
+
+def test_settings_of_splits_that_would_do_nothing(root, tmp_path):
+    with pytest.raises(ConfigError, match="split_names has no 'valid'"):
+        Folder(str(root), "train", 3, split_names={"valid": "dev"})
+    with pytest.raises(ConfigError, match="dataset.splits=files"):  # of splits=auto, which would take the folders
+        Folder(str(root), "train", 3, split_file="lists/{split}.txt")
+    (root / "train").rename(root / "2019")
+    assert Folder(str(root), "train", 3, split_names={"train": 2019}).names
+
+
+def test_a_split_file_of_the_images_own_stems(root, tmp_path):
+    for file in (root / "train/images").iterdir():
+        file.rename(file.with_stem(f"{file.stem}_img"))
+    names = [file.stem for file in (root / "train/images").iterdir()]
+    for split in ("train", "val"):
+        (root / f"train/{split}.txt").write_text("\n".join(names[:2]))
+    data = Folder(str(root / "train"), "train", 3, stem_suffix="_img")
+    assert data.names == [name.removesuffix("_img") for name in names[:2]]
+
+
+def test_a_group_that_is_not_in_the_name_is_the_name(root):
+    data = Folder(str(root), "train", 3, groups="^(scene_)?")
+    assert data.group(0) == data.names[0]
