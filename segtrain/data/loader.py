@@ -166,6 +166,9 @@ class EpochOrder:
         numbers = range(self.epoch * self.passes, (self.epoch + 1) * self.passes)
         passes = [self.sampling(self.counts, self.seed, number) for number in numbers]
         chosen = Samples(*(np.concatenate([getattr(one, field) for one in passes]) for field in ("indices", "centres")))
+        if len(chosen.indices) != self.length:
+            what = f"the sampling gives {len(chosen.indices)} samples for {self.length} images"
+            raise ConfigError(what, "sampling", "give as many as the dataset has images; one may come several times")
         columns = (chosen.indices.tolist(), chosen.repeats.tolist(), chosen.centres.tolist())
         samples = [(self.epoch, *sample) for sample in zip(*columns, strict=True)]
         for batch in range(self.first_batch, len(self)):

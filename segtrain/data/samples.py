@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 
-from segtrain.data.augment import Augmentation
+from segtrain.data.augment import Augment, Augmentation
 from segtrain.data.dataset import SegmentationDataset
 from segtrain.data.paste import Paste, pasted
 from segtrain.data.views import read_checked
@@ -54,10 +54,15 @@ class TrainSamples:
 
     def _augmented(self, index: int, seed: tuple[int, ...], centre: int) -> tuple[np.ndarray, np.ndarray]:
         image, mask = read_checked(self._dataset, index)
+        if not isinstance(self._augment, Augment):  # which leaves them as they are; they may be those of a cache
+            image, mask = image.copy(), mask.copy()
         image, mask = self._augment(image, mask, seed=seed, centre=centre)
         if image.dtype != np.uint8 or mask.dtype != np.uint8:
             what = f"the augmentation gives an image of {image.dtype} and a mask of {mask.dtype}"
             raise ConfigError(what, "augment", "both must be uint8: the model normalises")
+        if image.shape[:2] != mask.shape[:2]:
+            what = f"the augmentation gives an image of {[*image.shape[:2]]} and a mask of {[*mask.shape[:2]]} pixels"
+            raise ConfigError(what, "augment", "change both alike")
         return image, mask
 
 
