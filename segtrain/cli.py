@@ -115,7 +115,8 @@ def _complete(words: list[str]) -> int:
 
 def _train(words: list[str]) -> int:
     if {"-h", "--help"} & {*words}:
-        return run_command("help", [])
+        given = import_module("segtrain.config.internals").parser().parse_args(words)
+        return run_command("help", [] if given.config_dir is None else ["--config-dir", given.config_dir])
     from segtrain.config.launch import launch
     from segtrain.report.sweep import jobs_table
     from segtrain.runs.claim import make_run_folder

@@ -15,6 +15,7 @@ from segtrain.commands.predict import prepared, reader_of
 from segtrain.commands.train import train as run_training
 from segtrain.config.build import check_samples
 from segtrain.config.compose import compose, folder_of, without_hydra
+from segtrain.config.internals import with_folder
 from segtrain.config.launch import check_single
 from segtrain.config.saved import packages_of
 from segtrain.config.schema import as_text, flat
@@ -185,7 +186,7 @@ def train(
         # As words, so that mistakes in `overrides` are not answered by what is missing; texts would have to be quoted.
         plain = [f"dataset.{key}={json.dumps(value)}" for key, value in settings.items() if key not in BY_CLASS]
         words = ["dataset=python", *plain, "dataset.class_names=[]", *words]
-    cfg = compose(words, None if config_dir is None else str(config_dir))
+    cfg = compose(with_folder(words), None if config_dir is None else str(config_dir))
     if datasets is not None:
         cfg.dataset.update(settings)
     check_single(cfg)

@@ -15,7 +15,7 @@ from segtrain.report.pages.dataset import dataset_text, write_dataset_page
 from segtrain.report.weights import words_of_sweep
 
 # With which the classes are known, or not to be counted.
-NUM_CLASSES = re.compile(r"\+*dataset\.(num_classes|mask_format|class_names)=")
+NUM_CLASSES = re.compile(r"\+*dataset\.(num_classes|mask_format)=")
 
 
 def main(arguments: Namespace) -> int:
@@ -33,14 +33,18 @@ def main(arguments: Namespace) -> int:
     print(printable(dataset_text(reports)))
     if arguments.out is not None:
         title = f"Dataset check: {cfg.dataset.get('root') or cfg.dataset._target_}"
-        write_dataset_page(reports, arguments.out / "check.html", title, words_of_sweep(arguments.overrides))
+        write_dataset_page(
+            reports, arguments.out / "check.html", title, words_of_sweep(arguments.overrides, arguments.config_dir)
+        )
         print(f"\nwritten to {arguments.out / 'check.html'}")
     return 3 if any(f.level == "error" for r in reports for f in r.findings) else 0
 
 
 def counted_classes(arguments: Namespace) -> int:
-    """The number of classes in the training masks. Raises ConfigError where they do not say it."""
+    """The number of class names, else of classes in the training masks. Raises ConfigError where they do not say it."""
     cfg, _ = composed([*arguments.overrides, "dataset.num_classes=255"], arguments)
+    if names := cfg.dataset.class_names:
+        return len(names)
     count, values = number_of_classes(build(cfg, "dataset", split="train", strict=False))
     print(f"the masks hold {values}: taking dataset.num_classes={count}")
     return count

@@ -122,14 +122,18 @@ def pictures(found: Comparison, arguments: Namespace) -> list[tuple[str, np.ndar
     (names, values), (_, of_first) = scored, image_scores(found, first=True)
     try:
         loaded = [load(str(path), trust=arguments.trust) for path in pair]
-        dataset = build_dataset(loaded[0].config, arguments.split or "val")
-        predictors = [predictor_of(trained, dataset) for trained in loaded]
-        drawn, position = [], {name: index for index, name in enumerate(dataset.names)}
+        datasets = [
+            build_dataset(trained.config, arguments.split or "val") for trained in loaded
+        ]  # read as each was trained
+        predictors = [predictor_of(*pair) for pair in zip(loaded, datasets, strict=True)]
+        drawn, positions = [], [{name: index for index, name in enumerate(dataset.names)} for dataset in datasets]
         for i in most_different(values, found.baseline, best, arguments.pictures):
-            if (index := position.get(str(names[i]))) is None:  # of another fold
+            indices = [position.get(str(names[i])) for position in positions]
+            if None in indices:  # of another fold
                 continue
-            image = dataset.image(index)
-            picture = example(dataset, index, [predict_one(one, image) for one in predictors])
+            each = zip(predictors, datasets, indices, strict=True)
+            predicted = [predict_one(one, dataset.image(index)) for one, dataset, index in each]
+            picture = example(datasets[0], indices[0], predicted)
             before, after = percent(of_first[found.baseline, i]), percent(of_first[best, i])
             drawn.append((f"{names[i]}: IoU {before} → {after} %", picture))
         return drawn

@@ -17,7 +17,7 @@ from segtrain.report.scores import cross_fitted_line, means_line, more_tables, n
 from segtrain.runs.result import Result
 from segtrain.runs.trained import Trained, load
 
-UNNAMED = ("loader.", "trainer.device=")  # which change no score
+UNNAMED = ("loader.", "trainer.device=", "debug=", "advice=")  # which change no score
 
 
 def main(arguments: Namespace) -> int:

@@ -10,7 +10,8 @@ from pathlib import Path
 from segtrain.commands import compare, parsers
 from segtrain.commands.counting import check_counts, count
 from segtrain.commands.resume import attempt
-from segtrain.config.build import build_augment, build_dataset
+from segtrain.comparison.verdict import check_comparable
+from segtrain.config.build import build_augment, build_dataset, build_loss
 from segtrain.config.compose import compose, folder_of
 from segtrain.config.launch import Job, checked_config, composed
 from segtrain.config.saved import choices_of, load_saved, packages_of, settings_of
@@ -32,18 +33,28 @@ MOST_SEEDS = 10  # of a finalist, when there is time
 
 def main(arguments: Namespace) -> int:
     started = time.monotonic()
-    cfg = checked_config(arguments)
+    cfg, chosen = composed(arguments.overrides, arguments)
     if cfg.trainer.epochs < 2:
         raise ConfigError(
             "a search compares trainings of two epochs or more", "trainer.epochs", "leave it out, or raise it"
         )
+    check_comparable(["loss"], cfg.trainer.monitor, "trainer.monitor", "choose by a score, such as iou/mean")
     train_set = build_dataset(cfg, "train")
     counts = count(train_set)
     check_counts(counts)
     fixed = {word.partition("=")[0].partition(".")[0].lstrip("+~") for word in arguments.overrides}
+    usual = compose([]).hydra.runtime.choices
+    fixed |= {group for group, option in chosen.items() if option != usual.get(group)}  # by an experiment, too
+    if counts.multilabel and "loss" not in fixed:  # the default is for one label per pixel
+        arguments.overrides.append("loss=bce_dice")
+        cfg = checked_config(arguments)
+    build_loss(cfg, train_set)  # a mistake is told before a folder is made
     own, found = [word for word in arguments.overrides if not word.lstrip("+~").startswith("hydra")], {}
     for changed in candidates(counts, fixed, build_augment(cfg, train_set).crops):
-        one, choices = composed([*arguments.overrides, *changed], arguments)
+        try:
+            one, choices = composed([*arguments.overrides, *changed], arguments)
+        except ConfigError:  # such as a weighting of a loss that takes none
+            continue
         name = f"{len(found):02d}_{','.join(changed) or 'as_it_is'}"
         # A change may be what the config is already.
         found.setdefault(str(flat(one)), Job(name, [*own, *changed], one, choices))

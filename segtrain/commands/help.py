@@ -47,6 +47,8 @@ Everything of Hydra works: --cfg job, -m, --config-dir DIR, --config-name NAME; 
 
 
 def main(arguments: Namespace) -> int:
+    if arguments.config_dir is not None and not Path(arguments.config_dir).is_dir():
+        raise ConfigError(f"no folder {arguments.config_dir}", "--config-dir", "name the folder of your YAML files")
     topic, parts = arguments.topic, parts_of_config()
     if topic is None:
         print(overview(arguments.config_dir))

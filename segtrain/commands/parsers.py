@@ -13,10 +13,15 @@ Arguments = argparse.Namespace
 EXPORT_SUFFIXES = {"onnx": ".onnx", "torch_export": ".pt2"}
 PREDICT_MATTERS = ("inference.", "trainer.device", "trainer.precision")
 PREDICT_MATTERS += ("dataset.image_range", "dataset.exif", "dataset.max_pixels")
-PREDICT_TAKES = (*PREDICT_MATTERS, "dataset.root", "loader.")  # the last two: of the val images of presence and regions
-# Of the training alone, but for EVALUATE_MATTERS.
-EVALUATE_IDLE = ("optimizer", "schedule", "augment", "sampling", "weighting", "labels", "trainer", "seed")
-EVALUATE_MATTERS = ("trainer.device", "trainer.precision", "trainer.val_batches")
+PREDICT_TAKES = (
+    *PREDICT_MATTERS,
+    "debug=",
+    "dataset.root",
+    "loader.",
+)  # the last two: of val, for presence and regions
+# Of the training alone, but for TRAINER_MATTERS.
+TRAINING_ALONE = ("optimizer", "schedule", "augment", "sampling", "weighting", "labels", "trainer", "seed")
+TRAINER_MATTERS = ("trainer.device", "trainer.precision", "trainer.val_batches")
 
 
 def help(words: list[str]) -> Arguments:
@@ -42,7 +47,7 @@ def check(words: list[str]) -> Arguments:
     """
     parser = Parser("check", check.__doc__)
     parser.add_settings()
-    parser.add_argument("--out", type=Path, metavar="DIR", help="write check.html there")
+    parser.add_argument("--out", type=_named, metavar="DIR", help="write check.html there")
     return parser.parse_settings(words)
 
 
@@ -83,7 +88,7 @@ def lr_find(words: list[str]) -> Arguments:
     parser = Parser("lr-find", lr_find.__doc__)
     parser.add_settings()
     folder = Path("outputs/lr_find")
-    parser.add_argument("--out", type=Path, metavar="DIR", default=folder, help="for the plot and its data")
+    parser.add_argument("--out", type=_named, metavar="DIR", default=folder, help="for the plot and its data")
     return parser.parse_settings(words)
 
 
@@ -111,8 +116,8 @@ def evaluate(words: list[str]) -> Arguments:
         if group == "model":
             fix = f"leave it out, or train another: `segtrain {word} …`"
             raise ConfigError(f"{key}: the network is that of the run", word, fix)
-        if group in EVALUATE_IDLE and not word.startswith(EVALUATE_MATTERS):
-            fix = f"leave it out; of trainer, {', '.join(EVALUATE_MATTERS)} matter"
+        if group in TRAINING_ALONE and not word.startswith(TRAINER_MATTERS):
+            fix = f"leave it out; of trainer, {', '.join(TRAINER_MATTERS)} matter"
             raise ConfigError(f"{key} does not matter to evaluate", word, fix)
     return arguments
 
@@ -164,7 +169,7 @@ def export(words: list[str]) -> Arguments:
     parser.add_argument("overrides", nargs="*", default=[], metavar="inference.threshold=VALUE")
     formats = "torch_export is read by torch.export.load"
     parser.add_argument("--format", default="onnx", choices=list(EXPORT_SUFFIXES), help=formats)
-    parser.add_argument("--out", type=Path, metavar="FILE", help="default: RUN/model.onnx, RUN/model.pt2")
+    parser.add_argument("--out", type=_named, metavar="FILE", help="default: RUN/model.onnx, RUN/model.pt2")
     parser.add_argument("--output", default="logits", choices=["logits", "classes"])
     parser.add_checkpoint()
     parser.add_trust()
@@ -209,7 +214,7 @@ def repeat(words: list[str]) -> Arguments:
     """
     parser = Parser("repeat", repeat.__doc__)
     parser.add_run()
-    parser.add_argument("--out", type=Path, metavar="DIR", help="the new folder; without it RUN_repeat")
+    parser.add_argument("--out", type=_named, metavar="DIR", help="the new folder; without it RUN_repeat")
     parser.add_trust()
     return _of_a_run(parser, words)
 
@@ -227,9 +232,9 @@ def compare(words: list[str]) -> Arguments:
     baseline = "a run's folder, or loss.alpha=0,weighting=none; without it, the plainest setting"
     parser.add_argument("--baseline", metavar="RUN_OR_SETTING", help=baseline)
     parser.add_argument("--split", metavar="SPLIT", help="take the scores of `segtrain evaluate RUN --split SPLIT`")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for comparison.csv, .json and .html")
+    parser.add_argument("--out", type=_named, metavar="DIR", help="folder for comparison.csv, .json and .html")
     pictures = "images on the page that baseline and best predict most differently (6; 0: none, which is quicker)"
-    parser.add_argument("--pictures", type=int, default=6, metavar="N", help=pictures)
+    parser.add_argument("--pictures", type=_number, default=6, metavar="N", help=pictures)
     parser.add_trust()
     return parser.parse_intermixed_args(words)
 
@@ -258,8 +263,15 @@ def _draws(text: str) -> int:
     return number
 
 
+def _number(text: str) -> int:
+    """Of pictures."""
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of pictures")
+    return int(text)
+
+
 def _named(word: str) -> Path:
-    """A folder; "" would be the current one."""
+    """A file or folder; "", as of an unset variable, would be the current folder."""
     if not word:
-        raise argparse.ArgumentTypeError("no folder is named")
+        raise argparse.ArgumentTypeError("no name is given")
     return Path(word)

@@ -43,7 +43,7 @@ def resume_sweep(arguments: Namespace) -> int:
     lock(arguments.run)
     code = 0
     for job in read_sweep(arguments.run):
-        if job.result.status == "finished":
+        if job.result.status == "finished" and not arguments.allow:
             continue
         print(printable(f"\n{job.result.status or 'not started'}: {job.folder.name}"))
         error = attempt(job, arguments.overrides, arguments.allow, arguments.trust)

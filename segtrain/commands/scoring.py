@@ -78,7 +78,9 @@ def choose_thresholds(trained: Trained) -> list[float] | None:
         return None
     trained.config.inference.threshold = chosen = [found.get(name, 0.5) for name in names]
     values = ", ".join(f"{value:.3g}" for value in chosen)
-    log.info(f"using the thresholds that maximised Dice on val: {values} (inference.threshold=0.5 for one half)")
+    log.info(
+        f"using the thresholds that maximised Dice on val in the best epoch: {values} (inference.threshold=0.5 for one half)"
+    )
     return chosen
 
 
@@ -90,7 +92,8 @@ def choose_presence(trained: Trained, thresholds: bool) -> dict[str, float]:
     """
     cfg = trained.config
     if "groups" not in cfg.metric:
-        raise ConfigError("presence is chosen by segtrain's own metric", "inference.presence", "take metric=detection")
+        fix = "give it, {area: 20, confidence: 0.8}; `segtrain evaluate` takes metric=detection, too"
+        raise ConfigError("presence is chosen by segtrain's own metric", "inference.presence", fix)
     classes = trained.classes
     if classes.background is None and not classes.multilabel:
         what, fix = "no class is the background, which absent classes become", "leave out inference.presence"
@@ -143,12 +146,14 @@ def regions_of(trained: Trained, trainer, inference, classes) -> Regions | None:
     foreground = Foreground.of_run(coarse, trainer.device, trained.config.dataset.get("resize") or inference.resize)
     found = Regions(foreground, trainer.autocast, classes.num_classes, classes.background)
     val = build_dataset(trained.config, "val")
+    # The windows are those of the resized image, as in prediction; a dataset with a size of its own has resized it.
+    resize = inference.resize if trained.config.dataset.get("resize") is None else None
     values, pixels = [], []
     for index in range(len(val.names)):
         image, mask = torch.from_numpy(val.image(index)).permute(2, 0, 1)[None].to(trainer.device), val.mask(index)
         there = mask.any(axis=2) if val.multilabel else ~np.isin(mask, (val.background, val.ignore_index))
-        size = resized_size(there.shape, inference.resize)
-        if inference.resize is not None:  # windows are those of the resized image, as in prediction
+        size = resized_size(there.shape, resize)
+        if resize is not None:
             image = resized(image, size)
             there = cv2.resize(there.astype(np.uint8), size[::-1], interpolation=cv2.INTER_NEAREST)
         window = tuple(map(min, inference.window, size))

@@ -7,7 +7,9 @@ sampler is seeded by their number, so a search goes on after a kill as if there 
 from collections.abc import Callable
 from pathlib import Path
 
+from segtrain.arguments import NonNegativeInt, PositiveInt, mistake
 from segtrain.commands.resume import attempt
+from segtrain.comparison.verdict import check_comparable
 from segtrain.config.build import build_dataset, build_scores
 from segtrain.config.compose import job_name
 from segtrain.config.launch import Job
@@ -23,6 +25,7 @@ from segtrain.runs.sweep import SweepJob, begin_sweep, read_sweep, write_job
 from segtrain.signals import watched
 
 FILE = "search.json"
+SETTINGS = {"n_trials": PositiveInt, "seed": NonNegativeInt, "objectives": list[str] | None, "pruning": bool}
 STARTUP = 5  # trials before one is pruned
 SHOWN = 10  # trials in the last table
 
@@ -36,12 +39,19 @@ def begin(make_folder: Callable[[], Path], settings: dict, templates: list[Job])
         templates: a job for each combination of options of groups.
     """
     optuna()
+    if wrong := [f"{name} {text}" for name, kind in SETTINGS.items() if (text := mistake(settings[name], kind))]:
+        raise ConfigError(
+            ", ".join(wrong), "hydra.sweeper", "correct it; configs/hydra/sweeper/optuna.yaml explains them"
+        )
     cfg = templates[0].config
     records = all_records(build_scores(cfg, build_dataset(cfg, "val")))
     objectives = settings["objectives"] or [cfg.trainer.monitor]
     if unknown := [name for name in objectives if name not in records]:
         fix = f"choose among {', '.join(records)}"
         raise ConfigError(f"no score {', '.join(unknown)}", "hydra.sweeper.objectives, trainer.monitor", fix)
+    searched = [*settings["space"], *(word.partition("=")[0] for job in templates for word in job.overrides)]
+    fix = "choose by a score, such as iou/mean"
+    check_comparable(dict.fromkeys(searched), "loss" if "loss" in objectives else "", "trainer.monitor", fix)
     folder, options = make_folder(), []
     for job in templates:
         write_job(folder / "templates" / job.name, job)
@@ -161,7 +171,7 @@ class Search:
 
     def params(self, job: SweepJob) -> dict[str, object]:
         """The values that were chosen, from the words of the job."""
-        words = dict(word.split("=", 1) for word in job.overrides)
+        words = dict(word.split("=", 1) for word in job.overrides if "=" in word)
         found = {}
         for key, distribution in self.space.items():
             if key == "options":

@@ -14,7 +14,7 @@ def main(arguments: Namespace) -> int:
     cfg = checked_config(arguments)
     train_set, sampling = build_dataset(cfg, "train"), build_sampling(cfg)
     counts = count(train_set, needs_locations(build_augment(cfg, train_set), sampling))
-    weighting, sweep = build(cfg, "weighting"), words_of_sweep(arguments.overrides)
+    weighting, sweep = build(cfg, "weighting"), words_of_sweep(arguments.overrides, arguments.config_dir)
     with refusals(f"weighting ({cfg.weighting._target_})"):
         print(weights_text(counts, weighting, sweep, reads_class_weights(cfg)))
     if summary := sampling.summary(counts):

@@ -1,8 +1,9 @@
 """The setting that the others are compared with."""
 
 import re
+from pathlib import Path
 
-from segtrain.comparison.runs import Setting
+from segtrain.comparison.runs import Setting, setting_text
 from segtrain.config.compose import compose, without_hydra
 from segtrain.config.schema import flat
 from segtrain.errors import ConfigError
@@ -29,7 +30,7 @@ def choose_baseline(settings: list[Setting], wanted: str | None) -> int:
         i
         for i, setting in enumerate(settings)
         if setting.label == wanted
-        or any(str(run.path) == wanted.rstrip("/") for run in setting.runs)
+        or any(run.path.resolve() == Path(wanted).resolve() for run in setting.runs)
         or (all(eq for _, eq, _ in pairs) and all(_is(setting.varied.get(_key(k, setting)), v) for k, _, v in pairs))
     ]
     if len(found) != 1:
@@ -42,7 +43,7 @@ def choose_baseline(settings: list[Setting], wanted: str | None) -> int:
 def _plain_values(varied: dict) -> int:
     """How many values add nothing. A loss's own settings do not count where losses differ."""
     counted = [value for key, value in varied.items() if "." not in key or key.split(".")[0] not in varied]
-    return sum(str(value) in PLAIN for value in counted)
+    return sum(setting_text(value).lower() in PLAIN for value in counted)
 
 
 def _usual_values(varied: dict, defaults: dict) -> int:
@@ -59,7 +60,7 @@ def _defaults() -> dict[str, object]:
 def _is(value, text: str) -> bool:
     """Whether a setting has the value that is written so: 1 as 1.0, too, and [1, 2] as [1,2]."""
     if type(value) not in (int, float):
-        return str(value).replace(" ", "") == text.replace(" ", "")
+        return setting_text(value).lower() == text.replace(" ", "").lower()
     try:
         return float(text) == value
     except ValueError:

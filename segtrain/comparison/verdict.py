@@ -1,5 +1,6 @@
 """The comparison of settings that scored the same images."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -83,7 +84,7 @@ def compare(
     Raises ConfigError for a score that not all have, and a baseline that none or several settings are.
     """
     by = by or common_monitor(settings)
-    check_comparable(settings, by)
+    check_comparable(settings[0].varied, by, "--by loss", "compare them by a score: --by iou/mean")
     lower = is_lower(by, settings)
     settings = sorted(settings, key=lambda s: own_scores(s, by, chosen_on_val=True).mean() * (1 if lower else -1))
     counted = Counted.of(settings)
@@ -121,11 +122,11 @@ def compare(
     )
 
 
-def check_comparable(settings: list[Setting], by: str) -> None:
-    """Raise ConfigError where each setting has a loss of its own, and the loss is to be compared."""
-    if by == "loss" and (own := [key for key in settings[0].varied if key.split(".")[0] in OF_LOSS]):
+def check_comparable(keys: Iterable[str], by: str, where: str, fix: str) -> None:
+    """Raise ConfigError where settings that differ in these keys have a loss of their own, and that is to be compared."""
+    if by == "loss" and (own := [key for key in keys if key.split(".")[0] in OF_LOSS]):
         what = f"the settings differ in {', '.join(own)}, which changes the loss: their losses cannot be compared"
-        raise ConfigError(what, "--by loss", "compare them by a score: --by iou/mean")
+        raise ConfigError(what, where, fix)
 
 
 class Counted:

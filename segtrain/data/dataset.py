@@ -124,7 +124,7 @@ def check_classes(owner: str, num_classes: int, class_names, background: int | N
     # `iou/mean` and `iou/foreground` are the scores of all classes; with two classes the latter are the same.
     for reserved in ("mean", "foreground", "all"):
         if reserved in names and not (
-            reserved == "foreground" and num_classes == 2 and names[background or 0] != reserved
+            reserved == "foreground" and num_classes == 2 and background is not None and names[background] != reserved
         ):
             what = f"the class name {reserved!r} is the name of scores of all classes, such as iou/mean"
             raise ConfigError(what, owner, "rename the class")

@@ -102,7 +102,7 @@ class Predictor:
         """The prediction for an image uint8 [H,W,B] of any size.
 
         With windows, and no `scales`, rows are read and finished one window's height after another: beside the mask no
-        more is in memory than the logits of that height. A large image with `resize` is shrunk, and its logits enlarged,
+        more is in memory than the logits of that height; but for `regions`, which look at the whole. A large image with `resize` is shrunk, and its logits enlarged,
         strip by strip.
 
         Args:

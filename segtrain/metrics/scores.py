@@ -273,7 +273,10 @@ class SegmentationScores(Metric):
 
     def records(self) -> dict[str, Score]:
         table = self.counts()
-        return {score.name: score for group in self.groups for score in group.records(table)}
+        found: dict[str, Score] = {}
+        for score in (score for group in self.groups for score in group.records(table)):
+            found.setdefault(score.name, score)  # of two classes iou/foreground is the class's, too
+        return found
 
     def intervals(self, repeats: int = 1000, seed: int = 0) -> dict[str, tuple[float, float]]:
         """95 % bootstrap interval over images of every score; (NaN, NaN) where one image alone decides it."""

@@ -36,8 +36,10 @@ def comparison_table(found: Comparison) -> str:
     columns["seeds"] = [str(len(setting.repeats)) for setting in settings]
     if several:
         columns["± seeds"] = [_spread(found, i) for i in range(len(settings))]
-    rare = [found.classes[c] for c in rarest(found)] if found.class_means.size else []
-    columns |= {name: [percent(m[found.classes.index(name)]) for m in found.class_means] for name in rare}
+    classes = {c: found.classes[c] for c in rarest(found)} if found.class_means.size else {}
+    classes = {c: name if name not in columns else f"class {name}" for c, name in classes.items()}
+    columns |= {name: [percent(means[c]) for means in found.class_means] for c, name in classes.items()}
+    rare = [*classes.values()]
     if _width(columns) > WIDTH and keys:
         columns |= cells(SHORT)
     alike = ["seeds"] if len({len(setting.repeats) for setting in settings}) == 1 else []  # the answer says how many
@@ -47,13 +49,13 @@ def comparison_table(found: Comparison) -> str:
         if _width(columns) > WIDTH and columns.pop(name, None):
             dropped.append(name)
     rows = [list(row) for row in zip(*columns.values(), strict=True)]
-    title = f"best first by {found.by}{'; scores in %' if found.unit else ''}"
+    title = f"best first by {found.by}{' on val' if found.split else ''}{'; scores in %' if found.unit else ''}"
     if not all(found.real[i] for i, difference in enumerate(found.differences) if difference is not None):
         title += "; ? may be chance"
     if number := len({*of_settings.values()} & {*dropped}):
         title += f"; {counted(number, 'other setting')} that {'differ' if number > 1 else 'differs'}: see --out"
-    if classes := [name for name in rare if name in dropped]:
-        title += f"; no room for the rare {', '.join(classes)}: see --out"
+    if lost := [name for name in rare if name in dropped]:
+        title += f"; no room for the rare {', '.join(lost)}: see --out"
     return table(list(columns), rows, title)
 
 

@@ -77,9 +77,10 @@ def plot(counts: ClassCounts, width: int = 50) -> str:
     return "\n".join(lines)
 
 
-def words_of_sweep(overrides: list[str]) -> str:
+def words_of_sweep(overrides: list[str], config_dir: str | None) -> str:
     """The settings of a command line for a sweep over the weightings and seeds."""
-    return shlex.join(word for word in overrides if not word.startswith(("weighting", "seed=")))
+    own = [] if config_dir is None else ["--config-dir", config_dir]
+    return shlex.join([*own, *(word for word in overrides if not word.startswith(("weighting", "seed=")))])
 
 
 def recommendation(counts: ClassCounts, words: str = "", weighted: bool = True) -> str:

@@ -189,9 +189,15 @@ def test_trials_are_trained_pruned_and_resumed(server, tmp_path):
 
 def test_several_scores_and_a_name_that_is_none(server, tmp_path):
     words = [*SEARCH, *TINY, "loss.alpha=interval(0,1)", "hydra.sweeper.n_trials=2"]
-    code, text = server.run(*words, "hydra.sweeper.objectives=[iou/mean,loss]", "hydra.sweep.dir=two", cwd=tmp_path)
+    code, text = server.run(*words, "hydra.sweeper.objectives=[iou/mean,accuracy]", "hydra.sweep.dir=two", cwd=tmp_path)
     assert code == 0, text
-    assert "loss" in text
+    assert "accuracy" in text
     code, text = server.run(*words, "hydra.sweeper.objectives=[iou/meen]", "hydra.sweep.dir=none", cwd=tmp_path)
     assert (code, "no score iou/meen" in text) == (2, True), text
+    for wrong, what in (
+        ("trainer.monitor=loss", "differ in loss.alpha"),
+        ("hydra.sweeper.n_trials=many", "n_trials must be"),
+    ):
+        code, text = server.run(*words, wrong, "hydra.sweep.dir=none", cwd=tmp_path)
+        assert (code, what in text) == (2, True), text
     assert not (tmp_path / "none").exists()

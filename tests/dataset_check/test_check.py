@@ -203,7 +203,7 @@ BROKEN = {
     "unknown colour": (lambda r: every_mask(r, lambda m: RGB[m] + np.uint8([0, 9, 0])), "train0.png", "nearest to (0, 0, 0), class 0", COLOURS),
     "one unknown colour": (lambda r: (every_mask(r, lambda m: RGB[m]), save(r / f"{V}.png", np.full((*SIZE, 3), [0, 0, 250], np.uint8))), "train1.png", "class 2", COLOURS),
     "grey edges": (lambda r: every_mask(r, lambda m: np.uint8([0, 128, 255])[m]), "train0.png", "pixels between 0 and 255", {"mask_format": "binary", "num_classes": 2}),
-    "too few channels": (lambda r: every_mask(r, lambda m: np.stack([m] * 3, 2)), "train0.png", "3 channels, dataset.num_classes=5", {"mask_format": "channels", "num_classes": 5}),
+    "too few channels": (lambda r: every_mask(r, lambda m: np.stack([m] * 3, 2)), "train0.png", "3 channels, dataset.num_classes=5", {"mask_format": "channels", "num_classes": 5, "background": None}),
     "five channels": (lambda r: replace_all(r, "images", ".tif", lambda p, v: tifffile.imwrite(p, np.dstack([v, v[..., :2]]), photometric="minisblack", planarconfig="contig")), "train0.tif", "5 channels, dataset.channels=3", {}),
     "rgb for four channels": (lambda r: None, "train0.png", "3 channels, dataset.channels=4", {"channels": 4}),
     "dark 12 bits": (lambda r: replace_all(r, "images", ".png", lambda p, v: save(p, v[..., 0].astype(np.uint16) * 16)), "train0.png", "no value above 15", {}),

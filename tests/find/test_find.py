@@ -2,23 +2,24 @@
 
 import json
 import signal
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import TINY
+from conftest import TINY, write_folder_dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
 from segtrain.class_counts import count_classes
-from segtrain.commands import compare, find
+from segtrain.commands import compare, find, parsers
 from segtrain.commands.find import best_run, worth
 from segtrain.data.shapes import Shapes, ShapesMultilabel
 from segtrain.files import read_json
 from segtrain.find.candidates import candidates
 from segtrain.find.halving import FINALISTS, plan, survivors
 from segtrain.runs.result import Result
-from segtrain.runs.sweep import SweepJob
+from segtrain.runs.sweep import SweepJob, read_sweep
 
 
 @pytest.fixture(scope="module")
@@ -175,3 +176,31 @@ def test_the_baseline_is_a_training_that_finished(tmp_path, monkeypatch, capsys)
     assert baseline() == str(tmp_path / "as_it_is_1")
     assert baseline(as_it_is_1="failed") == str(tmp_path / "as_it_is_2")
     assert baseline(as_it_is_1="failed", as_it_is_2="failed") is None
+
+
+def test_losses_of_candidates_are_not_compared(segtrain):
+    refused = segtrain("find", "dataset=shapes", "trainer.monitor=loss", "--hours", "1")
+    assert (refused.code, "their losses cannot be compared" in refused.err) == (2, True), refused
+
+
+@pytest.mark.parametrize(
+    ("words", "tried", "left_out"),
+    [
+        (["dataset=shapes_multilabel"], "loss=bce_jaccard", "loss=ce"),
+        (["dataset=shapes", "loss=focal", "loss.gamma=1"], "weighting=", "loss=ce"),
+        (
+            ["dataset=shapes", "loss=jaccard", "augment.size=[32,32]"],
+            "sampling=uniform",
+            "weighting=",
+        ),  # which it takes none of
+        (["experiment=thin_structures", "dataset.root=data"], "weighting=", "sampling="),
+    ],
+)
+def test_what_is_tried_suits_the_config(tmp_path, monkeypatch, words, tried, left_out):
+    write_folder_dataset(tmp_path / "data", classes=2)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(find, "go_on", lambda *_: 0)
+    assert find.main(parsers.find([*words, "--hours", "1", "hydra.sweep.dir=found"])) == 0
+    names = [job.folder.name for job in read_sweep(Path("found"))]
+    assert any(tried in name for name in names), names
+    assert not any(left_out in name for name in names), names
