@@ -11,6 +11,7 @@ import numpy as np
 from drawn import parsed, write
 
 SHIPS = 0.25  # of the boats
+SOME = 2 / 3  # of the images, that may have boats
 
 
 def draw(seed: int, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -25,7 +26,7 @@ def draw(seed: int, size: int) -> tuple[np.ndarray, np.ndarray]:
         if land[tuple(place.astype(int))]:
             house = cv2.boxPoints((place[::-1], rng.uniform(12, 40, 2), rng.uniform(0, 180)))
             cv2.fillPoly(image, [house.astype(int)], rng.uniform(100, 230, 3))
-    for _ in range(rng.poisson(3 * area) if rng.random() < 2 / 3 else 0):
+    for _ in range(rng.poisson(3 * area) if rng.random() < SOME else 0):
         place = rng.uniform(0, size, 2)
         if not land[tuple(place.astype(int))]:
             boat(image, mask, rng, place[::-1])

@@ -16,7 +16,7 @@ class Samples:
     """The samples of an epoch.
 
     Attributes:
-        indices: int [n], of the images, in order; an image may come more than once.
+        indices: int [n], of the images, in order; n is their number, but one may come more than once, and others not.
         centres: int [n], the pixel of the mask that a crop is centred on, row · width + column; -1: it is anywhere.
     """
 
@@ -82,49 +82,62 @@ class Uniform(Sampling):
 
 
 class RareClasses(Sampling):
-    """Images with rare classes come more often: drawn with weight max over their classes of (1 / f_c)^power.
+    """Images with rare classes come more often: drawn with weight max over their classes of max(1, threshold / f_c)^power.
 
     f_c is the share of images that hold class c. power=0.5 is the repeat factor of Gupta et al., 2019,
-    https://arxiv.org/abs/1908.03195, without its threshold. An epoch is as long as with uniform sampling; of images
-    whose weight is below average some are left out each epoch, others the next.
+    https://arxiv.org/abs/1908.03195. An epoch is as long as with uniform sampling; of images whose weight is below
+    average some are left out each epoch, others the next.
 
     Args:
-        power: 0 is uniform, 1 brings every class into about as many images.
+        power: 0 is uniform, 1 brings every class below the threshold into about as many images.
         foreground_share: foreground oversampling, the `share` of ForegroundCrops.
+        threshold: share of the images; a class that more of them hold comes no more often.
+        needs_crops: whether images that are not cropped are an error with a foreground_share; False: they are not centred.
     """
 
     @checked
-    def __init__(self, power: NonNegative = 0.5, foreground_share: Fraction = 0.0):
-        self.power, self.foreground_share = power, foreground_share
+    def __init__(
+        self,
+        power: NonNegative = 0.5,
+        foreground_share: Fraction = 0.0,
+        threshold: Fraction = 1.0,
+        needs_crops: bool = True,
+    ):
+        self.power, self.foreground_share, self.threshold = power, foreground_share, threshold
+        self.needs_crops = needs_crops
 
     def weights(self, counts) -> np.ndarray:
         """float64 [images], with sum 1."""
         share = counts.images / max(counts.num_images, 1)
-        rarity = np.where(share > 0, np.maximum(share, 1e-12) ** -self.power, 0.0)
+        rarity = np.where(share > 0, np.maximum(self.threshold / np.maximum(share, 1e-12), 1.0) ** self.power, 0.0)
         weights = np.where(counts.per_image > 0, rarity, 0.0).max(axis=1, initial=0.0)
         weights[weights == 0] = 1.0  # all pixels ignored
         return weights / weights.sum()
 
     def __call__(self, counts, seed: int, epoch: int) -> Samples:
-        rng = np.random.default_rng([seed, epoch])
-        # Systematic: an image of weight w comes n w times, rounded up or down, never by bad luck not at all.
-        ticks = (np.arange(counts.num_images) + rng.random()) / counts.num_images
-        shuffled = rng.permutation(counts.num_images)
-        drawn = np.searchsorted(np.cumsum(self.weights(counts)[shuffled]), ticks)
-        order = rng.permutation(shuffled[np.minimum(drawn, counts.num_images - 1)])
-        return Samples(order, foreground_centres(counts, order, self.foreground_share, rng))
+        rng, n, weights = np.random.default_rng([seed, epoch]), counts.num_images, self.weights(counts)
+        order = rng.permutation(n)
+        if np.ptp(weights) > 0:
+            # Systematic: an image of weight w comes n w times, rounded up or down, never by bad luck not at all.
+            ticks = (np.arange(n) + rng.random()) / n
+            drawn = np.searchsorted(np.cumsum(weights[order]), ticks)
+            order = rng.permutation(order[np.minimum(drawn, n - 1)])
+        return Samples(order, foreground_centres(counts, order, self._share(counts), rng))
+
+    def _share(self, counts) -> float:
+        return self.foreground_share if self.needs_crops or counts.locations is not None else 0.0
 
     def summary(self, counts) -> str:
         drawn = self.weights(counts) @ (counts.per_image > 0)
         before = counts.images / max(counts.num_images, 1)
         rows = zip(counts.class_names, before, drawn, strict=True)
         changed = [f"{n} in {100 * b:.0f} → {100 * d:.0f} %" for n, b, d in rows if round(100 * b) != round(100 * d)]
-        with_foreground = float(self.weights(counts) @ _has_foreground(counts))
-        oversampling = f"; {_in_words(self.foreground_share, with_foreground)}" if self.foreground_share else ""
-        return (
-            f"sampling: {', '.join(changed) or 'each class as often as before'} of the images{oversampling}; "
-            "class weights still use the original frequencies"
-        )
+        effects = [f"sampling: {', '.join(changed)} of the images"] if changed else []
+        if self._share(counts):
+            effects.append(_in_words(self.foreground_share, float(self.weights(counts) @ _has_foreground(counts))))
+        if not effects and self.needs_crops:
+            effects = ["sampling: each class as often as before"]
+        return "; ".join([*effects, "class weights still use the original frequencies"]) if effects else ""
 
 
 class ForegroundCrops(Sampling):
@@ -135,25 +148,18 @@ class ForegroundCrops(Sampling):
 
     Args:
         share: of the crops of images with foreground, that are centred on a foreground pixel.
-        needs_crops: False: without crops (and class locations in the counts) it is Uniform.
     """
 
     @checked
-    def __init__(self, share: Fraction = 0.33, needs_crops: bool = True):
-        self.foreground_share, self.needs_crops = share, needs_crops
+    def __init__(self, share: Fraction = 0.33):
+        self.foreground_share = share
 
     def __call__(self, counts, seed: int, epoch: int) -> Samples:
         rng = np.random.default_rng([seed, epoch])
         order = rng.permutation(counts.num_images)
-        share = self.foreground_share if self._centres(counts) else 0.0
-        return Samples(order, foreground_centres(counts, order, share, rng))
-
-    def _centres(self, counts) -> bool:
-        return self.needs_crops or counts.locations is not None
+        return Samples(order, foreground_centres(counts, order, self.foreground_share, rng))
 
     def summary(self, counts) -> str:
-        if not self._centres(counts):
-            return ""
         share = _in_words(self.foreground_share, float(_has_foreground(counts).mean()))
         return f"{share}; class weights still use the original frequencies"
 

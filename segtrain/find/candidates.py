@@ -2,12 +2,15 @@
 
 from itertools import product
 
+import numpy as np
+
 from segtrain.class_counts import ClassCounts
 from segtrain.data.sampling import RareClasses
 from segtrain.weighting import same_as
 
 LOSSES = (["loss=ce_dice", "loss.alpha=1.0"], ["loss=ce"], ["loss=ce_dice", "loss.alpha=0.25"], ["loss=ce_lovasz"])
 MULTILABEL_LOSSES = (["loss=bce_dice"], ["loss=bce"], ["loss=bce_jaccard"])
+RARE = 0.25  # share of the images below which sampling=auto brings a class more often
 UNEVEN = 1.5  # times as often as another an image must come, for sampling=rare_classes to be tried
 
 
@@ -17,7 +20,7 @@ def candidates(counts: ClassCounts, fixed: set[str], crops: bool) -> list[list[s
     Args:
         counts: of the training split.
         fixed: the groups that the user has chosen, such as `loss`: they stay.
-        crops: whether training images are cropped: `auto` centres crops on the foreground, `uniform` does not.
+        crops: whether training images are cropped.
     """
     losses = MULTILABEL_LOSSES if counts.multilabel else LOSSES
     different = [scheme for scheme, first in same_as(counts).items() if scheme == first]
@@ -25,7 +28,8 @@ def candidates(counts: ClassCounts, fixed: set[str], crops: bool) -> list[list[s
     drawn = RareClasses().weights(counts)
     rare = ["sampling=rare_classes", *["sampling.foreground_share=0.33"] * crops]
     uneven = drawn.max() > UNEVEN * drawn.min()
-    samplings = [["sampling=auto"], *[["sampling=uniform"]] * crops, *[rare] * bool(uneven)]
+    automatic = crops or np.ptp(RareClasses(threshold=RARE).weights(counts)) > 0  # else it is uniform
+    samplings = [["sampling=auto"], *[["sampling=uniform"]] * bool(automatic), *[rare] * bool(uneven)]
     axes = {
         "sampling": samplings,
         "weighting": [[f"weighting={name}"] for name in weightings],

@@ -65,7 +65,7 @@ def tips_for_rare_classes(loss: Loss, crops: bool, multilabel: bool) -> str:
         crops: whether the training images are cropped.
     """
     pixel, region = _parts(loss)
-    more = "sampling=foreground_crops sampling.share=0.66" if crops else "sampling=rare_classes"
+    more = f"sampling=rare_classes{' sampling.foreground_share=0.66' if crops else ''}"
     tips = ["more epochs", f"show the network more of them ({more})"]
     if region is None:
         tips.append(f"a region term (loss={'bce_dice' if multilabel else 'ce_dice'})")

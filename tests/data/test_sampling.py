@@ -19,7 +19,7 @@ from segtrain.data.dataset import as_dataset
 from segtrain.data.folder import Folder
 from segtrain.data.loader import EpochOrder, Loader, _as_it_is, needs_locations
 from segtrain.data.samples import TrainSamples
-from segtrain.data.sampling import ForegroundCrops, RareClasses, Uniform
+from segtrain.data.sampling import ForegroundCrops, RareClasses, Samples, Uniform
 from segtrain.data.shapes import Shapes
 from segtrain.errors import ConfigError, DataError
 from segtrain.report.pictures import images_with_rare_classes
@@ -123,8 +123,15 @@ def test_rare_classes_by_hand():
         assert (np.abs(found - 100 * weights) < 1).all()
 
 
-def test_power_0_is_uniform():
-    assert sorted(RareClasses(power=0.0)(COUNTS, 0, 0).indices.tolist()) == list(range(100))
+def test_only_classes_below_the_threshold_come_more_often():
+    """f = 1, 0.5, 0.04, threshold 0.25: weights 1, 1, 0.25 / 0.04 at power 1."""
+    weights = RareClasses(power=1.0, threshold=0.25).weights(COUNTS)
+    assert (weights / weights[-1])[[0, 10, 99]] == pytest.approx([6.25, 1, 1])
+
+
+@pytest.mark.parametrize("how", [{"power": 0.0}, {"threshold": 0.04}])
+def test_equal_weights_are_uniform(how):
+    assert np.array_equal(RareClasses(**how)(COUNTS, 1, 2).indices, Uniform()(COUNTS, 1, 2).indices)
 
 
 def test_repeats_are_counted():
@@ -143,7 +150,7 @@ def test_the_summary_says_what_share_of_all_crops_is_centred():
     """Half of the images have foreground."""
     centred = "foreground oversampling in 50 % of the crops of images with foreground, 25 % of all"
     assert ForegroundCrops(share=0.5).summary(COUNTS).startswith(centred)
-    assert centred in RareClasses(power=0.0, foreground_share=0.5).summary(COUNTS)
+    assert RareClasses(power=0.0, foreground_share=0.5).summary(COUNTS).startswith(centred)
 
 
 def test_foreground_crops_choose_a_pixel_of_a_class_of_the_image():
@@ -460,9 +467,37 @@ def test_a_plain_sampling_and_augmentation_need_not_know_of_centres():
     assert next(iter(batches.epoch(0)))[0].shape[2:] == (16, 16)
     with pytest.raises(ConfigError, match="image of float32 and a mask of uint8"):
         next(iter(Loader(workers=0).train(data, Plain(np.float32), Own(), count_classes(data), 0).epoch(0)))
-
     with pytest.raises(ConfigError, match="there is no crop to centre"):
         Loader(workers=0).train(data, Plain(np.uint8), ForegroundCrops(), count_classes(data), 0)
+
+
+def test_parts_of_ones_own_that_do_not_fit_are_named():
+    class Half:
+        def __call__(self, counts, seed, epoch):
+            found = Uniform()(counts, seed, epoch)
+            return Samples(found.indices[:2], found.centres[:2])
+
+    def crop_of_the_image(image, mask, seed):
+        return image[:16, :16], mask
+
+    data = Shapes("train", [32, 32], train_images=4)
+    for augment, sampling, what in (
+        (Augment(), Half(), "2 samples for 4 images"),
+        (crop_of_the_image, Uniform(), r"an image of \[16, 16\] and a mask of \[32, 32\]"),
+    ):
+        with pytest.raises(ConfigError, match=what):
+            next(iter(Loader(workers=0).train(data, augment, sampling, count_classes(data), 0).epoch(0)))
+
+
+def test_an_augmentation_that_works_in_place_leaves_the_cache_as_it_is():
+    def darker(image, mask, seed):
+        image //= 2
+        return image, mask
+
+    data = Shapes("train", [32, 32], train_images=4)
+    batches = Loader(workers=0, cache="ram").train(data, darker, Uniform(), count_classes(data), 0)
+    first, second = (torch.cat([images for images, *_ in batches.epoch(epoch)]) for epoch in (0, 1))
+    assert first.float().mean() == second.float().mean()
 
 
 @pytest.mark.parametrize("setting", [{"rotate_90": 0.5}, {"scale": 0.5}])
@@ -500,7 +535,7 @@ def test_foreground_oversampling_of_whole_images_is_refused():
 
 def test_auto_centres_crops_and_is_uniform_without():
     data = Shapes("train", [32, 32], train_images=8)
-    auto, plain = ForegroundCrops(0.5, needs_crops=False), count_classes(data)
+    auto, plain = RareClasses(0.5, 0.5, threshold=0.25, needs_crops=False), count_classes(data)
     assert not needs_locations(Augment(), auto)
     assert np.array_equal(auto(plain, 1, 2).indices, Uniform()(plain, 1, 2).indices)
     assert (auto(plain, 1, 2).centres == -1).all()

@@ -2,6 +2,7 @@
 
 import json
 import signal
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -47,6 +48,13 @@ def test_crops_on_the_foreground_are_tried_where_there_are_crops(counts):
     with_crops = candidates(counts, set(), crops=True)
     assert any("sampling=uniform" in words for words in with_crops)
     assert ["sampling=rare_classes", "sampling.foreground_share=0.33"] in with_crops
+
+
+def test_uniform_is_tried_where_images_of_rare_classes_come_more_often():
+    counts = count_classes(Shapes("train", [32, 32], train_images=8))
+    rare = replace(counts, images=counts.images // [1, 1, 1, counts.images[3]])  # the last class is in one image
+    assert not any("sampling=uniform" in words for words in candidates(counts, set(), crops=False))
+    assert any("sampling=uniform" in words for words in candidates(rare, set(), crops=False))
 
 
 def test_multilabel_classes_have_losses_and_weights_of_their_own():
