@@ -5,6 +5,7 @@ import csv
 import dataclasses
 import json
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -89,7 +90,7 @@ def test_the_page_needs_no_network_and_escapes_names(segtrain, tmp_path):
     assert "http" not in page.replace("http://www.w3.org", "")
 
 
-@pytest.mark.parametrize("baseline", ["alpha=0.5", "trainer.alpha=0.5", "sweep/0.5_1"])
+@pytest.mark.parametrize("baseline", ["alpha=0.5", "trainer.alpha=0.5", "sweep/0.5_1", "./sweep/0.5_1/"])
 def test_a_baseline_is_a_setting_or_a_run(segtrain, sweep, baseline):
     done = segtrain("compare", "sweep", "--baseline", baseline)
     assert done.code == 0, done
@@ -344,6 +345,27 @@ def test_a_list_is_the_same_setting_with_and_without_spaces(tmp_path, wanted):
         make_run(tmp_path / f"{len(size)}_{alpha}", settings, 0.5 + alpha / 10)
     found = compare(settings_from(find_runs([tmp_path])[0]), baseline=wanted)
     assert found.settings[found.baseline].label == "alpha=0 size=[1,2]"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "plain", "other"),
+    [("decay=null", None, 0.9), ("decay=false", False, True), ("decay=False", False, True)],
+)
+def test_values_of_a_baseline_are_as_typed(tmp_path, wanted, plain, other):
+    make_run(tmp_path / "plain", {"trainer": {"decay": plain}}, 0.5)
+    make_run(tmp_path / "other", {"trainer": {"decay": other}}, 0.6)
+    settings = settings_from(find_runs([tmp_path])[0])
+    for found in (compare(settings, baseline=wanted), compare(settings)):  # which is the plainest, too
+        assert found.settings[found.baseline].runs[0].path.name == "plain"
+
+
+def test_a_class_of_the_name_of_a_column_has_one_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "CLASSES", ["rank", "seeds"])
+    for alpha, iou in ((0, 0.5), (1, 0.6)):
+        for seed in (0, 1):
+            make_run(tmp_path / f"{alpha}_{seed}", {"loss": {"alpha": alpha}}, iou, seed)
+    head = comparison_table(compare(settings_from(find_runs([tmp_path])[0]))).splitlines()[2]
+    assert all(f" {name} " in f"{head} " for name in ("rank", "seeds", "class seeds")), head
 
 
 def test_the_interval_of_a_share_ends_at_0(tmp_path):

@@ -16,6 +16,7 @@ from segtrain.errors import ConfigError, DiskError
 from segtrain.files import read_checkpoint, write_checkpoint, write_json
 from segtrain.metrics.records import Score
 from segtrain.runs import checkpoints, claim
+from segtrain.runs.checkpoints import validated_weights
 from segtrain.runs.claim import make_run_folder, unlock
 from segtrain.runs.environment import signature
 from segtrain.runs.folder import RunFolder
@@ -200,6 +201,12 @@ def test_a_better_epoch_after_the_last_checkpoint_stays_the_best(tmp_path):
     epoch.best, epoch.value = None, 0.4
     run.record(epoch, [])
     assert run.result.best == {"epoch": 1, "monitor": "iou/mean", "value": 0.5}
+
+
+def test_a_last_checkpoint_is_loaded_as_it_was_validated():
+    average = {"n_averaged": torch.tensor(3), "module.w": torch.ones(1)}
+    assert validated_weights({"model": {"w": 0}, "average": average}) == {"w": torch.ones(1)}
+    assert validated_weights({"model": {"w": 0}}) == {"w": 0}
 
 
 def test_seconds_are_those_of_all_sessions(tmp_path, monkeypatch):
