@@ -187,7 +187,6 @@ def _check_targets(cfg: DictConfig, trust: list[str], file: Path) -> None:
 
 def _shipped_targets() -> set[str]:
     """The classes that segtrain's YAML files name."""
-    import re
     from importlib.resources import files
 
     folder = files("segtrain.configs")
