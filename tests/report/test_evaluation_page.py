@@ -53,7 +53,7 @@ def test_classes_that_are_hardly_found_are_named_with_what_to_try():
 
 def test_tips_are_of_what_the_training_has_not():
     assert "loss=ce_dice" in (text := tips_for_rare_classes(CrossEntropy(), crops=True, multilabel=False))
-    assert "foreground_crops" in text
+    assert "sampling=rare_classes sampling.foreground_share=0.66" in text
     assert "weighting=log_ratio" in text
     both = PixelRegion(CrossEntropy([1.0, 2.0]), Dice())
     assert tips_for_rare_classes(both, crops=False, multilabel=False) == (
