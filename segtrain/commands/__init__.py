@@ -1,5 +1,6 @@
 """What the words after `segtrain` do: one file each. Read train.py first."""
 
+# Each command with its line in `segtrain help`.
 COMMANDS = {
     "check": "check FOLDER [key=value …]        read every file of a dataset and list what is wrong with it",
     "weights": "weights key=value …               count the masks; counts and every weighting side by side",

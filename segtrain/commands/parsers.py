@@ -13,12 +13,7 @@ Arguments = argparse.Namespace
 EXPORT_SUFFIXES = {"onnx": ".onnx", "torch_export": ".pt2"}
 PREDICT_MATTERS = ("inference.", "trainer.device", "trainer.precision")
 PREDICT_MATTERS += ("dataset.image_range", "dataset.exif", "dataset.max_pixels")
-PREDICT_TAKES = (
-    *PREDICT_MATTERS,
-    "debug=",
-    "dataset.root",
-    "loader.",
-)  # the last two: of val, for presence and regions
+PREDICT_TAKES = (*PREDICT_MATTERS, "debug=", "dataset.root", "loader.")  # the last two: for presence and regions
 # Of the training alone, but for TRAINER_MATTERS.
 TRAINING_ALONE = ("optimizer", "schedule", "augment", "sampling", "weighting", "labels", "trainer", "seed")
 TRAINER_MATTERS = ("trainer.device", "trainer.precision", "trainer.val_batches")

@@ -263,15 +263,15 @@ def defaults_of(choices: dict[str, str], settings: dict[str, object]) -> dict[st
     What follows another setting (`${dataset.num_classes}`) follows that of the run. Options that are not known here, such
     as the user's own, have no defaults.
     """
-    loader = config_loader()
-    known = [f"{group}={option}" for group, option in choices.items() if option in loader.get_group_options(group)]
+    loader, usual = config_loader(), compose([]).hydra.runtime.choices
+    ours = {group: option for group, option in choices.items() if group in usual}
+    known = [f"{group}={option}" for group, option in ours.items() if option in loader.get_group_options(group)]
     found = flat(OmegaConf.to_container(without_hydra(compose(known)), resolve=False))
     for key, value in found.items():
         if isinstance(value, str) and "${" in value:
             followed = re.fullmatch(r"\$\{([\w.]+)\}", value)
             found[key] = settings.get(followed[1] if followed else key)
-    usual = compose([]).hydra.runtime.choices
-    found |= {group: usual.get(group) for group in choices}
+    found |= {group: usual[group] for group in ours}
     return {key: value for key, value in found.items() if value != "???"}
 
 
