@@ -46,6 +46,7 @@ def main(arguments: Namespace) -> int:
     usual = compose([]).hydra.runtime.choices
     fixed |= {group for group, option in chosen.items() if option != usual.get(group)}  # by an experiment, too
     if counts.multilabel and "loss" not in fixed:  # the default is for one label per pixel
+        print("a pixel may have several classes: beginning with loss=bce_dice, the default is for one")
         arguments.overrides.append("loss=bce_dice")
         cfg = checked_config(arguments)
     build_loss(cfg, train_set)  # a mistake is told before a folder is made
