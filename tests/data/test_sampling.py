@@ -132,6 +132,9 @@ def test_only_classes_below_the_threshold_come_more_often():
 @pytest.mark.parametrize("how", [{"power": 0.0}, {"threshold": 0.04}])
 def test_equal_weights_are_uniform(how):
     assert np.array_equal(RareClasses(**how)(COUNTS, 1, 2).indices, Uniform()(COUNTS, 1, 2).indices)
+    located = count_classes(Shapes("train", [32, 32], train_images=8), locations=True)
+    found, plain = RareClasses(0.0, 0.5)(located, 1, 2), ForegroundCrops(0.5)(located, 1, 2)
+    assert np.array_equal(found.centres, plain.centres)
 
 
 def test_repeats_are_counted():

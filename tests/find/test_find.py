@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from segtrain.class_counts import count_classes
 from segtrain.commands import compare, find, parsers
 from segtrain.commands.find import best_run, worth
+from segtrain.config.compose import compose
 from segtrain.data.shapes import Shapes, ShapesMultilabel
 from segtrain.files import read_json
-from segtrain.find.candidates import candidates
+from segtrain.find.candidates import RARE, candidates
 from segtrain.find.halving import FINALISTS, plan, survivors
 from segtrain.runs.result import Result
 from segtrain.runs.sweep import SweepJob, read_sweep
@@ -55,6 +56,7 @@ def test_uniform_is_tried_where_images_of_rare_classes_come_more_often():
     rare = replace(counts, images=counts.images // [1, 1, 1, counts.images[3]])  # the last class is in one image
     assert not any("sampling=uniform" in words for words in candidates(counts, set(), crops=False))
     assert any("sampling=uniform" in words for words in candidates(rare, set(), crops=False))
+    assert compose(["sampling=auto"]).sampling.threshold == RARE
 
 
 def test_multilabel_classes_have_losses_and_weights_of_their_own():
