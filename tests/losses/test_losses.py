@@ -431,6 +431,18 @@ def test_shapes_and_arguments_are_checked():
         PixelRegion(CrossEntropy(), Dice(activation="sigmoid"))
 
 
+@pytest.mark.parametrize("ignored", [0, 5])
+@pytest.mark.parametrize("classes", [2, 4, 7, 19])
+def test_a_large_confident_area_keeps_its_digits(classes, ignored):
+    """True positives are added as exactly as what was predicted: their difference is all that is left of the loss."""
+    target = torch.zeros(1, 400, 400, dtype=torch.long)
+    target[:, :ignored] = 255
+    logits = 0.05 * torch.randn(1, classes, 400, 400, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    logits[:, 0] += math.log(0.999 / 0.001 * (classes - 1))
+    for loss in (Dice(), Jaccard(), Tversky(gamma=0.75)):
+        assert loss(logits.float(), target).item() == pytest.approx(loss(logits, target).item(), rel=1e-3)
+
+
 @pytest.mark.parametrize("name", HARD_LOSSES)
 def test_two_runs_are_bit_equal(name):
     logits, target = batch(n=2, h=64, w=64, dtype=torch.float32)
