@@ -48,6 +48,8 @@ CONFIG_ERRORS = {
         ["dataset.root=photos"],
         "dataset.root is a setting of dataset=folder: add dataset=folder",
     ),
+    "key of another option": (["optimizer.momentum=0.9"], "optimizer.momentum is a setting of optimizer=sgd: add"),
+    "key not of the chosen option": (["sampling=uniform", "sampling.power=1"], "rare_classes, not of the one chosen"),
     "option whose keys are unknown": (["dataset=folders", "dataset.root=photos"], "did you mean 'folder'?"),
     "key, printed": (["loss.alhpa=1", "--cfg", "job"], "loss has no key 'alhpa', did you mean 'alpha'?"),
     "command": (["wieghts"], "no command 'wieghts', did you mean 'weights'?"),

@@ -95,9 +95,11 @@ def _override_mistakes(loader, overrides: list[str], config_name: str) -> Iterat
         if wrong_dataset and key.startswith("dataset."):  # which keys there are is the option's
             continue
         wrong = [] if override.is_add() or override.is_force_add() else list(key_mistakes(base, key))
-        if wrong and key.startswith("dataset.") and _has_key(loader, config_name, "dataset=folder", key):
-            chosen = any(override.key_or_group == "dataset" for _, override, _ in groups)
-            yield f"{key} is a setting of dataset=folder{', not of the one chosen' if chosen else ': add dataset=folder'}"
+        group = key.partition(".")[0]
+        if wrong and "." in key and (having := _options_with(loader, group, key)):
+            chosen = any(override.key_or_group == group for _, override, _ in groups)
+            hint = ", not of the one chosen" if chosen else f": add {group}={having[0]}"
+            yield f"{key} is a setting of {group}={', '.join(having)}{hint}"
             return
         yield from wrong
         if not wrong and not override.is_sweep_override():
@@ -108,13 +110,11 @@ def _override_mistakes(loader, overrides: list[str], config_name: str) -> Iterat
         return
 
 
-def _has_key(loader, config_name: str, option: str, key: str) -> bool:
-    """Whether there is a setting with another option of a group."""
-    try:
-        cfg = loader.load_configuration(config_name, [option], run_mode=RunMode.RUN)
-    except (HydraException, OmegaConfBaseException):
-        return False
-    return not list(key_mistakes(cfg, key))
+def _options_with(loader, group: str, key: str) -> list[str]:
+    """The options of a group that have a setting; of the datasets only folder is asked, from which others derive."""
+    options = ["folder"] if group == "dataset" else loader.get_group_options(group)
+    files = {option: loader.repository.load_config(f"{group}/{option}") for option in options}
+    return [option for option, file in files.items() if key.split(".")[1] in list(file.config)]  # `???` is a key, too
 
 
 def _option_mistakes(override, options: list[str]) -> Iterator[str]:
