@@ -72,13 +72,14 @@ def importances(searches: list[Path]) -> list[str]:
 def alike(runs: list[Run]) -> list[list[Run]]:
     """Runs that can be compared: of the same classes, in the same order, and the same images and ground truth.
 
-    Folds of one dataset are together; whether each setting has all of them shows when they are put together.
+    Folds of the dataset in one folder are together; whether each setting has all of them shows when they are put together.
     """
     found: dict[tuple, list[Run]] = {}
     for run in runs:
-        images = () if run.settings.get("dataset.splits") == "kfold" else tuple(run.names.tolist())
+        folds = run.settings.get("dataset.splits") == "kfold"
+        images = str(run.settings.get("dataset.root")) if folds else tuple(run.names.tolist())
         truth = b""
-        if run.counts is not None and images:  # true positives and false negatives, and the valid pixels
+        if run.counts is not None and not folds:  # true positives and false negatives, and the valid pixels
             truth = (run.counts[:, 0] + run.counts[:, 2]).tobytes() + run.counts[:, 3].tobytes()
         found.setdefault((run.classes, images, truth), []).append(run)
     return list(found.values())

@@ -4,6 +4,7 @@ import numpy as np
 
 from segtrain.comparison.statistics import Estimate, estimate, needed
 from segtrain.comparison.verdict import Comparison
+from segtrain.errors import counted
 
 SUSPICIOUS = 1.7  # times the pooled spread between seeds, where the test does not tell it apart
 
@@ -41,7 +42,9 @@ def _basis(found: Comparison) -> str:
     seeds = [len(setting.repeats) for setting in found.settings]
     words = f"{_range(seeds)} seed{'s' * (max(seeds) > 1)}"
     if found.images:
-        words += f", {found.images} images" + (f" of {found.groups} groups" if found.groups < found.images else "")
+        words += f", {found.images} images" + (
+            f" of {counted(found.groups, 'group')}" if found.groups < found.images else ""
+        )
     return words
 
 
@@ -110,10 +113,10 @@ def _limits(found: Comparison) -> list[str]:
         whose = " and ".join(once)
         lines.append(f"{whose} was trained once: how far its seeds differ is taken from the other settings.")
     if found.images == 0:
-        counted = all(run.counts is not None for setting in found.settings for run in setting.runs)
+        has_counts = all(run.counts is not None for setting in found.settings for run in setting.runs)
         why = (
             f"{found.by} is not a score of single images' counts"
-            if counted
+            if has_counts
             else "The counts of single images are not there"
         )
         lines.append(f"{why}: this speaks of these images only.")

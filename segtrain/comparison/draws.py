@@ -42,7 +42,8 @@ def pooled_score(name: str, sums: np.ndarray, class_names: list[str], foreground
     tp, fp, fn = (sums[..., k, :].astype(np.float64) for k in range(3))
     if name == "accuracy":
         valid = sums[..., 3, :].astype(np.float64)
-        if np.allclose((tp + fn).sum(axis=-1), valid[..., 0]):  # one label per pixel
+        one = [np.allclose((tp + wrong).sum(axis=-1), valid[..., 0]) for wrong in (fn, fp)]
+        if all(one):  # label per pixel, in ground truth and prediction
             return _ratio(tp.sum(axis=-1), valid[..., 0])
         return _ratio((valid - fp - fn).sum(axis=-1), valid.sum(axis=-1))
     over, under = {

@@ -13,10 +13,9 @@ from segtrain.runs.result import Result
 from segtrain.runs.sweep import command_of, read_sweep, words_of
 
 FOLD = "dataset.fold"
+WEIGHTS = ("class_weights", "pos_weight")
 DERIVED = (
     "_target_",
-    "class_weights",
-    "pos_weight",
     "palette",
     "num_classes",
     "ignore_index",
@@ -105,8 +104,8 @@ class Setting:
 
 def short(key: str, keys) -> str:
     """The last word of a dotted key, where no other key ends in it."""
-    last = key.rpartition(".")[2]
-    return last if sum(other.rpartition(".")[2] == last for other in keys) == 1 else key
+    last = last_word(key)
+    return last if [last_word(other) for other in keys].count(last) == 1 else key
 
 
 def setting_text(value) -> str:
@@ -175,14 +174,17 @@ def read_run(path: Path, split: str | None = None) -> Run:
         file = folder / "per_image.npz"
     changed = changed_settings(environment)  # since it was resumed
     settings = {name: whole(value) for name, value in (settings | changed).items()}
-    own = {key: value for key, value in settings.items() if key != FOLD and not key.endswith(DERIVED)}
+    command = command_of(path)
+    given = frozenset(word.partition("=")[0].lstrip("+") for word in words_of(command) if "=" in word)
+    by_hand = settings.get("weighting") == "none" or any(last_word(key) in WEIGHTS for key in given)
+    if not by_hand:  # weights that follow from the weighting, and differ between folds
+        settings = {key: value for key, value in settings.items() if last_word(key) not in WEIGHTS}
+    own = {key: value for key, value in settings.items() if key != FOLD and last_word(key) not in DERIVED}
     kfold = settings.get("dataset.splits") == "kfold"
     known = "signature" in environment and not kfold and set(changed) <= FREE
     key = str(environment["signature"]) if known else signature(own)
     if not settings:  # nothing is known of it
         key = str(path)
-    command = command_of(path)
-    given = frozenset(word.partition("=")[0].lstrip("+") for word in words_of(command) if "=" in word)
     run = Run(path, result, settings, key, result.scores if split == "val" else on_val, command, given)
     if file.is_file():
         arrays = read_arrays(file)
@@ -214,9 +216,19 @@ def without_copies(runs: list[Run]) -> tuple[list[Run], list[str]]:
 
 
 def without_parts(settings: list[Setting]) -> tuple[list[Setting], list[str]]:
-    """Settings without repeats of which a fold is missing, so that all have scored the same images; a line on each."""
+    """Settings without repeats of which a fold is missing, so that all have scored the same images; a line on each.
+
+    And one on folds that none has.
+    """
     images = {name for setting in settings for run in setting.runs for name in run.names.tolist()}
     kept, lines = [], []
+    folds, first = (
+        {run.settings.get(FOLD) for setting in settings for run in setting.runs},
+        settings[0].runs[0].settings,
+    )
+    if first.get("dataset.splits") == "kfold" and len(folds) < first.get("dataset.folds", 0):
+        missing = f"{first['dataset.folds'] - len(folds)} of the {first['dataset.folds']} folds"
+        lines.append(f"no run of {missing}: their images are not compared")
     for setting in settings:
         whole = []
         for repeat in setting.repeats:
@@ -293,4 +305,10 @@ def varied_keys(configs: list[dict], given: frozenset[str] = frozenset()) -> tup
 
 def hidden(key: str) -> bool:
     """Settings that are no choice between trainings."""
-    return key in (*UNSIGNED, FOLD, "experiment") or key.endswith(DERIVED) or key.split(".")[0] == "metric"
+    derived = last_word(key) in DERIVED or key.split(".")[0] == "metric"
+    return key in (*UNSIGNED, FOLD, "experiment") or derived
+
+
+def last_word(key: str) -> str:
+    """Of a dotted key."""
+    return key.rpartition(".")[2]

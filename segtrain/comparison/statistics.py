@@ -100,6 +100,11 @@ def seed_noise(scores: Scores) -> SeedNoise:
     return SeedNoise(per_degree(squares), per_degree(of_images), np.where(own, freedom, freedom[~own].sum()), own)
 
 
+def chance_is_unknown(scores: Scores, noise: SeedNoise) -> bool:
+    """Whether neither images nor seeds differ. Seeds that score the same are those of a coarse score, such as presence."""
+    return scores.groups < 2 and not noise.variance.max() > 1e-15
+
+
 def unlike(squares: np.ndarray, freedom: np.ndarray) -> np.ndarray:
     """bool [settings]: those whose seeds differ by more than the others'.
 
@@ -147,7 +152,7 @@ def estimate(scores: Scores, noise: SeedNoise, one: int, other: int | None = Non
         with np.errstate(over="ignore"):  # of one degree of freedom: without end
             return float(np.sqrt(sum(variance * t.isf(level / 2, freedom) ** 2 for variance, freedom in parts)))
 
-    if scores.groups < 2 and not noise.known:  # nothing is known of chance
+    if chance_is_unknown(scores, noise):
         return Estimate(value, np.nan, np.nan, 1.0, images, seeds)
     if not parts:
         return Estimate(value, value, value, float(value == 0), images, seeds)
@@ -188,7 +193,7 @@ class Ranks:
     """How the order of the settings would turn out with other images and seeds.
 
     Attributes:
-        best: float [settings], the chance of being the best.
+        best: float [settings], the chance of being the best; NaN where nothing is known of chance.
         low, high: int [settings], 95 % interval of the rank, from 1.
         optimism: how much better the best looks than it is, for having been chosen among so many.
     """
@@ -200,6 +205,9 @@ class Ranks:
 
 
 def ranks(scores: Scores, noise: SeedNoise, lower_is_better: bool = False, seed: int = 0) -> Ranks:
+    if chance_is_unknown(scores, noise):
+        count = len(scores.full)
+        return Ranks(np.full(count, np.nan), np.full(count, 1), np.full(count, count), 0.0)
     sign = -1.0 if lower_is_better else 1.0
     means, draws, rng = sign * scores.means, sign * scores.mean_draws, np.random.default_rng(seed)
     own = np.maximum(noise.variance - noise.of_images, 0.0)  # the draws have the rest

@@ -1,5 +1,6 @@
 """The comparison of settings that scored the same images."""
 
+import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -86,7 +87,7 @@ def compare(
     by = by or common_monitor(settings)
     check_comparable(settings[0].varied, by, "--by loss", "compare them by a score: --by iou/mean")
     lower = is_lower(by, settings)
-    settings = sorted(settings, key=lambda s: own_scores(s, by, chosen_on_val=True).mean() * (1 if lower else -1))
+    settings = sorted(settings, key=lambda setting: ordering_score(setting, by, split) * (1 if lower else -1))
     counted = Counted.of(settings)
     resampled = counted is not None and counted.knows(by)
     scores = counted.scores(by) if resampled else fixed_scores(settings, by)
@@ -162,7 +163,8 @@ class Counted:
         if any(table is None for repeats in tables for table in repeats):
             return None
         counts = [[table[2] for table in repeats] for repeats in tables]
-        return cls(counts, tables[0][0][1], settings[0].runs[0].classes, foreground_of(settings[0]))
+        groups = min((table[1] for repeats in tables for table in repeats), key=lambda groups: len(np.unique(groups)))
+        return cls(counts, groups, settings[0].runs[0].classes, foreground_of(settings[0]))
 
     def knows(self, name: str) -> bool:
         try:
@@ -200,6 +202,22 @@ def fixed_scores(settings: list[Setting], name: str) -> Scores:
     """Of a score of which only the value on all images is known."""
     full = [own_scores(setting, name) for setting in settings]
     return Scores(full, [np.repeat(values[:, None], DRAWS, axis=1) for values in full], 1)
+
+
+def ordering_score(setting: Setting, by: str, split: str | None) -> float:
+    """The score on val, the mean over the seeds, by which a setting is put in order.
+
+    Where the images were counted it is of all folds together, as the scores that are shown.
+    """
+    tables = [counts_of(repeat) for repeat in setting.repeats]
+    known = all(by in run.on_val for run in setting.runs) and not any(table is None for table in tables)
+    if known and split in (None, "val"):
+        sums = np.stack([counts.sum(axis=0) for *_, counts in tables])
+        with contextlib.suppress(KeyError):  # another score
+            pooled = pooled_score(by, sums, list(setting.runs[0].classes), foreground_of(setting)).mean()
+            if not np.isnan(pooled):
+                return pooled
+    return own_scores(setting, by, chosen_on_val=True).mean()
 
 
 def own_scores(setting: Setting, name: str, chosen_on_val: bool = False) -> np.ndarray:

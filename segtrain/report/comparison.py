@@ -31,7 +31,7 @@ def comparison_table(found: Comparison) -> str:
         columns["95 %"] = [interval(found, e) for e in found.estimates]
     if len(settings) > 1:
         columns["over baseline"] = [_over_baseline(found, i) for i in range(len(settings))]
-        columns["best"] = [f"{100 * chance:.0f} %" for chance in found.ranks.best]
+        columns["best"] = [chance_text(chance, " %") for chance in found.ranks.best]
         columns["rank"] = [rank_text(*pair) for pair in zip(found.ranks.low, found.ranks.high, strict=True)]
     columns["seeds"] = [str(len(setting.repeats)) for setting in settings]
     if several:
@@ -69,6 +69,10 @@ def _over_baseline(found: Comparison, index: int) -> str:
     if difference is None:
         return "baseline"
     return f"{text(found, difference.value, True)} {'' if found.real[index] else '?'}".rstrip()
+
+
+def chance_text(chance: float, unit: str = "") -> str:
+    return "n/a" if np.isnan(chance) else f"{100 * chance:.0f}{unit}"
 
 
 def rank_text(low: int, high: int) -> str:

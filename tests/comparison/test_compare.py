@@ -3,6 +3,7 @@
 import base64
 import csv
 import dataclasses
+import itertools
 import json
 import shutil
 import sys
@@ -252,6 +253,83 @@ def test_a_seed_of_which_a_fold_is_missing_is_left_out(tmp_path):
     assert [setting.varied["trainer.alpha"] for setting in settings] == [0, 2]
     assert lines == [f"left out: {tmp_path / '1_0'}, of which other folds are missing"]
     assert compare(settings).images == 20
+
+
+def test_folds_are_ordered_by_what_they_score_together(tmp_path):
+    """The mean over the folds is another score where they show a class in unlike amounts, or not at all."""
+    quality = {0: (0.6, 0.6), 1: (0.9, 0.5), 2: (0.4, 0.7)}  # of a fold with small objects, and one with large ones
+    for alpha, fold in itertools.product(quality, (0, 1)):
+        make_fold(tmp_path / f"{alpha}_{fold}", alpha, fold, quality[alpha][fold])
+    settings, lines = without_parts(settings_from(find_runs([tmp_path])[0]))
+    found = compare(settings, by="iou/rare")
+    assert not lines
+    assert [setting.varied["trainer.alpha"] for setting in found.settings] == [2, 0, 1]
+    assert found.scores.means.tolist() == sorted(found.scores.means, reverse=True)
+
+
+def test_a_class_that_is_not_in_every_fold_is_compared(tmp_path):
+    for alpha, fold in itertools.product((0, 1), (0, 1)):
+        make_fold(tmp_path / f"{alpha}_{fold}", alpha, fold, 0.5 + 0.2 * alpha, pixels=(0, 2000))
+    found = compare(settings_from(find_runs([tmp_path])[0]), by="iou/rare")
+    assert found.scores.means == pytest.approx([0.7, 0.5])
+
+
+def make_fold(folder, alpha, fold, quality, pixels=(50, 2000)):
+    """A run of one of two folds that finds such a share of the rare class."""
+    dataset = {"splits": "kfold", "fold": fold, "folds": 2, "background": 0, "root": "data"}
+    names = [f"{fold}-{i}" for i in range(10)]
+    make_run(folder, {"trainer": {"alpha": alpha}, "dataset": dataset}, 0.5, images=10, names=names)
+    truth = np.stack([np.full(10, 10000), np.full(10, pixels[fold])], axis=1)
+    tp = (truth * [1, quality]).round().astype(int)
+    missed = truth - tp
+    counts = {"tp": tp, "fp": missed[:, ::-1] * [1, 0], "fn": missed, "valid": np.repeat(truth.sum(1)[:, None], 2, 1)}
+    write_arrays(folder / "per_image.npz", {**counts, "names": np.array(names), "classes": np.array(CLASSES)})
+    result = json.loads((folder / "result.json").read_text())
+    result["scores"]["iou/rare"] = quality if pixels[fold] else None
+    result.pop("checksum")
+    write_json(folder / "result.json", result)
+
+
+def test_folds_of_two_datasets_are_compared_apart(segtrain, tmp_path):
+    for alpha, fold, root in itertools.product((0, 1), (0, 1), ("one", "two")):
+        dataset = {"splits": "kfold", "fold": fold, "folds": 3, "background": 0, "root": root}
+        names = [f"{root}-{fold}-{i}" for i in range(10)]
+        settings = {"trainer": {"alpha": alpha}, "dataset": dataset}
+        make_run(tmp_path / f"sweep/{root}_{alpha}_{fold}", settings, 0.5 + 0.1 * alpha, images=10, names=names)
+    done = segtrain("compare", "sweep")
+    assert done.code == 0, done
+    assert "2 groups of runs" in done.out
+    assert "left out" not in done.out
+    assert "no run of 1 of the 3 folds" in done.out
+
+
+def test_weights_given_by_hand_are_settings_and_computed_ones_are_not(tmp_path):
+    for fold, given in itertools.product((0, 1), ([1, 1], [1, 50])):
+        dataset = {"splits": "kfold", "fold": fold, "folds": 2, "background": 0}
+        loss = {"_target_": "x", "class_weights": given}
+        names = [f"{fold}-{i}" for i in range(10)]
+        for weighting in ("none", "log_ratio"):
+            folder = make_run(
+                tmp_path / f"{weighting}{given}{fold}", {"loss": loss, "dataset": dataset}, 0.5, names=names, images=10
+            )
+            write_json(folder / "environment.json", {"command": "segtrain", "options": {"weighting": weighting}})
+    settings = settings_from(find_runs([tmp_path])[0])
+    by_hand = [setting.varied["loss.class_weights"] for setting in settings if setting.varied["weighting"] == "none"]
+    assert by_hand == [[1, 1], [1, 50]]
+    assert len(settings) == 3
+
+
+def test_nothing_is_said_of_chance_where_nothing_is_known(tmp_path):
+    for alpha, seed in itertools.product((0, 1), (0, 1)):  # seeds that score the same, as coarse scores often do
+        make_run(tmp_path / f"{alpha}_{seed}", {"trainer": {"alpha": alpha}}, 0.5, seed)
+        result = json.loads((tmp_path / f"{alpha}_{seed}/result.json").read_text())
+        result["scores"]["presence_recall/mean"] = 0.5 + 0.05 * alpha
+        result.pop("checksum")
+        write_json(tmp_path / f"{alpha}_{seed}/result.json", result)
+    found = compare(settings_from(find_runs([tmp_path])[0]), by="presence_recall/mean")
+    assert not found.real.any()
+    assert np.isnan(found.ranks.best).all()
+    assert (found.ranks.low.tolist(), found.ranks.high.tolist()) == ([1, 1], [2, 2])
 
 
 def test_folds_are_put_together(tmp_path):

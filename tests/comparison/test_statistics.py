@@ -24,15 +24,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
 
 def test_scores_of_sums_by_hand():
-    sums = np.array([[50, 0, 10], [10, 5, 0], [0, 0, 30], [90, 90, 90]])  # tp, fp, fn, valid of three classes
+    sums = np.array([[50, 0, 10], [10, 5, 15], [0, 0, 30], [90, 90, 90]])  # tp, fp, fn, valid of three classes
     names, foreground = ["background", "absent", "rare"], np.array([False, True, True])
     score = {n: float(pooled_score(n, sums, names, foreground)) for n in ("iou/mean", "iou/foreground", "recall/rare")}
     # A class that is predicted counts, though the ground truth has none of it: as in the scores of a run.
-    means = {"iou/mean": (50 / 60 + 0 + 10 / 40) / 3, "iou/foreground": (0 + 0.25) / 2}
+    means = {"iou/mean": (50 / 60 + 0 + 10 / 55) / 3, "iou/foreground": (0 + 10 / 55) / 2}
     assert score == pytest.approx({**means, "recall/rare": 0.25})
     assert pooled_score("accuracy", sums, names, foreground) == pytest.approx(60 / 90)
     several = np.array([[5, 2], [1, 0], [1, 2], [20, 20]])  # multi-label
     assert pooled_score("accuracy", several, ["a", "b"], np.array([True, True])) == pytest.approx(36 / 40)
+    once = np.array([[8, 9], [3, 0], [2, 1], [20, 20]])  # the same where each pixel has one class in the ground truth
+    assert pooled_score("accuracy", once, ["a", "b"], np.array([True, True])) == pytest.approx(34 / 40)
     assert np.isnan(pooled_score("recall/absent", sums, names, foreground)), "no pixel of it in the ground truth"
     sums[1, 1] = 0
     assert np.isnan(pooled_score("iou/absent", sums, names, foreground)), "nor in the prediction"

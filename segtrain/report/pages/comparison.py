@@ -11,7 +11,7 @@ from segtrain.comparison.verdict import Comparison
 from segtrain.errors import ConfigError, counted
 from segtrain.files import read_rows
 from segtrain.report import charts
-from segtrain.report.comparison import rank_text, rarest
+from segtrain.report.comparison import chance_text, rank_text, rarest
 from segtrain.report.html import inline, write_page
 from segtrain.report.text import percent
 
@@ -63,7 +63,7 @@ def _row(found: Comparison, index: int, keys: list[str]) -> dict:
         "difference": "" if difference is None else text(found, difference.value, True),
         "difference_interval": "baseline" if difference is None else interval(found, difference, True),
         "real": "" if difference is None else ("real" if found.real[index] else "not shown"),
-        "best": f"{100 * found.ranks.best[index]:.0f}",
+        "best": chance_text(found.ranks.best[index]),
         "rank": rank_text(found.ranks.low[index], found.ranks.high[index]),
         "seeds": ", ".join(text(found, value) for value in found.scores.full[index]),
         "command": setting.runs[0].command,
