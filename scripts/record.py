@@ -25,6 +25,8 @@ import numpy as np
 import torch
 import yaml
 
+from segtrain.runs.equality import TIMES
+
 SMALL = ["loader.workers=0", "trainer.device=cpu", "trainer.epochs=2", "model.decoder_channels=[32,16,8,8,8]"]
 SHAPES = ["dataset.train_images=24", "dataset.val_images=12", "dataset.size=[64,64]"]
 STREETS = ["dataset=camvid", "augment.size=[96,128]", "loader.batch_size=4"]
@@ -148,9 +150,10 @@ def outcome(run: Path) -> dict:
     with (run / "metrics.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     for row in rows:
-        row.pop("seconds"), row.pop("images_per_second"), row.pop("data_wait", None)
+        for name in TIMES:
+            row.pop(name, None)
     result = json.loads((run / "result.json").read_text())
-    result.pop("seconds")
+    result.pop("seconds"), result.pop("checksum", None)  # which is of the seconds, too
     weights = {}
     for name in ("best", "last"):
         state = torch.load(run / "checkpoints" / f"{name}.pt", weights_only=True)["model"]

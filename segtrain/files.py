@@ -104,13 +104,23 @@ def read_json(file: Path) -> dict:
 
 
 def write_checkpoint(file: Path, content: dict) -> None:
-    """Plain containers and tensors. Raises DiskError."""
+    """Plain containers and tensors; NumPy's numbers and texts become Python's. Raises DiskError."""
     import torch
 
     # In memory first: torch tells a failing disk, or a signal, in an error of its own, and may write once more later.
     stream = io.BytesIO()
-    torch.save(content, stream)
+    torch.save(_plain(content), stream)
     write_bytes(file, stream.getvalue())  # copies nothing; freeing a view of it (getbuffer) can crash Python 3.12.1
+
+
+def _plain(value):
+    if isinstance(value, np.generic):
+        return value.item()
+    if type(value) is dict:
+        return {_plain(key): _plain(item) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_plain(item) for item in value)
+    return value
 
 
 def read_checkpoint(file: Path) -> dict:

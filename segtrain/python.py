@@ -1,7 +1,9 @@
 """segtrain in Python: `segtrain.load(RUN)` for a trained run, `segtrain.train(overrides, dataset=…)` for a training."""
 
+import copy
 import functools
 import json
+import logging
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,6 +33,8 @@ from segtrain.runs.claim import make_run_folder
 from segtrain.runs.folder import RunFolder
 from segtrain.signals import watched
 
+log = logging.getLogger("segtrain")
+
 PathLike = str | Path
 BY_CLASS = ("class_names", "palette")  # settings with an item for each class
 
@@ -48,9 +52,9 @@ class Run:
     """
 
     def __init__(self, found: trained.Trained):
-        self._trained = found
+        self._trained, self.config = found, copy.deepcopy(found.config)
         self._predictor, classes = prepared(found)
-        self.path, self.config, self.network = found.run, found.config, self._predictor.model
+        self.path, self.network = found.run, self._predictor.model
         self.class_names, self.epoch, self.result = classes.class_names, found.epoch, found.result
 
     @property
@@ -187,8 +191,10 @@ def train(
         plain = [f"dataset.{key}={json.dumps(value)}" for key, value in settings.items() if key not in BY_CLASS]
         words = ["dataset=python", *plain, "dataset.class_names=[]", *words]
     cfg = compose(with_folder(words), None if config_dir is None else str(config_dir))
+    left_out = []
     if datasets is not None:
-        cfg.dataset.update(settings)
+        left_out = [key for key in cfg.dataset if key not in (*settings, "_target_")]  # of an experiment
+        cfg.dataset = {"_target_": cfg.dataset["_target_"], **settings}
     check_single(cfg)
     path = make_run_folder(lambda: folder_of(cfg, "hydra.run.dir") if folder is None else Path(folder))
     options = {**cfg.hydra.runtime.choices}
@@ -196,6 +202,9 @@ def train(
     with watched(), logged_to(path / "segtrain.log"), RunFolder(path) as run:
         command = f"segtrain.train({overrides or []!r}{', dataset=…' * (dataset is not None)})"
         run.begin(flat(cfg), as_text(cfg, weights_known=False), command=command, options=options)
+        if left_out:
+            keys = ", ".join(f"dataset.{key}" for key in left_out)
+            log.warning(f"a dataset object is used as it is: {keys} of the experiment left out")
         run_training(cfg, run, datasets=datasets)
     return load(path, trust=packages_of(cfg))
 
@@ -205,11 +214,12 @@ def _pair(dataset: Any, val_ratio: float) -> tuple:
     if isinstance(dataset, tuple | list):
         if len(dataset) != 2:
             raise ConfigError(f"{len(dataset)} datasets", "dataset", "give one, or a pair: (TRAIN, VAL)")
-        pair = (as_dataset(dataset[0]), as_dataset(dataset[1]))
+        pair, owners = (as_dataset(dataset[0]), as_dataset(dataset[1])), [type(each).__name__ for each in dataset]
     else:
-        pair = train_and_val(as_dataset(dataset), val_ratio)
-    for split, each in zip(("train", "val"), pair, strict=True):
-        check_samples(each, split, type(each).__name__)
+        owners = [type(dataset).__name__] * 2
+        pair = train_and_val(as_dataset(dataset), val_ratio, owners[0])
+    for split, each, owner in zip(("train", "val"), pair, owners, strict=True):
+        check_samples(each, split, owner)
     first, second = map(given_arguments, pair)
     if different := [key for key in first if first[key] != second[key]]:
         what = f"the two datasets differ in {', '.join(different)}"

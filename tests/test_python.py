@@ -16,7 +16,7 @@ from PIL import Image
 import segtrain
 from segtrain.cli import run_command
 from segtrain.config.saved import load_saved
-from segtrain.data.dataset import SegmentationDataset
+from segtrain.data.dataset import SegmentationDataset, as_dataset
 from segtrain.data.given import train_and_val
 from segtrain.data.shapes import Shapes
 from segtrain.errors import ConfigError, DataError
@@ -137,7 +137,8 @@ class Floats(Plain):
         (["loss=bce"], (Plain(), ThreeClasses()), ConfigError, "differ in num_classes, class_names"),
         ([], (Plain(),), ConfigError, "1 datasets"),
         ([], object(), ConfigError, "the dataset class has no num_classes"),
-        ([], Plain(1), DataError, "no image for"),
+        ([], Plain(1), DataError, "no image for val: 1 images"),
+        ([], Plain(1), DataError, "where: Plain"),
         ([], (Plain(3), Plain(0)), DataError, "the val split is empty"),
         ([], Floats(), DataError, "mask is float64"),
         (["experiment=alpha_sweep"], None, ConfigError, "the experiment sweeps"),
@@ -152,13 +153,29 @@ def test_mistakes_are_found_before_a_folder_is_made(tmp_path, words, dataset, ki
 
 def test_a_dataset_is_divided_by_groups_and_survives_pickling():
     data = Scenes(200)
-    train, val = train_and_val(data, 0.2)
+    train, val = train_and_val(data, 0.2, "Scenes")
     assert sorted(train.names + val.names) == sorted(data.names)
     assert 20 <= len(val.names) <= 60
     groups = [{part.group(i) for i in range(len(part.names))} for part in (train, val)]
     assert not groups[0] & groups[1]
     again = pickle.loads(pickle.dumps(val))
     assert np.array_equal(again.image(3), data.image(data.names.index(val.names[3])))
+
+
+def test_of_few_images_one_is_for_validation():
+    for images in (2, 3, 4, 5):
+        train, val = train_and_val(as_dataset(Plain(images)), 0.2, "Plain")
+        assert train.names
+        assert val.names
+    with pytest.raises(ConfigError, match="val_ratio='0.2'"):
+        train_and_val(as_dataset(Plain(5)), "0.2", "Plain")
+
+
+def test_an_experiment_may_say_how_files_are_read(tmp_path):
+    words = [word for word in TINY if not word.startswith("dataset.")]
+    run = segtrain.train(["experiment=street_scenes", *words, "model.full_resolution_skip=0"], dataset=Plain())
+    assert "resize" not in run.config.dataset
+    assert "dataset.resize" in (run.path / "segtrain.log").read_text()
 
 
 def test_import_is_fast_and_names_are_documented():

@@ -193,5 +193,14 @@ def test_the_factor_of_the_coarse_run_is_of_images_as_they_are():
     assert foreground(0.25, None)(image).shape[1:] == (5, 10)
     assert foreground(0.25, 0.5)(image).shape[1:] == (10, 20)
     assert foreground([6, 8], 0.5)(image).shape[1:] == (6, 8)
+    assert foreground(None, 0.5)(image).shape[1:] == foreground(1.0, 0.5)(image).shape[1:] == (40, 80)
     with pytest.raises(ConfigError, match="a factor, and this training a size"):
         foreground(0.25, [20, 40])
+
+
+def test_a_multilabel_background_is_no_foreground():
+    """Nor are ignored pixels."""
+    found = Foreground(Bright(classes=3), None, multilabel=True, background=1)
+    assert found(torch.full((1, 3, 4, 4), 255, dtype=torch.uint8)).max() < 0.01
+    found.background = None
+    assert found(torch.full((1, 3, 4, 4), 255, dtype=torch.uint8)).min() > 0.99

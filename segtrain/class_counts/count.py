@@ -103,9 +103,15 @@ def count_classes(
 
 
 def default_cache() -> Path:
-    """Where counts are kept: $SEGTRAIN_CACHE, or segtrain/ in the user's cache folder."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Path(os.environ.get("SEGTRAIN_CACHE") or home / "segtrain")
+    """Where counts are kept: $SEGTRAIN_CACHE, or segtrain/ in the user's cache folder, of a user without one in outputs/."""
+    if given := os.environ.get("SEGTRAIN_CACHE"):
+        return Path(given)
+    if home := os.environ.get("XDG_CACHE_HOME"):
+        return Path(home) / "segtrain"
+    try:
+        return Path.home() / ".cache" / "segtrain"
+    except RuntimeError:  # in a container, of a user that is not in its list
+        return Path("outputs") / ".cache"
 
 
 def _columns(dataset: SegmentationDataset, locations: bool) -> int:

@@ -7,7 +7,8 @@ import numpy as np
 
 from segtrain.comparison.answer import answer
 from segtrain.comparison.images import image_scores, most_different
-from segtrain.comparison.runs import Run, find_runs, settings_from, without_copies, without_parts
+from segtrain.comparison.runs import Run, find_runs, without_copies
+from segtrain.comparison.settings import settings_from, without_parts
 from segtrain.comparison.verdict import Comparison, compare
 from segtrain.cpu import give_memory_back
 from segtrain.errors import ConfigError, SegtrainError, counted, printable

@@ -6,7 +6,7 @@ from argparse import Namespace
 
 import numpy as np
 
-from segtrain.commands.scoring import choose_presence, choose_thresholds, evaluate_split, groups_of
+from segtrain.commands.scoring import at_original_size, choose_presence, choose_thresholds, evaluate_split, groups_of
 from segtrain.config.schema import flat
 from segtrain.errors import ConfigError, printable
 from segtrain.files import write_arrays, write_json, write_rows
@@ -15,7 +15,7 @@ from segtrain.report.logger import log_to_screen
 from segtrain.report.pages.evaluation import write_evaluation_page
 from segtrain.report.scores import cross_fitted_line, means_line, more_tables, not_defined, scores_table
 from segtrain.runs.result import Result
-from segtrain.runs.trained import Trained, load
+from segtrain.runs.trained import load
 
 UNNAMED = ("loader.", "trainer.device=", "debug=", "advice=")  # which change no score
 
@@ -24,12 +24,14 @@ def main(arguments: Namespace) -> int:
     log_to_screen()
     trained = load(str(arguments.run), arguments.checkpoint, arguments.trust, arguments.overrides, arguments.config_dir)
     if arguments.original_size:
-        score_at_original_size(trained)
+        if trained.config.dataset.get("resize") is None:
+            raise ConfigError("the run was not trained on resized images", "--original-size", "leave it out")
+        at_original_size(trained.config)
     threshold = choose_thresholds(trained)
     cross_fitted = choose_presence(trained, bool(threshold)) if is_chosen(trained.config.inference.presence) else {}
     scores, result, dataset, draw = evaluate_split(trained, arguments.split)
     if arguments.split == "val":
-        if threshold and not cross_fitted:
+        if threshold and not cross_fitted and trained.config.inference.presence is None:
             cross_fitted = scores.cross_fitted(groups_of(dataset, scores.names))
         result.cross_fitted = cross_fitted
     if arguments.bootstrap:
@@ -83,11 +85,3 @@ def image_rows(scores) -> list[dict]:
         {"image": image, **{name: "" if v != v else v for name, v in zip(columns, row, strict=True)}}
         for image, row in zip(scores.names, rows, strict=True)
     ]
-
-
-def score_at_original_size(trained: Trained) -> None:
-    """Resize images for the network alone: its logits are brought back to the size of the masks in the files."""
-    cfg = trained.config
-    if cfg.dataset.get("resize") is None:
-        raise ConfigError("the run was not trained on resized images", "--original-size", "leave it out")
-    cfg.inference.resize, cfg.dataset.resize = cfg.dataset.resize, None

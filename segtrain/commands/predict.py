@@ -13,7 +13,7 @@ import numpy as np
 
 from segtrain.commands.large_images import refuse_too_large, set_window
 from segtrain.commands.parsers import PREDICT_MATTERS
-from segtrain.commands.scoring import choose_presence, choose_thresholds, predictor_of
+from segtrain.commands.scoring import at_original_size, choose_presence, choose_thresholds, predictor_of
 from segtrain.config.schema import flat
 from segtrain.data.folder.images import MAX_PIXELS
 from segtrain.data.inputs import LARGE, MARK, THREADS, WRITTEN, ImageReader, find_images
@@ -25,6 +25,7 @@ from segtrain.inference.presence import is_chosen
 from segtrain.report.logger import log_to_screen
 from segtrain.report.pictures import legend, write_png
 from segtrain.report.predictions import files_of, row_of, shrunk, write_mask, write_overlay, write_probabilities
+from segtrain.runs.claim import lock
 from segtrain.runs.trained import Classes, Trained, load
 from segtrain.signals import leave_if_stopped, watched
 from segtrain.training.progress import Progress
@@ -42,6 +43,8 @@ def main(arguments: Namespace) -> int:
     trained = load(str(arguments.run), arguments.checkpoint, arguments.trust, arguments.overrides)
     predictor, classes = prepared(trained)
     refuse_inputs(arguments.out, files)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    lock(arguments.out)
     before = without_renamed(arguments.out, rows_before(arguments, trained), files, classes)
     kinds = not arguments.no_overlays, arguments.probabilities
     known = {name: row for name, row in before.items() if name in files}
@@ -64,10 +67,10 @@ def main(arguments: Namespace) -> int:
 def prepared(trained: Trained) -> tuple[Predictor, Classes]:
     """The predictor of a run, with the thresholds, the presence and the size of images that its result asks for."""
     cfg = trained.config
+    at_original_size(cfg)  # before presence is chosen: its areas are of the images as they will be predicted
     threshold = choose_thresholds(trained)
     if is_chosen(cfg.inference.presence):
         choose_presence(trained, bool(threshold))
-    cfg.inference.resize = cfg.inference.resize or cfg.dataset.get("resize")
     classes = trained.classes
     return predictor_of(trained, classes), classes
 
@@ -128,10 +131,15 @@ def without_renamed(out: Path, rows: dict[str, dict], files: dict[str, Path], cl
     return {name: row for name, row in rows.items() if name not in renamed}
 
 
+def is_same(row: dict, file: Path) -> bool:
+    """Whether a row is of an image as it is now."""
+    status = file.stat()
+    return (row.get("bytes"), row.get("modified")) == (status.st_size, status.st_mtime_ns)
+
+
 def is_done(out: Path, row: dict, file: Path, classes: Classes, overlays: bool, probabilities: bool) -> bool:
     """Whether an image was predicted as it is now, and its files are there. Raises ConfigError for another of its name."""
-    status = file.stat()
-    same = (row.get("bytes"), row.get("modified")) == (status.st_size, status.st_mtime_ns)
+    same = is_same(row, file)
     if not same and Path(row["image"]).resolve() != file.resolve():
         what = f"{row['image']} was predicted under the name of {file}"
         raise ConfigError(what, str(out), "choose another --out")
@@ -145,6 +153,7 @@ def predict_all(
 
     Decoding before and writing after the network are done by threads, while it works on the images between.
     """
+    kept = {name for name, row in rows.items() if name in files and is_same(row, files[name])}
     rows = {name: row for name, row in rows.items() if name not in files or name in done}
     pending: deque[tuple[str, Future]] = deque()
     damaged, dark, saved_at, out = [], [], time.monotonic(), arguments.out
@@ -168,7 +177,8 @@ def predict_all(
                     dark.append(name)
                 del image  # before the next large one is read
                 if found is not None:
-                    pending.append((name, writer.submit(write, out, name, files[name], classes, shown, found)))
+                    written = writer.submit(write, out, name, files[name], classes, shown, found, name in kept)
+                    pending.append((name, written))
                     height, width = found.mask.shape[-2:]
                     while len(pending) > (1 if height * width > LARGE else THREADS):  # in memory until they are written
                         before, written = pending.popleft()
@@ -218,10 +228,11 @@ def after_rows(name: str, height: int, progress: Progress) -> Callable[[int], No
     return shown
 
 
-def write(out: Path, name: str, file: Path, classes, shown: np.ndarray | None, found: Prediction) -> dict:
+def write(out: Path, name: str, file: Path, classes, shown: np.ndarray | None, found: Prediction, keep: bool) -> dict:
     """Write what was found in an image, over `shown` unless it is None; returns its row of predictions.csv.
 
-    What an earlier call wrote of another image in this file, and this call does not ask for, is deleted.
+    Args:
+        keep: what earlier calls wrote that this one does not ask for; it is deleted where it is of another image.
     """
     write_mask(out, name, found.mask, classes)
     if shown is not None:
@@ -230,8 +241,8 @@ def write(out: Path, name: str, file: Path, classes, shown: np.ndarray | None, f
         write_probabilities(out, name, found.probabilities)
     written = files_of(out, name, classes, shown is not None, found.probabilities is not None)
     for before in files_of(out, name, classes, overlays=True, probabilities=True):
-        if before not in written and before.is_file():
-            before.unlink()
+        if before not in written and not keep:
+            before.unlink(missing_ok=True)
     return row_of(name, file, found.mask, found.confidence, classes)
 
 

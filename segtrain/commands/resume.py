@@ -95,9 +95,17 @@ def resume(
         check_config(cfg, str(file))
         free = [key for key in (text.partition("=")[0] for text in overrides) if key in FREE]
         changed = changes(run.settings(), cfg, [*allow, *free], str(file))
+        try:
+            load_saved(file, [], trust, changed={**run.changed, **changed})  # as the next resume will
+        except ConfigError as error:
+            what = f"{error.what}: a mapping cannot change when a run goes on"
+            raise ConfigError(what, ", ".join(changed), "leave it as it was, or start a new run") from error
         if "trainer.monitor" in changed:
             what = "the best epoch so far was chosen by another score"
             raise ConfigError(what, "trainer.monitor", "start a new run, or evaluate the checkpoints")
+        if checkpoint and "trainer.max_steps" in changed and checkpoint["state"]["epoch"] >= cfg.trainer.epochs:
+            what = "no epoch is left to train: the last one ended at the trainer.max_steps of before"
+            raise ConfigError(what, "trainer.max_steps", "raise trainer.epochs, too")
         if run.result.status == "finished" and not changed.keys() & LONGER:
             fix = f"start a new run, or train on: `segtrain resume {run.path} --allow trainer.epochs trainer.epochs=NUMBER`"
             raise ConfigError("the run is finished", str(run.path), fix)

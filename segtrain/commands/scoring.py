@@ -65,6 +65,19 @@ def warn_of_other_sizes(trained: Trained, dataset, resize) -> None:
         )
 
 
+def at_original_size(cfg) -> None:
+    """Resize images for the network alone: its logits are brought back to the size of the images and masks in the files."""
+    resize = cfg.dataset.get("resize")
+    if resize is None:
+        return
+    then = cfg.inference.resize  # of the resized images
+    if then is None:
+        then = resize
+    elif isinstance(then, int | float):
+        then = then * resize if isinstance(resize, int | float) else [round(then * side) for side in resize]
+    cfg.inference.resize, cfg.dataset.resize = then, None
+
+
 def groups_of(dataset, names: list[str]) -> list[str]:
     """The scene or patient of each image; of names that are not the dataset's, each is alone."""
     groups = {name: dataset.group(index) for index, name in enumerate(dataset.names)}
@@ -151,7 +164,8 @@ def regions_of(trained: Trained, trainer, inference, classes) -> Regions | None:
     values, pixels = [], []
     for index in range(len(val.names)):
         image, mask = torch.from_numpy(val.image(index)).permute(2, 0, 1)[None].to(trainer.device), val.mask(index)
-        there = mask.any(axis=2) if val.multilabel else ~np.isin(mask, (val.background, val.ignore_index))
+        foreground = [c for c in range(val.num_classes) if c != val.background]
+        there = (mask[..., foreground] == 1).any(axis=2) if val.multilabel else np.isin(mask, foreground)
         size = resized_size(there.shape, resize)
         if resize is not None:
             image = resized(image, size)

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from segtrain.comparison.runs import Setting, setting_text
+from segtrain.comparison.settings import Setting, setting_text
 from segtrain.config.compose import compose, without_hydra
 from segtrain.config.schema import flat
 from segtrain.errors import ConfigError

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from segtrain.comparison.runs import counts_of
+from segtrain.comparison.settings import counts_of
 from segtrain.comparison.verdict import Comparison, foreground_of
 
 

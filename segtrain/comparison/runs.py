@@ -1,4 +1,4 @@
-"""Find runs, group the repeats of one setting, and read what they counted on each image."""
+"""Find runs, and read their settings, their scores and what they counted on each image."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -8,7 +8,7 @@ import numpy as np
 from segtrain.config.saved import settings_of
 from segtrain.errors import ConfigError, SegtrainError
 from segtrain.files import read_arrays, read_json
-from segtrain.runs.environment import FREE, UNSIGNED, changed_settings, signature, whole
+from segtrain.runs.environment import FREE, changed_settings, signature, whole
 from segtrain.runs.result import Result
 from segtrain.runs.sweep import command_of, read_sweep, words_of
 
@@ -21,19 +21,6 @@ DERIVED = (
     "ignore_index",
     "class_names",
     "background",
-)
-ORDER = (
-    "loss",
-    "weighting",
-    "labels",
-    "model",
-    "sampling",
-    "optimizer",
-    "schedule",
-    "augment",
-    "loader",
-    "trainer",
-    "dataset",
 )
 COUNTS = ("tp", "fp", "fn", "valid")
 OF_SPLIT = ("scores", "per_class", "lower", "units")  # parts of a result that scores.json of a split has, too
@@ -72,48 +59,6 @@ class Run:
     def comparable(self) -> bool:
         """Whether it has the scores of a whole training."""
         return self.result.status == "finished" and bool(self.result.scores)
-
-
-@dataclass
-class Setting:
-    """Repeats of one setting.
-
-    Attributes:
-        varied: the settings in which it differs from others, by dotted key.
-        named: the keys of as many of them as tell it from the others.
-        repeats: for each seed its runs; several when each scored a fold of the images.
-    """
-
-    varied: dict[str, object]
-    named: list[str]
-    repeats: list[list[Run]]
-
-    @property
-    def runs(self) -> list[Run]:
-        return [run for repeat in self.repeats for run in repeat]
-
-    @property
-    def label(self) -> str:
-        """loss=ce_dice alpha=0.25 weighting=log_ratio"""
-        return self.label_of(self.named) or "all"
-
-    def label_of(self, keys: list[str]) -> str:
-        """Some of `named`, as text."""
-        return " ".join(f"{short(key, self.named)}={setting_text(self.varied[key])}" for key in keys)
-
-
-def short(key: str, keys) -> str:
-    """The last word of a dotted key, where no other key ends in it."""
-    last = last_word(key)
-    return last if [last_word(other) for other in keys].count(last) == 1 else key
-
-
-def setting_text(value) -> str:
-    if isinstance(value, float) and len(str(value)) > 8:  # drawn by a search
-        return f"{value:.4g}"
-    if isinstance(value, list):  # as one types it
-        return str(value).replace(", ", ",")
-    return "null" if value is None else str(value)
 
 
 def find_runs(folders: list[Path], split: str | None = None) -> tuple[list[Run], list[str]]:
@@ -213,100 +158,6 @@ def without_copies(runs: list[Run]) -> tuple[list[Run], list[str]]:
         if (before := first.setdefault(part, run)) is not run:
             lines.append(f"not counted again: {run.path}, of the settings and seed of {before.path}")
     return list(first.values()), lines
-
-
-def without_parts(settings: list[Setting]) -> tuple[list[Setting], list[str]]:
-    """Settings without repeats of which a fold is missing, so that all have scored the same images; a line on each.
-
-    And one on folds that none has.
-    """
-    images = {name for setting in settings for run in setting.runs for name in run.names.tolist()}
-    kept, lines = [], []
-    folds, first = (
-        {run.settings.get(FOLD) for setting in settings for run in setting.runs},
-        settings[0].runs[0].settings,
-    )
-    if first.get("dataset.splits") == "kfold" and len(folds) < first.get("dataset.folds", 0):
-        missing = f"{first['dataset.folds'] - len(folds)} of the {first['dataset.folds']} folds"
-        lines.append(f"no run of {missing}: their images are not compared")
-    for setting in settings:
-        whole = []
-        for repeat in setting.repeats:
-            if sum(len(run.names) for run in repeat) in (0, len(images)):
-                whole.append(repeat)
-            else:
-                lines.append(f"left out: {repeat[0].path}, of which other folds are missing")
-        kept += [Setting(setting.varied, setting.named, whole)] if whole else []
-    return kept, lines
-
-
-def settings_from(runs: list[Run]) -> list[Setting]:
-    """Runs grouped by setting, in the order of their folders."""
-    keys: dict[str, list[Run]] = {}
-    for run in runs:
-        keys.setdefault(run.key, []).append(run)
-    given = frozenset().union(*(run.given for run in runs))
-    columns, named = varied_keys([members[0].settings for members in keys.values()], given)
-    settings = []
-    for members in keys.values():
-        repeats: list[list[Run]] = []
-        for run in members:
-            same = [r for r in repeats if r[0].seed == run.seed and not any(set(o.names) & set(run.names) for o in r)]
-            if same and len(run.names):
-                same[0].append(run)
-            else:
-                repeats.append([run])
-        varied = {key: members[0].settings.get(key) for key in columns}
-        if len(keys) > 1 and not named:  # nothing is known that tells them apart
-            settings.append(Setting({"run": members[0].path.name}, ["run"], repeats))
-        else:
-            settings.append(Setting(varied, named, repeats))
-    return settings
-
-
-def counts_of(repeat: list[Run]) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-    """Names, groups and counts of all folds together, by name; None when one has none."""
-    if any(run.counts is None for run in repeat):
-        return None
-    names, groups, counts = (
-        np.concatenate([getattr(run, name) for run in repeat]) for name in ("names", "groups", "counts")
-    )
-    order = np.argsort(names)
-    return names[order], groups[order], counts[order]
-
-
-def varied_keys(configs: list[dict], given: frozenset[str] = frozenset()) -> tuple[list[str], list[str]]:
-    """Settings that differ, and of them those that name a config.
-
-    A group's option (`weighting`) or a given setting that differs is always one of both. Another (`loss.alpha`) is left out
-    when it differs just as one before or follows from its group's option, and names a config when what is before does not
-    tell it from all others.
-    """
-    keys = [key for key in dict.fromkeys(key for config in configs for key in config) if not hidden(key)]
-    keys.sort(key=lambda key: ("." in key, ORDER.index(first) if (first := key.split(".")[0]) in ORDER else len(ORDER)))
-    varied, named, seen, apart, of_group = [], [], set(), [()] * len(configs), {}
-    for key in keys:
-        values = [str(config.get(key)) for config in configs]
-        partition = tuple(values.index(value) for value in values)
-        chosen, option = "." not in key or key in given, of_group.get(key.split(".")[0])
-        comes_with = option is not None and len(set(zip(option, partition, strict=True))) == len(set(option))
-        follows = partition in seen or comes_with
-        if len(set(partition)) == 1 or (follows and not chosen):
-            continue
-        seen.add(partition)
-        of_group |= {} if "." in key else {key: partition}
-        varied.append(key)
-        finer = [(*before, part) for before, part in zip(apart, partition, strict=True)]
-        if chosen or len(set(finer)) > len(set(apart)):
-            named.append(key)
-            apart = finer
-    return varied, named
-
-
-def hidden(key: str) -> bool:
-    """Settings that are no choice between trainings."""
-    derived = last_word(key) in DERIVED or key.split(".")[0] == "metric"
-    return key in (*UNSIGNED, FOLD, "experiment") or derived
 
 
 def last_word(key: str) -> str:

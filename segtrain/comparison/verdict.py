@@ -8,7 +8,7 @@ import numpy as np
 
 from segtrain.comparison.baseline import choose_baseline
 from segtrain.comparison.draws import DRAWS, draw_groups, pooled_score
-from segtrain.comparison.runs import Setting, counts_of
+from segtrain.comparison.settings import Setting, counts_of
 from segtrain.comparison.statistics import (
     LEVEL,
     Estimate,

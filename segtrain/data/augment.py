@@ -7,6 +7,7 @@ OpenCV and the arithmetic of albumentations (albucore): its own transforms take 
 import math
 import os
 import random
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -113,6 +114,7 @@ class Augment(Augmentation):
         self.size, self.ignore_index, self.paste = size, ignore_index, paste
         self._flips, self._light = (horizontal_flip, vertical_flip), (brightness, contrast)
         self._colour = bool(saturation or hue)
+        self._least = [math.ceil(1 + scale)] * 2  # sides of which something is left when they are zoomed out of
         self._before = self._after = None
         if not any((rotate_90, scale, rotate, saturation, hue, noise, blur)):
             return  # without albumentations, whose import takes seconds
@@ -145,12 +147,13 @@ class Augment(Augmentation):
         rng = np.random.default_rng(seed)
         middle = divmod(centre, image.shape[1]) if centre >= 0 else None  # row and column
         if self._before is not None:
+            image, mask = self._padded(image, mask, rng, self._least)
             points = [] if middle is None else [middle[::-1]]
             moved = _applied(self._before, rng, image=image, mask=mask, keypoints=points)
             image, mask = moved["image"], moved["mask"]
             middle = None if middle is None else moved["keypoints"][0][::-1]
         if self.size is not None:
-            image, mask = self._padded(image, mask, rng)
+            image, mask = self._padded(image, mask, rng, self.size)
             top, left = self._corner(mask.shape, middle, rng)
             window = slice(top, top + self.size[0]), slice(left, left + self.size[1])
             image, mask = image[window], mask[window]
@@ -161,9 +164,9 @@ class Augment(Augmentation):
         done = _applied(self._after, rng, image=image, mask=mask)
         return done["image"], done["mask"]
 
-    def _padded(self, image: np.ndarray, mask: np.ndarray, rng: np.random.Generator):
-        """At least as large as the crop, with the image anywhere in it."""
-        lacks = [max(wanted - length, 0) for wanted, length in zip(self.size, image.shape[:2], strict=True)]
+    def _padded(self, image: np.ndarray, mask: np.ndarray, rng: np.random.Generator, size: Sequence[int]):
+        """At least of a size, with the image anywhere in it."""
+        lacks = [max(wanted - length, 0) for wanted, length in zip(size, image.shape[:2], strict=True)]
         if not any(lacks):
             return image, mask
         before = [int(rng.integers(lack + 1)) for lack in lacks]

@@ -115,12 +115,17 @@ def check_classes(owner: str, num_classes: int, class_names, background: int | N
     """Class names as given, or "class 0" and so on. Raises ConfigError when they do not match num_classes."""
     if not 1 <= num_classes <= 255:
         raise ConfigError(f"num_classes={num_classes} is not from 1 to 255", owner, "set dataset.num_classes")
-    names = [f"class {i}" for i in range(num_classes)] if class_names is None else list(class_names)
+    names = [f"class {i}" for i in range(num_classes)] if class_names is None else [str(name) for name in class_names]
     if len(names) != num_classes:
         what = f"{len(names)} class names for num_classes={num_classes}"
         raise ConfigError(what, f"{owner}: {', '.join(names)}", "give dataset.class_names one name per class, or null")
     if len(set(names)) < len(names):
         raise ConfigError(f"class names repeat: {', '.join(names)}", owner, "make dataset.class_names unique")
+    if background is not None and not 0 <= background < num_classes:
+        what = f"background={background} is no class of 0 to {num_classes - 1}"
+        raise ConfigError(what, owner, "set dataset.background to a class index or null")
+    if referring := [name for name in names if "${" in name]:
+        raise ConfigError(f"the class name {referring[0]!r} would be a reference", owner, "name it without ${")
     # `iou/mean` and `iou/foreground` are the scores of all classes; with two classes the latter are the same.
     for reserved in ("mean", "foreground", "all"):
         if reserved in names and not (
@@ -128,9 +133,6 @@ def check_classes(owner: str, num_classes: int, class_names, background: int | N
         ):
             what = f"the class name {reserved!r} is the name of scores of all classes, such as iou/mean"
             raise ConfigError(what, owner, "rename the class")
-    if background is not None and not 0 <= background < num_classes:
-        what = f"background={background} is no class of 0 to {num_classes - 1}"
-        raise ConfigError(what, owner, "set dataset.background to a class index or null")
     return names
 
 

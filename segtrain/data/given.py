@@ -3,9 +3,9 @@
 import functools
 from typing import NoReturn
 
-from segtrain.arguments import Label, NonNegativeInt, PositiveInt
+from segtrain.arguments import Fraction, Label, NonNegativeInt, PositiveInt, mistake
 from segtrain.data.dataset import SegmentationDataset
-from segtrain.data.folder.splits import hash_share
+from segtrain.data.folder.splits import for_validation
 from segtrain.errors import ConfigError, DataError
 
 CLASSES = ("num_classes", "class_names", "ignore_index", "background", "multilabel", "channels", "palette")
@@ -77,16 +77,21 @@ class Part(SegmentationDataset):
         return getattr(self._dataset, name)(self._indices[index])
 
 
-def train_and_val(dataset: SegmentationDataset, val_ratio: float) -> tuple[Part, Part]:
+def train_and_val(dataset: SegmentationDataset, val_ratio: float, owner: str) -> tuple[Part, Part]:
     """A share of the groups, by hash, for validation; an image stays where it is when others are added.
 
-    Raises DataError when a part would be empty.
+    Args:
+        owner: the dataset's name in messages.
+
+    Raises ConfigError for a share that is none, DataError when a part would be empty.
     """
+    if wrong := mistake(val_ratio, Fraction):
+        raise ConfigError(f"val_ratio={val_ratio!r} {wrong}", "segtrain.train", "give a share, such as 0.2")
     indices = range(len(dataset.names))
-    in_val = [hash_share(dataset.group(index)) < val_ratio for index in indices]
+    in_val = for_validation([dataset.group(index) for index in indices], val_ratio)
     parts = [Part(dataset, [i for i in indices if in_val[i] == chosen]) for chosen in (False, True)]
     for name, part in zip(("train", "val"), parts, strict=True):
         if not part.names:
             what = f"no image for {name}: {len(dataset.names)} images, of whose groups {val_ratio:g} are for validation"
-            raise DataError(what, type(dataset).__name__, "give two datasets: dataset=(TRAIN, VAL)")
+            raise DataError(what, owner, "give two datasets: dataset=(TRAIN, VAL)")
     return parts[0], parts[1]

@@ -2,6 +2,7 @@
 
 import glob
 import logging
+import os
 from collections import Counter, deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -120,9 +121,16 @@ def find_images(words: list[str]) -> dict[str, Path]:
 
 def _below(folder: Path, base: Path) -> list[tuple[Path, Path]]:
     """The files below a folder by their path from `base`, without hidden ones and predictions."""
-    made = {mark.parent / kind for mark in folder.rglob(MARK) for kind in WRITTEN}
-    files = [(file.relative_to(base), file) for file in sorted(folder.rglob("*")) if file.is_file()]
-    shown = [(name, file) for name, file in files if not any(part.startswith(".") for part in name.parts)]
+    files, seen = [], set()
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(parent)) in seen:  # a link back up
+            folders.clear()
+            continue
+        seen.add(real)
+        files += [Path(parent, name) for name in names]
+    made = {mark.parent / kind for mark in files if mark.name == MARK for kind in WRITTEN}
+    named = [(file.relative_to(base), file) for file in sorted(files) if file.is_file()]
+    shown = [(name, file) for name, file in named if not any(part.startswith(".") for part in name.parts)]
     return [(name, file) for name, file in shown if not made & {file, *file.parents}]
 
 

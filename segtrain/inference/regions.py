@@ -24,7 +24,7 @@ class Foreground:
         network: uint8 [N,B,H,W] -> logits [N,C,H,W].
         resize: of images for it, as dataset.resize of its training; None: as they are.
         multilabel: whether its classes may overlap.
-        background: its class that is no foreground; for multi-label None.
+        background: its class that is no foreground; a multi-label network may have none.
     """
 
     def __init__(self, network: nn.Module, resize: Resize, multilabel: bool, background: int | None):
@@ -42,11 +42,12 @@ class Foreground:
         """
         coarse.classes.check_foreground(str(coarse.run))
         resize = coarse.config.dataset.get("resize")
-        if given is not None and isinstance(resize, int | float):
+        if given is not None and (resize is None or isinstance(resize, int | float)):
             if not isinstance(given, int | float):
-                what = f"{coarse.run} has dataset.resize={resize}, a factor, and this training a size"
+                kind = "none" if resize is None else "a factor"
+                what = f"{coarse.run} has dataset.resize={resize}, {kind}, and this training a size"
                 raise ConfigError(what, "dataset.resize", "train the coarse run with dataset.resize=[height,width]")
-            resize = resize / given
+            resize = (resize or 1.0) / given
         return cls(coarse.network.to(device), resize, coarse.classes.multilabel, coarse.classes.background)
 
     @torch.no_grad()
@@ -55,7 +56,10 @@ class Foreground:
         if self.resize is not None:
             images = resized(images, resized_size(tuple(images.shape[-2:]), self.resize))
         logits = self.network(images).float()
-        return logits.sigmoid().amax(dim=1) if self.multilabel else 1 - logits.softmax(dim=1)[:, self.background]
+        if not self.multilabel:
+            return 1 - logits.softmax(dim=1)[:, self.background]
+        foreground = [c for c in range(logits.shape[1]) if c != self.background]
+        return logits[:, foreground].sigmoid().amax(dim=1)
 
 
 class Regions:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from segtrain.comparison.answer import answer, interval, text
-from segtrain.comparison.runs import setting_text, short
+from segtrain.comparison.settings import setting_text, short
 from segtrain.comparison.verdict import Comparison
 from segtrain.errors import counted
 from segtrain.report.text import percent, table

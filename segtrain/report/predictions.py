@@ -48,7 +48,8 @@ def class_folder(classes, label: int) -> str:
     """Name of the folder of a class's masks; with its index where names would be the same."""
     names = [re.sub(r"[^\w-]", "_", name).lower() for name in classes.class_names]
     plain = re.sub(r"[^\w-]", "_", classes.class_names[label])
-    return plain if plain and names.count(plain.lower()) == 1 else f"{label}_{plain}"
+    unlike = plain and names.count(plain.lower()) == 1 and not re.match(r"\d+_", plain)
+    return plain if unlike else f"{label}_{plain}"
 
 
 def shrunk(image) -> np.ndarray:
@@ -87,7 +88,7 @@ def row_of(name: str, file: Path, mask: np.ndarray, confidence: np.ndarray, clas
     """Of predictions.csv: pixels of each class, whether there are any, and its highest probability."""
     count = mask.reshape(len(mask), -1).sum(axis=1) if mask.ndim == 3 else value_counts(mask, classes.num_classes)
     status = file.stat()
-    row = {"name": name, "image": str(file), "bytes": status.st_size, "modified": status.st_mtime_ns}
+    row = {"name": name, "image": str(file.absolute()), "bytes": status.st_size, "modified": status.st_mtime_ns}
     row |= {"height": mask.shape[-2], "width": mask.shape[-1]}
     for label, class_name in enumerate(classes.class_names):
         row[f"pixels/{class_name}"] = int(count[label])

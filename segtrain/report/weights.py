@@ -104,8 +104,10 @@ def recommendation(counts: ClassCounts, words: str = "", weighted: bool = True) 
         ratios = SCHEMES["neg_pos_ratio"]()(counts)
         ratio = ratios.max()
         text = f"Multi-label: neg_pos_ratio is the pos_weight of each class. The largest is {number(ratio)}"
-        cap = max(1.0, HIGH / ratios[ratios > 0].min())
-        text += f": cap it, weighting.max_ratio={cap:.2g}, or precision is lost." if ratio > HIGH else "."
+        if ratio > HIGH:
+            cap = max(1.0, HIGH / ratios[ratios > 0].min())
+            text += f": cap it, weighting.max_ratio={cap:.2g}, or precision is lost"
+        text += "."
         return f"{text} Which helps is found out by `{sweep.format('none,inverse_sqrt,neg_pos_ratio')}`"
     weights = {name: SCHEMES[name]()(counts)[there] for name in FROM_SMALL_TO_LARGE}
     parts = counts.share[there]

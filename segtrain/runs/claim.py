@@ -40,7 +40,7 @@ def lock(folder: Path) -> None:
     except (BlockingIOError, PermissionError) as error:
         os.close(file)
         raise ConfigError(
-            "another process is training in this folder", str(folder), "wait for its end, or name another folder"
+            "another process is writing into this folder", str(folder), "wait for its end, or name another folder"
         ) from error
     except OSError as error:  # a disk without locks
         os.close(file)

@@ -169,7 +169,8 @@ class RunFolder:
         """What a run is resumed from. A full disk leaves the checkpoint before it; the third time in a row: DiskError."""
         with self._disk_failures_counted():
             self._write_epoch()
-            counted, self.result.seconds = (self.path / "per_image.npz").is_file(), self._seconds()
+            self.result.seconds = round(time.time() - self._started, 2)
+            counted = (self.path / "per_image.npz").is_file()
             run = {"config": self._config, "rows": self.rows, "result": asdict(self.result), "counted": counted}
             checkpoints.write_last(self.checkpoints, {**content, "run": run}, self.keep)
             self._began = True
@@ -208,8 +209,7 @@ class RunFolder:
 
     def settings(self) -> dict[str, object]:
         """By dotted key: those the checkpoint was trained with, before the first one those of config.yaml."""
-        text = self._trained_config or self._config
-        return {**settings_in(text, str(self.path / "config.yaml")), **self.changed}
+        return {**settings_in(self._trained_config or self._config, str(self.path / "config.yaml")), **self.changed}
 
     def add_start(self, changed: dict[str, object], world_size: int = 1) -> None:
         """An entry more in environment.json; metrics.csv as the checkpoint has it.
@@ -234,7 +234,8 @@ class RunFolder:
         """
         self.rows.append(epoch.row())
         self._unwritten = True
-        if epoch.best is not None:
+        kept = self.result.best["value"] if self._newer is self.result else None  # though its repetition scored less
+        if epoch.best is not None and (kept is None or (epoch.value > kept) == epoch.monitor.higher_is_better):
             self._best, counts = epoch, epoch.best.counts
             if counts and "names" not in counts:
                 fix = "let it give the images' names as `names`, or {} to have no counts written"
@@ -276,8 +277,10 @@ class RunFolder:
             self._disk_failures += 1
             if self._disk_failures >= DISK_FAILURES:
                 raise
-            left = f"{DISK_FAILURES - self._disk_failures} more in a row end the run"
-            log.warning(f"{error.where} {error.what}; the previous checkpoint is kept. {left}")
+            left = DISK_FAILURES - self._disk_failures
+            log.warning(
+                f"{error.where} {error.what}; the previous checkpoint is kept. {left} more in a row end the run"
+            )
         else:
             self._disk_failures = 0
 
@@ -293,8 +296,5 @@ class RunFolder:
         self._write_result("finished")
 
     def _write_result(self, status: str) -> None:
-        self.result.status, self.result.seconds = status, self._seconds()
+        self.result.status, self.result.seconds = status, round(time.time() - self._started, 2)
         self.result.write(self.path)
-
-    def _seconds(self) -> float:
-        return round(time.time() - self._started, 2)

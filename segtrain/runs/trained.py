@@ -16,7 +16,7 @@ from segtrain.errors import ConfigError
 from segtrain.files import read_checkpoint, read_json
 from segtrain.runs.checkpoints import validated_weights
 from segtrain.runs.claim import refuse_links
-from segtrain.runs.environment import differing
+from segtrain.runs.environment import changed_settings, differing
 from segtrain.runs.result import Result
 
 Colour = Annotated[list[Label], Range("[r, g, b]", lambda v: len(v) == 3)]
@@ -109,7 +109,8 @@ def load(
     """
     folder = Path(run)
     refuse_links(folder)
-    cfg = load_saved(folder / "config.yaml", overrides or [], trust or [], config_dir)
+    changed = changed_settings(read_json(folder / "environment.json"))  # since it was resumed
+    cfg = load_saved(folder / "config.yaml", overrides or [], trust or [], config_dir, changed)
     saved = str(folder / "config.yaml")
     check_config(cfg, f"{' '.join(overrides)} with {saved}" if overrides else saved)
     file = folder / "checkpoints" / f"{checkpoint}.pt"
@@ -125,7 +126,8 @@ def load(
             str(file),
             "leave model.* as the run had it",
         ) from error
-    return Trained(folder, cfg, network, Result.read(folder), epoch, _image_size(folder), trust or [])
+    size = None if any(key.startswith("dataset.resize") for key in changed) else _image_size(folder)
+    return Trained(folder, cfg, network, Result.read(folder), epoch, size, trust or [])
 
 
 def _palette(dataset, num_classes: int) -> np.ndarray | None:

@@ -84,7 +84,7 @@ def range_test(trainer, parts: Parts, base_rate: float, steps: int = 100, second
             try:
                 loss = float(step(group, number)["loss"])
             except NotFinite as error:
-                if not losses:
+                if len(losses) < 2:
                     raise ConfigError("the loss is not finite at the lowest rates", error.where, error.fix) from error
                 break
             if number < TIMED:  # all at the lowest rate

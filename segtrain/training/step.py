@@ -121,10 +121,10 @@ class Step:
                         weight = count / sum(counts)
                 with self.part("backward"):
                     self.scaler.scale(scaled(loss, self.processes.size)).backward()
-            for name, value in {
-                "loss": loss.detach(),
-                **{n: scaled(v, weight) for n, v in self.loss.parts.items()},
-            }.items():
+            parts = self.loss.parts
+            weights = share if share is not None and len(share) == len(parts) else [weight] * len(parts)
+            weighed = {n: scaled(v, own) for (n, v), own in zip(parts.items(), weights, strict=True)}
+            for name, value in {"loss": loss.detach(), **weighed}.items():
                 found[name] = found[name] + value if name in found else value
         with self.part("gradient norm"):
             bad = ~torch.isfinite(found["loss"] + self._gradient_norm())

@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from omegaconf import OmegaConf
 from PIL import Image
 
 from segtrain.cli import run_command
 from segtrain.commands import large_images, predict
+from segtrain.commands.scoring import at_original_size
 from segtrain.config.saved import load_saved
 from segtrain.data import inputs
 from segtrain.data.inputs import find_images
@@ -22,6 +24,7 @@ from segtrain.data.shapes import Shapes
 from segtrain.errors import ConfigError, Preempted
 from segtrain.files import read_arrays
 from segtrain.inference import Inference, Predictor
+from segtrain.runs.claim import lock, unlock
 from segtrain.runs.trained import load
 
 
@@ -189,6 +192,54 @@ def test_what_changed_is_predicted_again_and_other_rows_stay(segtrain, trained, 
     assert (other.code, f"images/{kept}.png was predicted under the name of other" in other.err) == (2, True), other
     inside = [segtrain("predict", trained, "other", "--out", "other/predicted") for _ in range(2)]
     assert [(one.code, "1 image: " in one.out) for one in inside] == [(0, True)] * 2, inside
+
+
+def test_what_a_call_does_not_ask_for_stays(segtrain, trained, images, tmp_path):
+    """Of an image that has not changed since."""
+    words = ["predict", trained, "images", "--out", "out"]
+    for more in ([], ["--probabilities", "--no-overlays"], []):
+        assert segtrain(*words, *more).code == 0
+    for kind in ("masks", "overlays", "probabilities"):
+        assert len(list((tmp_path / "out" / kind).iterdir())) == len(images.names), kind
+
+
+def test_a_folder_that_another_call_writes_into_is_refused(segtrain, trained, images, tmp_path):
+    (tmp_path / "out").mkdir()
+    lock(tmp_path / "out")  # by this process
+    try:
+        done = segtrain("predict", trained, "images", "--out", "out")
+    finally:
+        unlock(tmp_path / "out")
+    assert done.code == 2, done
+    assert "another process is writing into this folder" in done.err
+
+
+def test_presence_is_chosen_at_the_size_that_is_predicted(trained):
+    """Not at that of the training: areas are pixels."""
+    sizes = [(None, 0.5, 0.5), (0.5, 0.5, 0.25), ([8, 8], 0.5, [8, 8]), (0.5, [20, 30], [10, 15]), (None, None, None)]
+    for given, dataset, expected in sizes:
+        cfg = OmegaConf.create({"inference": {"resize": given}, "dataset": {"resize": dataset}})
+        at_original_size(cfg)
+        assert (cfg.inference.resize, cfg.dataset.resize) == (expected, None)
+
+
+def test_linked_folders_are_predicted(tmp_path):
+    for name in ("a/x.png", "elsewhere/y.png"):
+        (tmp_path / name).parent.mkdir()
+        Image.new("RGB", (4, 4)).save(tmp_path / name)
+    (tmp_path / "a/link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere/back").symlink_to(tmp_path / "a")
+    assert list(find_images([str(tmp_path / "a")])) == ["link/y", "x"]
+
+
+def test_the_folder_that_a_call_is_made_from_does_not_matter(segtrain, trained, images, tmp_path):
+    name = images.names[0]
+    assert segtrain("predict", trained, f"images/{name}.png", "--out", "out").code == 0
+    Image.fromarray(images.image(3)).save(tmp_path / f"images/{name}.png")
+    (tmp_path / "below").mkdir()
+    words = ["predict", trained, tmp_path / f"images/{name}.png", "--out", tmp_path / "out"]
+    again = segtrain(*words, cwd=tmp_path / "below")
+    assert again.code == 0, again
 
 
 def test_an_image_that_gets_another_name_has_one_row(segtrain, trained, images, tmp_path):

@@ -14,7 +14,8 @@ import yaml
 
 from segtrain.comparison import statistics
 from segtrain.comparison.answer import answer
-from segtrain.comparison.runs import find_runs, settings_from, varied_keys, without_parts
+from segtrain.comparison.runs import find_runs
+from segtrain.comparison.settings import settings_from, varied_keys, without_parts
 from segtrain.comparison.verdict import compare, is_lower
 from segtrain.config.saved import settings_of
 from segtrain.errors import ConfigError

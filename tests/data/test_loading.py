@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from segtrain.class_counts import count_classes
 from segtrain.data.augment import Augment
 from segtrain.data.folder import Folder
 from segtrain.data.folder.images import read_image
+from segtrain.data.folder.values import with_channels
 from segtrain.data.loader import Loader
 from segtrain.data.sampling import Uniform
 from segtrain.data.shapes import Shapes, ShapesMultilabel
@@ -314,3 +316,17 @@ def test_real_camvid_counts():
     assert counts.num_images == 367
     assert counts.pixels[10] == 184967
     assert counts.valid_pixels[0] + counts.ignored_pixels == 367 * 480 * 360
+
+
+@pytest.mark.parametrize("shape", [(1, 40), (7, 1), (1, 1)])
+def test_images_of_one_row_are_zoomed(shape):
+    augment = Augment(size=[16, 16], scale=1.5)
+    for seed in range(20):
+        image, mask = augment(np.zeros((*shape, 3), np.uint8), np.zeros(shape, np.uint8), seed=(seed,))
+        assert image.shape[:2] == mask.shape == (16, 16)
+
+
+def test_grey_of_colours_is_pillows():
+    values = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    grey = np.asarray(Image.fromarray(values).convert("L"))
+    np.testing.assert_array_equal(with_channels(values, 1, Path("x"))[..., 0], grey)

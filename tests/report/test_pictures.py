@@ -3,6 +3,7 @@
 import numpy as np
 
 from segtrain.data.shapes import Shapes
+from segtrain.report import charts
 from segtrain.report.pictures import class_colours, figure, legend, with_masks
 
 
@@ -22,3 +23,8 @@ def test_a_legend_takes_as_many_lines_as_it_needs():
     data = Shapes("val", [32, 24], val_images=1)
     assert [legend(data, width).shape[0] for width in (600, 1)] == [20, 20 * data.num_classes]
     assert legend(data, 600).dtype == np.uint8
+
+
+def test_names_with_dollars_are_no_formulas():
+    drawn = charts.confusion_matrix(np.eye(3, dtype=int), ["background", "a$_$", "5$_10$"])
+    assert drawn.ndim == 3

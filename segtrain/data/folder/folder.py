@@ -180,7 +180,7 @@ class Folder(SegmentationDataset):
             )
 
     def has_mask(self, index: int) -> bool:
-        return self.multilabel or all(self.masks[index])
+        return isinstance(self.format, ClassFiles) or all(self.masks[index])
 
     def turned_apart(self, index: int) -> bool:
         turn = orientation(self.images[index]) if self.exif else 1

@@ -193,7 +193,7 @@ def filled(pattern: str, key: str, **words: str) -> str:
     """A pattern with its words in braces filled in. Raises ConfigError."""
     try:
         return pattern.format(**words)
-    except (KeyError, IndexError, ValueError) as error:
+    except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
         known = ", ".join(f"{{{word}}}" for word in words)
         raise ConfigError(
             f"the pattern {pattern!r} cannot be filled in: {error}", key, f"it may hold {known}"

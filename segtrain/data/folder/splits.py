@@ -2,6 +2,7 @@
 
 import hashlib
 import unicodedata
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,19 +42,37 @@ def names_of_split(layout: Layout, images: dict[str, Path], found: FileLists) ->
     if layout.split not in ("train", "val"):
         raise ConfigError(f"splits={splits} has no {layout.split!r} split", "dataset.splits", "use train or val")
     if splits == "ratio":
-        shares = {name: hash_share(layout.group_of(name)) for name in images}
-        in_val = {name for name, own in shares.items() if own < layout.val_ratio}
-        if not in_val and layout.val_ratio > 0 and len(set(shares.values())) > 1:  # of few groups none may be below it
-            in_val = {name for name, own in shares.items() if own == min(shares.values())}
+        chosen = for_validation([layout.group_of(name) for name in images], layout.val_ratio)
+        in_val = {name for name, own in zip(images, chosen, strict=True) if own}
     else:
         in_val = {name for name in images if int(hash_share(layout.group_of(name)) * layout.folds) == layout.fold}
     return sorted(in_val if layout.split == "val" else images.keys() - in_val)
+
+
+def for_validation(groups: list[str], val_ratio: float) -> list[bool]:
+    """Whether each image is for validation, by its group's share; of few groups at least the one of the smallest."""
+    shares = [hash_share(group) for group in groups]
+    least = min(shares, default=0.0)
+    if val_ratio > 0 and least >= val_ratio and len(set(shares)) > 1:
+        return [share == least for share in shares]
+    return [share < val_ratio for share in shares]
 
 
 def hash_share(name: str) -> float:
     """A number in [0, 1) that depends on the name alone, so that a file stays in its split when others are added."""
     code = name.encode(errors="surrogateescape")  # a name that is no UTF-8 is a name
     return int.from_bytes(hashlib.blake2b(code, digest_size=8).digest(), "big") / 2**64
+
+
+def _ends_of(name: str, images: dict[str, Path], stem_suffix: str) -> Iterator[str]:
+    """The names of images that a path may stand for: the whole of it, or what is below the images' folder."""
+    parts = name.split("/")
+    for first in range(len(parts)):
+        for known in ("/".join(parts[first:]), "/".join(parts[first:]).removesuffix(stem_suffix)):
+            if known in images and (
+                not first or images[known].parents[len(parts) - first - 1].name == parts[first - 1]
+            ):
+                yield known
 
 
 def _names_in_file(file: Path, images: dict[str, Path], stem_suffix: str, found: FileLists) -> list[str]:
@@ -72,10 +91,7 @@ def _names_in_file(file: Path, images: dict[str, Path], stem_suffix: str, found:
         if ".." in path.parts:
             outside.append(line)
             continue
-        if name not in images:  # a path with folders of which the images' folder is one
-            name = Path(name).name
-        if name not in images:
-            name = name.removesuffix(stem_suffix)
+        name = next((known for known in _ends_of(name, images, stem_suffix)), name)
         if name in images:
             names[name] = names.get(name, 0) + 1
         else:

@@ -50,7 +50,8 @@ def with_channels(values: np.ndarray, channels: int, path: Path) -> np.ndarray:
     if channels == 1 and bands == 2:
         return np.ascontiguousarray(values[..., :1])
     if channels == 1 and bands in (3, 4):
-        return np.rint(values[..., :3] @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)[..., None]
+        weights = np.array([19595, 38470, 7471], np.uint32)  # of 65536, as Pillow's
+        return ((values[..., :3] @ weights + 0x8000) >> 16).astype(np.uint8)[..., None]
     raise DataError(
         f"the image has {bands} channels, dataset.channels={channels}",
         str(path),

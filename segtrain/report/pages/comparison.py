@@ -6,7 +6,7 @@ import numpy as np
 
 from segtrain.comparison.answer import answer, interval, signed_percent, text
 from segtrain.comparison.images import image_scores
-from segtrain.comparison.runs import setting_text, short
+from segtrain.comparison.settings import setting_text, short
 from segtrain.comparison.verdict import Comparison
 from segtrain.errors import ConfigError, counted
 from segtrain.files import read_rows

@@ -5,9 +5,11 @@ import shutil
 
 import pytest
 from conftest import write_folder_dataset
+from PIL import Image
 
 from segtrain.data.folder import Folder
-from segtrain.errors import ConfigError, DataError
+from segtrain.data.folder.splits import for_validation
+from segtrain.errors import ConfigError, DataError, SegtrainError
 
 NAMES = [
     ("images", "gt"),
@@ -275,3 +277,35 @@ def test_a_split_file_of_the_images_own_stems(root, tmp_path):
 def test_a_group_that_is_not_in_the_name_is_the_name(root):
     data = Folder(str(root), "train", 3, groups="^(scene_)?")
     assert data.group(0) == data.names[0]
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ("b/0002.png", "b/0002"),
+        ("images/b/0002.png", "b/0002"),
+        ("/elsewhere/images/b/0002.png", "b/0002"),
+        ("images/0001", "0001"),
+        ("c/0001", None),
+        ("b/0001", None),
+    ],
+)
+def test_paths_in_a_split_file(tmp_path, line, name):
+    for file in ("0001", "b/0002"):
+        for folder in ("images", "masks"):
+            (tmp_path / folder / file).parent.mkdir(parents=True, exist_ok=True)
+            Image.new("L", (4, 4)).save(tmp_path / folder / f"{file}.png")
+    (tmp_path / "train.txt").write_text(line)
+    if name:
+        assert Folder(str(tmp_path), "train", 3, splits="files").names == [name]
+    else:
+        with pytest.raises(SegtrainError, match="without an image"):
+            Folder(str(tmp_path), "train", 3, splits="files")
+
+
+def test_groups_of_which_none_is_below_the_ratio():
+    groups = [f"scene {i % 3}" for i in range(90)]
+    chosen = for_validation(groups, 1e-9)
+    assert sum(chosen) == 30
+    assert for_validation(["one"] * 5, 1e-9) == [False] * 5
+    assert for_validation([], 0.2) == []
