@@ -1,6 +1,7 @@
 """Describe the best epoch of a training: intervals, thresholds, and the run's page."""
 
 from segtrain.class_counts import ClassCounts
+from segtrain.commands.scoring import groups_of
 from segtrain.config.saved import choices_of, defaults_of, settings_of
 from segtrain.errors import ConfigError
 from segtrain.report.pages.evaluation import write_evaluation_page
@@ -25,10 +26,12 @@ def describe_best(run: RunFolder, parts: Parts, trainer, train_counts: ClassCoun
     except (KeyError, TypeError, ValueError) as error:
         what, file = f"not the counts of the best epoch: {error}", run.path / "per_image.npz"
         raise ConfigError(what, str(file), "restore the file") from error
-    run.result.intervals = scores.intervals()
+    groups = groups_of(val_set, scores.names)
+    run.result.intervals = scores.intervals(groups=groups)
     if val_set.multilabel:
         run.result.thresholds = scores.best_thresholds()
-        run.result.cross_fitted = scores.cross_fitted(counts["groups"].tolist())
+    if val_set.multilabel and parts.inference.presence is None:
+        run.result.cross_fitted = scores.cross_fitted(groups)
     parts.model.load_state_dict(checkpoints.read_weights(run.checkpoints, "best"))
     predictor = trainer.predictor(parts.model, val_set, parts.inference)
 

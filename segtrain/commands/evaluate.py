@@ -30,12 +30,13 @@ def main(arguments: Namespace) -> int:
     threshold = choose_thresholds(trained)
     cross_fitted = choose_presence(trained, bool(threshold)) if is_chosen(trained.config.inference.presence) else {}
     scores, result, dataset, draw = evaluate_split(trained, arguments.split)
+    groups = groups_of(dataset, scores.names)
     if arguments.split == "val":
         if threshold and not cross_fitted and trained.config.inference.presence is None:
-            cross_fitted = scores.cross_fitted(groups_of(dataset, scores.names))
+            cross_fitted = scores.cross_fitted(groups)
         result.cross_fitted = cross_fitted
     if arguments.bootstrap:
-        result.intervals = scores.intervals(arguments.bootstrap)
+        result.intervals = scores.intervals(arguments.bootstrap, groups=groups)
     print(printable(text(scores, result, arguments.split)))
     named = [word for word in arguments.overrides if not word.startswith(UNNAMED)]
     settings = [*(["original-size"] if arguments.original_size else []), *named]

@@ -7,23 +7,30 @@ from segtrain.metrics.table import Table
 NONE = (float("nan"), float("nan"))
 
 
-def intervals(scores, table: Table, repeats: int, seed: int) -> dict[str, tuple[float, float]]:
+def intervals(
+    scores, table: Table, repeats: int, seed: int, groups: list[str] | None = None
+) -> dict[str, tuple[float, float]]:
     """The 95 % percentile interval of each of `scores(table)`, over `repeats` draws of as many images, with replacement.
 
-    Efron & Tibshirani, 1993. Images must be independent; frames of one video are not, and their interval is too narrow.
-    All draws have the same classes: of one that it has none of, a draw gets one more image. Scores that are coarser for a
-    draw than for all images, those of curves, are moved by the difference.
+    Efron & Tibshirani, 1993. Images of a group, such as the frames of a video, are drawn together, for they resemble each
+    other. All draws have the same classes: of one that it has none of, a draw gets one more group. Scores that are coarser
+    for a draw than for all images, those of curves, are moved by the difference.
 
-    A score has (NaN, NaN) when there is one image or none, and where it is undefined in most draws.
+    Args:
+        groups: of each image; None: each is alone.
+
+    A score has (NaN, NaN) when there is one group or none, and where it is undefined in most draws.
     """
     from tqdm import trange
 
     exact, present, images = scores(table), table.present, len(table.present)
-    if images < 2:
+    index = np.arange(images) if groups is None else np.unique(groups, return_inverse=True)[1]
+    members = [np.flatnonzero(index == group) for group in range(index.max(initial=-1) + 1)]
+    if len(members) < 2:
         return dict.fromkeys(exact, NONE)
     needed, rng = np.concatenate([present, present | (table["fp"] > 0)], axis=1), np.random.default_rng(seed)
     bar = trange(repeats, desc="intervals", leave=False, disable=None)
-    drawn = [scores(table.of(_draw(needed, rng))) for _ in bar]
+    drawn = [scores(table.of(_draw(needed, index, members, rng))) for _ in bar]
     coarse, found = scores(table.of(np.arange(images))), {}
     for name, value in exact.items():
         values = np.array([draw[name] for draw in drawn])
@@ -34,8 +41,9 @@ def intervals(scores, table: Table, repeats: int, seed: int) -> dict[str, tuple[
     return found
 
 
-def _draw(needed: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """int [n]: images, in which everything of `needed`, bool [images, K], is present that is in some image."""
-    drawn = rng.integers(len(needed), size=len(needed))
+def _draw(needed: np.ndarray, index: np.ndarray, members: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
+    """int [n]: images of drawn groups, in which everything of `needed`, bool [images, K], is present that is in some image."""
+    drawn = np.concatenate([members[group] for group in rng.integers(len(members), size=len(members))])
     missing = np.flatnonzero(needed.any(axis=0) & ~needed[drawn].any(axis=0))
-    return np.append(drawn, [rng.choice(np.flatnonzero(needed[:, k])) for k in missing]).astype(int)
+    more = [members[index[rng.choice(np.flatnonzero(needed[:, k]))]] for k in missing]
+    return np.concatenate([drawn, *more])

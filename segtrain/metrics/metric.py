@@ -87,8 +87,10 @@ class Metric:
         """Scores of each image with thresholds and presence that were chosen on others; {} when nothing is chosen."""
         return {}
 
-    def intervals(self, repeats: int = 1000, seed: int = 0) -> dict[str, tuple[float, float]]:
-        """95 % interval of each score."""
+    def intervals(
+        self, repeats: int = 1000, seed: int = 0, groups: list[str] | None = None
+    ) -> dict[str, tuple[float, float]]:
+        """95 % interval of each score, where the images of a group (a scene, a patient) are no independent ones."""
         return {}
 
     def state(self) -> dict[str, np.ndarray]:

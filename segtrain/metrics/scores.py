@@ -278,10 +278,12 @@ class SegmentationScores(Metric):
             found.setdefault(score.name, score)  # of two classes iou/foreground is the class's, too
         return found
 
-    def intervals(self, repeats: int = 1000, seed: int = 0) -> dict[str, tuple[float, float]]:
-        """95 % bootstrap interval over images of every score; (NaN, NaN) where one image alone decides it."""
+    def intervals(
+        self, repeats: int = 1000, seed: int = 0, groups: list[str] | None = None
+    ) -> dict[str, tuple[float, float]]:
+        """95 % bootstrap interval of every score, over images or groups of them; (NaN, NaN) where one alone decides it."""
         table = self.counts()
-        found = intervals(self._scores, table, repeats, seed)
+        found = intervals(self._scores, table, repeats, seed, groups)
         images = dict(zip(self.class_names, table.present.sum(axis=0), strict=True))
         alone = [name for name, score in self.records().items() if images.get(score.class_name) == 1]
         alone += [name for group in self.groups for name in group.of_one_image(table)]

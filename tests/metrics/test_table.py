@@ -208,6 +208,22 @@ def test_intervals_are_seeded_and_shrink_with_images():
     assert np.isnan(SegmentationScoresOfOne().intervals(50)["iou/mean"][0])
 
 
+def test_images_of_a_group_are_drawn_together():
+    """Nine copies of each image say no more than the image."""
+    rng = np.random.default_rng(0)
+    target = rng.integers(0, 4, (20, 6, 6))
+    prediction = np.where(rng.random(target.shape) < 0.7, target, rng.integers(0, 4, target.shape))
+    widths = []
+    for copies, groups in ((1, None), (9, [f"{i:02}" for i in range(20) for _ in range(9)]), (9, None)):
+        scores = SegmentationScores(4)
+        scores.update(*(torch.as_tensor(np.repeat(a, copies, axis=0)) for a in (prediction, target)))
+        widths.append(float(np.diff(scores.intervals(300, groups=groups)["iou/mean"])[0]))
+    alone, together, as_if_independent = widths
+    assert together == pytest.approx(alone, rel=1e-6)
+    assert as_if_independent == pytest.approx(alone / 3, rel=0.25)
+    assert np.isnan(scores.intervals(50, groups=["one"] * 180)["iou/mean"][0])
+
+
 def SegmentationScoresOfOne():
     scores = SegmentationScores(2)
     scores.update(torch.zeros(1, 3, 3, dtype=torch.long), torch.zeros(1, 3, 3, dtype=torch.long))
