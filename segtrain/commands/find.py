@@ -169,6 +169,8 @@ class Stages:
         seconds = self.used() - sum(stage.seconds for stage in self.stages)
         self.stages.append(Stage(epochs, tried, kept, round(seconds, 1)))
         self.save()
+        for number in {*tried} - {0, *kept}:  # the largest of what it leaves, and nothing goes on from it
+            (jobs[number].folder / "checkpoints" / "last.pt").unlink(missing_ok=True)
         return kept
 
     def finals(self, finalists: list[int]) -> list[SweepJob]:

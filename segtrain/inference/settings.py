@@ -24,7 +24,8 @@ class Inference:
         presence: {area: PIXELS, confidence: PROBABILITY}, each one number or one per class: a class with fewer pixels of
             at least that probability is predicted nowhere in the image, so that clean images stay clean; its pixels are
             background. best: `segtrain evaluate` and `predict` choose them on val; {false_alarms: SHARE}: such that at most
-            that share of the val images without foreground has a false alarm.
+            that share of the val images without foreground has a false alarm. Pixels are those of the prediction: in
+            `predict` of the image itself, in `evaluate` of the resized one, unless with --original-size.
         resize: as dataset.resize, but the logits are brought back to the image's own size.
         regions: a run on small images that says in which windows to look; the others are background. In `evaluate` and
             `predict`.

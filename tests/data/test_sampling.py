@@ -381,6 +381,12 @@ def test_skip_leaves_an_image_out_once_for_everything_after(big_folder, tmp_path
     assert not caplog.text, "nothing is left to skip"
 
 
+def test_skip_leaves_out_one_of_few(tmp_path):
+    root = write_folder_dataset(tmp_path, images=6)
+    (root / "train/images/train2.png").write_bytes(b"")
+    assert len(Folder(str(root), "train", 3, on_error="skip").names) == 5
+
+
 def test_skip_stops_at_more_than_one_in_a_hundred(big_folder):
     for name in ("007", "008"):
         (big_folder / f"train/images/{name}.png").write_bytes(b"")

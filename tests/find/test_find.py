@@ -127,6 +127,9 @@ def test_a_search_that_is_killed_goes_on_to_its_answer(server, tmp_path):
     answer = json.loads((tmp_path / "found/comparison/comparison.json").read_text())["comparisons"]
     assert len(answer) == 1
     assert "segtrain predict found/" in text
+    dropped = {*state["stages"][0]["tried"]} - {0, *state["stages"][0]["kept"]}
+    kept = {int(file.parts[-3][:2]) for file in (tmp_path / "found").glob("*/checkpoints/last.pt")}
+    assert not dropped & kept, "the largest of what a dropped setting leaves"
     finals = sorted(folder.name for folder in (tmp_path / "found").glob("*seed=*"))
     assert len(finals) >= 2 * state["plan"]["seeds"]
     assert all(read_json(tmp_path / "found" / name / "result.json")["status"] == "finished" for name in finals)

@@ -14,7 +14,7 @@ log = logging.getLogger("segtrain")
 def without_damaged(dataset) -> tuple[list, list, list]:
     """Names, images and masks of a Folder but for those that cannot be read, do not fit or hold wrong values.
 
-    What is left out is logged with its reason. Raises DataError when more than 1 % are left out.
+    What is left out is logged with its reason. Raises DataError when more than 1 %, and more than one, are left out.
     """
     masks = EveryAnnotator(dataset) if dataset.num_annotators > 1 else dataset
 
@@ -27,7 +27,7 @@ def without_damaged(dataset) -> tuple[list, list, list]:
     errors = {index: error for index, error in enumerate(found) if error is not None}
     for index, error in errors.items():
         log.warning(f"skipped {dataset.names[index]}: {error.what}: {error.where}")
-    if len(errors) > MOST_SKIPPED * len(indices):
+    if len(errors) > max(1, MOST_SKIPPED * len(indices)):
         first = next(iter(errors.values()))
         what = f"{first.what} ({counted(len(errors), 'image')} of the split cannot be read, more than 1 %)"
         raise DataError(what, first.where, "`segtrain check` lists them all; dataset.on_error=skip is for a few")
