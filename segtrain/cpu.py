@@ -23,7 +23,7 @@ def jobs() -> int:
     return int(os.environ.get("SEGTRAIN_JOBS", 1))
 
 
-def share(jobs: int) -> None:
+def share_cores(jobs: int) -> None:
     """Let the processes that this one starts share the processors, `jobs` at a time.
 
     A thread of OpenMP that waits for others spins, unless it is told not to: two trainings with as many threads as there

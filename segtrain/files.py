@@ -30,7 +30,7 @@ PICKLED = re.compile(
 
 
 def write_bytes(file: Path, content: bytes) -> None:
-    """Raises DiskError."""
+    """The whole file or none of it. Raises DiskError."""
     with whole(file) as stream:
         stream.write(content)
 

@@ -162,7 +162,7 @@ def _model(
 
 
 def _remove_unused(encoder: nn.Module, in_channels: int) -> None:
-    """Remove the stages below an encoder's depth, which segmentation-models-pytorch keeps, and of some encoders runs.
+    """Remove the stages of an encoder that are deeper than the decoder uses; segmentation-models-pytorch keeps them, and of some encoders runs them.
 
     An encoder for images of one size, or whose stages are woven together as HRNet's, keeps them.
     """

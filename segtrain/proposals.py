@@ -9,7 +9,7 @@ from segtrain.data.sampling import Samples, Sampling
 from segtrain.errors import counted
 from segtrain.inference.regions import Foreground
 
-PLACES = 64  # of an image that are kept
+LOCATIONS = 64  # of an image that are kept
 
 
 class Proposals(Sampling):
@@ -29,29 +29,29 @@ class Proposals(Sampling):
     @checked
     def __init__(self, coarse, share: Fraction = 0.66, threshold: Fraction = 0.1, resize: Resize = None):
         self.coarse, self.foreground_share, self.threshold, self.resize = coarse, share, threshold, resize
-        self.places = np.zeros((0, PLACES), int)
+        self.locations = np.zeros((0, LOCATIONS), int)
 
     def prepare(self, dataset, device: torch.device) -> None:
         """Find the foreground of every training image once."""
         foreground = Foreground.of_run(self.coarse, device, self.resize)
-        self.places = np.full((len(dataset.names), PLACES), -1)
+        self.locations = np.full((len(dataset.names), LOCATIONS), -1)
         for index in range(len(dataset.names)):
             image = dataset.image(index)
             seen = foreground(torch.from_numpy(image).permute(2, 0, 1)[None].to(device))[0].cpu().numpy()
             found = np.argwhere(seen > self.threshold)
-            chosen = np.random.default_rng(index).permutation(len(found))[:PLACES]
+            chosen = np.random.default_rng(index).permutation(len(found))[:LOCATIONS]
             scale = np.array(image.shape[:2]) / seen.shape
             rows, columns = ((found[chosen] + 0.5) * scale).astype(int).T
-            self.places[index, : len(chosen)] = rows * image.shape[1] + columns
+            self.locations[index, : len(chosen)] = rows * image.shape[1] + columns
         self.coarse.network.cpu()
 
     def __call__(self, counts, seed: int, epoch: int) -> Samples:
         rng = np.random.default_rng([seed, epoch])
         order = rng.permutation(counts.num_images)
-        number = (self.places >= 0).sum(axis=1)[order]
-        place = self.places[order, (rng.random(len(order)) * number).astype(int)]
+        number = (self.locations >= 0).sum(axis=1)[order]
+        place = self.locations[order, (rng.random(len(order)) * number).astype(int)]
         return Samples(order, np.where(rng.random(len(order)) < self.foreground_share, place, -1))
 
     def summary(self, counts) -> str:
-        seen = int((self.places[:, 0] >= 0).sum())
-        return f"{self.coarse.run} sees foreground in {counted(seen, 'training image')} of {len(self.places)}; {100 * self.foreground_share:.0f} % of their crops are there"
+        seen = int((self.locations[:, 0] >= 0).sum())
+        return f"{self.coarse.run} sees foreground in {counted(seen, 'training image')} of {len(self.locations)}; {100 * self.foreground_share:.0f} % of their crops are there"

@@ -18,7 +18,7 @@ SMALLEST_WINDOW = 512  # where the run has none: windows are its training images
 
 
 def set_window(predictor: Predictor, trained: Trained, image) -> None:
-    """Windows for a large image of a run without, so that memory does not grow with it; said once."""
+    """Predict a large image in windows where the run sets none, so that memory does not grow with it; logged once."""
     own = trained.config.inference.window
     large = own is None and predictor.inference.resize is None and image.shape[0] * image.shape[1] > LARGE
     crop = trained.config.augment.get("size")

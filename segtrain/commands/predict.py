@@ -218,7 +218,7 @@ def predicted(
 
 
 def after_rows(name: str, height: int, progress: Progress) -> Callable[[int], None]:
-    """What is called between the rows of an image: it shows how far it is, and leaves after a stop signal."""
+    """A callback after each band of rows: it shows the progress, and leaves after a stop signal."""
 
     def shown(rows: int) -> None:
         leave_if_stopped()

@@ -16,7 +16,7 @@ from segtrain.report.sweep import jobs_table
 from segtrain.runs.claim import lock, unlock
 from segtrain.runs.environment import FREE, changes
 from segtrain.runs.folder import RunFolder
-from segtrain.runs.others import OthersFolder
+from segtrain.runs.others import SilentRunFolder
 from segtrain.runs.sweep import SweepJob, read_sweep
 from segtrain.signals import watched
 
@@ -88,7 +88,7 @@ def resume(
     if not (file := path / "environment.json").is_file() and started:
         raise ConfigError("the record of the run's start is missing", str(file), "restore the file")
     with watched():
-        run = (RunFolder if processes.first else OthersFolder)(path, allow)
+        run = (RunFolder if processes.first else SilentRunFolder)(path, allow)
         checkpoint = run.load_last()
         file = run.path / "config.yaml"
         cfg = load_saved(file, overrides, trust, changed=run.changed)

@@ -1,4 +1,4 @@
-"""Draws of images, groups of them together, and scores of the counts in a draw."""
+"""The clustered bootstrap: draws of groups of images, and scores of the counts in a draw."""
 
 import numpy as np
 

@@ -8,7 +8,7 @@ import numpy as np
 from segtrain.config.saved import settings_of
 from segtrain.errors import ConfigError, SegtrainError
 from segtrain.files import read_arrays, read_json
-from segtrain.runs.environment import FREE, changed_settings, signature, whole
+from segtrain.runs.environment import FREE, changed_settings, floats_as_ints, signature
 from segtrain.runs.result import Result
 from segtrain.runs.sweep import command_of, read_sweep, words_of
 
@@ -118,7 +118,7 @@ def read_run(path: Path, split: str | None = None) -> Run:
         result = replace(result, **{name: saved[name] for name in OF_SPLIT if name in saved})
         file = folder / "per_image.npz"
     changed = changed_settings(environment)  # since it was resumed
-    settings = {name: whole(value) for name, value in (settings | changed).items()}
+    settings = {name: floats_as_ints(value) for name, value in (settings | changed).items()}
     command = command_of(path)
     given = frozenset(word.partition("=")[0].lstrip("+") for word in words_of(command) if "=" in word)
     by_hand = settings.get("weighting") == "none" or any(last_word(key) in WEIGHTS for key in given)

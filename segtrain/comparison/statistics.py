@@ -213,7 +213,7 @@ def ranks(scores: Scores, noise: SeedNoise, lower_is_better: bool = False, seed:
     own = np.maximum(noise.variance - noise.of_images, 0.0)  # the draws have the rest
     spread = np.sqrt([variance / len(values) for variance, values in zip(own, scores.full, strict=True)])
     of_seeds = rng.normal(size=draws.shape) * spread[:, None]
-    # the places know a variance as well as its degrees of freedom: t instead of normal, one factor for all that is pooled
+    # variances are estimates: t instead of normal draws, one factor for all that is pooled
     freedom = np.maximum(noise.freedom, 1)[:, None]
     factors = np.sqrt(freedom / rng.chisquare(freedom, size=draws.shape))
     factors[~noise.own] = factors[~noise.own][:1]

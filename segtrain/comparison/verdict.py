@@ -88,7 +88,7 @@ def compare(
     check_comparable(settings[0].varied, by, "--by loss", "compare them by a score: --by iou/mean")
     lower = is_lower(by, settings)
     settings = sorted(settings, key=lambda setting: ordering_score(setting, by, split) * (1 if lower else -1))
-    counted = Counted.of(settings)
+    counted = ResampledCounts.of(settings)
     resampled = counted is not None and counted.knows(by)
     scores = counted.scores(by) if resampled else fixed_scores(settings, by)
     noise, chosen = seed_noise(scores), choose_baseline(settings, baseline)
@@ -130,8 +130,8 @@ def check_comparable(keys: Iterable[str], by: str, where: str, fix: str) -> None
         raise ConfigError(what, where, fix)
 
 
-class Counted:
-    """Counts of all images and of draws of them, for every setting and seed.
+class ResampledCounts:
+    """Counts of each setting and seed, over all images and over bootstrap draws of them.
 
     Args:
         tables: for each setting and seed int64 [images, 4, C].
@@ -157,7 +157,7 @@ class Counted:
         self.pixels = self.sums[0][0][0] + self.sums[0][0][2]
 
     @classmethod
-    def of(cls, settings: list[Setting]) -> "Counted | None":
+    def of(cls, settings: list[Setting]) -> "ResampledCounts | None":
         """None when a run has no counts."""
         tables = [[counts_of(repeat) for repeat in setting.repeats] for setting in settings]
         if any(table is None for repeats in tables for table in repeats):

@@ -64,7 +64,7 @@ def config_loader(config_dir: str | None = None):
 
 
 def context(cfg, loader):
-    """Hydra's global state is set; returns the context that its jobs are given."""
+    """Set Hydra's global state; return the context that its jobs are given."""
     setbase("1.3")
     setup_globals()
     JobRuntime.instance().set("name", "segtrain")

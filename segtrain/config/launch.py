@@ -16,7 +16,7 @@ from segtrain.config import internals
 from segtrain.config.compose import compose, folder_of, register_resolvers, without_hydra
 from segtrain.config.schema import check_config, config_error
 from segtrain.config.space import SWEEPER, check_keys, search_space
-from segtrain.cpu import cores, share
+from segtrain.cpu import cores, share_cores
 from segtrain.errors import ConfigError, SegtrainError
 
 Task = Callable[[DictConfig, Path], float | None]
@@ -140,7 +140,7 @@ def _sweep(arguments: Namespace, task: Task, make_folder: MakeFolder, begin_swee
 
     if cfg.hydra.launcher._target_.endswith("JoblibLauncher"):
         at_once = cfg.hydra.launcher.n_jobs
-        share(min(at_once if at_once > 0 else cores() + 1 + at_once, len(jobs) or cores()))
+        share_cores(min(at_once if at_once > 0 else cores() + 1 + at_once, len(jobs) or cores()))
     context = internals.context(cfg, internals.config_loader(arguments.config_dir))
     sweeper = Plugins.instance().instantiate_sweeper(config=cfg, hydra_context=context, task_function=job)
     try:

@@ -218,7 +218,7 @@ def _choose_metric(cfg: DictConfig, name: str, config_dir: str | None) -> None:
 
 
 def packages_of(*configs: DictConfig) -> list[str]:
-    """The packages besides segtrain's whose classes configs name: what one's own command line names is trusted."""
+    """The packages besides segtrain whose classes configs name; what one's own command line names is trusted."""
     return sorted({str(node["_target_"]).split(".")[0] for cfg in configs for node in _nodes(cfg)} - {"segtrain"})
 
 

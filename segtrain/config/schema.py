@@ -82,7 +82,7 @@ def _contradictions(cfg: DictConfig) -> Iterator[str]:
 
 
 def _node_mistakes(node: DictConfig, path: str, provided: set[str], part: str) -> Iterator[str]:
-    """`part`: the kind of part the node must be; empty: not known."""
+    """Mistakes of a node; `part` is the kind of part that it must be, empty when not known."""
     target = node["_target_"]
     try:
         signature = signature_of(target)

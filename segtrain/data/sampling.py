@@ -40,7 +40,7 @@ class Sampling:
     Attributes:
         foreground_share: share of the crops that are centred on a pixel of a class; above 0 the counts must hold class
             locations.
-        needs_crops: whether, with such a share, images that are not cropped are an error.
+        needs_crops: whether it is an error to set such a share when images are not cropped.
     """
 
     foreground_share = 0.0

@@ -10,8 +10,8 @@ from segtrain.losses.sums import Needs, Sums, joined, sigmoid_sums, softmax_sums
 from segtrain.protocols import adopted
 
 
-class Batch:
-    """The batch whose loss is computed, all of it in this process; training.shared_batch has that of several processes."""
+class GlobalBatch:
+    """Sums and means over the whole batch, in one process what they are; for several see training.shared_batch."""
 
     def sums(self, own: Sums) -> Sums:
         """The sums of all its images, from those of this process."""
@@ -22,11 +22,11 @@ class Batch:
         return own
 
 
-_batch = Batch()
+_batch = GlobalBatch()
 
 
 @contextlib.contextmanager
-def computed_over(batch: Batch | None):
+def computed_over(batch: GlobalBatch | None):
     """Within this, losses are computed over `batch`, of which this process has a part; None: all of it is here."""
     global _batch
     before, _batch = _batch, batch or _batch
@@ -36,7 +36,7 @@ def computed_over(batch: Batch | None):
         _batch = before
 
 
-def whole_batch() -> Batch:
+def whole_batch() -> GlobalBatch:
     return _batch
 
 
@@ -86,7 +86,7 @@ class Loss(nn.Module):
         return [self(logits, target)]
 
     def piece(self, logits: torch.Tensor, target: torch.Tensor):
-        """What the validation loss keeps of a batch: its sums, or the terms and amounts of each image; for `of_pieces`."""
+        """A batch's part of the validation loss: its sums, or the terms and amounts of each image; for `of_pieces`."""
         if self.needs is not None:
             return self._sums(logits, target)
         images = [(logits[i : i + 1], target[i : i + 1]) for i in range(len(logits))]
@@ -189,8 +189,9 @@ def over(total: torch.Tensor, amount: torch.Tensor) -> torch.Tensor:
     return total / amount.clamp_min(1e-30)
 
 
-def scaled(loss: torch.Tensor, factor: float) -> torch.Tensor:
-    return loss if factor == 1 else factor * loss
+def scaled(loss: torch.Tensor, factor: float | torch.Tensor) -> torch.Tensor:
+    """Without the kernel that multiplies by 1; a factor on the device is not looked at, which would wait for it."""
+    return loss if isinstance(factor, int | float) and factor == 1 else factor * loss
 
 
 def total(terms: list[torch.Tensor]) -> torch.Tensor:

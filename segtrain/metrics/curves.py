@@ -186,5 +186,5 @@ def _coarse_starts() -> np.ndarray:
     return np.unique(np.searchsorted(probability(np.arange(LEVELS)), [0, *(1 / (1 + np.exp(-np.sort(steps))))]))
 
 
-# Levels of one image, for the interval of a score of all images: parts of the fine ones.
+# Coarser histogram bins for single images, which the intervals are drawn from.
 COARSE = _coarse_starts()

@@ -8,7 +8,7 @@ import torch
 
 from segtrain.cpu import on_all_cores
 from segtrain.metrics.confusion import exact_histogram
-from segtrain.metrics.groups.group import Batch, Group
+from segtrain.metrics.groups.group import Group, ScoredBatch
 
 IGNORED = 255
 
@@ -74,7 +74,7 @@ def pixels_by_class(labels: np.ndarray, flags: dict[str, np.ndarray], classes: i
     return {flag: table[:, codes >> bit & 1 == 1].sum(axis=1) for bit, flag in enumerate(flags)}
 
 
-def count_regions(groups: list[Group], batch: Batch) -> dict[str, torch.Tensor]:
+def count_regions(groups: list[Group], batch: ScoredBatch) -> dict[str, torch.Tensor]:
     """The arrays, int64 [N, …], of the groups that count by region; on the CPU."""
     groups = [group for group in groups if group.by_region]
     if not groups:

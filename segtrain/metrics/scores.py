@@ -12,7 +12,7 @@ from segtrain.metrics.curves import Curves
 from segtrain.metrics.groups.boundary import Boundary
 from segtrain.metrics.groups.calibration import Calibration, Thresholds
 from segtrain.metrics.groups.foreground import Foreground
-from segtrain.metrics.groups.group import Batch
+from segtrain.metrics.groups.group import ScoredBatch
 from segtrain.metrics.groups.objects import Objects
 from segtrain.metrics.groups.per_image import PerImage
 from segtrain.metrics.groups.presence import Presence, false_alarms
@@ -128,7 +128,7 @@ class SegmentationScores(Metric):
             raise ValueError(f"prediction {list(prediction.shape)} and target {list(target.shape)} differ in shape")
         if names is not None and len(names) != len(prediction):
             raise ValueError(f"{len(names)} names for {len(prediction)} images")
-        batch, counts = Batch(prediction, target, self.classes, logits), {}
+        batch, counts = ScoredBatch(prediction, target, self.classes, logits), {}
         for group in self.groups:
             counts |= group.count(batch)
         for name, values in (counts | count_regions(self.groups, batch)).items():
@@ -236,10 +236,10 @@ class SegmentationScores(Metric):
             return None
         return tuning.Limit(false_alarms, self.false_alarms()[0], self.classes.foreground, self.min_area)
 
-    def _counted(self) -> tuning.Counted | None:
+    def _counted(self) -> tuning.TuningCounts | None:
         levels = self._joined("levels") if "levels" in self._parts else np.zeros(0)
         table = self.counts()
-        return tuning.Counted(levels, *table.counts) if len(levels) == len(table["tp"]) > 0 else None
+        return tuning.TuningCounts(levels, *table.counts) if len(levels) == len(table["tp"]) > 0 else None
 
     def per_class(self) -> dict[str, np.ndarray]:
         table, columns = self.counts(), {}

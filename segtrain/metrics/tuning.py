@@ -22,7 +22,7 @@ CONFIDENCES = np.unique(LEVELS, return_index=True)[1]  # the first of equal ones
 
 
 @dataclass
-class Counted:
+class TuningCounts:
     """Pixels of each image and class that presence and thresholds are chosen from.
 
     Attributes:
@@ -35,14 +35,14 @@ class Counted:
     fp: np.ndarray
     fn: np.ndarray
 
-    def of(self, images: np.ndarray) -> "Counted":
-        return Counted(self.levels[images], self.tp[images], self.fp[images], self.fn[images])
+    def of(self, images: np.ndarray) -> "TuningCounts":
+        return TuningCounts(self.levels[images], self.tp[images], self.fp[images], self.fn[images])
 
-    def at_thresholds(self, parts: np.ndarray) -> "Counted":
+    def at_thresholds(self, parts: np.ndarray) -> "TuningCounts":
         """With the prediction of each class from the part of its threshold upwards, int [C]."""
         above = np.arange(self.levels.shape[2]) >= parts[:, None]
         fp, tp = np.moveaxis((self.levels * above[None, :, :, None]).sum(axis=2), -1, 0)
-        return Counted(self.levels, tp, fp, self.levels[..., 1].sum(axis=2) - tp)
+        return TuningCounts(self.levels, tp, fp, self.levels[..., 1].sum(axis=2) - tp)
 
 
 @dataclass
@@ -62,13 +62,13 @@ class PresenceRule:
         above = self.confidence[:, None] <= LEVELS
         return (levels.sum(axis=3) * above).sum(axis=2) >= self.area
 
-    def applied(self, counted: Counted) -> Counted:
+    def applied(self, counted: TuningCounts) -> TuningCounts:
         """With a class that is not present predicted nowhere in the image."""
         kept = self.kept(counted.levels)
-        return Counted(counted.levels, counted.tp * kept, counted.fp * kept, counted.fn + counted.tp * ~kept)
+        return TuningCounts(counted.levels, counted.tp * kept, counted.fp * kept, counted.fn + counted.tp * ~kept)
 
 
-def best_parts(counted: Counted) -> np.ndarray:
+def best_parts(counted: TuningCounts) -> np.ndarray:
     """int [C]: the part of COARSE from which on a class is predicted, for the largest Dice of all images together.
 
     Of a class that they do not show, that of one half.
@@ -102,13 +102,13 @@ class Limit:
         """Images that may have a false alarm."""
         return int(self.share * self.clean.sum() + 1e-9)
 
-    def alarms(self, counted: Counted) -> np.ndarray:
+    def alarms(self, counted: TuningCounts) -> np.ndarray:
         """bool [N, C]: a class is predicted in a clean image."""
         return (counted.tp + counted.fp >= self.min_area) & self.foreground & self.clean[:, None]
 
 
 class _Options:
-    """What each smallest area and confidence of a class is worth.
+    """Dice and false alarms of a class for each smallest area and confidence.
 
     Attributes:
         pixels: int [N, confidences], of at least that probability.
@@ -116,7 +116,7 @@ class _Options:
             it is predicted.
     """
 
-    def __init__(self, counted: Counted, label: int):
+    def __init__(self, counted: TuningCounts, label: int):
         tp, fp, fn = (values[:, label] for values in (counted.tp, counted.fp, counted.fn))
         shown = tp + fn > 0
         self.shown, self.elsewhere = bool(shown.any()), bool((~shown).any())
@@ -143,7 +143,7 @@ class _Options:
         return int(AREAS[area]), float(LEVELS[CONFIDENCES[part]]) if area else 0.0
 
 
-def best_presence(counted: Counted, classes: np.ndarray, limit: Limit | None = None) -> PresenceRule:
+def best_presence(counted: TuningCounts, classes: np.ndarray, limit: Limit | None = None) -> PresenceRule:
     """Half the mean Dice of the images with the class and half the share of those without that stay clean, at its largest.
 
     So a class in one image of twenty is as much worth as the nineteen that must stay clean. With a limit clean images are
@@ -178,12 +178,12 @@ def best_presence(counted: Counted, classes: np.ndarray, limit: Limit | None = N
 
 
 def cross_fitted(
-    counted: Counted,
+    counted: TuningCounts,
     groups: Sequence[str],
     thresholds: bool,
     presence: np.ndarray | None,
     limit: Limit | None = None,
-) -> Counted:
+) -> TuningCounts:
     """Each image as it is with what was chosen on the other folds.
 
     Args:
@@ -203,7 +203,7 @@ def cross_fitted(
             own = limit and limit.of(folds != fold)
             here = best_presence(others, presence, own).applied(here)
         tp[folds == fold], fp[folds == fold], fn[folds == fold] = here.tp, here.fp, here.fn
-    return Counted(counted.levels, tp, fp, fn)
+    return TuningCounts(counted.levels, tp, fp, fn)
 
 
 def folds_of(groups: Sequence[str]) -> np.ndarray:

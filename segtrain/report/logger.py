@@ -58,7 +58,7 @@ def profile_table(rows: list[tuple[str, int, float, float]]) -> str:
 
 
 class Logger:
-    """As a context, the TensorBoard events below `folder`.
+    """Tells of each epoch on screen and in TensorBoard; a context manager.
 
     Args:
         folder: the run's folder.

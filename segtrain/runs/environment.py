@@ -98,14 +98,16 @@ def trained_on(content: dict) -> str | None:
 
 def signature(config: dict) -> str:
     """Equal for repeats of one setting, whatever the seed, the paths, the machine, and what is scored besides."""
-    config = {k: whole(v) for k, v in flat(config).items() if k not in UNSIGNED and not k.startswith("metric.")}
+    config = {
+        k: floats_as_ints(v) for k, v in flat(config).items() if k not in UNSIGNED and not k.startswith("metric.")
+    }
     return hashlib.blake2b(json.dumps(config, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
-def whole(value):
+def floats_as_ints(value):
     """A setting with 1.0 as 1, within lists too: both are the same choice."""
     if isinstance(value, list):
-        return [whole(item) for item in value]
+        return [floats_as_ints(item) for item in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 

@@ -3,10 +3,10 @@
 from segtrain.runs.folder import RunFolder
 
 
-class OthersFolder(RunFolder):
-    """The folder of a run that another process writes: this one, which trains with it, only reads what is resumed."""
+class SilentRunFolder(RunFolder):
+    """The run folder of the processes that train with the first one: it is read to resume, and never written."""
 
-    def __enter__(self) -> "OthersFolder":
+    def __enter__(self) -> "SilentRunFolder":
         return self
 
     def _nothing(self, *_, **__) -> None:

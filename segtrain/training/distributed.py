@@ -24,7 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from segtrain import signals
 from segtrain.errors import ConfigError, DataError, DiskError, NotFinite, OutOfMemory, Preempted, SegtrainError
-from segtrain.losses.loss import Batch, Loss
+from segtrain.losses.loss import GlobalBatch, Loss
 from segtrain.ranks import ALONE, Processes, Rank
 from segtrain.training.shared_batch import SharedBatch
 
@@ -151,7 +151,7 @@ class SeveralProcesses(Processes):
     def accumulating(self, more: bool):
         return self._parallel.no_sync() if more else contextlib.nullcontext()
 
-    def batch(self, count: int) -> Batch:
+    def batch(self, count: int) -> GlobalBatch:
         return SharedBatch(self.rank, count)
 
     def added(self, amounts: list, counts: list[int], device: torch.device) -> list:

@@ -42,7 +42,7 @@ class Profile:
             raise ConfigError(what, "trainer.profile", "lower it, or train for more steps")
 
     def finished(self) -> bool:
-        """Whether all that was asked for has been seen when an epoch is done; True once."""
+        """True once: at the end of the epoch in which the profile is complete."""
         before, self._done = self._done, self._done or self._number >= WARM + 2 * self.batches
         return self._done and not before
 

@@ -1,4 +1,4 @@
-"""Is what a checkpoint holds of the form of what it is loaded into?
+"""Check the states of optimizer, schedule and scaler in a checkpoint before they are loaded.
 
 Torch loads optimizer and schedule without a look: a tensor of another shape would be read beyond its end, a text in
 place of a number would fail steps later.

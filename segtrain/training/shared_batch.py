@@ -6,12 +6,12 @@ from dataclasses import fields, replace
 import torch
 import torch.distributed as dist
 
-from segtrain.losses.loss import Batch
+from segtrain.losses.loss import GlobalBatch
 from segtrain.losses.sums import Sums
 from segtrain.ranks import Rank
 
 
-class SharedBatch(Batch):
+class SharedBatch(GlobalBatch):
     """A batch of which each process has a part: sums and means are of all, the gradient is that of one's own part.
 
     DistributedDataParallel takes the mean of the gradients, so the loss goes backward times the number of processes.

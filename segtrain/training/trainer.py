@@ -17,7 +17,7 @@ from segtrain.metrics.metric import Metric
 from segtrain.metrics.records import LOSS, Score, all_records
 from segtrain.ranks import ALONE, Processes
 from segtrain.signals import leave_if_stopped, received
-from segtrain.training.device import autocast, choose_device, choose_precision, memory_used
+from segtrain.training.device import autocast, choose_device, choose_precision, memory_advice
 from segtrain.training.evaluation import evaluate, predict_one
 from segtrain.training.profile import Profile
 from segtrain.training.progress import Progress
@@ -153,7 +153,7 @@ class Trainer:
         self._setup(parts, resume_from, checkpoint, processes)
         with (
             killed_workers_explained(),
-            out_of_memory_explained(lambda: memory_used(self.device, self.state.epoch)),
+            out_of_memory_explained(lambda: memory_advice(self.device, self.state.epoch)),
             self._not_finite_described(),
         ):
             while not self._finished():

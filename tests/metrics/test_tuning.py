@@ -11,9 +11,9 @@ from segtrain.metrics.tuning import (
     AREAS,
     FOLDS,
     LEVELS,
-    Counted,
     Limit,
     PresenceRule,
+    TuningCounts,
     best_presence,
     cross_fitted,
     folds_of,
@@ -68,7 +68,7 @@ def test_best_presence_maximises_what_it_says():
     levels = rng.integers(0, 3, (30, 2, len(LEVELS), 2))
     levels[rng.random(30) < 0.5, 1, :, 1] = 0
     tp = levels[:, :, 100:, 1].sum(axis=2)
-    counted = Counted(levels, tp, levels[:, :, 100:, 0].sum(axis=2), levels[..., 1].sum(axis=2) - tp)
+    counted = TuningCounts(levels, tp, levels[:, :, 100:, 0].sum(axis=2), levels[..., 1].sum(axis=2) - tp)
 
     def value(presence) -> float:
         after = presence.applied(counted)
@@ -126,7 +126,7 @@ def test_a_class_of_one_group_is_predicted_above_one_half():
     assert (found.tp.sum(), found.fp.sum(), found.fn.sum()) == (32, 0, 0)
 
 
-def drawn_images(number: int, shares: list[float], seed: int = 1) -> Counted:
+def drawn_images(number: int, shares: list[float], seed: int = 1) -> TuningCounts:
     """Of the classes after the first, each image has or has not each; predictions are surer where it has."""
     rng = np.random.default_rng(seed)
     there = rng.random((number, len(shares))) < shares
@@ -135,10 +135,10 @@ def drawn_images(number: int, shares: list[float], seed: int = 1) -> Counted:
     image, label = np.indices(there.shape)
     levels[image, label, parts, there.astype(int)] = rng.integers(1, 60, there.shape) + 20 * there
     tp, fp = levels[..., 1].sum(axis=2), levels[..., 0].sum(axis=2)
-    return Counted(levels, tp, fp, np.zeros_like(tp))
+    return TuningCounts(levels, tp, fp, np.zeros_like(tp))
 
 
-def limit_of(counted: Counted, share: float, min_area: int = 1) -> Limit:
+def limit_of(counted: TuningCounts, share: float, min_area: int = 1) -> Limit:
     foreground = np.arange(counted.tp.shape[1]) > 0
     return Limit(share, ~(counted.tp + counted.fn > 0)[:, 1:].any(axis=1), foreground, min_area)
 

@@ -14,7 +14,7 @@ from segtrain.training.device import gpu_of_its_own, one_of
 CODE = """
 import segtrain.cpu as cpu
 all = cpu.cores()
-cpu.share(all + 1)
+cpu.share_cores(all + 1)
 import os, torch
 print(cpu.cores(), torch.get_num_threads(), os.environ["OMP_WAIT_POLICY"], cpu.jobs() == all + 1)
 """

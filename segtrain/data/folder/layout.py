@@ -65,12 +65,12 @@ class Layout:
 
     @property
     def named_split(self) -> str:
-        """The word for the split that the settings have."""
+        """The name of the split in paths, by the settings."""
         return self.split_names.get(self.split, self.split)
 
     @functools.cached_property
     def split_words(self) -> list[str]:
-        """The words for the split with which its files are there; several when it stands there twice."""
+        """The names of the split for which there are files; several when there are two such folders."""
         usual = SPLITS[self.split] if self.split not in self.split_names else []
         words = [self.named_split, *usual, *(word.capitalize() for word in usual)]
         return [word for word in dict.fromkeys(words) if self._holds(word)]

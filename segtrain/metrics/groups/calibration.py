@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from segtrain.metrics.curves import COARSE, LEVELS, Curves, class_odds, count_probabilities, count_rows
-from segtrain.metrics.groups.group import Batch, Counts, Group
+from segtrain.metrics.groups.group import Counts, Group, ScoredBatch
 from segtrain.metrics.records import Score
 from segtrain.metrics.table import Classes, Table, ratio
 
@@ -20,7 +20,7 @@ class Thresholds(Group):
         levels = Counts((len(self.classes), len(COARSE), 2), dtype=torch.int32)  # large, and of one image
         return {"probabilities": Counts((len(self.classes), LEVELS, 2), summed=True), "levels": levels}
 
-    def count(self, batch: Batch) -> dict[str, torch.Tensor]:
+    def count(self, batch: ScoredBatch) -> dict[str, torch.Tensor]:
         if batch.logits is None:
             return {}
         odds = class_odds(batch.logits, batch.target == self.classes.ignore_index, self.classes.multilabel)
@@ -37,7 +37,7 @@ class Calibration(Thresholds):
     def arrays(self) -> dict[str, Counts]:
         return super().arrays() | {"confidence": Counts((self.bins, 3))}
 
-    def count(self, batch: Batch) -> dict[str, torch.Tensor]:
+    def count(self, batch: ScoredBatch) -> dict[str, torch.Tensor]:
         if batch.logits is None:
             raise ValueError("the group calibration needs the logits: update(prediction, target, logits=logits)")
         ignored = batch.target == self.classes.ignore_index

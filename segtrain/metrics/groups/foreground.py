@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from segtrain.metrics.groups.group import Batch, Counts, Group
+from segtrain.metrics.groups.group import Counts, Group, ScoredBatch
 from segtrain.metrics.records import Score
 from segtrain.metrics.table import Classes, Table, mean, ratio
 
@@ -21,7 +21,7 @@ class Foreground(Group):
     def arrays(self) -> dict[str, Counts]:
         return {"foreground": Counts((3,)), "within_foreground": Counts((len(self.classes), 3))}
 
-    def count(self, batch: Batch) -> dict[str, torch.Tensor]:
+    def count(self, batch: ScoredBatch) -> dict[str, torch.Tensor]:
         """foreground: tp, fp, fn of all classes but the background as one; within_foreground: of each class, in the
         pixels that are foreground in ground truth and prediction."""
         if self.classes.multilabel:

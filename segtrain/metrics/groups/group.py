@@ -21,7 +21,7 @@ class Counts(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Batch:
+class ScoredBatch:
     """Prediction and target, [N,H,W] or multi-label [N,C,H,W], and what several groups count of them."""
 
     prediction: torch.Tensor
@@ -83,7 +83,7 @@ class Group:
         """What is counted, by name."""
         return {}
 
-    def count(self, batch: Batch) -> dict[str, torch.Tensor]:
+    def count(self, batch: ScoredBatch) -> dict[str, torch.Tensor]:
         """The arrays of a batch: [N, …] each, or summed over its images."""
         return {}
 

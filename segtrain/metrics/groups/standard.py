@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from segtrain.metrics.groups.group import Batch, Counts, Group
+from segtrain.metrics.groups.group import Counts, Group, ScoredBatch
 from segtrain.metrics.records import Score
 from segtrain.metrics.table import Table, mean, nanmean, ratio
 
@@ -27,7 +27,7 @@ class Standard(Group):
         matrix = {} if self.classes.multilabel else {"confusion": Counts((c, c), summed=True)}
         return dict.fromkeys(("tp", "fp", "fn", "valid"), Counts((c,))) | matrix
 
-    def count(self, batch: Batch) -> dict:
+    def count(self, batch: ScoredBatch) -> dict:
         return batch.counts if self.classes.multilabel else batch.counts | {"confusion": batch.confusion.sum(dim=0)}
 
     def scores(self, table: Table) -> dict[str, float]:
