@@ -37,7 +37,7 @@ class Proposals(Sampling):
         self.locations = np.full((len(dataset.names), LOCATIONS), -1)
         for index in range(len(dataset.names)):
             image = dataset.image(index)
-            seen = foreground(torch.from_numpy(image).permute(2, 0, 1)[None].to(device))[0].cpu().numpy()
+            seen = foreground(torch.tensor(image).permute(2, 0, 1)[None].to(device))[0].cpu().numpy()
             found = np.argwhere(seen > self.threshold)
             chosen = np.random.default_rng(index).permutation(len(found))[:LOCATIONS]
             scale = np.array(image.shape[:2]) / seen.shape

@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from segtrain.comparison.answer import answer
+from segtrain.comparison.baseline import choose_baseline
 from segtrain.comparison.images import image_scores, most_different
 from segtrain.comparison.runs import Run, find_runs, without_copies
-from segtrain.comparison.settings import settings_from, without_parts
+from segtrain.comparison.settings import Setting, settings_from, without_parts
 from segtrain.comparison.verdict import Comparison, compare
 from segtrain.cpu import give_memory_back
 from segtrain.errors import ConfigError, SegtrainError, counted, printable
@@ -24,11 +25,16 @@ def main(arguments: Namespace, notes: str = "") -> int:
     give_memory_back()  # draws of many runs, which nothing needs when they are compared
     runs, unread = find_runs(arguments.runs, arguments.split)
     distinct, left_out = without_copies([run for run in runs if run.comparable])
-    comparisons, pages = [], []
+    pages, groups = [], []
     for members in alike(distinct):
         settings, lines = without_parts(settings_from(members))
         left_out += lines
-        comparisons += [compare(settings, arguments.by, arguments.baseline, arguments.split)] if settings else []
+        groups += [settings] if settings else []
+    baselines = baselines_of(groups, arguments.baseline)
+    comparisons = [
+        compare(settings, arguments.by, baseline, arguments.split)
+        for settings, baseline in zip(groups, baselines, strict=True)
+    ]
     left_out += [*(unfinished(run) for run in runs if not run.comparable), *unread, *map(to_start, arguments.runs)]
     left_out = [line for line in left_out if line]
     kinds = kinds_of(comparisons)
@@ -55,6 +61,24 @@ def main(arguments: Namespace, notes: str = "") -> int:
             )
         print(f"\nwritten to {arguments.out}: comparison.csv, comparison.json, {', '.join(p.name for p in pages)}")
     return 0
+
+
+def baselines_of(groups: list[list[Setting]], wanted: str | None) -> list[str | None]:
+    """The baseline that is asked for in the groups that have it; None, which each chooses for itself, in the others.
+
+    Raises ConfigError when none has it.
+    """
+    if len(groups) == 1:
+        return [wanted]
+    refused: dict[int, ConfigError] = {}
+    for number, settings in enumerate(groups):
+        try:
+            choose_baseline(settings, wanted)
+        except ConfigError as error:
+            refused[number] = error
+    if refused and len(refused) == len(groups):
+        raise refused[0]
+    return [None if number in refused else wanted for number in range(len(groups))]
 
 
 def importances(searches: list[Path]) -> list[str]:

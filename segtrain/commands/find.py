@@ -248,6 +248,10 @@ class Stages:
             rows.append([f"stage {number + 1}", str(len(stage.tried)), str(stage.epochs), took])
             said = f"dropped after stage {number + 1}: {'; '.join(dropped) or 'none'}"
             lines += textwrap.wrap(said, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
+            if len(stage.tried) > 1 and len({score_of(jobs[n]) for n in stage.tried}) == 1:
+                lines.append(
+                    f"stage {number + 1} told nothing: all scored the same. Give it more hours, or more epochs"
+                )
         finals = jobs[len(self.candidates) :]
         took = f"{(self.used() - sum(stage.seconds for stage in self.stages)) / 60:.1f} min"
         rows.append(["finals", f"{len(finals)} trainings", str(self.plan.epochs), took])

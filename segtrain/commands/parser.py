@@ -26,7 +26,7 @@ class Parser(argparse.ArgumentParser):
             "overrides",
             nargs="*",
             metavar="key=value",
-            help="settings; FOLDER alone stands for dataset=folder dataset.root=FOLDER",
+            help="settings; FOLDER alone stands for dataset=folder dataset.root=FOLDER; all but check need dataset.num_classes=N",
         )
         self.add_argument("--config-dir", "-cd", metavar="DIR", help="where YAML files of your own options are")
         self.add_argument("--config-name", "-cn", metavar="NAME", help="another config instead of `config`")

@@ -80,6 +80,10 @@ def refuse_inputs(out: Path, files: dict[str, Path]) -> None:
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out} is a file", "--out", "name a folder")
     written = {(out / kind).resolve() for kind in WRITTEN}
+    if (real := out.resolve()) in {file.resolve().parent for file in files.values()}:
+        raise ConfigError(
+            f"the images themselves are in {out}", "--out", f"choose another folder, such as {out}/predicted"
+        )
     for file in files.values():
         if written & {(real := file.resolve()), *real.parents}:
             raise ConfigError(f"{file} lies where predictions are written", "--out", "choose another folder")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from segtrain.config.saved import choices_of, load_saved, no_run
 from segtrain.config.schema import as_text, check_config, flat
-from segtrain.errors import ConfigError, Preempted, Pruned, SegtrainError, printable
+from segtrain.errors import ConfigError, Preempted, Pruned, SegtrainError, counted, printable
 from segtrain.files import read_json
 from segtrain.ranks import ALONE, Processes, refuse_several, together
 from segtrain.report.logger import log_to_screen
@@ -66,6 +66,32 @@ def attempt(job: SweepJob, overrides: list[str], allow: list[str], trust: list[s
     return None
 
 
+def check_goes_on(run: RunFolder, checkpoint: dict | None, epochs: int, changed: dict, trust: list[str]) -> None:
+    """Raise ConfigError for changes that a run cannot go on with, and when there is nothing to train.
+
+    Args:
+        epochs: of the whole training.
+        changed: the settings that differ from those before, by dotted key.
+    """
+    try:
+        load_saved(run.path / "config.yaml", [], trust, changed={**run.changed, **changed})  # as the next resume will
+    except ConfigError as error:
+        what = f"{error.what}: a mapping cannot change when a run goes on"
+        raise ConfigError(what, ", ".join(changed), "leave it as it was, or start a new run") from error
+    if "trainer.monitor" in changed:
+        what = "the best epoch so far was chosen by another score"
+        raise ConfigError(what, "trainer.monitor", "start a new run, or evaluate the checkpoints")
+    if run.result.status != "finished":
+        return
+    if not changed.keys() & LONGER:
+        fix = f"start a new run, or train on: `segtrain resume {run.path} --allow trainer.epochs trainer.epochs=NUMBER`"
+        raise ConfigError("the run is finished", str(run.path), fix)
+    done = checkpoint["state"]["epoch"] if checkpoint else 0
+    if done >= epochs:
+        what = f"no epoch is left to train: {counted(done, 'epoch')} are done, of trainer.epochs={epochs}"
+        raise ConfigError(what, str(run.path), f"--allow trainer.epochs trainer.epochs={done + 1}, or more")
+
+
 def resume(
     path: Path,
     overrides: list[str],
@@ -95,20 +121,7 @@ def resume(
         check_config(cfg, str(file))
         free = [key for key in (text.partition("=")[0] for text in overrides) if key in FREE]
         changed = changes(run.settings(), cfg, [*allow, *free], str(file))
-        try:
-            load_saved(file, [], trust, changed={**run.changed, **changed})  # as the next resume will
-        except ConfigError as error:
-            what = f"{error.what}: a mapping cannot change when a run goes on"
-            raise ConfigError(what, ", ".join(changed), "leave it as it was, or start a new run") from error
-        if "trainer.monitor" in changed:
-            what = "the best epoch so far was chosen by another score"
-            raise ConfigError(what, "trainer.monitor", "start a new run, or evaluate the checkpoints")
-        if checkpoint and "trainer.max_steps" in changed and checkpoint["state"]["epoch"] >= cfg.trainer.epochs:
-            what = "no epoch is left to train: the last one ended at the trainer.max_steps of before"
-            raise ConfigError(what, "trainer.max_steps", "raise trainer.epochs, too")
-        if run.result.status == "finished" and not changed.keys() & LONGER:
-            fix = f"start a new run, or train on: `segtrain resume {run.path} --allow trainer.epochs trainer.epochs=NUMBER`"
-            raise ConfigError("the run is finished", str(run.path), fix)
+        check_goes_on(run, checkpoint, cfg.trainer.epochs, changed, trust)
         if processes.first:
             log_to_screen(run.path / "segtrain.log", only_warnings)
         from segtrain.commands.train import train

@@ -109,7 +109,8 @@ def choose_presence(trained: Trained, thresholds: bool) -> dict[str, float]:
         raise ConfigError("presence is chosen by segtrain's own metric", "inference.presence", fix)
     classes = trained.classes
     if classes.background is None and not classes.multilabel:
-        what, fix = "no class is the background, which absent classes become", "leave out inference.presence"
+        what = "a class that is absent from an image becomes background, and this dataset has none (dataset.background=null)"
+        fix = "leave out inference.presence"
         raise ConfigError(what, "inference.presence", fix)
     asked, groups = build(cfg, "inference").presence, list(cfg.metric.groups)
     limit = {"false_alarms": asked["false_alarms"]} if isinstance(asked, dict) else {}
@@ -163,7 +164,7 @@ def regions_of(trained: Trained, trainer, inference, classes) -> Regions | None:
     resize = inference.resize if trained.config.dataset.get("resize") is None else None
     values, pixels = [], []
     for index in range(len(val.names)):
-        image, mask = torch.from_numpy(val.image(index)).permute(2, 0, 1)[None].to(trainer.device), val.mask(index)
+        image, mask = torch.tensor(val.image(index)).permute(2, 0, 1)[None].to(trainer.device), val.mask(index)
         foreground = [c for c in range(val.num_classes) if c != val.background]
         there = (mask[..., foreground] == 1).any(axis=2) if val.multilabel else np.isin(mask, foreground)
         size = resized_size(there.shape, resize)

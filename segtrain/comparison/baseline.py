@@ -34,7 +34,7 @@ def choose_baseline(settings: list[Setting], wanted: str | None) -> int:
         or (all(eq for _, eq, _ in pairs) and all(_is(setting.varied.get(_key(k, setting)), v) for k, _, v in pairs))
     ]
     if len(found) != 1:
-        labels = "; ".join(setting.label for setting in settings)
+        labels = "; ".join(settings[i].label for i in (found or range(len(settings))))
         what = f"{'no setting is' if not found else f'{len(found)} settings are'} {wanted}"
         raise ConfigError(what, "--baseline", f"one of: {labels}")
     return found[0]

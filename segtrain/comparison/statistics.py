@@ -254,6 +254,7 @@ def needed(found: Estimate, seeds: int, freedom: int, groups: int, differences: 
             return f"about {number} seeds of each"
     for number in np.unique(np.geomspace(groups + 1, groups * MOST_NEEDED, 2000).astype(int)):
         if shown(number / groups, number / groups):
-            return f"about {number:,} {unit}" + ", and as many times the seeds" * bool(found.seeds)
+            times = f" ({number / groups:.3g} times as many) and as many times more seeds" if found.seeds else ""
+            return f"about {number:,} {unit}{times}"
     sources = [name for name, variance in ((unit, found.images), ("seeds", found.seeds)) if variance]
     return f"more than {MOST_NEEDED} times as many {' and '.join(sources)}"

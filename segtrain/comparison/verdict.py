@@ -242,9 +242,10 @@ def common_monitor(settings: list[Setting]) -> str:
     """The score that all runs monitored; else one that all have."""
     runs = [run for setting in settings for run in setting.runs]
     monitors = {run.result.best["monitor"] for run in runs if run.result.best}
-    if len(monitors) == 1:
+    undefined = [settings for settings in monitors if all(run.result.scores.get(settings) is None for run in runs)]
+    if len(monitors) == 1 and not undefined:
         return monitors.pop()
-    common = [name for name in runs[0].result.scores if all(name in run.result.scores for run in runs)]
+    common = [name for name in runs[0].result.scores if all(run.result.scores.get(name) is not None for run in runs)]
     if not common:
         raise ConfigError("the runs have no score in common", "compare", "compare runs of one metric")
     return "iou/mean" if "iou/mean" in common else common[0]

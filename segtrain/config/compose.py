@@ -100,8 +100,10 @@ def _override_mistakes(loader, overrides: list[str], config_name: str) -> Iterat
             chosen = any(override.key_or_group == group for _, override, _ in groups)
             hint = ", not of the one chosen" if chosen else f": add {group}={having[0]}"
             yield f"{key} is a setting of {group}={', '.join(having)}{hint}"
-            return
-        yield from wrong
+            if group == "dataset":  # of which every key would be wrong
+                return
+        else:
+            yield from wrong
         if not wrong and not override.is_sweep_override():
             good.append(text)
     try:  # what is wrong with the values of the keys that are right
@@ -150,4 +152,7 @@ def folder_of(cfg: DictConfig, key: str) -> Path:
     """Where hydra.run.dir or hydra.sweep.dir of a composed config points to."""
     setup_globals()
     HydraConfig.instance().set_config(cfg)
-    return Path(OmegaConf.select(cfg, key))
+    folder = OmegaConf.select(cfg, key)
+    if not folder:
+        raise ConfigError("no folder is named", key, f"leave it out, or give {key}=FOLDER")
+    return Path(folder)

@@ -31,8 +31,12 @@ def number_of_classes(dataset: Folder) -> tuple[int, str]:
     read = in_threads(lambda index: tried(lambda: value_counts(dataset.mask(index)) > 0), indices, "reading masks")
     masks = list(read)
     readable = [found for found in masks if not isinstance(found, DataError)]
-    if not readable:
-        raise _other_masks(dataset, indices) or masks[0]
+    if len(readable) < len(masks):
+        other = _other_masks(
+            dataset, indices, colours=bool(readable)
+        )  # an all black colour mask reads as one of indices
+        if other or not readable:
+            raise other or masks[0]
     values = np.flatnonzero(np.any(readable, axis=0)).tolist()
     labels = [value for value in values if value != dataset.ignore_index]
     count = 2 if values == [0, 255] else len(labels) if labels[:1] == [1] else labels[-1] + 1 if labels else 0
@@ -41,12 +45,15 @@ def number_of_classes(dataset: Folder) -> tuple[int, str]:
         fix = f"{GREY}; otherwise give their number"
         raise ConfigError(f"{UNSET}{len(labels)} values", "dataset.num_classes", fix)
     if count < 2 or len(labels) < count - 1:
-        raise ConfigError(UNSET + listed, "dataset.num_classes", _numbered(values, dataset.ignore_index))
+        fix = _numbered(values, dataset.ignore_index)
+        if len(values) > 2:
+            fix += "; where a value is a mistake, dataset.num_classes alone, and `segtrain check` names the files"
+        raise ConfigError(UNSET + listed, "dataset.num_classes", fix)
     return count, listed
 
 
-def _other_masks(dataset: Folder, indices: list[int]) -> ConfigError | None:
-    """The settings for colour-coded masks, or for values above 255; None for masks of any other kind."""
+def _other_masks(dataset: Folder, indices: list[int], colours: bool) -> ConfigError | None:
+    """The settings for colour-coded masks, or, unless `colours`, for values above 255; None for masks of any other kind."""
     files = [file for index in indices for file in dataset.masks[index] if file is not None]
     read = in_threads(lambda file: tried(lambda: _held(read_values(file, dataset.exif))), files, "reading masks again")
     pixels: Counter = Counter()
@@ -58,6 +65,8 @@ def _other_masks(dataset: Folder, indices: list[int]) -> ConfigError | None:
         pixels.update(held)
     values = [value for value, _ in pixels.most_common()]
     if not values or len({type(value) for value in values}) > 1:  # masks of different kinds
+        return None
+    if colours and isinstance(values[0], int):
         return None
     if isinstance(values[0], int):
         values = sorted(values)

@@ -31,7 +31,7 @@ def predict(logits: torch.Tensor, multilabel: bool, threshold: float | list[floa
     if classes != 2 or cuts.ndim:
         raise ValueError(
             f"threshold={threshold} for {classes} classes of which a pixel has one: the most probable is predicted; "
-            "a threshold is for multi-label, and a single number for two classes"
+            "leave it null; a threshold is for multi-label masks, and a single number for two classes"
         )
     return (logits[:, 1] - logits[:, 0] > cuts).to(torch.uint8)
 

@@ -7,6 +7,7 @@ from segtrain import cpu
 from segtrain.errors import OutOfMemory
 
 PROBE = 128  # height and width of the image that is tried
+MOST = 0.9  # of the free memory: gradients, and the images that workers read, take some, too
 
 
 def check_memory(
@@ -27,7 +28,7 @@ def check_memory(
         needed = kept_bytes(model, device, context, channels) / PROBE**2 * images * size[0] * size[1]
     except (AssertionError, RuntimeError, ValueError):  # a network for images of another size: the first step will tell
         return
-    if needed > free:
+    if needed > MOST * free:
         raise OutOfMemory(
             f"a training step keeps at least {needed / 1e9:.1f} GB of a batch of {images} × {size[0]}×{size[1]} pixels, "
             f"{free / 1e9:.1f} GB of {device.type.upper()} memory are free",

@@ -62,9 +62,36 @@ def test_a_program_of_torch_export_with_the_classes_beside(trained, tmp_path, ca
     assert "not part of the file" not in capsys.readouterr().out
 
 
+def test_large_logits_may_differ_by_their_rounding(monkeypatch):
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 64, 3), torch.nn.Conv2d(64, 4, 3), torch.nn.Flatten(2)).eval()
+
+    class Large(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.network = network
+
+        def forward(self, images):
+            return 1000 * self.network(images.to(self.network[0].weight.dtype)).unflatten(2, (images.shape[2] - 4, -1))
+
+    made = exported.Exported(Large(), "logits", False, None)
+    monkeypatch.setattr(exported, "SIZES", exported.SIZES[:1])
+
+    def difference(error):
+        file = lambda images: made(torch.from_numpy(images)).detach().numpy() + error  # noqa: E731
+        monkeypatch.setattr(exported, "runner", lambda content, kind: file)
+        return next(exported.compared(b"", "onnx", made, 3))
+
+    rounded, wrong = difference(1e-2), difference(1.0)
+    assert rounded.most > 1e-2 > exported.MAX_DIFFERENCE
+    assert not rounded.failed
+    assert wrong.failed
+
+
 @pytest.mark.slow
 def test_a_failed_check_leaves_no_file(trained, tmp_path, monkeypatch):
     monkeypatch.setattr(exported, "MAX_DIFFERENCE", -1.0)
+    monkeypatch.setattr(exported, "ROUNDING", -1.0)
     monkeypatch.setattr(exported, "SIZES", exported.SIZES[:1])
     with pytest.raises(ConfigError, match="no file is written"):
         run_command("export", [str(trained), "--format", "torch_export", "--out", str(tmp_path / "model.pt2")])

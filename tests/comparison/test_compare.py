@@ -320,6 +320,21 @@ def test_weights_given_by_hand_are_settings_and_computed_ones_are_not(tmp_path):
     assert len(settings) == 3
 
 
+def test_a_baseline_and_a_score_that_one_group_of_runs_has(segtrain, tmp_path):
+    for alpha in (0, 1):
+        make_run(tmp_path / f"sweep/a{alpha}", {"trainer": {"alpha": alpha}}, 0.5 + 0.1 * alpha)
+        folder = make_run(tmp_path / f"sweep/b{alpha}", {"trainer": {"beta": alpha}}, 0.5, images=20)
+        result = json.loads((folder / "result.json").read_text())
+        result["best"]["monitor"], result["scores"]["precision/rare"] = "precision/rare", None
+        result.pop("checksum")
+        write_json(folder / "result.json", result)
+    done = segtrain("compare", "sweep", "--baseline", "alpha=1")
+    assert done.code == 0, done
+    assert "2 groups of runs" in done.out
+    assert "alpha=1, the baseline, is the best" in done.out
+    assert segtrain("compare", "sweep", "--baseline", "gamma=1").code == 2
+
+
 def test_nothing_is_said_of_chance_where_nothing_is_known(tmp_path):
     for alpha, seed in itertools.product((0, 1), (0, 1)):  # seeds that score the same, as coarse scores often do
         make_run(tmp_path / f"{alpha}_{seed}", {"trainer": {"alpha": alpha}}, 0.5, seed)

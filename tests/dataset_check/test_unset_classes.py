@@ -58,3 +58,15 @@ def test_other_masks_are_answered_by_the_first(tmp_path):
 
     with pytest.raises(DataError, match="a mask of 2 channels"):
         run_command("check", [written(tmp_path / "data", two_channels)])
+
+
+def test_an_image_without_any_object_among_colour_masks(tmp_path):
+    """All black, its mask reads as one of class indices."""
+    root = write_folder_dataset(tmp_path)
+    for file in root.glob("*/masks/*.png"):
+        mask = np.asarray(Image.open(file))
+        colours = np.array([[0, 0, 0], [255, 0, 0], [0, 0, 255]], np.uint8)[mask * (file.stem[-1] != "0")]
+        Image.fromarray(colours).save(file)
+    with pytest.raises(ConfigError, match="3 colours") as error:
+        run_command("check", [str(root)])
+    assert "dataset.mask_format=color dataset.num_classes=3 'dataset.colors=[[0,0,0]," in error.value.fix

@@ -24,12 +24,12 @@ from segtrain.runs.claim import lock, unlock
 def test_a_lock_is_held_by_one_process_and_gone_with_it(server, tmp_path):
     command = server.start(*TINY, "trainer.epochs=99", "loader.workers=1", "hydra.run.dir=run", cwd=tmp_path)
     command.wait_for(tmp_path / "run/metrics.csv")
-    with pytest.raises(ConfigError, match="another process is training"):
+    with pytest.raises(ConfigError, match="another process is writing"):
         lock(tmp_path / "run")
     for words in (["resume", "run"], [*TINY, "hydra.run.dir=run"]):
         code, text = server.run(*words, cwd=tmp_path)
         assert code == 2
-        assert "another process is training in this folder" in text
+        assert "another process is writing into this folder" in text
     command.kill(signal.SIGKILL)  # its workers live on for some seconds
     command.wait()
     lock(tmp_path / "run")

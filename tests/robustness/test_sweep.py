@@ -142,7 +142,7 @@ def test_a_folder_of_runs_is_resumed_by_one_process(tmp_path, name):
     other.start()
     while not (tmp_path / "held").exists():
         time.sleep(0.01)
-    with pytest.raises(ConfigError, match="another process is training in this folder"):
+    with pytest.raises(ConfigError, match="another process is writing into this folder"):
         run_command("resume", [str(tmp_path)])
     other.kill()
     other.join()

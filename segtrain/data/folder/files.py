@@ -9,7 +9,7 @@ from segtrain.data.folder.layout import Layout
 from segtrain.data.folder.listing import list_folder
 from segtrain.data.folder.pairing import MaskFiles
 from segtrain.data.folder.splits import names_of_split, with_splits
-from segtrain.errors import ConfigError
+from segtrain.errors import ConfigError, counted
 
 log = logging.getLogger("segtrain")
 
@@ -43,6 +43,10 @@ def list_files(layout: Layout, strict: bool) -> FileLists:
         found.names.append(name)
         found.images.append(candidates[name])
         found.masks.append(masks.of(name, candidates[name]))
+    if layout.groups and found.names and not any(map(layout.has_group, found.names)):
+        what = f"the pattern {layout.groups!r} finds no group in {counted(len(found.names), 'name')}, such as {found.names[0]}"
+        fix = "put the scene in brackets: '^(.*)_' takes all before the last _; null: each image is a group of its own"
+        raise ConfigError(what, "dataset.groups", fix)
     check_names(found, masks, candidates)
     if not found.names and not any(f.level == "error" for f in found.findings):
         fix = {

@@ -97,13 +97,19 @@ class Layout:
         """`masks`, where it is a pattern for the mask of an image."""
         return self.masks if self.mask_folder is None else None
 
+    def has_group(self, name: str) -> bool:
+        """Whether the pattern `groups` fits the stem of a name."""
+        return self._group(name) is not None
+
     def group_of(self, name: str) -> str:
         """What the pattern `groups` finds in the stem of a name; the name itself when it finds nothing."""
-        if self.groups is None:
-            return name
+        return (self.groups and self._group(name)) or name
+
+    def _group(self, name: str) -> str | None:
+        """What is found, which may be empty; None when the pattern does not fit."""
         try:
             found = re.search(self.groups, PurePosixPath(name).name)
-            return (found and found.group(1)) or name
+            return found and (found.group(1) or "")
         except (re.error, IndexError) as error:
             what = f"the pattern {self.groups!r} finds no group: {error}"
             raise ConfigError(

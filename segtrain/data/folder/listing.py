@@ -8,6 +8,8 @@ from pathlib import Path
 from segtrain.data.folder.images import OTHER_SUFFIXES
 from segtrain.errors import DataError
 
+MARK = "predict.json"  # in a folder with predictions: what made them
+
 
 @dataclass
 class Listing:
@@ -26,7 +28,7 @@ class Listing:
 
 
 def list_folder(folder: Path, suffixes: tuple[str, ...]) -> Listing:
-    """Files with one of the suffixes; hidden ones are left out. Links are followed, but not back up.
+    """Files with one of the suffixes; hidden ones and predictions are left out. Links are followed, but not back up.
 
     Raises DataError for a folder that cannot be read.
     """
@@ -46,6 +48,8 @@ def list_folder(folder: Path, suffixes: tuple[str, ...]) -> Listing:
             path, link = Path(entry.path), entry.is_symlink()
             suffix = path.suffix.lower()
             if os.path.isdir(path) if link else entry.is_dir():
+                if os.path.exists(path / MARK):
+                    continue
                 target = os.path.realpath(path)
                 if link and (target in above or Path(real).is_relative_to(target)):
                     listing.lost.append(path)

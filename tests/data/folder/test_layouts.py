@@ -309,3 +309,16 @@ def test_groups_of_which_none_is_below_the_ratio():
     assert sum(chosen) == 30
     assert for_validation(["one"] * 5, 1e-9) == [False] * 5
     assert for_validation([], 0.2) == []
+
+
+def test_a_pattern_that_finds_no_group_is_refused(root):
+    with pytest.raises(ConfigError, match=r"'scene\(\.\*\)' finds no group in 6 names, such as train0"):
+        Folder(str(root), "train", 3, groups="scene(.*)")
+
+
+def test_predictions_among_the_images_are_no_images(root):
+    names = Folder(str(root), "train", 3).names
+    (root / "train/images/predicted/masks").mkdir(parents=True)
+    (root / "train/images/predicted/predict.json").write_text("{}")
+    shutil.copy(root / "train/masks/train0.png", root / "train/images/predicted/masks/train0.png")
+    assert Folder(str(root), "train", 3).names == names
