@@ -121,7 +121,7 @@ def predict(words: list[str]) -> Arguments:
     """`segtrain predict RUN IMAGES… --out DIR`: masks, overlays and a table for images without ground truth.
 
     IMAGES are files, folders or patterns ('scans/*.tif'). Windows, flips, thresholds and presence are the run's
-    inference.* and can be given. A damaged file is named and left out, with exit code 3 at the end; a call that was
+    inference.* and can be given; of images with more than 8 bits dataset.image_range, too. A damaged file is named and left out, with exit code 3 at the end; a call that was
     stopped goes on where it was.
 
     Example: segtrain predict outputs/folder/RUN 'scans/*.tif' --out predicted

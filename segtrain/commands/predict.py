@@ -101,8 +101,9 @@ def rows_before(arguments, trained: Trained) -> dict[str, dict]:
     """
     out, settings = arguments.out, flat(trained.config)
     settings = {k: v for k, v in settings.items() if k.startswith(PREDICT_MATTERS) and k not in CHANGES_NOTHING}
-    weights = (arguments.run / "checkpoints" / f"{arguments.checkpoint}.pt").read_bytes()
-    request = {"weights": hashlib.blake2b(weights, digest_size=8).hexdigest(), "settings": settings}
+    request = {"weights": weights_of(arguments.run, arguments.checkpoint), "settings": settings}
+    if regions := settings.get("inference.regions"):
+        request["regions"] = weights_of(Path(regions), "best")
     remove_parts(out)
     before = read_json(out / MARK)
     if before and (different := [key for key in request if before.get(key) != request[key]]):
@@ -115,6 +116,11 @@ def rows_before(arguments, trained: Trained) -> dict[str, dict]:
     write_json(out / MARK, {"run": str(arguments.run), **request})
     rows = read_rows(out / "predictions.csv") if before else []
     return {row["name"]: row for row in (as_numbers(row, trained.classes.class_names) for row in rows) if row}
+
+
+def weights_of(run: Path, checkpoint: str) -> str:
+    """A hash of a checkpoint."""
+    return hashlib.blake2b((run / "checkpoints" / f"{checkpoint}.pt").read_bytes(), digest_size=8).hexdigest()
 
 
 def without_renamed(out: Path, rows: dict[str, dict], files: dict[str, Path], classes: Classes) -> dict[str, dict]:

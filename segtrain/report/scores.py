@@ -142,5 +142,5 @@ def final_report(result: Result, counts: ClassCounts, folder: Path, records: dic
     lines += ["", f"run folder: {folder}"]
     if (folder / "page.html").is_file():
         lines.append(f"scores, and the images with the largest errors: {folder / 'page.html'}")
-    lines.append(f"TensorBoard: tensorboard --logdir {folder.parent}")
+    lines.append(f"TensorBoard: tensorboard --logdir {folder if folder.parent == Path() else folder.parent}")
     return "\n".join(lines)

@@ -10,7 +10,7 @@ import numpy as np
 
 from segtrain.arguments import Label, Range, Size, mistake
 from segtrain.config.build import build_model
-from segtrain.config.saved import load_saved, settings_in
+from segtrain.config.saved import load_saved, no_run, settings_in
 from segtrain.config.schema import check_config
 from segtrain.errors import ConfigError
 from segtrain.files import read_checkpoint, read_json
@@ -108,6 +108,8 @@ def load(
     Raises ConfigError for a folder without a run, for classes that are not trusted, and for weights that do not fit.
     """
     folder = Path(run)
+    if not (folder / "config.yaml").is_file():
+        raise no_run(folder)
     refuse_links(folder)
     changed = changed_settings(read_json(folder / "environment.json"))  # since it was resumed
     cfg = load_saved(folder / "config.yaml", overrides or [], trust or [], config_dir, changed)

@@ -7,7 +7,7 @@ from segtrain import cpu
 from segtrain.errors import OutOfMemory
 
 PROBE = 128  # height and width of the image that is tried
-MOST = 0.9  # of the free memory: gradients, and the images that workers read, take some, too
+MOST = 0.9  # of the free memory: a step took 5 to 16 % more where it was measured, and images are read beside it
 
 
 def check_memory(
