@@ -40,7 +40,7 @@ def load_encoder(encoder: nn.Module, path: str) -> tuple[list[float], list[float
         raise ConfigError(f"not the weights of this encoder: {wrong[0]} is {sizes}", str(file), FIX)
     encoder.load_state_dict(state, strict=False)
     if left := sorted(set(found) - set(names.values())):
-        log.info(f"encoder weights from {file}; {len(left)} that this network has no use for left out: {few(left, 3)}")
+        log.info(f"encoder weights from {file}; {len(left)} tensors that this network has no use for are left out: {few(left, 3)}")
     if not {"scale", "shift"} <= found.keys():
         return None
     std = 1 / (255 * found["scale"].flatten())  # as SegmentationModel keeps them

@@ -144,7 +144,10 @@ class Manual(Scheme):
                 raise ValueError(f"Manual: weights for {sorted(weights)}, but the classes are {counts.class_names}")
             weights = [weights[name] for name in counts.class_names]
         if len(weights) != len(counts.pixels):
-            raise ValueError(f"Manual: {len(weights)} weights for {len(counts.pixels)} classes")
+            names = ", ".join(counts.class_names)
+            raise ValueError(
+                f"Manual: {len(weights)} weights for {len(counts.pixels)} classes; give one of each: {names}"
+            )
         return np.asarray(weights, dtype=np.float64)
 
 

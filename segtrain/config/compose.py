@@ -48,6 +48,9 @@ def compose(overrides: list[str], config_dir: str | None = None, config_name: st
             config_name or "config", overrides, run_mode=mode, validate_sweep_overrides=not sweep
         )
     except (HydraException, OmegaConfBaseException, ValueError) as error:
+        if "Cannot find primary config" in str(error):
+            fix = "name a YAML of your --config-dir, without its suffix"
+            raise ConfigError(f"no config {config_name}.yaml", "--config-name", fix) from error
         mistakes = list(_override_mistakes(loader, overrides, config_name or "config")) or [str(error)]
         if "Ambiguous value" in mistakes[0]:
             word = re.search("'(.*)'", mistakes[0].splitlines()[0])

@@ -21,6 +21,7 @@ from segtrain.runs.claim import make_run_folder, unlock
 from segtrain.runs.environment import signature
 from segtrain.runs.folder import RunFolder
 from segtrain.runs.result import Result
+from segtrain.runs.trained import load
 from segtrain.training.state import Best
 
 
@@ -229,3 +230,25 @@ def test_seconds_are_those_of_all_sessions(tmp_path, monkeypatch):
     run.load_last()
     run.save_last({"state": {"epoch": 0, "batch": 0, "step": 0, "images": 0}})
     assert 100 <= run.result.seconds < 110
+
+
+def test_settings_changed_by_resume_hold_afterwards(segtrain, trained_copy):
+    words = [
+        "--allow",
+        "trainer.epochs",
+        "--allow",
+        "inference.flips",
+        "trainer.epochs=2",
+        "inference.flips=[horizontal]",
+    ]
+    assert segtrain("resume", "run", *words).code == 0
+    config = load(str(trained_copy)).config
+    assert (config.trainer.epochs, list(config.inference.flips)) == (2, ["horizontal"])
+    done = segtrain("resume", "run", "--allow", "trainer.epochs", "trainer.epochs=1")
+    assert (done.code, "no epoch is left to train: 2 epochs are done" in done.err) == (2, True), done
+    longer = ["--allow", "trainer.epochs", "trainer.epochs=3"]
+    presence = ["inference.presence", "inference.presence.area", "inference.presence.confidence"]
+    allowed = [word for key in presence for word in ("--allow", key)]
+    done = segtrain("resume", "run", *longer, *allowed, "inference.presence={area: 3, confidence: 0.5}")
+    assert (done.code, "a mapping cannot change" in done.err) == (2, True), done
+    assert segtrain("resume", "run", *longer).code == 0, "as before"
