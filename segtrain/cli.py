@@ -12,7 +12,7 @@ from pathlib import Path
 
 import segtrain
 from segtrain.commands import COMMANDS
-from segtrain.cpu import importing, keep_memory
+from segtrain.cpu import importing, keep_memory, let_waiting_threads_sleep
 from segtrain.errors import ConfigError, DiskError, Preempted, SegtrainError, did_you_mean, out_of_memory_explained
 from segtrain.ranks import Processes, refuse_several, together
 from segtrain.signals import watched
@@ -24,6 +24,7 @@ def main() -> None:
     verbose = os.environ.get("HYDRA_FULL_ERROR") == "1" or "debug=true" in map(str.lower, sys.argv)
     os.environ["HYDRA_FULL_ERROR"] = "1"
     keep_memory()
+    let_waiting_threads_sleep()
     logging.raiseExceptions = False  # a log that cannot be written, as on a full disk, is no error
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # a user's own package beside the config, as with `python -m`

@@ -34,6 +34,16 @@ def share_cores(jobs: int) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
+def let_waiting_threads_sleep() -> None:
+    """Let threads of OpenMP sleep soon when they wait for others, unless the environment says how they wait.
+
+    By default those of GNU's OpenMP, which PyTorch has on Linux, spin for milliseconds: on cores that another process uses, too,
+    they keep the threads that they wait for from running. To be called before torch is imported.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+
 def free_memory() -> int | None:
     """Bytes that this process may still take, no more than its control group allows. None: not known, not Linux."""
     try:

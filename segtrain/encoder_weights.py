@@ -40,7 +40,8 @@ def load_encoder(encoder: nn.Module, path: str) -> tuple[list[float], list[float
         raise ConfigError(f"not the weights of this encoder: {wrong[0]} is {sizes}", str(file), FIX)
     encoder.load_state_dict(state, strict=False)
     if left := sorted(set(found) - set(names.values())):
-        log.info(f"encoder weights from {file}; {len(left)} tensors that this network has no use for are left out: {few(left, 3)}")
+        what = f"left out, as this network has no use for them: {few(left, 3)} ({len(left)} in all)"
+        log.info(f"encoder weights from {file}; {what}")
     if not {"scale", "shift"} <= found.keys():
         return None
     std = 1 / (255 * found["scale"].flatten())  # as SegmentationModel keeps them

@@ -1,6 +1,7 @@
 """The processors and the memory of a process."""
 
 import gc
+import os
 import weakref
 from pathlib import Path
 
@@ -52,3 +53,13 @@ def test_files_that_were_read_take_no_memory_of_a_control_group(tmp_path, monkey
         (tmp_path / name).write_text(text)
     monkeypatch.setattr(cpu, "Path", lambda name: tmp_path if name == "/sys/fs/cgroup" else Path(name))
     assert free_memory() == 1000 - (900 - 700)
+
+
+def test_threads_wait_as_the_environment_says(monkeypatch):
+    for given, expected in (({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)):
+        for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in given.items():
+            monkeypatch.setenv(name, value)
+        cpu.let_waiting_threads_sleep()
+        assert os.environ.get("GOMP_SPINCOUNT") == expected
