@@ -165,7 +165,8 @@ def regions_of(trained: Trained, trainer, inference, classes) -> Regions | None:
     values, pixels = [], []
     for index in range(len(val.names)):
         image, mask = torch.tensor(val.image(index)).permute(2, 0, 1)[None].to(trainer.device), val.mask(index)
-        foreground = [c for c in range(val.num_classes) if c != val.background]
+        others = (val.background,) if val.multilabel else (val.background, val.ignore_index)
+        foreground = [c for c in range(val.num_classes) if c not in others]
         there = (mask[..., foreground] == 1).any(axis=2) if val.multilabel else np.isin(mask, foreground)
         size = resized_size(there.shape, resize)
         if resize is not None:

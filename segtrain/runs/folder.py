@@ -225,16 +225,15 @@ class RunFolder:
             write_rows(self.path / "metrics.csv", self.rows)
 
     def record(self, epoch, class_names: list[str], groups: dict[str, str] | None = None) -> None:
-        """Write what a segtrain.training Epoch gave: metrics.csv; when it is the best, its weights, per_image.npz, result.json.
-
-        On a full disk it is written with the next checkpoint.
+        """Write an Epoch: metrics.csv; of the best, weights, per_image.npz, result.json. On a full disk: with the next checkpoint.
 
         Args:
             groups: by image name its scene or patient; None: each image is alone.
         """
         self.rows.append(epoch.row())
         self._unwritten = True
-        kept = self.result.best["value"] if self._newer is self.result else None  # though its repetition scored less
+        known = self._newer is self.result and epoch.value is not None
+        kept = self.result.best["value"] if known else None  # though its repetition scored less
         if epoch.best is not None and (kept is None or (epoch.value > kept) == epoch.monitor.higher_is_better):
             self._best, counts = epoch, epoch.best.counts
             if counts and "names" not in counts:

@@ -65,13 +65,11 @@ def hash_share(name: str) -> float:
 
 
 def _ends_of(name: str, images: dict[str, Path], stem_suffix: str) -> Iterator[str]:
-    """The names of images that a path may stand for: the whole of it, or what is below the images' folder."""
+    """The names of images that a path may stand for: the whole of it, or what is below a folder that they are in."""
     parts = name.split("/")
     for first in range(len(parts)):
         for known in ("/".join(parts[first:]), "/".join(parts[first:]).removesuffix(stem_suffix)):
-            if known in images and (
-                not first or images[known].parents[len(parts) - first - 1].name == parts[first - 1]
-            ):
+            if known in images and (not first or parts[first - 1] in images[known].parts):
                 yield known
 
 

@@ -286,21 +286,23 @@ def test_a_group_that_is_not_in_the_name_is_the_name(root):
         ("images/b/0002.png", "b/0002"),
         ("/elsewhere/images/b/0002.png", "b/0002"),
         ("images/0001", "0001"),
+        ("data/0001", "0001"),
         ("c/0001", None),
         ("b/0001", None),
     ],
 )
 def test_paths_in_a_split_file(tmp_path, line, name):
+    root = tmp_path / "data"
     for file in ("0001", "b/0002"):
         for folder in ("images", "masks"):
-            (tmp_path / folder / file).parent.mkdir(parents=True, exist_ok=True)
-            Image.new("L", (4, 4)).save(tmp_path / folder / f"{file}.png")
-    (tmp_path / "train.txt").write_text(line)
+            (root / folder / file).parent.mkdir(parents=True, exist_ok=True)
+            Image.new("L", (4, 4)).save(root / folder / f"{file}.png")
+    (root / "train.txt").write_text(line)
     if name:
-        assert Folder(str(tmp_path), "train", 3, splits="files").names == [name]
+        assert Folder(str(root), "train", 3, splits="files").names == [name]
     else:
         with pytest.raises(SegtrainError, match="without an image"):
-            Folder(str(tmp_path), "train", 3, splits="files")
+            Folder(str(root), "train", 3, splits="files")
 
 
 def test_groups_of_which_none_is_below_the_ratio():
