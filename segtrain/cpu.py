@@ -11,6 +11,8 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
 from pathlib import Path
 
+SPINS = "1000"  # times that a thread looks whether another is done, before it sleeps
+
 
 def cores() -> int:
     """Number of processors this process may run on (on systems other than Linux, of all), of several jobs its share."""
@@ -31,6 +33,8 @@ def share_cores(jobs: int) -> None:
     """
     os.environ["SEGTRAIN_JOBS"] = str(jobs)
     os.environ.setdefault("OMP_NUM_THREADS", str(cores()))
+    if os.environ.get("GOMP_SPINCOUNT") == SPINS:
+        del os.environ["GOMP_SPINCOUNT"]  # which comes before the policy
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
@@ -41,7 +45,7 @@ def let_waiting_threads_sleep() -> None:
     they keep the threads that they wait for from running. To be called before torch is imported.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
 
 
 def free_memory() -> int | None:

@@ -49,6 +49,7 @@ CONFIG_ERRORS = {
         "dataset.root is a setting of dataset=folder: add dataset=folder",
     ),
     "key of another option": (["optimizer.momentum=0.9"], "optimizer.momentum is a setting of optimizer=sgd: add"),
+    "key below a key": (["optimizer.lr.x=1"], "optimizer.lr has no key 'x'"),
     "key not of the chosen option": (["sampling=uniform", "sampling.power=1"], "rare_classes, not of the one chosen"),
     "option whose keys are unknown": (["dataset=folders", "dataset.root=photos"], "did you mean 'folder'?"),
     "key, printed": (["loss.alhpa=1", "--cfg", "job"], "loss has no key 'alhpa', did you mean 'alpha'?"),

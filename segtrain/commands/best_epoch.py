@@ -1,7 +1,7 @@
 """Describe the best epoch of a training: intervals, thresholds, and the run's page."""
 
 from segtrain.class_counts import ClassCounts
-from segtrain.commands.scoring import groups_of
+from segtrain.commands.scoring import groups_of, intervals_of
 from segtrain.config.saved import choices_of, defaults_of, settings_of
 from segtrain.errors import ConfigError
 from segtrain.report.pages.evaluation import write_evaluation_page
@@ -27,7 +27,7 @@ def describe_best(run: RunFolder, parts: Parts, trainer, train_counts: ClassCoun
         what, file = f"not the counts of the best epoch: {error}", run.path / "per_image.npz"
         raise ConfigError(what, str(file), "restore the file") from error
     groups = groups_of(val_set, scores.names)
-    run.result.intervals = scores.intervals(groups=groups)
+    run.result.intervals = intervals_of(scores, groups)
     if val_set.multilabel:
         run.result.thresholds = scores.best_thresholds()
     if val_set.multilabel and parts.inference.presence is None:

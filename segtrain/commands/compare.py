@@ -100,14 +100,33 @@ def alike(runs: list[Run]) -> list[list[Run]]:
     Folds of the dataset in one folder are together; whether each setting has all of them shows when they are put together.
     """
     found: dict[tuple, list[Run]] = {}
+    roots = _roots([run for run in runs if run.settings.get("dataset.splits") == "kfold"])
     for run in runs:
         folds = run.settings.get("dataset.splits") == "kfold"
-        images = str(run.settings.get("dataset.root")) if folds else tuple(run.names.tolist())
+        images = roots[_root(run)] if folds else tuple(run.names.tolist())
         truth = b""
         if run.counts is not None and not folds:  # true positives and false negatives, and the valid pixels
             truth = (run.counts[:, 0] + run.counts[:, 2]).tobytes() + run.counts[:, 3].tobytes()
         found.setdefault((run.classes, images, truth), []).append(run)
     return list(found.values())
+
+
+def _roots(runs: list[Run]) -> dict[Path, Path]:
+    """One name for each folder of a dataset: a folder with the same images in a fold is a copy of it, or it was moved."""
+    first: dict[tuple, Path] = {}
+    names: dict[Path, Path] = {}
+    for run in runs:
+        root = _root(run)
+        known = first.setdefault((run.settings.get("dataset.fold"), tuple(run.names.tolist())), root)
+        if known == root or not len(run.names):
+            names.setdefault(root, root)
+        else:
+            names[root] = names[known]
+    return names
+
+
+def _root(run: Run) -> Path:
+    return Path(str(run.settings.get("dataset.root"))).expanduser().resolve()
 
 
 def kinds_of(comparisons: list[Comparison]) -> list[str]:

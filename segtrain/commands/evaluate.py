@@ -6,7 +6,14 @@ from argparse import Namespace
 
 import numpy as np
 
-from segtrain.commands.scoring import at_original_size, choose_presence, choose_thresholds, evaluate_split, groups_of
+from segtrain.commands.scoring import (
+    at_original_size,
+    choose_presence,
+    choose_thresholds,
+    evaluate_split,
+    groups_of,
+    intervals_of,
+)
 from segtrain.config.schema import flat
 from segtrain.errors import ConfigError, printable
 from segtrain.files import write_arrays, write_json, write_rows
@@ -36,7 +43,7 @@ def main(arguments: Namespace) -> int:
             cross_fitted = scores.cross_fitted(groups)
         result.cross_fitted = cross_fitted
     if arguments.bootstrap:
-        result.intervals = scores.intervals(arguments.bootstrap, groups=groups)
+        result.intervals = intervals_of(scores, groups, arguments.bootstrap)
     print(printable(text(scores, result, arguments.split)))
     named = [word for word in arguments.overrides if not word.startswith(UNNAMED)]
     settings = [*(["original-size"] if arguments.original_size else []), *named]

@@ -18,7 +18,7 @@ from segtrain.config.schema import flat
 from segtrain.data.folder.images import MAX_PIXELS
 from segtrain.data.inputs import LARGE, MARK, THREADS, WRITTEN, ImageReader, find_images
 from segtrain.dataset_check.samples import DARK
-from segtrain.errors import ConfigError, DataError, counted, few, printable
+from segtrain.errors import ConfigError, DataError, DiskError, counted, few, printable
 from segtrain.files import read_json, read_rows, remove_parts, write_json, write_rows
 from segtrain.inference import Prediction, Predictor
 from segtrain.inference.presence import is_chosen
@@ -43,7 +43,10 @@ def main(arguments: Namespace) -> int:
     trained = load(str(arguments.run), arguments.checkpoint, arguments.trust, arguments.overrides)
     predictor, classes = prepared(trained)
     refuse_inputs(arguments.out, files)
-    arguments.out.mkdir(parents=True, exist_ok=True)
+    try:
+        arguments.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DiskError(f"cannot be made: {error.strerror}", str(arguments.out), "choose another folder") from error
     lock(arguments.out)
     before = without_renamed(arguments.out, rows_before(arguments, trained), files, classes)
     kinds = not arguments.no_overlays, arguments.probabilities
@@ -80,7 +83,7 @@ def refuse_inputs(out: Path, files: dict[str, Path]) -> None:
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out} is a file", "--out", "name a folder")
     written = {(out / kind).resolve() for kind in WRITTEN}
-    if (real := out.resolve()) in {file.resolve().parent for file in files.values()}:
+    if out.resolve() in {file.resolve().parent for file in files.values()}:
         raise ConfigError(
             f"the images themselves are in {out}", "--out", f"choose another folder, such as {out}/predicted"
         )

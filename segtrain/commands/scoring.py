@@ -84,6 +84,13 @@ def groups_of(dataset, names: list[str]) -> list[str]:
     return [groups.get(name, name) for name in names]
 
 
+def intervals_of(scores, groups: list[str], repeats: int = 1000) -> dict[str, tuple[float, float]]:
+    """The 95 % interval of each score. A metric of one's own need not know of groups where each image is alone."""
+    if len(set(groups)) == len(groups):
+        return scores.intervals(repeats)
+    return scores.intervals(repeats, groups=groups)
+
+
 def choose_thresholds(trained: Trained) -> list[float] | None:
     """Set and return the thresholds that maximised Dice on val, of a multi-label run; None when the config sets some."""
     found, names = trained.result.thresholds, [row["name"] for row in trained.result.per_class]

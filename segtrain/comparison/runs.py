@@ -34,6 +34,7 @@ class Run:
         settings: by dotted key, and for each group the name of the option that was chosen.
         key: equal for repeats of one setting.
         given: the keys of the settings on the command line.
+        unscored: as `key`, but equal for runs that differ in what they scored (metric), too.
         on_val: scores of the training, also where `result` has those of another split.
         names, groups, classes: of the images and classes that were scored; empty when nothing was counted.
         counts: int64 [images, 4, C], tp, fp, fn and valid pixels, in the order of `names`.
@@ -46,6 +47,7 @@ class Run:
     on_val: dict[str, float]
     command: str
     given: frozenset[str] = frozenset()
+    unscored: str = ""
     names: np.ndarray = field(default_factory=lambda: np.zeros(0, str))
     groups: np.ndarray = field(default_factory=lambda: np.zeros(0, str))
     classes: tuple[str, ...] = ()
@@ -124,13 +126,15 @@ def read_run(path: Path, split: str | None = None) -> Run:
     by_hand = settings.get("weighting") == "none" or any(last_word(key) in WEIGHTS for key in given)
     if not by_hand:  # weights that follow from the weighting, and differ between folds
         settings = {key: value for key, value in settings.items() if last_word(key) not in WEIGHTS}
-    own = {key: value for key, value in settings.items() if key != FOLD and last_word(key) not in DERIVED}
+    trained = {key: value for key, value in settings.items() if key.split(".")[0] not in ("metric", "experiment")}
+    own = {key: value for key, value in trained.items() if key != FOLD and last_word(key) not in DERIVED}
     kfold = settings.get("dataset.splits") == "kfold"
     known = "signature" in environment and not kfold and set(changed) <= FREE
     key = str(environment["signature"]) if known else signature(own)
     if not settings:  # nothing is known of it
         key = str(path)
-    run = Run(path, result, settings, key, result.scores if split == "val" else on_val, command, given)
+    on_val = result.scores if split == "val" else on_val
+    run = Run(path, result, settings, key, on_val, command, given, signature(trained) if known else key)
     if file.is_file():
         arrays = read_arrays(file)
         if not {*COUNTS, "names", "classes"} <= arrays.keys():

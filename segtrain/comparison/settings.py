@@ -92,8 +92,10 @@ def without_parts(settings: list[Setting]) -> tuple[list[Setting], list[str]]:
 def settings_from(runs: list[Run]) -> list[Setting]:
     """Runs grouped by setting, in the order of their folders."""
     keys: dict[str, list[Run]] = {}
+    alike: dict[str, Run] = {}
     for run in runs:
-        keys.setdefault(run.key, []).append(run)
+        first = alike.setdefault(run.unscored, run)
+        keys.setdefault(first.key if _metric(first) != _metric(run) else run.key, []).append(run)
     given = frozenset().union(*(run.given for run in runs))
     columns, named = varied_keys([members[0].settings for members in keys.values()], given)
     settings = []
@@ -111,6 +113,10 @@ def settings_from(runs: list[Run]) -> list[Setting]:
         else:
             settings.append(Setting(varied, named, repeats))
     return settings
+
+
+def _metric(run: Run) -> dict[str, object]:
+    return {key: value for key, value in run.settings.items() if key.split(".")[0] == "metric"}
 
 
 def counts_of(repeat: list[Run]) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:

@@ -242,7 +242,7 @@ def common_monitor(settings: list[Setting]) -> str:
     """The score that all runs monitored; else one that all have."""
     runs = [run for setting in settings for run in setting.runs]
     monitors = {run.result.best["monitor"] for run in runs if run.result.best}
-    undefined = [settings for settings in monitors if all(run.result.scores.get(settings) is None for run in runs)]
+    undefined = [name for name in monitors if all(run.result.scores.get(name) is None for run in runs)]
     if len(monitors) == 1 and not undefined:
         return monitors.pop()
     common = [name for name in runs[0].result.scores if all(run.result.scores.get(name) is not None for run in runs)]

@@ -99,7 +99,9 @@ def _override_mistakes(loader, overrides: list[str], config_name: str) -> Iterat
             continue
         wrong = [] if override.is_add() or override.is_force_add() else list(key_mistakes(base, key))
         group = key.partition(".")[0]
-        if wrong and "." in key and (having := _options_with(loader, group, key)):
+        own = list(base[group]) if isinstance(base.get(group), DictConfig) and group != "hydra" else None
+        missing = own is not None and "." in key and key.split(".")[1] not in own
+        if wrong and missing and (having := _options_with(loader, group, key)):
             chosen = any(override.key_or_group == group for _, override, _ in groups)
             hint = ", not of the one chosen" if chosen else f": add {group}={having[0]}"
             yield f"{key} is a setting of {group}={', '.join(having)}{hint}"

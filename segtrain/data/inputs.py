@@ -13,7 +13,7 @@ import numpy as np
 
 from segtrain.cpu import cores, give_memory_back
 from segtrain.data.folder.images import IMAGE_SUFFIXES, MAX_PIXELS, OTHER_SUFFIXES, image_size, read_image
-from segtrain.data.folder.listing import MARK
+from segtrain.data.folder.listing import MARK, WRITTEN
 from segtrain.data.folder.rows import PictureRows, TiffRows, open_rows
 from segtrain.data.threads import tried
 from segtrain.errors import ConfigError, DataError, counted, few
@@ -23,7 +23,6 @@ log = logging.getLogger("segtrain")
 LARGE = 2048 * 2048  # pixels; of a larger image no more than some rows are in memory
 KEPT = 1 << 27  # bytes freed: to page in the memory of each window anew takes a third of the time
 THREADS = min(cores(), 8)  # that decode
-WRITTEN = ("masks", "overlays", "probabilities", "legend.png")  # beside it
 Image = np.ndarray | TiffRows | PictureRows  # uint8 [H, W, channels], or what gives its rows
 
 

@@ -42,12 +42,13 @@ class Foreground:
         """
         coarse.classes.check_foreground(str(coarse.run))
         resize = coarse.config.dataset.get("resize")
-        if given is not None and (resize is None or isinstance(resize, int | float)):
+        if isinstance(given, int | float) and resize is None:
+            resize = 1.0  # of images as they are
+        if given is not None and isinstance(resize, int | float):
             if not isinstance(given, int | float):
-                kind = "none" if resize is None else "a factor"
-                what = f"{coarse.run} has dataset.resize={resize}, {kind}, and this training a size"
+                what = f"{coarse.run} has dataset.resize={resize}, a factor, and this training a size"
                 raise ConfigError(what, "dataset.resize", "train the coarse run with dataset.resize=[height,width]")
-            resize = (resize or 1.0) / given
+            resize = resize / given
         return cls(coarse.network.to(device), resize, coarse.classes.multilabel, coarse.classes.background)
 
     @torch.no_grad()

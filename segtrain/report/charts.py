@@ -11,7 +11,10 @@ _LEAST = 100  # pixels that a point of a reliability curve must rest on
 
 
 def as_typed(draw):
-    """`draw` with names as they are: matplotlib reads what is between two dollar signs as a formula."""
+    """`draw` with names as they are: matplotlib reads what is between two dollar signs as a formula.
+
+    Not for logarithmic axes, whose numbers are such formulas.
+    """
 
     @functools.wraps(draw)
     def drawn(*args, **keywords):
@@ -77,7 +80,6 @@ def stacked_bars(values: np.ndarray, labels: list[str], names: list[str], title:
     return _svg(figure)
 
 
-@as_typed
 def learning_rates(rates: np.ndarray, losses: np.ndarray, smooth: np.ndarray, suggested: float) -> bytes:
     """SVG file: the loss over the learning rate, as it is and smoothed, and the rate that is suggested."""
     figure, axes = _axes("learning rate", "training loss", f"suggested: {suggested:g}")
@@ -157,7 +159,6 @@ def confusion_matrix(matrix: np.ndarray, names: list[str]) -> np.ndarray:
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-@as_typed
 def row_shares(matrix: np.ndarray) -> np.ndarray:
     """Each row divided by its sum."""
     return matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)

@@ -44,7 +44,7 @@ def lock(folder: Path) -> None:
         ) from error
     except OSError as error:  # a disk without locks
         os.close(file)
-        log.warning(f"{folder} cannot be locked ({error.strerror}): do not start or resume this run twice")
+        log.warning(f"{folder} cannot be locked ({error.strerror}): let no other process write into it")
         return
     _held[folder] = file
 

@@ -97,10 +97,8 @@ def trained_on(content: dict) -> str | None:
 
 
 def signature(config: dict) -> str:
-    """Equal for repeats of one setting, whatever the seed, the paths, the machine, and what is scored besides."""
-    config = {
-        k: floats_as_ints(v) for k, v in flat(config).items() if k not in UNSIGNED and not k.startswith("metric.")
-    }
+    """Equal for repeats of one setting, whatever the seed, the paths and the machine."""
+    config = {k: floats_as_ints(v) for k, v in flat(config).items() if k not in UNSIGNED}
     return hashlib.blake2b(json.dumps(config, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 

@@ -1,5 +1,6 @@
 """Load a run's trained network with its classes and settings."""
 
+import logging
 import operator
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +19,8 @@ from segtrain.runs.checkpoints import validated_weights
 from segtrain.runs.claim import refuse_links
 from segtrain.runs.environment import changed_settings, differing
 from segtrain.runs.result import Result
+
+log = logging.getLogger("segtrain")
 
 Colour = Annotated[list[Label], Range("[r, g, b]", lambda v: len(v) == 3)]
 
@@ -111,8 +114,16 @@ def load(
     if not (folder / "config.yaml").is_file():
         raise no_run(folder)
     refuse_links(folder)
-    changed = changed_settings(read_json(folder / "environment.json"))  # since it was resumed
-    cfg = load_saved(folder / "config.yaml", overrides or [], trust or [], config_dir, changed)
+    environment = folder / "environment.json"
+    changed = changed_settings(read_json(environment))  # since it was resumed
+    arguments = folder / "config.yaml", overrides or [], trust or [], config_dir
+    try:
+        cfg = load_saved(*arguments, changed)
+    except ConfigError as error:
+        if error.where != str(environment):
+            raise
+        log.warning(f"what `resume` changed cannot be read ({error.what}): the settings are those of config.yaml")
+        changed, cfg = {}, load_saved(*arguments)
     saved = str(folder / "config.yaml")
     check_config(cfg, f"{' '.join(overrides)} with {saved}" if overrides else saved)
     file = folder / "checkpoints" / f"{checkpoint}.pt"

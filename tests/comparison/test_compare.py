@@ -335,6 +335,35 @@ def test_a_baseline_and_a_score_that_one_group_of_runs_has(segtrain, tmp_path):
     assert segtrain("compare", "sweep", "--baseline", "gamma=1").code == 2
 
 
+def test_what_is_scored_besides_makes_no_setting(tmp_path):
+    for seed, metric in enumerate(("standard", "all", "all")):
+        settings = {"trainer": {"alpha": 1}, "metric": {"groups": metric}}
+        make_run(tmp_path / f"{seed}", settings, 0.5, seed, group=f"signature of {metric}")
+    settings = settings_from(find_runs([tmp_path])[0])
+    assert [len(setting.repeats) for setting in settings] == [3]
+
+
+def test_a_dataset_that_was_moved_is_the_same(segtrain, tmp_path):
+    for alpha, fold in itertools.product((0, 1), (0, 1)):
+        dataset = {
+            "splits": "kfold",
+            "fold": fold,
+            "folds": 2,
+            "background": 0,
+            "root": f"{'./' * alpha}elsewhere{alpha}",
+        }
+        names = [f"{fold}-{i}" for i in range(10)]
+        make_run(
+            tmp_path / f"sweep/{alpha}_{fold}",
+            {"trainer": {"alpha": alpha}, "dataset": dataset},
+            0.5,
+            images=10,
+            names=names,
+        )
+    done = segtrain("compare", "sweep")
+    assert (done.code, "groups of runs" in done.out, "20 images" in done.out) == (0, False, True), done
+
+
 def test_nothing_is_said_of_chance_where_nothing_is_known(tmp_path):
     for alpha, seed in itertools.product((0, 1), (0, 1)):  # seeds that score the same, as coarse scores often do
         make_run(tmp_path / f"{alpha}_{seed}", {"trainer": {"alpha": alpha}}, 0.5, seed)

@@ -385,6 +385,10 @@ def test_skip_leaves_out_one_of_few(tmp_path):
     root = write_folder_dataset(tmp_path, images=6)
     (root / "train/images/train2.png").write_bytes(b"")
     assert len(Folder(str(root), "train", 3, on_error="skip").names) == 5
+    for file in [*(root / "train/images").glob("*"), *(root / "train/masks").glob("*")]:
+        file.unlink() if file.stem != "train2" else None
+    with pytest.raises(DataError, match="1 image of the split cannot be read"):
+        Folder(str(root), "train", 3, on_error="skip")
 
 
 def test_skip_stops_at_more_than_one_in_a_hundred(big_folder):

@@ -27,7 +27,7 @@ def without_damaged(dataset) -> tuple[list, list, list]:
     errors = {index: error for index, error in enumerate(found) if error is not None}
     for index, error in errors.items():
         log.warning(f"skipped {dataset.names[index]}: {error.what}: {error.where}")
-    if len(errors) > max(1, MOST_SKIPPED * len(indices)):
+    if len(errors) > max(1, MOST_SKIPPED * len(indices)) or 0 < len(errors) == len(indices):
         first = next(iter(errors.values()))
         what = f"{first.what} ({counted(len(errors), 'image')} of the split cannot be read, more than 1 %)"
         raise DataError(what, first.where, "`segtrain check` lists them all; dataset.on_error=skip is for a few")

@@ -9,6 +9,7 @@ from segtrain.data.folder.images import OTHER_SUFFIXES
 from segtrain.errors import DataError
 
 MARK = "predict.json"  # in a folder with predictions: what made them
+WRITTEN = ("masks", "overlays", "probabilities", "legend.png")  # beside it
 
 
 @dataclass
@@ -40,6 +41,8 @@ def list_folder(folder: Path, suffixes: tuple[str, ...]) -> Listing:
         try:
             with os.scandir(parent) as entries:
                 there = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda e: e.name)
+            made = WRITTEN if any(entry.name == MARK for entry in there) else ()
+            there = [entry for entry in there if entry.name not in made]
         except OSError as error:
             raise DataError(
                 f"the folder cannot be read: {error.strerror}", parent, "correct its permissions"
@@ -48,8 +51,6 @@ def list_folder(folder: Path, suffixes: tuple[str, ...]) -> Listing:
             path, link = Path(entry.path), entry.is_symlink()
             suffix = path.suffix.lower()
             if os.path.isdir(path) if link else entry.is_dir():
-                if os.path.exists(path / MARK):
-                    continue
                 target = os.path.realpath(path)
                 if link and (target in above or Path(real).is_relative_to(target)):
                     listing.lost.append(path)

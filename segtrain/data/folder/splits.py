@@ -65,11 +65,14 @@ def hash_share(name: str) -> float:
 
 
 def _ends_of(name: str, images: dict[str, Path], stem_suffix: str) -> Iterator[str]:
-    """The names of images that a path may stand for: the whole of it, or what is below a folder that they are in."""
-    parts = name.split("/")
+    """The names of images that a path may stand for: the whole of it, or what is below a folder that they are in.
+
+    Of images that are all in one folder, whatever that is called: its last word.
+    """
+    parts, flat = name.split("/"), not any("/" in known for known in images)
     for first in range(len(parts)):
         for known in ("/".join(parts[first:]), "/".join(parts[first:]).removesuffix(stem_suffix)):
-            if known in images and (not first or parts[first - 1] in images[known].parts):
+            if known in images and (not first or flat or parts[first - 1] in images[known].parts):
                 yield known
 
 

@@ -305,6 +305,11 @@ def test_paths_in_a_split_file(tmp_path, line, name):
             Folder(str(root), "train", 3, splits="files")
 
 
+def test_a_split_file_that_calls_the_folder_of_all_images_otherwise(root):
+    (root / "train/train.txt").write_text("JPEGImages/train0.png")
+    assert Folder(str(root / "train"), "train", 3, splits="files").names == ["train0"]
+
+
 def test_groups_of_which_none_is_below_the_ratio():
     groups = [f"scene {i % 3}" for i in range(90)]
     chosen = for_validation(groups, 1e-9)
