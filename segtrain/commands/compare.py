@@ -30,7 +30,8 @@ def main(arguments: Namespace, notes: str = "") -> int:
         settings, lines = without_parts(settings_from(members))
         left_out += lines
         groups += [settings] if settings else []
-    baselines = baselines_of(groups, arguments.baseline)
+    baselines, lines = baselines_of(groups, arguments.baseline)
+    left_out += lines
     comparisons = [
         compare(settings, arguments.by, baseline, arguments.split)
         for settings, baseline in zip(groups, baselines, strict=True)
@@ -63,22 +64,24 @@ def main(arguments: Namespace, notes: str = "") -> int:
     return 0
 
 
-def baselines_of(groups: list[list[Setting]], wanted: str | None) -> list[str | None]:
-    """The baseline that is asked for in the groups that have it; None, which each chooses for itself, in the others.
+def baselines_of(groups: list[list[Setting]], wanted: str | None) -> tuple[list[str | None], list[str]]:
+    """The baseline that is asked for in the groups that have it; in the others None, which chooses one, and a line on each.
 
-    Raises ConfigError when none has it.
+    Where no group has it, it stays, and `compare` refuses it with what there is.
     """
-    if len(groups) == 1:
-        return [wanted]
     refused: dict[int, ConfigError] = {}
     for number, settings in enumerate(groups):
         try:
             choose_baseline(settings, wanted)
         except ConfigError as error:
             refused[number] = error
-    if refused and len(refused) == len(groups):
-        raise refused[0]
-    return [None if number in refused else wanted for number in range(len(groups))]
+    if len(refused) == len(groups):
+        return [wanted] * len(groups), []
+    lines = [
+        f"{error.what} among the settings of {groups[number][0].runs[0].path}: compared with the plainest"
+        for number, error in refused.items()
+    ]
+    return [None if number in refused else wanted for number in range(len(groups))], lines
 
 
 def importances(searches: list[Path]) -> list[str]:

@@ -332,6 +332,7 @@ def test_a_baseline_and_a_score_that_one_group_of_runs_has(segtrain, tmp_path):
     assert done.code == 0, done
     assert "2 groups of runs" in done.out
     assert "alpha=1, the baseline, is the best" in done.out
+    assert "no setting is alpha=1 among the settings of sweep/b0: compared with the plainest" in done.out
     assert segtrain("compare", "sweep", "--baseline", "gamma=1").code == 2
 
 
