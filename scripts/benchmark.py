@@ -261,7 +261,7 @@ def loader_rows(dataset) -> list[dict]:
 
     size = [min(360, dataset.size(0)[0]), min(480, dataset.size(0)[1])]
     light = {"horizontal_flip": 0.5, "brightness": 0.1, "contrast": 0.1}
-    loader = Loader(batch_size=8, workers=0, cache="ram")
+    loader = Loader(batch_size=8, workers=0, cache="ram", min_images=1)
     batches = loader.train(dataset, Augment(size=size, **light), Uniform(), count_classes(dataset), 0)
     samples = [(dataset.image(i), dataset.mask(i)) for i in range(len(dataset.names))]
     crop = [A.PadIfNeeded(*size, border_mode=0), A.RandomCrop(*size), A.HorizontalFlip(p=0.5)]

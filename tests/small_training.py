@@ -34,7 +34,7 @@ class Tiny(nn.Module):
 def parts(loss=None, batch_size=4, images=12, seed=0, model=None, labels=None, trainer=None) -> Parts:
     torch.manual_seed(seed)
     train_set, val_set = (Shapes(split, [32, 32], train_images=images, val_images=6) for split in ("train", "val"))
-    loader = Loader(batch_size=batch_size, workers=0)
+    loader = Loader(batch_size=batch_size, workers=0, min_images=1)
     train = loader.train(train_set, Augment(horizontal_flip=0.5), Uniform(), count_classes(train_set), seed)
     model = model or Tiny()
     optimizer = optimizers.adamw(model, lr=0.01)

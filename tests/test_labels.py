@@ -111,7 +111,7 @@ def annotated_folder(tmp_path):
 def test_annotators_from_folders_to_batches(annotated_folder):
     dataset = Folder(str(annotated_folder), "train", num_classes=3, annotators=["ben", "masks"])
     assert dataset.mask(0).max() == 1  # of two, Ben is named first
-    batches = Loader(batch_size=3, workers=0, cache="ram").train(
+    batches = Loader(batch_size=3, workers=0, cache="ram", min_images=1).train(
         dataset, Augment(horizontal_flip=0.5), Uniform(), count_classes(dataset), seed=0, annotated=True
     )
     _, target, _ = next(iter(batches.epoch(0)))
@@ -324,7 +324,7 @@ def test_a_teacher_of_other_classes_is_refused_before_training(segtrain, folder_
 
 def test_annotators_and_centred_crops(annotated_folder):
     dataset = Folder(str(annotated_folder), "train", num_classes=3, annotators=["masks", "ben"])
-    batches = Loader(batch_size=6, workers=0).train(
+    batches = Loader(batch_size=6, workers=0, min_images=1).train(
         dataset,
         Augment(size=[5, 5]),
         ForegroundCrops(share=1.0),

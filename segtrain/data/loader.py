@@ -50,10 +50,10 @@ class Loader:
     @checked
     def __init__(
         self,
-        batch_size: PositiveInt = 8,
+        batch_size: PositiveInt = 4,
         workers: NonNegativeInt | Literal["auto"] = "auto",
         cache: Literal["auto", "none", "ram"] = "auto",
-        min_images: PositiveInt = 1,
+        min_images: PositiveInt = 128,
     ):
         self.batch_size, self.cache, self.min_images = batch_size, cache, min_images
         self.in_memory = False  # the training images, once they are read

@@ -83,9 +83,9 @@ class Trainer:
         deterministic: bool = False,
         compile: bool = False,
         sync_batchnorm: bool = True,
-        ema_decay: FractionBelowOne | None = None,
+        ema_decay: FractionBelowOne | None = 0.95,
         freeze_encoder: NonNegativeInt = 0,
-        prior_bias: bool = False,
+        prior_bias: bool = True,
         panel_images: NonNegativeInt = 4,
         profile: NonNegativeInt = 0,
     ):

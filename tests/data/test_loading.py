@@ -170,7 +170,7 @@ def test_augmentation_moves_image_and_mask_together():
 
 
 def streams(workers, epochs=2):
-    loader = Loader(batch_size=4, workers=workers)
+    loader = Loader(batch_size=4, workers=workers, min_images=1)
     data = Shapes("train", [32, 32], train_images=10)
     batches = loader.train(data, Augment(size=[32, 32], **STRONG), Uniform(), count_classes(data), seed=3)
     digests = []
@@ -192,7 +192,7 @@ def test_workers_do_not_change_what_is_trained_on():
 
 def test_an_epoch_can_go_on_in_the_middle():
     data = Shapes("train", [32, 32], train_images=10)
-    batches = Loader(batch_size=4, workers=0).train(data, Augment(), Uniform(), count_classes(data), 0)
+    batches = Loader(batch_size=4, workers=0, min_images=1).train(data, Augment(), Uniform(), count_classes(data), 0)
     whole = [i for _, _, i in batches.epoch(1)]
     assert [i for _, _, i in batches.epoch(1, first_batch=1)] == whole[1:]
     assert len(batches) == 3
@@ -201,7 +201,9 @@ def test_an_epoch_can_go_on_in_the_middle():
 def test_a_last_batch_of_one_joins_the_batch_before_it():
     def sizes(images, batch_size):
         data = Shapes("train", [32, 32], train_images=images)
-        batches = Loader(batch_size=batch_size, workers=0).train(data, Augment(), Uniform(), count_classes(data), 0)
+        batches = Loader(batch_size=batch_size, workers=0, min_images=1).train(
+            data, Augment(), Uniform(), count_classes(data), 0
+        )
         found = [len(i) for _, _, i in batches.epoch(0)]
         assert len(batches) == len(found)
         return found
@@ -227,7 +229,7 @@ def test_training_on_different_sizes_needs_a_crop(tmp_path):
         Image.new(mode, (30, 18)).save(root / "train" / part / "odd.png")
     dataset = Folder(str(root), "train", num_classes=3)
     with pytest.raises(ConfigError, match=r"training images differ in size: odd is (?s:.*)set a crop"):
-        Loader(workers=0).train(dataset, Augment(), Uniform(), count_classes(dataset), 0)
+        Loader(workers=0, min_images=1).train(dataset, Augment(), Uniform(), count_classes(dataset), 0)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -237,7 +239,7 @@ def test_a_file_damaged_after_the_count_is_named_from_a_worker_too(tmp_path, wor
     counts = count_classes(dataset)
     (root / "train/images/train2.png").write_bytes(b"no image")
     with pytest.raises(DataError, match="not an image file") as error:
-        list(Loader(workers=workers).train(dataset, Augment([32, 32]), Uniform(), counts, 0).epoch(0))
+        list(Loader(workers=workers, min_images=1).train(dataset, Augment([32, 32]), Uniform(), counts, 0).epoch(0))
     assert error.value.where.endswith("train2.png")
 
 
@@ -272,7 +274,7 @@ def test_few_images_that_are_read_again_and_again_are_kept(monkeypatch, cache, l
     monkeypatch.setattr("segtrain.data.loader.SMALL", 256 * limit)
     monkeypatch.setattr("segtrain.data.loader.free_memory", lambda: None)
     dataset = CountsReads("val", [32, 32], val_images=5)
-    batches = Loader(workers=0, cache=cache).evaluation(dataset, repeated=repeated)
+    batches = Loader(5, workers=0, cache=cache).evaluation(dataset, repeated=repeated)
     for _ in range(2):
         assert len(list(batches)) == 1
     assert dataset.reads == reads
@@ -295,7 +297,7 @@ def test_a_cache_is_advised_where_there_is_none(monkeypatch):
     dataset = Shapes("train", [32, 32], train_images=5)
     for limit, advised in ((0, True), (10**6, False)):
         monkeypatch.setattr("segtrain.data.loader.SMALL", limit)
-        loader = Loader(workers=0)
+        loader = Loader(workers=0, min_images=1)
         loader.train(dataset, Augment(), Uniform(), count_classes(dataset), 0)
         assert ("loader.cache=ram" in loader.advice()) == advised
 
@@ -303,7 +305,7 @@ def test_a_cache_is_advised_where_there_is_none(monkeypatch):
 def test_images_of_unknown_size_are_not_kept_unasked():
     dataset = CountsReads("val", [32, 32], val_images=5)
     dataset.size = lambda index: None
-    assert len(list(Loader(workers=0).evaluation(dataset, repeated=True))) == 1
+    assert len(list(Loader(5, workers=0).evaluation(dataset, repeated=True))) == 1
     assert decoded_size(dataset, 10**9) == math.inf
 
 

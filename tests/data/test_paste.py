@@ -64,7 +64,7 @@ def test_nothing_to_paste_without_foreground(counts):
 
 def batches(data, counts, workers, paste):
     augment = Augment(size=[48, 48], horizontal_flip=0.5, paste=paste)
-    loader = Loader(batch_size=4, workers=workers).train(data, augment, Uniform(), counts, 0)
+    loader = Loader(batch_size=4, workers=workers, min_images=1).train(data, augment, Uniform(), counts, 0)
     return [(images.numpy().copy(), masks.numpy().copy()) for images, masks, _ in loader.epoch(1)]
 
 
@@ -94,4 +94,4 @@ def test_what_it_needs(data, counts):
     assert needs_locations(Augment(size=[32, 32], paste=0.5), Uniform())
     assert not needs_locations(Augment(paste=0.5), Uniform())
     with pytest.raises(ConfigError, match="several annotators"):
-        Loader().train(data, Augment(paste=0.5), Uniform(), counts, 0, annotated=True)
+        Loader(min_images=1).train(data, Augment(paste=0.5), Uniform(), counts, 0, annotated=True)

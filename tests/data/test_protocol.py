@@ -45,7 +45,7 @@ def test_a_dataset_with_what_is_required_works_everywhere(kind, locations, tmp_p
     assert counts.pixels.tolist() == pixels.tolist()
     sampling = RareClasses(foreground_share=0.5 * locations)
     for workers, cache in ((0, "none"), (1, "ram")):
-        loader = Loader(batch_size=3, workers=workers, cache=cache)
+        loader = Loader(batch_size=3, workers=workers, cache=cache, min_images=1)
         seen = [images.shape for images, _, _ in loader.train(data, Augment([16, 16]), sampling, counts, 0).epoch(0)]
         assert seen == [(3, 3, 16, 16)] * 2
         assert [i for _, _, indices in loader.evaluation(data) for i in indices] == list(range(6))

@@ -316,7 +316,9 @@ def test_memory_and_disk_give_the_same(tmp_path):
     augment = Augment(size=[32, 32], horizontal_flip=0.5)
     streams = []
     for cache in ("none", "ram"):
-        batches = Loader(batch_size=2, workers=1, cache=cache).train(data, augment, Uniform(), count_classes(data), 0)
+        batches = Loader(batch_size=2, workers=1, cache=cache, min_images=1).train(
+            data, augment, Uniform(), count_classes(data), 0
+        )
         streams.append([images for images, _, _ in batches.epoch(1)])
     assert all(torch.equal(a, b) for a, b in zip(*streams, strict=True))
 
@@ -338,7 +340,7 @@ def test_a_file_damaged_after_the_check_stops_with_its_name(big_folder, cache):
     counts = count_classes(data)
     damaged = big_folder / "train/images/007.png"
     damaged.write_bytes(damaged.read_bytes()[:60])
-    loader = Loader(batch_size=16, workers=1, cache=cache)
+    loader = Loader(batch_size=16, workers=1, cache=cache, min_images=1)
     with pytest.raises(DataError) as error:
         list(loader.train(data, Augment([8, 8]), Uniform(), counts, 0).epoch(0))
     assert "007.png" in error.value.where
@@ -373,7 +375,7 @@ def test_skip_leaves_an_image_out_once_for_everything_after(big_folder, tmp_path
     assert "007" not in data.names
     counts = count_classes(data, cache=tmp_path / "cache")
     assert (counts.num_images, counts.num_empty) == (149, 0)
-    batches = Loader(batch_size=16, workers=0).train(data, Augment(), Uniform(), counts, 0)
+    batches = Loader(batch_size=16, workers=0, min_images=1).train(data, Augment(), Uniform(), counts, 0)
     seen = [data.names[i] for _, _, indices in batches.epoch(0) for i in indices]
     assert sorted(seen) == sorted(data.names)
     assert sum(len(i) for _, _, i in Loader(workers=0).evaluation(data)) == 149
@@ -476,12 +478,14 @@ def test_a_plain_sampling_and_augmentation_need_not_know_of_centres():
             return image[:16, :16].astype(self.kind), mask[:16, :16]
 
     data = Shapes("train", [32, 32], train_images=4)
-    batches = Loader(workers=0).train(data, Plain(np.uint8), Own(), count_classes(data), 0)
+    batches = Loader(workers=0, min_images=1).train(data, Plain(np.uint8), Own(), count_classes(data), 0)
     assert next(iter(batches.epoch(0)))[0].shape[2:] == (16, 16)
     with pytest.raises(ConfigError, match="image of float32 and a mask of uint8"):
-        next(iter(Loader(workers=0).train(data, Plain(np.float32), Own(), count_classes(data), 0).epoch(0)))
+        next(
+            iter(Loader(workers=0, min_images=1).train(data, Plain(np.float32), Own(), count_classes(data), 0).epoch(0))
+        )
     with pytest.raises(ConfigError, match="there is no crop to centre"):
-        Loader(workers=0).train(data, Plain(np.uint8), ForegroundCrops(), count_classes(data), 0)
+        Loader(workers=0, min_images=1).train(data, Plain(np.uint8), ForegroundCrops(), count_classes(data), 0)
 
 
 def test_parts_of_ones_own_that_do_not_fit_are_named():
@@ -499,7 +503,7 @@ def test_parts_of_ones_own_that_do_not_fit_are_named():
         (crop_of_the_image, Uniform(), r"an image of \[16, 16\] and a mask of \[32, 32\]"),
     ):
         with pytest.raises(ConfigError, match=what):
-            next(iter(Loader(workers=0).train(data, augment, sampling, count_classes(data), 0).epoch(0)))
+            next(iter(Loader(workers=0, min_images=1).train(data, augment, sampling, count_classes(data), 0).epoch(0)))
 
 
 def test_an_augmentation_that_works_in_place_leaves_the_cache_as_it_is():
@@ -508,7 +512,7 @@ def test_an_augmentation_that_works_in_place_leaves_the_cache_as_it_is():
         return image, mask
 
     data = Shapes("train", [32, 32], train_images=4)
-    batches = Loader(workers=0, cache="ram").train(data, darker, Uniform(), count_classes(data), 0)
+    batches = Loader(workers=0, cache="ram", min_images=1).train(data, darker, Uniform(), count_classes(data), 0)
     first, second = (torch.cat([images for images, *_ in batches.epoch(epoch)]) for epoch in (0, 1))
     assert first.float().mean() == second.float().mean()
 
@@ -522,7 +526,7 @@ def test_whole_images_do_not_change_their_size(setting):
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_training_batch_of_several_sizes_is_an_error(workers):
     data = Shapes("train", [32, 32], train_images=4)
-    batches = Loader(batch_size=4, workers=workers).train(data, uneven, Uniform(), count_classes(data), 0)
+    batches = Loader(batch_size=4, workers=workers, min_images=1).train(data, uneven, Uniform(), count_classes(data), 0)
     sizes = r"differ in size: train_0000\d is \[32, 1[67]\], train_0000\d is \[32, 1[67]\]"
     with pytest.raises(ConfigError, match=sizes) as error:
         list(batches.epoch(0))
@@ -543,7 +547,7 @@ def test_foreground_oversampling_of_whole_images_is_refused():
     data = Shapes("train", [32, 32], train_images=4)
     for sampling in (ForegroundCrops(), RareClasses(foreground_share=0.5)):
         with pytest.raises(ConfigError, match="foreground oversampling of whole images"):
-            Loader(workers=0).train(data, Augment(), sampling, count_classes(data), 0)
+            Loader(workers=0, min_images=1).train(data, Augment(), sampling, count_classes(data), 0)
 
 
 def test_auto_centres_crops_and_is_uniform_without():
@@ -553,7 +557,7 @@ def test_auto_centres_crops_and_is_uniform_without():
     assert np.array_equal(auto(plain, 1, 2).indices, Uniform()(plain, 1, 2).indices)
     assert (auto(plain, 1, 2).centres == -1).all()
     assert auto.summary(plain) == ""
-    Loader(workers=0).train(data, Augment(), auto, plain, 0)
+    Loader(workers=0, min_images=1).train(data, Augment(), auto, plain, 0)
     assert needs_locations(Augment(size=[16, 16]), auto)
     located = count_classes(data, locations=True)
     assert (auto(located, 1, 2).centres >= 0).any()

@@ -117,7 +117,7 @@ def steps(case: tuple, processes=ALONE) -> tuple[list, list]:
         torch.manual_seed(0)
         model = Plain().to(dtype)
         optimizer = Kept(model.parameters(), lr=1.0)
-        train = Loader(6, workers=0).train(
+        train = Loader(6, workers=0, min_images=1).train(
             dataset, Augment(horizontal_flip=0.5), Uniform(), count_classes(dataset), 0, processes=processes
         )
         schedule = torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0)
