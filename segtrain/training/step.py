@@ -1,22 +1,20 @@
-"""One optimizer step: forward, loss, backward, clipping, the check for finite numbers, the moving average."""
+"""One optimizer step: forward, loss, backward, clipping, the optimizer, the moving average."""
 
 import contextlib
-import math
 
 import torch
 
-from segtrain.errors import DataError, NotFinite, batch_norm_explained, few
+from segtrain.errors import batch_norm_explained
 from segtrain.losses.loss import computed_over, scaled, total
-from segtrain.losses.targets import check_labels, check_shares
 from segtrain.optimizers import is_of_encoder
 from segtrain.ranks import ALONE, Processes
 from segtrain.training.average import Average
 from segtrain.training.device import autocast
+from segtrain.training.finite import FiniteCheck, check_weights
 from segtrain.training.resuming import misfit, optimizer_misfit
 from segtrain.training.state import Parts
 
 LOOK_EVERY = 20  # steps, at which the host looks at a flag of the device
-SMALLEST_SCALE = 1.0  # of a float16 loss: the scaler halves it at every step whose gradient is not finite
 
 
 class Step:
@@ -60,10 +58,9 @@ class Step:
         self.optimizer, self.schedule = parts.optimizer, parts.schedule
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
         self.average = Average(self.model, ema_decay) if ema_decay is not None else None
-        self.names, self.skip = parts.train.names, skip
-        self.bad = torch.zeros((), device=device)  # becomes 1 at the first step that is not finite
-        self.seen = torch.zeros((), pin_memory=device.type == "cuda")  # the flag, as it was some steps ago
-        self.unchecked: list[dict] = []  # what is known of the steps since the flag was read
+        self.skip = skip
+        known = self.model, self.scaler, self.loss, self.labels, parts.train.names
+        self.finite = FiniteCheck(*known, device=device, kept=LOOK_EVERY)
         # On CUDA, asking for the flag in each step would let the device wait for the host. Fused optimizers
         # skip a step whose flag is set, so a late look at a copy is enough to keep the weights unspoilt.
         self.guarded = (
@@ -128,14 +125,10 @@ class Step:
                 found[name] = found[name] + value if name in found else value
         with self.part("gradient norm"):
             bad = ~torch.isfinite(found["loss"] + self._gradient_norm())
-        self.bad = torch.maximum(self.bad, bad)
-        images = [images for images, _ in batches]
-        for before in self.unchecked:  # on the device, of one step only
-            before.pop("images", None)
-        known = {"step": number + 1, "bad": bad, "indices": indices, "masks": masks, "classes": logits.shape[1]}
-        self.unchecked.append({**known, "images": images, "terms": found})
-        if self.skip and self.bad:
-            self._refuse_labels()
+        known = {"step": number + 1, "indices": indices, "masks": masks, "classes": logits.shape[1]}
+        self.finite.record(bad, **known, images=[images for images, _ in batches], terms=found)
+        if self.skip and self.finite.bad:
+            self.finite.refuse_labels()
             self._leave_out(buffers)
             return {}
         with self.part("optimizer"):
@@ -162,8 +155,7 @@ class Step:
         """Batch statistics of a bad batch are forgotten, too."""
         for buffer, before in zip(self.model.buffers(), buffers, strict=True):
             buffer.copy_(before)
-        self.bad.zero_()
-        self.unchecked = []
+        self.finite.forget()
         self.scaler.update(self.scaler.get_scale())  # as it was: the step that would update it is not made
         self.optimizer.zero_grad(set_to_none=True)
         self.schedule.step()
@@ -185,11 +177,11 @@ class Step:
 
     def _update(self, number: int) -> None:
         if self.guarded:
-            self.optimizer.found_inf, self.optimizer.grad_scale = self.bad, None
+            self.optimizer.found_inf, self.optimizer.grad_scale = self.finite.bad, None
         if not self.guarded:
-            self.check_finite()
+            self.finite.check()
         elif number % LOOK_EVERY == 0:
-            self._look()
+            self.finite.look()
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
@@ -197,84 +189,14 @@ class Step:
         if self.average is not None:
             self.average.update()
 
-    def _look(self) -> None:
-        """Read the flag of the last look, which has long been copied, and copy the present one in the background."""
-        if self.seen.numpy():
-            self.check_finite()
-        self.seen.copy_(self.bad, non_blocking=True)
-        self.unchecked = self.unchecked[-LOOK_EVERY:]
-
-    def check_finite(self) -> None:
-        """Raise NotFinite when the loss or gradient of a step since the last call was not; DataError for its labels."""
-        lost = self.scaler.is_enabled() and self.scaler.get_scale() < SMALLEST_SCALE
-        if self.bad or lost:
-            self._refuse_labels()
-            seen = self._seen()
-            raise NotFinite(
-                "the gradient is not finite, however it is scaled; no step was made since"
-                if lost
-                else "the loss or the gradient is not finite; the weights are those before that step",
-                f"step {seen['step']}",
-                "lower optimizer.lr, set trainer.clip_norm=1, use trainer.precision=float32, or cap the class "
-                "weights (weighting.max_ratio); trainer.nonfinite=skip leaves out single steps",
-                seen,
-            )
-        self.unchecked = []
-
-    def _first_bad(self) -> dict:
-        return next((step for step in self.unchecked if step["bad"]), self.unchecked[-1])
-
-    def _refuse_labels(self) -> None:
-        """Raise DataError when the first bad step has labels that are no class: on CUDA they make the loss NaN."""
-        first = self._first_bad()
-        for masks in first["masks"] if self.loss.ignore_index is not None else []:
-            try:
-                if masks.ndim == 4 and not self.labels.annotated:
-                    check_shares(masks, self.loss.ignore_index, "label")
-                else:
-                    check_labels(masks, first["classes"], self.loss.ignore_index)
-            except ValueError as error:
-                raise DataError(
-                    str(error),
-                    f"step {first['step']}, images {few([self.names[index] for index in first['indices']])}",
-                    "run `segtrain check`; look at dataset.num_classes and dataset.ignore_index",
-                ) from error
-
-    def _seen(self) -> dict:
-        """Of the first bad step: its images and loss; and the gradients, which are those of the last step."""
-        first = self._first_bad()
-        norms = {n: float(p.grad.norm()) for n, p in self.model.named_parameters() if p.grad is not None}
-        return {
-            "step": first["step"],
-            "images": [self.names[index] for index in first["indices"]],
-            "pixels": [
-                {"min": int(i.min()), "max": int(i.max()), "mean": float(i.float().mean())}
-                for i in first.get("images", [])
-            ],
-            "loss": {name: str(float(value)) for name, value in first["terms"].items()},
-            "not_finite_gradients": [name for name, norm in norms.items() if not math.isfinite(norm)],
-            "gradient_norms": {name: str(norm) for name, norm in norms.items()},
-        }
-
-    def check_weights(self) -> None:
-        """Raise NotFinite when a weight or buffer is not: such weights are not written."""
-        every = {**self.model.state_dict(), **(self.average.module.state_dict() if self.average is not None else {})}
-        tensors = {name: tensor for name, tensor in every.items() if tensor.is_floating_point()}
-        finite = torch.stack([torch.isfinite(tensor).all() for tensor in tensors.values()])
-        if not finite.all():
-            bad = [name for name, good in zip(tensors, finite.tolist(), strict=True) if not good]
-            raise NotFinite(
-                "the loss is finite, but weights or batch statistics are not",
-                few(bad),
-                "lower optimizer.lr, set trainer.clip_norm=1, or use trainer.precision=float32",
-            )
-
     def _resumed(self) -> dict:
         parts = {"model": self.model, "optimizer": self.optimizer, "schedule": self.schedule, "scaler": self.scaler}
         return parts | ({"average": self.average} if self.average is not None else {})
 
     def state_dict(self) -> dict:
-        """What a training is resumed from, but for its State."""
+        """What a training is resumed from, but for its State. Raises NotFinite for what is not worth keeping."""
+        self.finite.check()
+        check_weights(self.validated)  # the moving average, too, is spoilt by one bad step
         cuda = [torch.cuda.get_rng_state(self.device)] if self.device.type == "cuda" else []
         states = {name: part.state_dict() for name, part in self._resumed().items()}
         return {**states, "random": torch.get_rng_state(), "random_cuda": cuda}

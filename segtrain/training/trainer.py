@@ -234,7 +234,7 @@ class Trainer:
             if state.step >= self.steps:
                 break
         progress.close()
-        self.step.check_finite()
+        self.step.finite.check()
         return {name: float(total) / state.counted for name, total in state.sums.items()} or {"loss": math.nan}
 
     def _checkpoint_due(self) -> bool:
@@ -285,8 +285,6 @@ class Trainer:
         """A checkpoint; weights that are not finite are not written."""
         if not self.processes.first:
             return
-        self.step.check_finite()
-        self.step.check_weights()
         state = vars(self.state) | {"sums": {name: float(v) for name, v in self.state.sums.items()}}
         self.checkpoint({**self.step.state_dict(), "state": state})
         self.saved_at, self.saved = time.monotonic(), True

@@ -91,7 +91,7 @@ def test_no_step_waits():
             step([batch], number)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    step.check_finite()
+    step.finite.check()
 
 
 def test_labels_that_are_no_class_end_the_training_and_not_the_device():
@@ -100,7 +100,7 @@ def test_labels_that_are_no_class_end_the_training_and_not_the_device():
     wrong[0, 0, 0] = 77
     step([(images, wrong, indices)], 1)
     with pytest.raises(DataError, match="label 77 is no class"):
-        step.check_finite()
+        step.finite.check()
     assert torch.ones(1, device="cuda").item() == 1
 
 
