@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from segtrain.data.mask_values import of_one, wrong_values
-from segtrain.data.value_counts import value_counts
+from segtrain.data.mask_values import of_one, value_counts, wrong_values
 from segtrain.errors import ConfigError, DataError
 from segtrain.protocols import PROTOCOLS, adopted
 
@@ -190,7 +189,7 @@ def class_pixels(mask: np.ndarray, dataset: SegmentationDataset, index: int) -> 
 
 def check_values(mask: np.ndarray, dataset: SegmentationDataset, index: int) -> np.ndarray:
     """The histogram [256] of a mask. Raises WrongValues for values outside the classes and the ignore index."""
-    histogram = value_counts(mask, 2 if dataset.multilabel else dataset.num_classes)
+    histogram = value_counts(mask)
     if len(wrong_values(dataset, histogram)):
         raise of_one(dataset, histogram, dataset.mask_file(index))
     return histogram

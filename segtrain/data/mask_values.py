@@ -1,4 +1,4 @@
-"""Values of masks that are no class: of one mask, and what those of all masks together say."""
+"""Values of masks: how often each occurs, and what those say that are no class, of one mask and of all together."""
 
 import numpy as np
 
@@ -13,6 +13,7 @@ BOTH_WAYS = (
 MANY = 64  # values of masks: they may be grey, not classes
 GREY = "for masks with grey edges dataset.num_classes=2 dataset.mask_format=binary dataset.threshold=127"
 _NAMED = 12  # values of a remap that are written out
+_COUNTED = 1 << 24  # pixels that OpenCV counts at once: it does so in float32
 
 
 class WrongValues(DataError):
@@ -21,6 +22,17 @@ class WrongValues(DataError):
     def __init__(self, what: str, where: str = "", fix: str = "", histogram: np.ndarray | None = None):
         super().__init__(what, where, fix)
         self.histogram = histogram
+
+
+def value_counts(mask: np.ndarray) -> np.ndarray:
+    """int64 [256]: pixels of each value of a uint8 mask, of any shape."""
+    import cv2
+
+    flat, counts = mask.reshape(1, -1), np.zeros(256, np.int64)
+    for first in range(0, flat.size, _COUNTED):
+        part = flat[:, first : first + _COUNTED]
+        counts += cv2.calcHist([part], [0], None, [256], [0, 256]).ravel().astype(np.int64)
+    return counts
 
 
 def both_ways(class_names: list[str], value: int = 255) -> str:

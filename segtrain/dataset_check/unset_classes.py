@@ -7,9 +7,8 @@ import numpy as np
 from segtrain.data.folder import Folder
 from segtrain.data.folder.colors import color_codes, color_of
 from segtrain.data.folder.images import read_values
-from segtrain.data.mask_values import GREY, MANY
+from segtrain.data.mask_values import GREY, MANY, value_counts
 from segtrain.data.threads import in_threads, tried
-from segtrain.data.value_counts import value_counts
 from segtrain.errors import ConfigError, DataError, few
 
 UNSET = "dataset.num_classes is not set, and the masks hold "

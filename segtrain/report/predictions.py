@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from segtrain.data.value_counts import value_counts
+from segtrain.data.mask_values import value_counts
 from segtrain.files import whole, write_arrays
 from segtrain.report.pictures import as_rgb, class_colours, colour_mask, write_png
 
@@ -86,7 +86,7 @@ def write_probabilities(folder: Path, name: str, probabilities: np.ndarray) -> N
 
 def row_of(name: str, file: Path, mask: np.ndarray, confidence: np.ndarray, classes) -> dict:
     """Of predictions.csv: pixels of each class, whether there are any, and its highest probability."""
-    count = mask.reshape(len(mask), -1).sum(axis=1) if mask.ndim == 3 else value_counts(mask, classes.num_classes)
+    count = mask.reshape(len(mask), -1).sum(axis=1) if mask.ndim == 3 else value_counts(mask)
     status = file.stat()
     row = {"name": name, "image": str(file.absolute()), "bytes": status.st_size, "modified": status.st_mtime_ns}
     row |= {"height": mask.shape[-2], "width": mask.shape[-1]}
