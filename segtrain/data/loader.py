@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import signal
 import time
+from collections import Counter
 from collections.abc import Iterator
 from typing import Literal
 
@@ -24,7 +25,7 @@ from segtrain.data.augment import Augmentation, as_augment
 from segtrain.data.dataset import SegmentationDataset, as_dataset
 from segtrain.data.paste import Paste
 from segtrain.data.samples import CROP, Batch, TrainSamples, WholeImages
-from segtrain.data.sampling import Samples, Sampling, as_sampling
+from segtrain.data.sampling import Sampling, as_sampling
 from segtrain.data.views import EveryAnnotator, InMemory, decoded_size
 from segtrain.errors import ConfigError, OutOfMemory, SegtrainError
 from segtrain.ranks import ALONE, Processes
@@ -165,12 +166,15 @@ class EpochOrder:
     def __iter__(self) -> Iterator[list[tuple[int, int, int, int]]]:
         numbers = range(self.epoch * self.passes, (self.epoch + 1) * self.passes)
         passes = [self.sampling(self.counts, self.seed, number) for number in numbers]
-        chosen = Samples(*(np.concatenate([getattr(one, field) for one in passes]) for field in ("indices", "centres")))
-        if len(chosen.indices) != self.length:
-            what = f"the sampling gives {len(chosen.indices)} samples for {self.length} images"
+        indices = np.concatenate([one.indices for one in passes]).tolist()
+        centres = np.concatenate([one.centres for one in passes]).tolist()
+        if len(indices) != self.length:
+            what = f"the sampling gives {len(indices)} samples for {self.length} images"
             raise ConfigError(what, "sampling", "give as many as the dataset has images; one may come several times")
-        columns = (chosen.indices.tolist(), chosen.repeats.tolist(), chosen.centres.tolist())
-        samples = [(self.epoch, *sample) for sample in zip(*columns, strict=True)]
+        before, samples = Counter(), []  # each time that an image comes it is augmented in its own way
+        for index, centre in zip(indices, centres, strict=True):
+            samples.append((self.epoch, index, before[index], centre))
+            before[index] += 1
         for batch in range(self.first_batch, len(self)):
             end = None if batch == len(self) - 1 else (batch + 1) * self.batch_size
             yield samples[batch * self.batch_size : end]

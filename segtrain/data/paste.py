@@ -4,26 +4,18 @@ ClassMix of Olsson et al., 2021, https://arxiv.org/abs/2007.07936, with masks in
 of Ghiasi et al., 2021, https://arxiv.org/abs/2012.07177, where images and not objects are cut out.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 
-@dataclass(frozen=True)
-class Donor:
-    """The image that pixels are taken from.
+class Donor(NamedTuple):
+    """The image that pixels are taken from."""
 
-    Attributes:
-        index: into the training images.
-        label: the class whose pixels are taken.
-        centre: pixel of the mask that the crop is centred on, row · width + column; -1: it is anywhere.
-        seed: of its own augmentation.
-    """
-
-    index: int
-    label: int
-    centre: int
-    seed: tuple[int, ...]
+    index: int  # into the training images
+    label: int  # the class whose pixels are taken
+    centre: int  # pixel of the mask that the crop is centred on, row · width + column; -1: it is anywhere
+    seed: tuple[int, ...]  # of its own augmentation
 
 
 class Paste:

@@ -23,16 +23,6 @@ class Samples:
     indices: np.ndarray
     centres: np.ndarray
 
-    @property
-    def repeats(self) -> np.ndarray:
-        """int [n]: how often the image came before in this epoch, so that each time is augmented in its own way."""
-        order = np.argsort(self.indices, kind="stable")
-        ordered = self.indices[order]
-        first = np.searchsorted(ordered, ordered)
-        found = np.empty(len(order), dtype=int)
-        found[order] = np.arange(len(order)) - first
-        return found
-
 
 class Sampling:
     """The protocol of a sampling. A sampling derives from it, or is called as `sampling(counts, seed, epoch)`.

@@ -138,10 +138,11 @@ def test_equal_weights_are_uniform(how):
 
 
 def test_repeats_are_counted():
-    epoch = RareClasses(power=2.0)(COUNTS, 0, 0)
-    pairs = list(zip(epoch.indices.tolist(), epoch.repeats.tolist(), strict=True))
+    samples = [sample for batch in EpochOrder(COUNTS, 8, RareClasses(power=2.0), 0) for sample in batch]
+    assert [index for _, index, _, _ in samples] == RareClasses(power=2.0)(COUNTS, 0, 0).indices.tolist()
+    pairs = [(index, repeat) for _, index, repeat, _ in samples]
     assert len(set(pairs)) == len(pairs)
-    assert max(epoch.repeats) >= 1
+    assert max(repeat for _, repeat in pairs) >= 1
 
 
 def test_the_summary_says_what_changes():
