@@ -1,6 +1,7 @@
 """Folder: a dataset in folders, with images and masks of any usual kind."""
 
 import hashlib
+import logging
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,14 +10,17 @@ import numpy as np
 from segtrain.arguments import Fraction, Label, NonNegativeInt, PositiveInt, Range, checked
 from segtrain.data.dataset import SegmentationDataset, check_classes
 from segtrain.data.folder.colors import ColorMask, rgb
-from segtrain.data.folder.damaged import without_damaged
 from segtrain.data.folder.files import list_files
 from segtrain.data.folder.images import MAX_PIXELS, image_size, orientation, read_image
 from segtrain.data.folder.layout import SPLIT_FILE, Layout
 from segtrain.data.folder.masks import BinaryMask, ChannelMask, ClassFiles, IndexMask, check_same_size
 from segtrain.data.mask_values import both_ways
 from segtrain.data.resize import Resize, resize_image, resize_mask, resized_size
-from segtrain.errors import ConfigError, DataError
+from segtrain.data.threads import in_threads, tried
+from segtrain.data.views import EveryAnnotator, read_checked
+from segtrain.errors import ConfigError, DataError, counted
+
+log = logging.getLogger("segtrain")
 
 Several = Annotated[list[str], Range("2 to 30 different names", lambda v: 1 < len(set(v)) == len(v) <= 30)]
 ValueRange = Annotated[list[float], Range("[low, high], low < high", lambda v: len(v) == 2 and v[0] < v[1])]
@@ -27,6 +31,7 @@ FORMATS = {  # of masks, and the settings that each reads
     "channels": (ChannelMask, ("threshold",)),
     "files": (ClassFiles, ("threshold",)),
 }
+MOST_SKIPPED = 0.01  # share of the images of a split that on_error=skip may leave out
 
 
 class Folder(SegmentationDataset):
@@ -230,6 +235,30 @@ class Folder(SegmentationDataset):
             what = f"{len(palette)} colours for {self.num_classes} classes"
             raise ConfigError(what, "dataset.palette", "give one [r,g,b] per class")
         return np.array([rgb(color, "dataset.palette") for color in palette], dtype=np.uint8)
+
+
+def without_damaged(dataset: Folder) -> tuple[list, list, list]:
+    """Names, images and masks but for those that cannot be read, do not fit or hold wrong values.
+
+    What is left out is logged with its reason. Raises DataError when more than 1 %, and more than one, are left out.
+    """
+    masks = EveryAnnotator(dataset) if dataset.num_annotators > 1 else dataset
+
+    def read(index: int) -> None:
+        dataset.check_pair(index)
+        read_checked(masks, index)
+
+    indices = range(len(dataset.names))
+    found = list(in_threads(lambda index: tried(read, index), indices, "reading images and masks"))
+    errors = {index: error for index, error in enumerate(found) if error is not None}
+    for index, error in errors.items():
+        log.warning(f"skipped {dataset.names[index]}: {error.what}: {error.where}")
+    if len(errors) > max(1, MOST_SKIPPED * len(indices)) or 0 < len(errors) == len(indices):
+        first = next(iter(errors.values()))
+        what = f"{first.what} ({counted(len(errors), 'image')} of the split cannot be read, more than 1 %)"
+        raise DataError(what, first.where, "`segtrain check` lists them all; dataset.on_error=skip is for a few")
+    kept = [index for index in indices if index not in errors]
+    return tuple([entries[index] for index in kept] for entries in (dataset.names, dataset.images, dataset.masks))
 
 
 def majority(masks: np.ndarray, ignore_index: int) -> np.ndarray:
