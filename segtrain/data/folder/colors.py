@@ -29,13 +29,18 @@ class ColorMask(MaskFormat):
         self.codes: list[tuple[int, int]] = []
         for label, given in [*enumerate(colors), *((ignore_index, [c]) for c in ignore_colors)]:
             several = given if isinstance(given, list) and given and isinstance(given[0], list) else [given]
-            self.codes += [(_code(color), label) for color in several]
+            for red, green, blue in (rgb(color, "dataset.colors") for color in several):
+                self.codes.append((red << 16 | green << 8 | blue, label))
         repeated = {code for code, _ in self.codes if [c for c, _ in self.codes].count(code) > 1}
         if repeated:
             raise ConfigError(f"the colour {color_of(repeated.pop())} is given twice", "dataset.colors", "correct it")
 
     def read(self, path: Path) -> np.ndarray:
-        values = _colours(path, self.exif, self.max_pixels)
+        file = decoded(path, self.exif, True, self.max_pixels)
+        if isinstance(file, Image.Image) and file.mode in ("P", "PA", "1", "L", "LA"):
+            file = file.convert("RGB")  # grey, too: programs save an image without colours so
+        values = values_of(file)
+        values = np.repeat(values[..., None], 3, axis=2) if values.ndim == 2 else values
         if values.dtype != np.uint8 or values.ndim != 3 or values.shape[2] not in (3, 4):
             what = f"a colour-coded mask has 3 channels of 8 bits, this has {values.dtype} {list(values.shape)}"
             raise DataError(what, str(path), "masks whose value is the class are dataset.mask_format=index")
@@ -66,26 +71,12 @@ class ColorMask(MaskFormat):
         )
 
 
-def _colours(path: Path, exif: bool, max_pixels: int) -> np.ndarray:
-    """The colours of a file, also of a palette, and of grey, as programs save an image without colours."""
-    file = decoded(path, exif, True, max_pixels)
-    if isinstance(file, Image.Image) and file.mode in ("P", "PA", "1", "L", "LA"):
-        file = file.convert("RGB")
-    values = values_of(file)
-    return np.repeat(values[..., None], 3, axis=2) if values.ndim == 2 else values
-
-
 def rgb(color, key: str) -> list[int]:
     """Three numbers of 0 to 255. Raises ConfigError that names the key."""
     numbers = color if isinstance(color, list | tuple) else []
     if len(numbers) != 3 or not all(isinstance(v, int) and 0 <= v <= 255 for v in numbers):
         raise ConfigError(f"{color!r} is no colour", key, "give [r,g,b], each 0 to 255, per class")
     return list(numbers)
-
-
-def _code(color) -> int:
-    red, green, blue = rgb(color, "dataset.colors")
-    return red << 16 | green << 8 | blue
 
 
 def color_codes(colors: np.ndarray) -> np.ndarray:

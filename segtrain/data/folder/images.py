@@ -107,8 +107,12 @@ def decoded(path: Path, exif: bool, lossless: bool = False, max_pixels: int = MA
             if lossless:
                 _check_lossless(file, path)
             if _is_plain(file, path):
-                deep = _is_deep_colour(file)  # not known after loading
-                return _deep_colours(load(file), data, path, exif) if deep else upright(load(file), exif)
+                # Of 16 bits in each of several channels Pillow keeps 8; how many there are is not known after loading.
+                deep = file.format == "PNG" and file.mode in ("RGB", "RGBA") and file.tile[0][3].endswith(";16B")
+                if file.format == "TIFF":
+                    file.filename = ""  # else Pillow maps the file, which scrambles pixels to be turned by a quarter
+                file.load()
+                return _deep_colours(file, data, path, exif) if deep else upright(file, exif)
     except UnidentifiedImageError:
         pass  # a TIFF of kinds that Pillow does not know
     return _read_tiff(path, max_pixels)
@@ -131,7 +135,7 @@ def _is_plain(file: Image.Image, path: Path) -> bool:
     associated alpha, by which Pillow divides. Raises DataError for several pictures in another format, but for MPO,
     which is JPEG with previews.
     """
-    several = _pictures(file) > 1
+    several = getattr(file, "n_frames", 1) > 1  # a format for one picture has no such attribute
     if file.format != "TIFF":
         if several and file.format != "MPO":
             raise DataError("several pictures in one file", str(path), "save one picture a file")
@@ -140,13 +144,6 @@ def _is_plain(file: Image.Image, path: Path) -> bool:
     planes, divided = file.tag_v2.get(_PLANES, 1) == 2, 1 in np.atleast_1d(file.tag_v2.get(_EXTRA, 0))
     whole = len(file.getbands()) == bands and (bands == 1 or (not planes and bits <= 8))
     return whole and not several and not divided
-
-
-def _pictures(file: Image.Image) -> int:
-    try:
-        return file.n_frames
-    except AttributeError:  # of a format for one picture
-        return 1
 
 
 def image_size(path: Path, exif: bool = True) -> tuple[int, int]:
@@ -193,14 +190,6 @@ def open_image(path: Path, data: bytes | None = None) -> Image.Image:
         raise
     except Exception as error:  # Pillow raises errors of many kinds for broken files
         raise DataError(f"cannot be read: {error}", str(path), "replace or remove the file") from error
-
-
-def load(file: Image.Image) -> Image.Image:
-    """Decode. Raises errors of many kinds for a damaged file."""
-    if file.format == "TIFF":
-        file.filename = ""  # else Pillow maps the file, which scrambles pixels that are to be turned by a quarter
-    file.load()
-    return file
 
 
 @contextlib.contextmanager
@@ -269,11 +258,6 @@ def _turned(values: np.ndarray, turn: int) -> np.ndarray:
     """[H, W, …] upright, by an orientation of 1 to 8: mirrored, then turned clockwise."""
     mirrored = values[:, ::-1] if turn in (2, 4, 5, 7) else values
     return np.rot90(mirrored, {3: 2, 4: 2, 5: 1, 8: 1, 6: -1, 7: -1}.get(turn, 0))
-
-
-def _is_deep_colour(file: Image.Image) -> bool:
-    """Whether a PNG has 16 bits in each of several channels, of which Pillow keeps 8."""
-    return file.format == "PNG" and file.mode in ("RGB", "RGBA") and str(file.tile[0][3]).endswith(";16B")
 
 
 def _deep_colours(file: Image.Image, data: bytes, path: Path, exif: bool) -> np.ndarray:
