@@ -1,4 +1,7 @@
-"""Class counts: pixels and images of each class, from one pass over the masks with threads."""
+"""Class counts: pixels and images of each class, from one pass over the masks with threads.
+
+Class locations are some pixels of each class of an image, found while its mask is counted; crops are centred on them.
+"""
 
 import os
 from dataclasses import dataclass
@@ -7,11 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from segtrain.class_counts.cache import cached_rows
-from segtrain.class_counts.locations import LOCATIONS, VERSION, draw_locations, find_locations
 from segtrain.data.dataset import SegmentationDataset, as_dataset, class_pixels, read_mask
 from segtrain.data.mask_values import WrongValues, of_all
 from segtrain.data.threads import in_threads, tried
 from segtrain.errors import DataError
+
+LOCATIONS = 256  # of an image
+VERSION = 1  # of what find_locations finds: to be raised when it changes, since locations are cached
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,10 @@ class ClassCounts:
         """int [n]: a pixel of class `classes[i]` of image `images[i]`, row · width + column, at random; -1: has none."""
         if self.locations is None:
             raise ValueError("foreground oversampling needs count_classes(dataset, locations=True)")
-        return draw_locations(self.locations[images], classes, rng)
+        locations = self.locations[images]
+        fits = (locations >= 0) & (locations % 256 == classes[:, None])
+        drawn = np.where(fits, rng.random(locations.shape), -1.0).argmax(axis=1)
+        return np.where(fits.any(axis=1), locations[np.arange(len(locations)), drawn] // 256, -1)
 
     def to_dict(self) -> dict:
         """For class_counts.json."""
@@ -151,6 +159,28 @@ def _row(dataset: SegmentationDataset, index: int, locations: bool) -> np.ndarra
         return row
     present = [c for c in np.flatnonzero(pixels).tolist() if c != dataset.background]
     return np.concatenate([find_locations(mask, present), row])
+
+
+def find_locations(mask: np.ndarray, classes: list[int]) -> np.ndarray:
+    """int64 [LOCATIONS]: 256 · pixel + class, with pixel = row · width + column; -1 where there are fewer.
+
+    The classes share the locations evenly, but for those with fewer pixels. Of each of as many parts of a class's
+    pixels, in the order of rows, one is drawn, always the same for the same mask: at even steps all could be in one
+    column.
+
+    Args:
+        mask: class indices [H, W]; multi-label 0 and 1, [H, W, C].
+        classes: that the mask has.
+    """
+    pixels = {c: np.flatnonzero(mask == c if mask.ndim == 2 else mask[..., c] == 1) for c in classes}
+    found, used = np.full(LOCATIONS, -1, dtype=np.int64), 0
+    for left, label in enumerate(sorted(classes, key=lambda c: len(pixels[c]))):
+        number = min((LOCATIONS - used) // (len(classes) - left), len(pixels[label]))
+        parts = np.arange(number) + np.random.default_rng(label).random(number)
+        chosen = pixels[label][(parts * len(pixels[label]) / max(number, 1)).astype(np.int64)]
+        found[used : used + number] = 256 * chosen + label
+        used += number
+    return found
 
 
 def summed(table: np.ndarray, dataset: SegmentationDataset) -> ClassCounts:

@@ -13,7 +13,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from segtrain.class_counts import ClassCounts, count_classes
-from segtrain.class_counts.locations import LOCATIONS, find_locations
+from segtrain.class_counts.count import LOCATIONS, find_locations
 from segtrain.data.augment import Augment, crop_size
 from segtrain.data.dataset import as_dataset
 from segtrain.data.folder import Folder
