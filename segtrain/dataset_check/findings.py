@@ -14,7 +14,6 @@ from segtrain.dataset_check.smallest_objects import SmallestObjects
 from segtrain.errors import DataError, counted, few
 
 SMALL, LARGE = 16, 8192  # height or width in pixels that is a finding
-LEVELS = ("error", "warning", "note")
 
 
 def check_dataset(splits: dict, crop: list[int] | None) -> list[SplitReport]:
@@ -30,8 +29,6 @@ def check_dataset(splits: dict, crop: list[int] | None) -> list[SplitReport]:
     _add_duplicates(reports)
     _add_missing_classes(reports)
     _add_shared_groups(reports)
-    for report in reports:
-        report.findings.sort(key=lambda f: LEVELS.index(f.level))
     return reports
 
 

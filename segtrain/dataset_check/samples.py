@@ -53,11 +53,6 @@ class SplitReport:
     objects: SmallestObjects
 
     @property
-    def smallest(self) -> np.ndarray:
-        """int64 [C]: pixels of the smallest object (connected component) of a class; 0: there is none."""
-        return self.objects.found()
-
-    @property
     def readable(self) -> list[Sample]:
         """The samples without errors."""
         return [s for s in self.samples if s.pixels is not None]

@@ -30,7 +30,7 @@ class SmallestObjects:
             np.minimum(self._least, found[: len(pixels)], out=self._least)
 
     def found(self) -> np.ndarray:
-        """int64 [C]; 0 where there is none."""
+        """int64 [C]: pixels of the smallest object of a class; 0 where there is none."""
         return np.where(self._least == _NEVER, 0, self._least)
 
 

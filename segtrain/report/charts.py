@@ -1,7 +1,7 @@
 """Charts of scores, drawn with matplotlib: SVG for pages, pixels for TensorBoard."""
 
 import base64
-import functools
+import contextlib
 import io
 
 import numpy as np
@@ -10,23 +10,19 @@ HEIGHT = 4.2  # inches
 _LEAST = 100  # pixels that a point of a reliability curve must rest on
 
 
-def as_typed(draw):
-    """`draw` with names as they are: matplotlib reads what is between two dollar signs as a formula.
+@contextlib.contextmanager
+def as_typed():
+    """Within this, names are drawn as they are: matplotlib reads what is between two dollar signs as a formula.
 
     Not for logarithmic axes, whose numbers are such formulas.
     """
+    import matplotlib
 
-    @functools.wraps(draw)
-    def drawn(*args, **keywords):
-        import matplotlib
-
-        with matplotlib.rc_context({"text.parse_math": False}):
-            return draw(*args, **keywords)
-
-    return drawn
+    with matplotlib.rc_context({"text.parse_math": False}):
+        yield
 
 
-@as_typed
+@as_typed()
 def precision_recall(curves, labels: list[int], names: list[str]) -> str:
     """A line a class of Curves, with its average precision."""
     (precision, recall), area = curves.precision_recall(), curves.average_precision()
@@ -37,7 +33,7 @@ def precision_recall(curves, labels: list[int], names: list[str]) -> str:
     return _svg(figure)
 
 
-@as_typed
+@as_typed()
 def reliability(curves, labels: list[int], names: list[str]) -> str:
     """Frequency of a class among the pixels of a predicted probability; a line a class of Curves."""
     (probability, share, pixels), error = curves.reliability(), curves.expected_error()
@@ -50,7 +46,7 @@ def reliability(curves, labels: list[int], names: list[str]) -> str:
     return _svg(figure)
 
 
-@as_typed
+@as_typed()
 def grouped_bars(values: np.ndarray, labels: list[str], names: list[str], title: str) -> str:
     """Bars of shares [classes, labels], those of a label side by side; NaN is n/a."""
     figure, axes = _axes("", "", title)
@@ -66,7 +62,7 @@ def grouped_bars(values: np.ndarray, labels: list[str], names: list[str], title:
     return _svg(figure)
 
 
-@as_typed
+@as_typed()
 def stacked_bars(values: np.ndarray, labels: list[str], names: list[str], title: str) -> str:
     """A horizontal bar a class of shares [classes, 3] that add up to 1."""
     figure, axes = _axes("", "", title)
@@ -91,7 +87,7 @@ def learning_rates(rates: np.ndarray, losses: np.ndarray, smooth: np.ndarray, su
     return _svg_file(figure)
 
 
-@as_typed
+@as_typed()
 def lines_with_intervals(lines: dict[str, list[tuple]], x: str, y: str, unit: str) -> str:
     """A line a name through points (x, value, low, high)."""
     figure, axes = _axes(x, y, f"{y} over {x}, with 95 % intervals")
@@ -104,7 +100,7 @@ def lines_with_intervals(lines: dict[str, list[tuple]], x: str, y: str, unit: st
     return _svg(figure)
 
 
-@as_typed
+@as_typed()
 def points(of: dict[str, tuple[float, float]], others: list[tuple[float, float]], x: str, y: str) -> str:
     """A point a name of two shares (x, y), before the grey ones of `others`."""
     figure, axes = _axes(x, y, "What is won, and what is lost for it")
@@ -119,7 +115,7 @@ def points(of: dict[str, tuple[float, float]], others: list[tuple[float, float]]
     return _svg(figure)
 
 
-@as_typed
+@as_typed()
 def curves_by_epoch(lines: dict[str, np.ndarray], y: str, title: str, unit: str, best: int | None = None) -> str:
     """A line a name, a value an epoch; `best` is an epoch to mark."""
     figure, axes = _axes("epoch", y, title)
@@ -135,7 +131,7 @@ def curves_by_epoch(lines: dict[str, np.ndarray], y: str, title: str, unit: str,
     return _svg(figure)
 
 
-@as_typed
+@as_typed()
 def confusion_matrix(matrix: np.ndarray, names: list[str]) -> np.ndarray:
     """uint8 [H, W, 3]: the confusion matrix, each row (ground truth) in shares of its pixels."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -51,12 +51,6 @@ def _handlers(file: Path | None) -> list[logging.Handler]:
     return handlers
 
 
-def profile_table(rows: list[tuple[str, int, float, float]]) -> str:
-    """Where the time of the steps went that were timed part by part (segtrain.training.profile)."""
-    cells = [[name, str(calls), f"{each:.2f}", share(part)] for name, calls, each, part in rows]
-    return table(["part", "times", "ms each", "share"], cells, "each part alone, the host waiting for it; trace.json:")
-
-
 class Logger:
     """Tells of each epoch on screen and in TensorBoard; a context manager.
 
@@ -105,7 +99,9 @@ class Logger:
             log.warning(f"the network waited for images: {self._faster} may help")
             self._faster = ""
         if epoch.profile is not None:
-            log.info(profile_table(epoch.profile.rows()))
+            rows = [[name, str(calls), f"{each:.2f}", share(part)] for name, calls, each, part in epoch.profile.rows()]
+            title = "each part alone, the host waiting for it; trace.json:"
+            log.info(table(["part", "times", "ms each", "share"], rows, title))
         try:
             self._draw(epoch, {**row, "best": best})
             self._board.flush()

@@ -83,17 +83,11 @@ def _cell(value: float, base: float, is_base: bool) -> dict:
 
 def over_number(found: Comparison) -> str:
     """The score over the first setting that is a number, such as alpha, with a line for each combination of the others."""
-    keys = list(found.settings[0].varied)
+    keys, lines = list(found.settings[0].varied), {}
     values = {key: [setting.varied[key] for setting in found.settings] for key in keys}
-    numeric = [
-        key
-        for key, those in values.items()
-        if all(isinstance(value, int | float) and not isinstance(value, bool) for value in those)
-        and len(set(those)) > 1
-    ]
-    if not numeric:
+    numeric = (key for key in keys if {*map(type, values[key])} <= {int, float} and len(set(values[key])) > 1)
+    if (key := next(numeric, None)) is None:
         return ""
-    key, lines = numeric[0], {}
     for setting, one in zip(found.settings, found.estimates, strict=True):
         label = " ".join(f"{short(k, keys)}={setting_text(v)}" for k, v in setting.varied.items() if k != key)
         lines.setdefault(label, []).append((setting.varied[key], one.value, one.low, one.high))

@@ -5,13 +5,14 @@ from pathlib import Path
 import numpy as np
 
 from segtrain.class_counts.count import summed
-from segtrain.dataset_check.findings import LEVELS
 from segtrain.dataset_check.samples import SplitReport
 from segtrain.errors import counted
 from segtrain.report import pictures as panels
 from segtrain.report.html import inline, write_page
 from segtrain.report.text import share, table
 from segtrain.report.weights import recommendation, weights_rows
+
+LEVELS = ("error", "warning", "note")
 
 
 def dataset_text(reports: list[SplitReport]) -> str:
@@ -45,7 +46,8 @@ def write_dataset_page(reports: list[SplitReport], file: Path, title: str, words
     train = reports[0]
     weights = None
     if train.readable and train.pixels.any():
-        counts = summed(_counts_rows(train), train.dataset)
+        rows = [[*s.pixels, *s.counted, s.size[0] * s.size[1]] for s in train.readable]  # as count_classes has them
+        counts = summed(np.array(rows, dtype=np.int64), train.dataset)
         names, rows = weights_rows(counts)
         weights = {"names": names, "rows": rows, "advice": recommendation(counts, words)}
     write_page(
@@ -75,7 +77,7 @@ def ordered(reports: list[SplitReport]) -> list[tuple]:
 
 def class_rows(report: SplitReport) -> list[dict]:
     """Texts, colour and bar of each class."""
-    pixels, images, smallest = report.pixels, report.images, report.smallest
+    pixels, images, smallest = report.pixels, report.images, report.objects.found()
     total = sum(s.valid for s in report.readable)
     colours = panels.html_colours(report.dataset)
     rows = []
@@ -124,9 +126,3 @@ def samples(report: SplitReport, count: int = 6):
         present = ", ".join(n for n, p in zip(dataset.class_names, sample.pixels, strict=True) if p)
         caption = f"{report.name}: {dataset.names[sample.index]}: {present}"
         yield caption, inline(panels.side_by_side([image, shown]), 720)
-
-
-def _counts_rows(report: SplitReport) -> np.ndarray:
-    """The table of class_counts, of the samples that could be read."""
-    rows = [[*s.pixels, *s.counted, s.size[0] * s.size[1]] for s in report.readable]
-    return np.array(rows, dtype=np.int64)

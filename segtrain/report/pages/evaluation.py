@@ -40,7 +40,7 @@ def write_evaluation_page(file: Path, title: str, scores: Metric, result: Result
     def cell(name: str) -> tuple[str, str]:
         return percent(numbers.get(name)), interval_text(intervals.get(name))
 
-    shown = rarest_classes(rows, dataset.background)
+    shown = [row["index"] for row in rows if row["support"] and row["index"] != dataset.background][:SHOWN_CLASSES]
     write_page(
         file,
         "evaluation.html",
@@ -80,11 +80,6 @@ def class_rows(rows: list[dict], colours: list[str], cell) -> list[dict]:
         }
         for row in rows
     ]
-
-
-def rarest_classes(rows: list[dict], background: int | None) -> list[int]:
-    """The classes with the fewest ground-truth pixels, without background and those that have none."""
-    return [row["index"] for row in rows if row["support"] and row["index"] != background][:SHOWN_CLASSES]
 
 
 def score_charts(kinds: dict[str, Score], numbers: dict[str, float], names: list[str]) -> list[str]:
