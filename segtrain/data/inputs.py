@@ -101,7 +101,7 @@ def find_images(words: list[str]) -> dict[str, Path]:
             files = [(Path(match.name), match) for match in matches if match.is_file()]
             files += [named for folder in folders for named in _below(folder, folder.parent)]
         others += [str(file) for _, file in files if file.suffix.lower() in OTHER_SUFFIXES]
-        images = files if path.is_file() else [(name, file) for name, file in files if _is_image(file)]
+        images = files if path.is_file() else [(n, file) for n, file in files if file.suffix.lower() in IMAGE_SUFFIXES]
         if not images:
             what = "no image in it" if files or path.is_dir() else "no such file, folder or pattern"
             raise ConfigError(what, word, f"images end in {', '.join(IMAGE_SUFFIXES)}")
@@ -131,7 +131,3 @@ def _below(folder: Path, base: Path) -> list[tuple[Path, Path]]:
     named = [(file.relative_to(base), file) for file in sorted(files) if file.is_file()]
     shown = [(name, file) for name, file in named if not any(part.startswith(".") for part in name.parts)]
     return [(name, file) for name, file in shown if not made & {file, *file.parents}]
-
-
-def _is_image(file: Path) -> bool:
-    return file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()

@@ -139,10 +139,9 @@ class Predictor:
         """The logits from top to bottom, in bands of all columns; one of all rows where scales have to be averaged."""
         if self.inference.resize is not None and height * width > LARGE:
             return self._resized_strips(height, width, rows)
-        plain = (tuple(self.inference.scales), self.inference.resize) == ((1.0,), None)
-        if not plain:
-            return iter([self.logits(rows(0, height))])
-        return self._in_bands(height, width, lambda top, bottom: rows(top, bottom).to(self.device))
+        if self.inference.resize is None and list(self.inference.scales) == [1.0]:
+            return self._in_bands(height, width, lambda top, bottom: rows(top, bottom).to(self.device))
+        return iter([self.logits(rows(0, height))])
 
     def _resized_strips(self, height: int, width: int, rows: Rows) -> Iterator[torch.Tensor]:
         """As `logits` with `resize`, to rounding, for an image of which no more than some rows are in memory."""
@@ -210,7 +209,9 @@ class Predictor:
                 band, seen = total[..., some, :] / weights[..., some, :], weights[..., some, :] > 0
                 yield band if predicted is None else band.where(seen, self.regions.background_logits(weight))
             for kept in (total, weights):
-                _move_up(kept, done)
+                remaining = kept[..., done:, :].clone()
+                kept.zero_()
+                kept[..., : tall - done, :] = remaining
 
     def _forward(self, images: torch.Tensor) -> torch.Tensor:
         axes = [_AXES[flip] for flip in self.inference.flips]
@@ -221,13 +222,6 @@ class Predictor:
         """The logits of flipped images, flipped back."""
         with self.autocast():
             return self.model(images.flip(flip)).flip(flip) if flip else self.model(images)
-
-
-def _move_up(rows: torch.Tensor, by: int) -> None:
-    """Drop the first rows of […, H, W], and add zeros below."""
-    kept = rows[..., by:, :].clone()
-    rows.zero_()
-    rows[..., : kept.shape[-2], :] = kept
 
 
 def window_starts(size: int, window: int, overlap: float) -> list[int]:
