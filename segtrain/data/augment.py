@@ -157,7 +157,8 @@ class Augment(Augmentation):
             top, left = self._corner(mask.shape, middle, rng)
             window = slice(top, top + self.size[0]), slice(left, left + self.size[1])
             image, mask = image[window], mask[window]
-        image, mask = self._flipped(image, mask, rng)
+        flips = [rng.random() < probability for probability in self._flips]  # horizontal, vertical
+        image, mask = _flip(image, *flips), _flip(mask, *flips)
         image = self._relit(image, rng)
         if self._after is None:
             return image, mask
@@ -182,11 +183,6 @@ class Augment(Augmentation):
         if middle is None:
             return [int(rng.integers(most + 1)) for most in room]
         return [min(max(int(middle[axis]) - self.size[axis] // 2, 0), room[axis]) for axis in (0, 1)]
-
-    def _flipped(self, image: np.ndarray, mask: np.ndarray, rng: np.random.Generator):
-        """In memory of their own, whether flipped or not."""
-        horizontal, vertical = (rng.random() < probability for probability in self._flips)
-        return _flip(image, horizontal, vertical), _flip(mask, horizontal, vertical)
 
     def _relit(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Brighter or darker by a factor, then its contrast, about the mean of all channels; 4 of 5 times. In place."""
@@ -214,6 +210,7 @@ def crop_size(dataset) -> list[int] | None:
 
 
 def _flip(array: np.ndarray, horizontal: bool, vertical: bool) -> np.ndarray:
+    """A copy, flipped or not."""
     import cv2
 
     if not (horizontal or vertical):

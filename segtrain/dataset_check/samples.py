@@ -16,30 +16,21 @@ DARK = 16  # of 255: an image without higher values is a finding
 
 @dataclass(frozen=True)
 class Sample:
-    """Facts about one image and its mask.
+    """Facts about one image and its mask."""
 
-    Attributes:
-        index: in its split.
-        errors: what is wrong, in words, with the fix.
-        size: height and width.
-        checksum: of every eighth row; equal images have equal ones.
-        pixels: int64 [C], of each class.
-        counted: int64 [C], pixels that count for each class.
-        valid, ignored: pixels that count for any class; pixels that do not.
-        levels: the lowest and highest value, of every eighth row when that is neither flat nor dark.
-        turned_apart: whether EXIF turns the image in another way than its mask.
-    """
-
-    index: int
-    errors: list[DataError] = field(default_factory=list)
-    size: tuple[int, int] = (0, 0)
-    checksum: int = 0
-    pixels: np.ndarray | None = None
-    counted: np.ndarray | None = None
-    valid: int = 0
-    ignored: int = 0
-    levels: tuple[int, int] = (0, 255)
-    turned_apart: bool = False
+    index: int  # in its split
+    errors: list[DataError] = field(default_factory=list)  # what is wrong, in words, with the fix
+    size: tuple[int, int] = (0, 0)  # height and width
+    checksum: int = 0  # of every eighth row; equal images have equal ones
+    pixels: np.ndarray | None = None  # int64 [C], of each class
+    counted: np.ndarray | None = None  # int64 [C], pixels that count for each class
+    valid: int = 0  # pixels that count for any class
+    ignored: int = 0  # pixels that do not
+    levels: tuple[int, int] = (
+        0,
+        255,
+    )  # lowest and highest value, of every eighth row when that is neither flat nor dark
+    turned_apart: bool = False  # whether EXIF turns the image in another way than its mask
 
 
 @dataclass
@@ -72,7 +63,6 @@ class SplitReport:
         return np.array([s.pixels for s in self.readable], dtype=np.int64).reshape(-1, self.dataset.num_classes)
 
     def add(self, level: str, what: str, files: list[str], fix: str) -> None:
-        """Add a finding."""
         self.findings.append(Finding(level, what, files, fix))
 
 

@@ -186,7 +186,8 @@ class Predictor:
         total = weights = predicted = None  # of the rows from `top` on; of each window
         tops, lefts = (window_starts(*side, self.inference.overlap) for side in ((height, tall), (width, wide)))
         if self.regions is not None:
-            predicted = self.regions.predicted(rows(0, height), tops, lefts, (tall, wide))
+            highest = self.regions.highest(rows(0, height), tops, lefts, (tall, wide))
+            predicted = (highest >= self.regions.threshold).cpu()
             total = weight.new_zeros(len(predicted), self.regions.num_classes, tall, width)
         for row, (top, below) in enumerate(itertools.pairwise([*tops, height])):
             images = rows(top, top + tall)

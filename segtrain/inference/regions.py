@@ -92,12 +92,6 @@ class Regions:
         across = torch.stack([found[:, :, first:last].amax(dim=2) for first, last in columns], dim=2)
         return torch.stack([across[:, first:last].amax(dim=1) for first, last in rows], dim=1)
 
-    def predicted(
-        self, images: torch.Tensor, tops: list[int], lefts: list[int], window: tuple[int, int]
-    ) -> torch.Tensor:
-        """bool [N, windows down, windows across] on the CPU: the windows to predict."""
-        return (self.highest(images, tops, lefts, window) >= self.threshold).cpu()
-
     def background_logits(self, like: torch.Tensor) -> torch.Tensor:
         """float [C,1,1], the fine network's logits where it predicts nothing."""
         logits = like.new_full((self.num_classes, 1, 1), -CERTAIN)

@@ -31,19 +31,12 @@ class Finding:
 
 @dataclass
 class FileLists:
-    """The files of one split.
+    """The files of one split: of each image one mask file, or one per annotator, or one per class (None: no such file)."""
 
-    Attributes:
-        names: of the images, unique: the path below the image folder without suffix.
-        images: their files.
-        masks: for each image a list: of one mask file, or one per annotator, or one per class (None: no such file).
-        findings: what is wrong with the names.
-    """
-
-    names: list[str] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)  # of the images, unique: the path below their folder without suffix
     images: list[Path] = field(default_factory=list)
     masks: list[list[Path | None]] = field(default_factory=list)
-    findings: list[Finding] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)  # what is wrong with the names
 
     def add(self, level: str, what: str, files: list, fix: str) -> None:
         """Add a finding, with paths or texts for its files."""

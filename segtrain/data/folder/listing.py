@@ -14,18 +14,14 @@ WRITTEN = ("masks", "overlays", "probabilities", "legend.png")  # beside it
 
 @dataclass
 class Listing:
-    """What a folder holds.
+    """What a folder holds: files by their path below it without suffix, and what is left out.
 
-    Attributes:
-        by_name: files by their path below the folder without suffix; letters with accents are one character, however
-            the file system spells them.
-        unread: of formats that are not read, and what is no file (a pipe) though its name is that of one.
-        lost: links that lead nowhere, in a circle, or to a folder that they are in.
+    Letters with accents are one character in a name, however the file system spells them.
     """
 
     by_name: dict[str, list[Path]] = field(default_factory=dict)
-    unread: list[Path] = field(default_factory=list)
-    lost: list[Path] = field(default_factory=list)
+    unread: list[Path] = field(default_factory=list)  # of formats that are not read; pipes with the name of a file
+    lost: list[Path] = field(default_factory=list)  # links that lead nowhere, in a circle, or to a folder they are in
 
 
 def list_folder(folder: Path, suffixes: tuple[str, ...]) -> Listing:

@@ -83,8 +83,6 @@ class TiffRows:
             self.shape = (page.imagelength, page.imagewidth, channels)
             self._start()
             self._values(0, 1)
-        except NotByRows:
-            raise
         except Exception as error:  # what tifffile cannot read, Pillow may, or it says why not
             raise NotByRows from error
         if self.shape[0] * self.shape[1] > BY_ROWS * max_pixels:
