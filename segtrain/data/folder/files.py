@@ -43,7 +43,8 @@ def list_files(layout: Layout, strict: bool) -> FileLists:
         found.names.append(name)
         found.images.append(candidates[name])
         found.masks.append(masks.of(name, candidates[name]))
-    if layout.groups and layout.split == "train" and found.names and not any(map(layout.has_group, found.names)):
+    grouped = found.names if layout.groups and layout.split == "train" else []
+    if grouped and all(layout.found_group(name) is None for name in grouped):
         what = f"the pattern {layout.groups!r} finds no group in {counted(len(found.names), 'name')}, such as {found.names[0]}"
         fix = "put the scene in brackets: '^(.*)_' takes all before the last _; null: each image is a group of its own"
         raise ConfigError(what, "dataset.groups", fix)

@@ -97,16 +97,12 @@ class Layout:
         """`masks`, where it is a pattern for the mask of an image."""
         return self.masks if self.mask_folder is None else None
 
-    def has_group(self, name: str) -> bool:
-        """Whether the pattern `groups` fits the stem of a name."""
-        return self._group(name) is not None
-
     def group_of(self, name: str) -> str:
         """What the pattern `groups` finds in the stem of a name; the name itself when it finds nothing."""
-        return (self.groups and self._group(name)) or name
+        return (self.groups and self.found_group(name)) or name
 
-    def _group(self, name: str) -> str | None:
-        """What is found, which may be empty; None when the pattern does not fit."""
+    def found_group(self, name: str) -> str | None:
+        """What the pattern finds, which may be empty; None when it does not fit."""
         try:
             found = re.search(self.groups, PurePosixPath(name).name)
             return found and (found.group(1) or "")
@@ -160,28 +156,28 @@ class Layout:
             return self._beside(split)
         folders = (self.kinds or [MASKS[0]]) if self.pattern is None else []
         if self.images is not None:
-            chosen = self._chosen_images(split)
+            chosen = self._set(self.images, "dataset.images", split)
             return [[chosen, *(chosen.parent / folder for folder in folders)]]
         if folders != [MASKS[0]]:
             return self._named(split, IMAGES[0], *folders)
         camvid = [[root / split, root / f"{split}annot"]] if self.splits == "folders" else []
         return [layout for names in product(IMAGES, MASKS) for layout in self._named(split, *names)] + camvid
 
-    def _chosen_images(self, split: str) -> Path:
-        """What dataset.images names; with splits=folders the split's folder below it, unless {split} stands in it."""
-        folder = self.root / filled(self.images, "dataset.images", split=split)
-        return folder / split if self.splits == "folders" and "{split}" not in self.images else folder
+    def _set(self, pattern: str, key: str, split: str) -> Path:
+        """The folder that a setting names; with splits=folders the split's below it, unless {split} stands in it."""
+        folder = self.root / filled(pattern, key, split=split)
+        return folder / split if self.splits == "folders" and "{split}" not in pattern else folder
 
     def _beside(self, split: str) -> list[list[Path]]:
         """Where images and the folder that `masks` names may be; first where there are images."""
-        masks = filled(self.mask_folder, "dataset.masks", split=split)
+        beside = filled(self.mask_folder, "dataset.masks", split=split)
+        below = self._set(self.mask_folder, "dataset.masks", split)
         if self.images is None:
             images = [folder for name in IMAGES for (folder,) in self._named(split, name)]
         else:
-            images = [self._chosen_images(split)]
+            images = [self._set(self.images, "dataset.images", split)]
         images = sorted(images, key=lambda folder: not folder.is_dir())
-        of_split = self.root / masks / (split if self.splits == "folders" and "{split}" not in self.mask_folder else "")
-        return [[folder, chosen] for folder in images for chosen in (folder.parent / masks, of_split)]
+        return [[folder, masks] for folder in images for masks in (folder.parent / beside, below)]
 
     def _named(self, split: str, *names: str) -> list[list[Path]]:
         """Where folders of these names may be."""

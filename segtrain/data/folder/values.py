@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from segtrain.errors import DataError
 
@@ -41,17 +42,12 @@ def with_channels(values: np.ndarray, channels: int, path: Path) -> np.ndarray:
     """uint8 [H, W, channels] of [H, W] or [H, W, bands]: grey repeated, alpha dropped. Raises DataError."""
     values = values[..., None] if values.ndim == 2 else values
     bands = values.shape[2]
-    if bands == channels:
-        return np.ascontiguousarray(values)
+    if bands == channels or (channels, bands) in ((3, 4), (1, 2)):
+        return np.ascontiguousarray(values[..., :channels])
     if channels == 3 and bands in (1, 2):
         return np.repeat(values[..., :1], 3, axis=2)
-    if channels == 3 and bands == 4:
-        return np.ascontiguousarray(values[..., :3])
-    if channels == 1 and bands == 2:
-        return np.ascontiguousarray(values[..., :1])
     if channels == 1 and bands in (3, 4):
-        weights = np.array([19595, 38470, 7471], np.uint32)  # of 65536, as Pillow's
-        return ((values[..., :3] @ weights + 0x8000) >> 16).astype(np.uint8)[..., None]
+        return np.array(Image.fromarray(np.ascontiguousarray(values[..., :3])).convert("L"))[..., None]
     raise DataError(
         f"the image has {bands} channels, dataset.channels={channels}",
         str(path),
