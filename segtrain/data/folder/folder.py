@@ -10,10 +10,10 @@ import numpy as np
 from segtrain.arguments import Fraction, Label, NonNegativeInt, PositiveInt, Range, checked
 from segtrain.data.dataset import SegmentationDataset, check_classes
 from segtrain.data.folder.colors import ColorMask, rgb
-from segtrain.data.folder.files import list_files
 from segtrain.data.folder.images import MAX_PIXELS, image_size, orientation, read_image
 from segtrain.data.folder.layout import SPLIT_FILE, Layout
 from segtrain.data.folder.masks import BinaryMask, ChannelMask, ClassFiles, IndexMask, check_same_size
+from segtrain.data.folder.splits import list_files
 from segtrain.data.mask_values import both_ways
 from segtrain.data.resize import Resize, resize_image, resize_mask, resized_size
 from segtrain.data.threads import in_threads, tried

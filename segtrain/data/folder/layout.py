@@ -24,24 +24,18 @@ class NoMasks(ConfigError):
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the files of a split are; fields that are not named here are arguments of segtrain.data.folder.Folder.
-
-    Attributes:
-        kinds: names of the annotators or classes, each of which has a mask file; None: one mask per image.
-        kind: `annotator` or `class`, the word in braces that `masks` has for it.
-        split_names: words for splits in paths, in place of those of SPLITS.
-    """
+    """Where the files of a split are; fields without a comment are arguments of segtrain.data.folder.Folder."""
 
     root: Path
     split: str
     splits: str
     images: str | None
     masks: str | None
-    kinds: list[str] | None
-    kind: str
+    kinds: list[str] | None  # annotators or classes, each of which has a mask file; None: one mask per image
+    kind: str  # `annotator` or `class`, the word in braces that `masks` has for it
     stem_suffix: str
     split_file: str
-    split_names: dict
+    split_names: dict  # words for splits in paths, in place of those of SPLITS
     val_ratio: float
     folds: int
     fold: int
