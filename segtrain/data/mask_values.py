@@ -63,7 +63,8 @@ def of_all(dataset, errors: list[WrongValues], pixels: np.ndarray) -> WrongValue
     every[: len(pixels)] += pixels
     labels = [v for v in np.flatnonzero(every).tolist() if v != dataset.ignore_index]
     classes, fix, start = dataset.num_classes, _fix(dataset, histogram), ""
-    remap = f"'dataset.remap={{{_shifted(classes)}}}'"
+    pairs = [f"{value}: {value - 1}" for value in range(1, classes + 1)]
+    remap = f"'dataset.remap={{{', '.join(pairs if classes <= _NAMED else [*pairs[:2], '…', pairs[-1]])}}}'"
     if dataset.multilabel:
         pass
     elif len(labels) > MANY and classes <= 2:
@@ -86,11 +87,6 @@ def of_all(dataset, errors: list[WrongValues], pixels: np.ndarray) -> WrongValue
 
 def _limit(dataset) -> int:
     return 2 if dataset.multilabel else dataset.num_classes
-
-
-def _shifted(classes: int) -> str:
-    pairs = [f"{value}: {value - 1}" for value in range(1, classes + 1)]
-    return ", ".join(pairs if classes <= _NAMED else [*pairs[:2], "…", pairs[-1]])
 
 
 def _outside(dataset, histogram: np.ndarray) -> str:

@@ -89,7 +89,8 @@ class Predictor:
         prediction = predict(logits, self.multilabel, self.inference.threshold)
         if self.inference.presence is None:
             return prediction
-        return self._without_absent(prediction, confident_pixels(self.probabilities(logits), self.inference.presence))
+        confident = confident_pixels(self.probabilities(logits), self.inference.presence)
+        return without_absent(prediction, confident, self.inference.presence, self.background)
 
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
         """float32 [N,C,H,W]."""
@@ -109,9 +110,14 @@ class Predictor:
             image: an array, or anything else with `shape` whose rows are `image[top:bottom]`.
             after_rows: called with the number of rows that are finished, again and again.
         """
+
+        def rows(top: int, bottom: int) -> torch.Tensor:
+            pixels = torch.from_numpy(np.require(image[top:bottom], requirements="CW"))
+            return pixels.permute(2, 0, 1)[None]
+
         height, width = image.shape[:2]
         mask, probabilities, confident, highest, top = None, [], 0, 0.0, 0
-        for logits in self._bands(height, width, functools.partial(self._rows, image)):
+        for logits in self._bands(height, width, rows):
             probability = self.probabilities(logits)
             highest = torch.maximum(probability.amax(dim=(0, 2, 3)), torch.as_tensor(highest, device=logits.device))
             if self.inference.presence is not None:
@@ -125,15 +131,10 @@ class Predictor:
             top += band.shape[-2]
             after_rows(top)
         if self.inference.presence is not None:
-            for rows in mask.split(STRIP, dim=-2):  # a few: indices take eight bytes a pixel
-                rows.copy_(self._without_absent(rows, confident.cpu()))
+            for strip in mask.split(STRIP, dim=-2):  # a few rows: indices take eight bytes a pixel
+                strip.copy_(without_absent(strip, confident.cpu(), self.inference.presence, self.background))
         kept = np.concatenate(probabilities, axis=1) if keep_probabilities else None
         return Prediction(mask[0].numpy(), highest.cpu().numpy(), kept)
-
-    def _rows(self, image, top: int, bottom: int) -> torch.Tensor:
-        """uint8 [1,B,bottom-top,W]."""
-        pixels = torch.from_numpy(np.require(image[top:bottom], requirements="CW"))
-        return pixels.permute(2, 0, 1)[None]
 
     def _bands(self, height: int, width: int, rows: Rows) -> Iterator[torch.Tensor]:
         """The logits from top to bottom, in bands of all columns; one of all rows where scales have to be averaged."""
@@ -159,9 +160,6 @@ class Predictor:
                 logits[:, :, (above + 1).clamp_max(size[0] - 1)], (at - above).float()[:, None]
             )
             yield nn.functional.interpolate(strip, (len(at), width), mode="bilinear")
-
-    def _without_absent(self, prediction: torch.Tensor, confident: torch.Tensor) -> torch.Tensor:
-        return without_absent(prediction, confident, self.inference.presence, self.background)
 
     def _at_scale(self, images: torch.Tensor, scale: float) -> torch.Tensor:
         if scale == 1:

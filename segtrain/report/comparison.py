@@ -35,7 +35,7 @@ def comparison_table(found: Comparison) -> str:
         columns["rank"] = [rank_text(*pair) for pair in zip(found.ranks.low, found.ranks.high, strict=True)]
     columns["seeds"] = [str(len(setting.repeats)) for setting in settings]
     if several:
-        columns["± seeds"] = [_spread(found, i) for i in range(len(settings))]
+        columns["± seeds"] = [text(found, float(v.std(ddof=1))) if len(v) > 1 else "" for v in found.scores.full]
     classes = {c: found.classes[c] for c in rarest(found)} if found.class_means.size else {}
     classes = {c: name if name not in columns else f"class {name}" for c, name in classes.items()}
     columns |= {name: [percent(means[c]) for means in found.class_means] for c, name in classes.items()}
@@ -77,11 +77,6 @@ def chance_text(chance: float, unit: str = "") -> str:
 
 def rank_text(low: int, high: int) -> str:
     return str(low) if low == high else f"{low}–{high}"
-
-
-def _spread(found: Comparison, index: int) -> str:
-    values = found.scores.full[index]
-    return text(found, float(values.std(ddof=1))) if len(values) > 1 else ""
 
 
 def _width(columns: dict[str, list[str]]) -> int:

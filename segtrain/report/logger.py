@@ -44,7 +44,6 @@ def logged_to(file: Path):
 
 
 def _handlers(file: Path | None) -> list[logging.Handler]:
-    """For the screen, and for a file."""
     handlers = [logging.StreamHandler(), *([logging.FileHandler(file)] if file is not None else [])]
     for handler in handlers:
         handler.setFormatter(Printable("%(message)s"))

@@ -19,7 +19,6 @@ class MaskFormat:
     exif, max_pixels = True, MAX_PIXELS
 
     def values(self, path: Path) -> np.ndarray:
-        """The numbers in a file."""
         return read_values(path, self.exif, lossless=True, max_pixels=self.max_pixels)
 
 
