@@ -38,10 +38,8 @@ def mask_files(folder: Path, name: str, classes) -> list[Path]:
 
 def files_of(folder: Path, name: str, classes, overlays: bool, probabilities: bool) -> list[Path]:
     """All that is written of an image."""
-    others = [folder / "overlays" / f"{name}.jpg"] * overlays + [
-        folder / "probabilities" / f"{name}.npz"
-    ] * probabilities
-    return [*mask_files(folder, name, classes), *others]
+    overlay, probability = folder / "overlays" / f"{name}.jpg", folder / "probabilities" / f"{name}.npz"
+    return [*mask_files(folder, name, classes), *[overlay] * overlays, *[probability] * probabilities]
 
 
 def class_folder(classes, label: int) -> str:

@@ -4,8 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from segtrain.data.folder.images import IMAGE_SUFFIXES, LOSSY_SUFFIXES, OTHER_SUFFIXES
-from segtrain.data.folder.listing import Listing
-from segtrain.data.folder.pairing import MaskFiles
+from segtrain.data.folder.listing import Listing, MaskFiles
 from segtrain.data.folder.suggestions import masks_of_longer_names
 from segtrain.errors import DataError, counted, few
 

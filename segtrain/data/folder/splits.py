@@ -13,8 +13,7 @@ from pathlib import Path
 from segtrain.data.folder.findings import FORMATS, FileLists, check_listings, check_names
 from segtrain.data.folder.images import IMAGE_SUFFIXES
 from segtrain.data.folder.layout import SPLIT_FILE, SPLITS, Layout, filled
-from segtrain.data.folder.listing import list_folder
-from segtrain.data.folder.pairing import MaskFiles
+from segtrain.data.folder.listing import MaskFiles, list_folder
 from segtrain.errors import ConfigError, counted, few
 
 log = logging.getLogger("segtrain")
