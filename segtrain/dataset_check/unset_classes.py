@@ -31,9 +31,8 @@ def number_of_classes(dataset: Folder) -> tuple[int, str]:
     masks = list(read)
     readable = [found for found in masks if not isinstance(found, DataError)]
     if len(readable) < len(masks):
-        other = _other_masks(
-            dataset, indices, colours=bool(readable)
-        )  # an all black colour mask reads as one of indices
+        # An all black colour mask reads as one of indices.
+        other = _other_masks(dataset, indices, colours=bool(readable))
         if other or not readable:
             raise other or masks[0]
     values = np.flatnonzero(np.any(readable, axis=0)).tolist()
