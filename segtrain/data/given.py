@@ -6,7 +6,7 @@ from typing import NoReturn
 from segtrain.arguments import Fraction, Label, NonNegativeInt, PositiveInt, mistake
 from segtrain.data.dataset import SegmentationDataset
 from segtrain.data.folder.splits import for_validation
-from segtrain.errors import ConfigError, DataError
+from segtrain.errors import ConfigError, DataError, counted
 
 CLASSES = ("num_classes", "class_names", "ignore_index", "background", "multilabel", "channels", "palette")
 BY_INDEX = ("image", "mask", "annotated_mask", "group", "size", "check_pair", "has_mask", "turned_apart")
@@ -92,6 +92,8 @@ def train_and_val(dataset: SegmentationDataset, val_ratio: float, owner: str) ->
     parts = [Part(dataset, [i for i in indices if in_val[i] == chosen]) for chosen in (False, True)]
     for name, part in zip(("train", "val"), parts, strict=True):
         if not part.names:
-            what = f"no image for {name}: {len(dataset.names)} images, of whose groups {val_ratio:g} are for validation"
+            groups = len({dataset.group(index) for index in indices})
+            what = f"no image for {name}: {counted(len(dataset.names), 'image')} in {counted(groups, 'group')}, "
+            what += f"{100 * val_ratio:g} % of which are for validation"
             raise DataError(what, owner, "give two datasets: dataset=(TRAIN, VAL)")
     return parts[0], parts[1]

@@ -121,13 +121,18 @@ class RareClasses(Sampling):
         drawn = self.weights(counts) @ (counts.per_image > 0)
         before = counts.images / max(counts.num_images, 1)
         rows = zip(counts.class_names, before, drawn, strict=True)
-        changed = [f"{n} in {100 * b:.0f} → {100 * d:.0f} %" for n, b, d in rows if round(100 * b) != round(100 * d)]
+        changed = [f"{n} in {100 * b:.0f} → {100 * d:.0f} %" for n, b, d in rows if _differ(b, d)]
         effects = [f"sampling: {', '.join(changed)} of the images"] if changed else []
         if self._share(counts):
             effects.append(_in_words(self.foreground_share, float(self.weights(counts) @ _has_foreground(counts))))
         if not effects and self.needs_crops:
             effects = ["sampling: each class as often as before"]
         return "; ".join([*effects, "class weights still use the original frequencies"]) if effects else ""
+
+
+def _differ(before: float, after: float) -> bool:
+    """Whether two shares are two numbers of percent; what lies between two of them may be rounded either way."""
+    return round(100 * before) != round(100 * after) and abs(after - before) > 1e-9
 
 
 class ForegroundCrops(Sampling):

@@ -97,6 +97,8 @@ def _collected(errors: list[DataError], where: str):
         yield
     except DataError as error:
         errors.append(error)
+    except MemoryError:  # says nothing of the image
+        raise
     except Exception as error:
         errors.append(DataError(f"{type(error).__name__}: {error}", where, "see the dataset class"))
 

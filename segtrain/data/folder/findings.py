@@ -46,7 +46,7 @@ class FileLists:
         errors = [f for f in self.findings if f.level == "error"]
         if errors:
             first = errors[0]
-            more = f" (and {len(errors) - 1} more kinds of error: `segtrain check` lists all)" if errors[1:] else ""
+            more = f" (and {counted(len(errors) - 1, 'other error')}: `segtrain check` lists all)" if errors[1:] else ""
             raise DataError(first.what + more, few(first.files), first.fix)
 
 
@@ -101,7 +101,7 @@ def _check_one_kind(found: FileLists, masks: MaskFiles, number: int) -> None:
         fix = "masks must not be JPEG, which changes class values: save them as PNG"
     elif masks.folders and beside:
         fix = "masks of this format are not read: save them as PNG"
-    elif masks.folders and (setting := masks_of_longer_names(list(missing.values()), folder)):
+    elif masks.folders and (setting := masks_of_longer_names(masks.layout, list(missing.values()), folder)):
         fix = f"if the masks have longer names: {setting}"
     else:
         fix = f"add the missing masks ({masks.expected(first, number)}), or remove the images"

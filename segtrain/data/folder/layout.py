@@ -153,7 +153,7 @@ class Layout:
             chosen = self._set(self.images, "dataset.images", split)
             return [[chosen, *(chosen.parent / folder for folder in folders)]]
         if folders != [MASKS[0]]:
-            return self._named(split, IMAGES[0], *folders)
+            return [layout for name in IMAGES for layout in self._named(split, name, *folders)]
         camvid = [[root / split, root / f"{split}annot"]] if self.splits == "folders" else []
         return [layout for names in product(IMAGES, MASKS) for layout in self._named(split, *names)] + camvid
 
@@ -181,8 +181,8 @@ class Layout:
 
     def is_usual(self, folders: list[Path]) -> bool:
         """Whether `folders` are where this documentation puts them, or the settings name them."""
-        named = bool(self.images or self.pattern or self.kinds)
-        return named or folders in self._named(self.split_folder, IMAGES[0], MASKS[0])
+        masks = [] if self.pattern is not None else self.kinds or [MASKS[0]]
+        return bool(self.images) or folders in self._named(self.split_folder, IMAGES[0], *masks)
 
 
 def filled(pattern: str, key: str, **words: str) -> str:

@@ -13,7 +13,8 @@ from pathlib import Path
 from segtrain.data.folder.findings import FORMATS, FileLists, check_listings, check_names
 from segtrain.data.folder.images import IMAGE_SUFFIXES
 from segtrain.data.folder.layout import SPLIT_FILE, SPLITS, Layout, filled
-from segtrain.data.folder.listing import MaskFiles, list_folder
+from segtrain.data.folder.listing import Listing, MaskFiles, list_folder
+from segtrain.data.folder.suggestions import longer_names
 from segtrain.errors import ConfigError, counted, few
 
 log = logging.getLogger("segtrain")
@@ -38,13 +39,18 @@ def list_files(layout: Layout, strict: bool) -> FileLists:
         found.add("note", what, folders, "set dataset.splits and dataset.val_ratio")
         if layout.split == "val":  # which is in every training
             log.info(what)
-    if not layout.is_usual(folders):
-        what = f"recognised images in {', masks in '.join(map(str, folders[:2]))}"
+    listing, masks = list_folder(folders[0], IMAGE_SUFFIXES), MaskFiles(layout, folders)
+    longer = _longer_names(masks, listing)
+    if longer or not layout.is_usual(folders):
+        masks_at = [folder / longer.rpartition("/")[2] for folder in folders[1:2]]
+        what = f"recognised images in {', masks in '.join(map(str, [folders[0], *masks_at]))}"
         found.add("note", what, folders, "if that is wrong, name dataset.images and dataset.masks")
         log.info(what)
+    if longer:
+        layout = replace(layout, masks=longer)
+        masks = MaskFiles(layout, folders)
     _check_word(layout, found)
-    masks = MaskFiles(layout, folders)
-    candidates = _candidates(folders[0], layout.stem_suffix, masks, found)
+    candidates = _candidates(listing, layout.stem_suffix, masks, found)
     for name in names_of_split(layout, candidates, found):
         found.names.append(name)
         found.images.append(candidates[name])
@@ -90,9 +96,21 @@ def _check_word(layout: Layout, found: FileLists) -> None:
         log.warning(what)
 
 
-def _candidates(folder: Path, stem_suffix: str, masks: MaskFiles, found: FileLists) -> dict[str, Path]:
+def _longer_names(masks: MaskFiles, listing: Listing) -> str:
+    """The pattern of masks that end otherwise than their images, where it fits all of both; empty where there is none."""
+    layout, images = masks.layout, {name: paths[0] for name, paths in listing.by_name.items()}
+    if layout.kinds or layout.stem_suffix or not images or not masks.listings:
+        return ""
+    others = masks.listings[0].by_name
+    if images.keys() & others.keys() or not (pattern := longer_names(layout, [*images.values()], masks.folders[0])):
+        return ""
+    by_pattern = MaskFiles(replace(layout, masks=pattern), masks.folders)
+    found = [by_pattern.of(name, image)[0] for name, image in images.items()]
+    return pattern if {*found} == {path for paths in others.values() for path in paths} else ""
+
+
+def _candidates(listing: Listing, stem_suffix: str, masks: MaskFiles, found: FileLists) -> dict[str, Path]:
     """Images by name; masks that lie beside them are left out."""
-    listing = list_folder(folder, IMAGE_SUFFIXES)
     check_listings(found, [listing, *masks.listings])
     listed = listing.by_name
     if masks.pattern is not None:

@@ -103,11 +103,19 @@ def _words_of_splits(layout) -> list[str]:
     return [name for name in candidates if layout.fits(split_names={layout.split: name})]
 
 
-def masks_of_longer_names(images: list[Path], folder: Path) -> str:
+def masks_of_longer_names(layout, images: list[Path], folder: Path) -> str:
     """The setting for masks in a folder that end otherwise than their images, such as {stem}_mask.png; empty if not so."""
+    found = longer_names(layout, images, folder)
+    return _setting("dataset.masks", found) if found else ""
+
+
+def longer_names(layout, images: list[Path], folder: Path) -> str:
+    """The pattern of masks in a folder that end otherwise than their images, from the images' folder; empty if not so."""
     pattern = _pattern(images, [path for path in folder.iterdir() if path.is_file()])
-    where = os.path.relpath(folder, images[0].parent)
-    return _setting("dataset.masks", f"{where}/{pattern}") if pattern else ""
+    words = os.path.relpath(folder, images[0].parent).split(os.sep)
+    if layout.splits == "folders":
+        words = ["{split}" if word == layout.split_folder else word for word in words]
+    return "/".join([*words, pattern]) if pattern else ""
 
 
 def _pattern_of_masks(folder: Path) -> str:

@@ -169,14 +169,48 @@ def test_splits_are_found(root, tmp_path, caplog):
     assert "dataset.splits=ratio" in error.value.fix
 
 
-def test_masks_of_longer_names_are_named(root):
-    for file in [*(root / "train/masks").iterdir()]:
+def test_masks_of_longer_names_are_recognised(root, caplog):
+    expected = Folder(str(root), "train", 3).names
+    moved(root, ("img", "label"))
+    for file in [*root.glob("*/label/*")]:
         file.rename(file.with_stem(f"{file.stem}_gt"))
+    with caplog.at_level("INFO"):
+        data = Folder(str(root), "train", 3)
+    assert data.names == expected
+    assert [files[0].stem for files in data.masks] == [f"{name}_gt" for name in expected]
+    what = f"recognised images in {root / 'train/img'}, masks in {root / 'train/label'}/{{stem}}_gt.png"
+    assert what in caplog.text
+    assert [(finding.level, finding.what) for finding in data.findings] == [("note", what)]
+    assert Folder(str(root), "train", 3, masks="../label/{stem}_gt.png").names == expected
+
+
+def test_masks_of_longer_names_of_which_some_fit_no_image_are_named(root):
+    for file in [*root.glob("*/masks/*")]:
+        file.rename(file.with_stem(f"{file.stem}_gt"))
+    first = next((root / "train/masks").iterdir())
+    shutil.copy(first, first.with_stem(f"{first.stem}_2"))  # a second mask of an image?
     with pytest.raises(DataError) as error:
         Folder(str(root), "train", 3)
     setting = "../masks/{stem}_gt.png"
     assert error.value.fix == f"if the masks have longer names: 'dataset.masks=\"{setting}\"'"
     assert len(Folder(str(root), "train", 3, masks=setting).names) > 0
+
+
+def test_the_setting_for_longer_names_holds_for_every_split(root, tmp_path):
+    for folder in ("images", "masks"):
+        for split in ("train", "val"):
+            shutil.copytree(root / split / folder, tmp_path / "other" / folder / split)
+    for file in [*(tmp_path / "other").glob("masks/*/*")]:
+        file.rename(file.with_stem(f"{file.stem}_gt"))
+    for split in ("train", "val"):
+        first = next((tmp_path / "other/masks" / split).iterdir())
+        shutil.copy(first, first.with_stem(f"{first.stem}_2"))
+    with pytest.raises(DataError) as error:
+        Folder(str(tmp_path / "other"), "train", 3)
+    setting = "../../masks/{split}/{stem}_gt.png"
+    assert error.value.fix == f"if the masks have longer names: 'dataset.masks=\"{setting}\"'"
+    for split in ("train", "val"):
+        assert Folder(str(tmp_path / "other"), split, 3, masks=setting).names == Folder(str(root), split, 3).names
 
 
 def test_our_own_names_come_first_and_are_not_said(root):
