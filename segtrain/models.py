@@ -12,7 +12,7 @@ from torch import nn
 
 from segtrain.arguments import NonNegativeInt, Positive, PositiveInt, checked
 from segtrain.encoder_weights import load_encoder, weights_file
-from segtrain.errors import ConfigError, did_you_mean
+from segtrain.errors import ConfigError, counted, did_you_mean
 
 IMAGENET_MEAN = [0.485, 0.456, 0.406]
 IMAGENET_STD = [0.229, 0.224, 0.225]
@@ -140,7 +140,7 @@ def _model(
     if decoder_channels is not None:
         depth = len(decoder_channels)
         if depth not in DEPTHS:
-            what = f"a decoder of {depth} blocks"
+            what = f"a decoder of {counted(depth, 'block')}"
             raise ConfigError(what, "model.decoder_channels", f"give {DEPTHS[0]} to {DEPTHS[-1]} numbers of channels")
         shape |= {"decoder_channels": decoder_channels, "encoder_depth": depth}
     try:

@@ -54,4 +54,5 @@ class Proposals(Sampling):
 
     def summary(self, counts) -> str:
         seen = int((self.locations[:, 0] >= 0).sum())
-        return f"{self.coarse.run} sees foreground in {counted(seen, 'training image')} of {len(self.locations)}; {100 * self.foreground_share:.0f} % of their crops are there"
+        images = f"{seen} of {counted(len(self.locations), 'training image')}"
+        return f"{self.coarse.run} predicts foreground in {images}: {100 * self.foreground_share:.0f} % of their crops are taken there"

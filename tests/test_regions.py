@@ -149,7 +149,7 @@ def test_a_run_is_trained_where_another_sees_foreground(server, trained_copy, tm
     words = [*TINY, "sampling=proposals", f"sampling.coarse.run={trained_copy}", "sampling.threshold=0.01"]
     code, text = server.run(*words, "augment.size=[16,16]", "hydra.run.dir=fine", cwd=tmp_path)
     assert code == 0, text
-    assert "sees foreground in 1" in text
+    assert "predicts foreground in 1" in text
     code, text = server.run("resume", "fine", "trainer.epochs=2", "--allow", "trainer.epochs", cwd=tmp_path)
     assert code == 0, text
     code, text = server.run(*words, "augment.size=null", cwd=tmp_path)
@@ -179,7 +179,10 @@ def test_proposals_are_where_the_coarse_network_sees_foreground():
             assert (centre == -1) == (index == 1)
             assert index == 1 or images[index].reshape(-1, 3)[centre, 0] == 255
     assert len({tuple(epoch.centres) for epoch in epochs}) > 10
-    assert sampling.summary(counts) == "RUN sees foreground in 2 training images of 3; 100 % of their crops are there"
+    assert (
+        sampling.summary(counts)
+        == "RUN predicts foreground in 2 of 3 training images: 100 % of their crops are taken there"
+    )
 
 
 def test_the_factor_of_the_coarse_run_is_of_images_as_they_are():

@@ -127,7 +127,7 @@ class RareClasses(Sampling):
             effects.append(_in_words(self.foreground_share, float(self.weights(counts) @ _has_foreground(counts))))
         if not effects and self.needs_crops:
             effects = ["sampling: each class as often as before"]
-        return "; ".join([*effects, "class weights still use the original frequencies"]) if effects else ""
+        return "; ".join([*effects, "class weights follow the original frequencies"]) if effects else ""
 
 
 def _differ(before: float, after: float) -> bool:
@@ -156,7 +156,7 @@ class ForegroundCrops(Sampling):
 
     def summary(self, counts) -> str:
         share = _in_words(self.foreground_share, float(_has_foreground(counts).mean()))
-        return f"{share}; class weights still use the original frequencies"
+        return f"{share}; class weights follow the original frequencies"
 
 
 def foreground_centres(counts, order: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
@@ -180,6 +180,4 @@ def _has_foreground(counts) -> np.ndarray:
 def _in_words(share: float, with_foreground: float) -> str:
     """Foreground oversampling for the log; `with_foreground` is the share of the crops whose image has some."""
     of_all = 100 * share * with_foreground
-    return (
-        f"foreground oversampling in {100 * share:.0f} % of the crops of images with foreground, {of_all:.0f} % of all"
-    )
+    return f"foreground oversampling for {100 * share:.0f} % of the crops of images with foreground ({of_all:.0f} % of all crops)"

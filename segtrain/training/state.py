@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from segtrain.arguments import mistake
-from segtrain.errors import NotFinite
+from segtrain.errors import NotFinite, counted
 from segtrain.files import are_numbers
 from segtrain.inference import Inference
 from segtrain.labels import Hard, Labels
@@ -104,7 +104,7 @@ class State:
             return False
         waited = self.epoch - self.best["epoch"]
         if waited >= patience:
-            log.info(f"{self.best['monitor']} has not improved for {waited} epochs: stopping early")
+            log.info(f"{self.best['monitor']} has not improved for {counted(waited, 'epoch')}: stopping early")
         return waited >= patience
 
     def next_epoch(self) -> None:

@@ -152,7 +152,7 @@ def test_the_summary_says_what_changes():
 
 def test_the_summary_says_what_share_of_all_crops_is_centred():
     """Half of the images have foreground."""
-    centred = "foreground oversampling in 50 % of the crops of images with foreground, 25 % of all"
+    centred = "foreground oversampling for 50 % of the crops of images with foreground (25 % of all crops)"
     assert ForegroundCrops(share=0.5).summary(COUNTS).startswith(centred)
     assert RareClasses(power=0.0, foreground_share=0.5).summary(COUNTS).startswith(centred)
 
