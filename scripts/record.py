@@ -25,7 +25,7 @@ import numpy as np
 import torch
 import yaml
 
-from segtrain.runs.equality import TIMES
+from segtrain.commands.repeat import TIMES
 
 SMALL = ["loader.workers=0", "trainer.device=cpu", "trainer.epochs=2", "model.decoder_channels=[32,16,8,8,8]"]
 SHAPES = ["dataset.train_images=24", "dataset.val_images=12", "dataset.size=[64,64]"]

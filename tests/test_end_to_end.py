@@ -20,9 +20,9 @@ import yaml
 from conftest import TINY, write_folder_dataset
 from PIL import Image
 
+from segtrain.commands.repeat import TIMES
 from segtrain.cpu import cores
 from segtrain.files import read_json, write_json
-from segtrain.runs.equality import TIMES
 
 ROOT = Path(__file__).resolve().parents[1]
 

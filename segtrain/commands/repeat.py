@@ -9,13 +9,15 @@ from segtrain.config.schema import as_text, check_config, flat
 from segtrain.errors import ConfigError
 from segtrain.files import read_checkpoint, read_json
 from segtrain.report.logger import log_to_screen
-from segtrain.runs import equality
+from segtrain.runs.checkpoints import read_last, read_weights
 from segtrain.runs.claim import make_run_folder
 from segtrain.runs.environment import FREE, changed_settings, trained_on
 from segtrain.runs.folder import RunFolder
 from segtrain.runs.result import Result
 from segtrain.runs.trained import check_unchanged
 from segtrain.signals import watched
+
+TIMES = ("seconds", "images_per_second", "data_wait", "validation_seconds")
 
 
 def main(arguments: Namespace) -> int:
@@ -59,18 +61,43 @@ def free_name(run: Path) -> Path:
 def verdict(first: Path, second: Path) -> tuple[str, bool]:
     """What is equal and what is not, in words; whether all is."""
     found = {
-        "weights of the best epoch": equality.equal_weights(first, second, "best"),
-        "weights of the last epoch": equality.equal_weights(first, second, "last"),
-        "scores": equality.equal_scores(first, second),
+        "weights of the best epoch": equal_weights(first, second, "best"),
+        "weights of the last epoch": equal_weights(first, second, "last"),
+        "scores": str(Result.read(first).scores) == str(Result.read(second).scores),
     }
-    parted = equality.first_difference(first, second)
+    parted = first_difference(first, second)
     if all(found.values()) and parted is None:
         return f"equal, bit for bit: {', '.join(found)} and metrics.csv of {first} and {second}", True
     lines = [f"{name}: {'equal' if equal else 'not equal'}" for name, equal in found.items()]
     lines.append(f"metrics.csv: {parted or 'equal'}")
-    environment = equality.environment_differences(first, second)
+    environment = environment_differences(first, second)
     lines += [f"environment: {text}" for text in environment]
     hint = "on CUDA only trainer.deterministic=true gives the same numbers again"
     if environment:
         hint = "with another machine, number of threads or version, sums are added in another order"
     return f"{first} and {second} are not equal\n" + "".join(f"  {line}\n" for line in lines) + f"  {hint}", False
+
+
+def first_difference(one: Path, other: Path) -> str | None:
+    """The first epoch and column of metrics.csv that differ, as a sentence; None when all are equal."""
+    rows, others = (read_last(run / "checkpoints")["run"]["rows"] for run in (one, other))
+    for row, its in zip(rows, others, strict=False):
+        for name in row | its:
+            if name not in TIMES and str(row.get(name)) != str(its.get(name)):  # a score that is NaN equals itself
+                return f"from epoch {row['epoch']} on: {name} {row.get(name)} and {its.get(name)}"
+    return None if len(rows) == len(others) else f"{len(rows)} epochs and {len(others)}"
+
+
+def equal_weights(one: Path, other: Path, checkpoint: str) -> bool:
+    """Whether a checkpoint (`best` or `last`) of two runs holds the same weights, bit for bit."""
+    import torch
+
+    a, b = (read_weights(run / "checkpoints", checkpoint) for run in (one, other))
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def environment_differences(one: Path, other: Path) -> list[str]:
+    """What differs in versions, hardware, commit and dataset, as words."""
+    a, b = (flat(read_json(run / "environment.json")) for run in (one, other))
+    compared = ("git_", "versions.", "hardware.", "world_size", "dataset_fingerprint")
+    return [f"{k} {a.get(k)} and {b.get(k)}" for k in a | b if k.startswith(compared) and a.get(k) != b.get(k)]

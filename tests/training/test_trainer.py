@@ -15,6 +15,7 @@ from torch import nn
 
 from segtrain import optimizers, schedules
 from segtrain.class_counts import count_classes
+from segtrain.commands.repeat import TIMES
 from segtrain.data.augment import Augment
 from segtrain.data.loader import Loader
 from segtrain.data.sampling import Uniform
@@ -26,7 +27,6 @@ from segtrain.losses import BinaryCrossEntropy, CrossEntropy, Dice, Lovasz, Phas
 from segtrain.metrics import SegmentationScores
 from segtrain.models import set_prior_bias
 from segtrain.report.logger import Logger
-from segtrain.runs.equality import TIMES
 from segtrain.runs.folder import RunFolder
 from segtrain.training import Parts, Trainer, evaluate
 
