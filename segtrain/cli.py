@@ -147,8 +147,7 @@ def _train(words: list[str]) -> int:
 
 def _job(cfg, folder: Path, processes: Processes) -> float | None:
     """One training. What it needs is imported here, after a config has been found right."""
-    from segtrain.runs.folder import RunFolder
-    from segtrain.runs.others import SilentRunFolder
+    from segtrain.runs.folder import RunFolder, SilentRunFolder
 
     run_folder = RunFolder if processes.first else SilentRunFolder
     try:

@@ -15,8 +15,7 @@ from segtrain.report.logger import log_to_screen
 from segtrain.report.sweep import jobs_table
 from segtrain.runs.claim import lock, unlock
 from segtrain.runs.environment import FREE, changes
-from segtrain.runs.folder import RunFolder
-from segtrain.runs.others import SilentRunFolder
+from segtrain.runs.folder import RunFolder, SilentRunFolder
 from segtrain.runs.sweep import SweepJob, read_sweep
 from segtrain.signals import watched
 

@@ -31,6 +31,8 @@ UNSIGNED = (
     "trainer.keep",
     "trainer.panel_images",
 )
+# What the command line may change of a run that is resumed.
+FREE = set(UNSIGNED) - {"seed", "class_weights"}
 SOURCES = ("*.py", "*.yaml", "*.yml", "*.toml")  # files whose content may change a run
 PACKAGES = (
     "torch",
@@ -43,10 +45,6 @@ PACKAGES = (
     "numpy",
     "pillow",
 )
-
-
-# What the command line may change of a run that is resumed.
-FREE = set(UNSIGNED) - {"seed", "class_weights"}
 
 
 def differing(before: dict, now: dict) -> dict[str, object]:
@@ -117,31 +115,13 @@ def fingerprint(names: list[str], *counts) -> str:
     return digest.hexdigest()
 
 
-def environment(config: dict, world_size: int = 1) -> dict:
-    """The content of environment.json: the command as it was typed, versions, hardware, setting.
-
-    `dataset_fingerprint` is filled in when the masks are counted.
-
-    Args:
-        config: the resolved settings.
-        world_size: processes that train the network together.
-    """
-    return {
-        **start(world_size),
-        "seed": config["seed"],
-        "dataset_fingerprint": None,
-        "signature": signature(config),
-        "resumes": [],
-    }
-
-
 def typed() -> str:
     """The command as it was typed."""
     return shlex.join(["segtrain", *sys.argv[1:]])
 
 
 def start(world_size: int = 1) -> dict:
-    """One start or resume: command, processes, commit, versions, hardware."""
+    """One start or resume: command, processes that train the network together, commit, versions, hardware."""
     import torch
 
     cuda = torch.cuda.is_available()

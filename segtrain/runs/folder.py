@@ -4,7 +4,6 @@
 are written anew from it, so that they say what it says wherever a run was killed.
 """
 
-import contextlib
 import logging
 import re
 import time
@@ -19,7 +18,7 @@ from segtrain.errors import ConfigError, DataError, DiskError, NotFinite, OutOfM
 from segtrain.files import read_arrays, read_json, remove_parts, write_arrays, write_json, write_rows, write_text
 from segtrain.runs import checkpoints
 from segtrain.runs.claim import lock, refuse_links, remove_run_folder, unlock
-from segtrain.runs.environment import changed_settings, environment, start, trained_on
+from segtrain.runs.environment import changed_settings, signature, start, trained_on
 from segtrain.runs.result import Result
 
 log = logging.getLogger("segtrain")
@@ -84,9 +83,11 @@ class RunFolder:
         if isinstance(error, ConfigError | DataError) and self._before.status and not self._began:
             self._before.write(self.path)  # the run is what it was
             return
-        if isinstance(error, ConfigError | DataError | OutOfMemory) and not self._before.status and self._is_bare():
-            remove_run_folder(self.path)  # a mistake that is found after the start leaves no folder
-            return
+        if isinstance(error, ConfigError | DataError | OutOfMemory) and not self._before.status:
+            in_sweep = (self.path.parent / "sweep.json").is_file()
+            if not in_sweep and {entry.name for entry in self.path.glob("*")} <= BEFORE_TRAINING:
+                remove_run_folder(self.path)  # a mistake that is found after the start leaves no folder
+                return
         stopped = isinstance(error, KeyboardInterrupt | Preempted)
         again = "goes on where this stopped" if self.can_be_resumed else "starts it again"
         hint = f"`segtrain resume {self.path}` {again}"
@@ -94,9 +95,8 @@ class RunFolder:
             error.where, error.fix = str(self.path), hint
         elif stopped:
             log.info(hint)
-        self.result.error = error.what if isinstance(error, SegtrainError) else repr(error)
-        if isinstance(error, KeyboardInterrupt):
-            self.result.error = "interrupted"
+        what = "interrupted" if isinstance(error, KeyboardInterrupt) else repr(error)
+        self.result.error = error.what if isinstance(error, SegtrainError) else what
         try:
             if not stopped and not isinstance(error, Pruned):
                 # A sweep prints its first error only: the folder of the failed job must have the rest.
@@ -108,32 +108,28 @@ class RunFolder:
         except (DiskError, OSError):
             log.error("how the run ended could not be written to its folder")
 
-    def _is_bare(self) -> bool:
-        """Whether it holds nothing but what is written before the training, and is no job of a sweep."""
-        in_sweep = (self.path.parent / "sweep.json").is_file()
-        return not in_sweep and {entry.name for entry in self.path.glob("*")} <= BEFORE_TRAINING
-
     @property
     def can_be_resumed(self) -> bool:
         return (self.checkpoints / "last.pt").is_file()
 
     def begin(self, settings: dict, config: str, world_size: int = 1, **more: object) -> None:
-        """Write environment.json, of settings by dotted key and with `more` in it, and the text of config.yaml."""
-        self.write_environment({**environment(settings, world_size), **more})
+        """Write environment.json, of settings by dotted key and with `more` in it, and the text of config.yaml.
+
+        Of the same setting, started again before its first checkpoint, environment.json gets an entry more.
+        """
+        file, seed = self.path / "environment.json", settings["seed"]
+        before, own = read_json(file), signature(settings)
+        if before.get("signature") == own and before.get("seed") == seed:
+            self.add_start({}, world_size)
+        else:  # the dataset's fingerprint is known when the masks are counted
+            known = {"seed": seed, "dataset_fingerprint": None, "signature": own, "resumes": []}
+            write_json(file, {**start(world_size), **known, **more})
         self.write_config(config)
 
     def write_config(self, text: str) -> None:
         """config.yaml; first without class weights, and once more when they are known."""
         self._config = text
         write_text(self.path / "config.yaml", text)
-
-    def write_environment(self, content: dict) -> None:
-        """environment.json of the first start; of the same setting, started again before its first checkpoint, an entry."""
-        before = read_json(self.path / "environment.json")
-        if before.get("signature") == content["signature"] and before.get("seed") == content["seed"]:
-            self.add_start({}, content["world_size"])
-        else:
-            write_json(self.path / "environment.json", content)
 
     def write_counts(self, counts, fingerprint: str, size: tuple[int, int]) -> None:
         """class_counts.json (ClassCounts of the training split), the fingerprint of the dataset, and an image's size.
@@ -167,7 +163,7 @@ class RunFolder:
 
     def save_last(self, content: dict) -> None:
         """What a run is resumed from. A full disk leaves the checkpoint before it; the third time in a row: DiskError."""
-        with self._disk_failures_counted():
+        try:
             self._write_epoch()
             self.result.seconds = round(time.time() - self._started, 2)
             counted = (self.path / "per_image.npz").is_file()
@@ -179,6 +175,14 @@ class RunFolder:
                 environment["resumes"][-1] |= self._news
                 write_json(self.path / "environment.json", environment)
                 self._news = {}
+            self._disk_failures = 0
+        except DiskError as error:
+            self._disk_failures += 1
+            if (left := DISK_FAILURES - self._disk_failures) <= 0:
+                raise
+            log.warning(
+                f"{error.where} {error.what}; the previous checkpoint is kept. {left} more in a row end the run"
+            )
 
     def load_last(self) -> dict | None:
         """What save_last wrote, None before the first checkpoint. Rows and result are again those of that moment.
@@ -268,21 +272,6 @@ class RunFolder:
             raise
         self._best = None
 
-    @contextlib.contextmanager
-    def _disk_failures_counted(self):
-        try:
-            yield
-        except DiskError as error:
-            self._disk_failures += 1
-            if self._disk_failures >= DISK_FAILURES:
-                raise
-            left = DISK_FAILURES - self._disk_failures
-            log.warning(
-                f"{error.where} {error.what}; the previous checkpoint is kept. {left} more in a row end the run"
-            )
-        else:
-            self._disk_failures = 0
-
     def best_counts(self) -> dict:
         """The arrays of per_image.npz; {} when there is none. Raises ConfigError for a damaged file."""
         file = self.path / "per_image.npz"
@@ -297,3 +286,15 @@ class RunFolder:
     def _write_result(self, status: str) -> None:
         self.result.status, self.result.seconds = status, round(time.time() - self._started, 2)
         self.result.write(self.path)
+
+
+class SilentRunFolder(RunFolder):
+    """The folder for the processes that train with the first one: it is read to resume, and never written."""
+
+    def __enter__(self) -> "SilentRunFolder":
+        return self
+
+    def _nothing(self, *_, **__) -> None:
+        pass
+
+    _lock = __exit__ = begin = write_counts = write_class_weights = add_start = record_failure = _nothing
