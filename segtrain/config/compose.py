@@ -21,12 +21,10 @@ from segtrain.errors import ConfigError, did_you_mean
 
 def register_resolvers() -> None:
     """`${stamp:}`, a new run's folder name, and `${job_name:NUM,DIRNAME}`, a sweep job's."""
-    OmegaConf.register_new_resolver("stamp", _stamp, replace=True, use_cache=False)
+    OmegaConf.register_new_resolver(
+        "stamp", lambda: f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{secrets.token_hex(2)}", replace=True, use_cache=False
+    )
     OmegaConf.register_new_resolver("job_name", job_name, replace=True)
-
-
-def _stamp() -> str:
-    return f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{secrets.token_hex(2)}"
 
 
 def job_name(number: int, overrides: str) -> str:

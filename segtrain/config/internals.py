@@ -36,21 +36,21 @@ def parser() -> ArgumentParser:
 
 
 def with_folder(words: list[str]) -> list[str]:
-    """The settings, with those that a folder named alone stands for. Raises ConfigError for several folders."""
-    if len(folders := [word for word in words if "=" not in word and Path(word).is_dir()]) > 1:
+    """The settings; a folder that is named alone stands for dataset=folder, unless another is chosen, and dataset.root=FOLDER.
+
+    Raises ConfigError for several folders.
+    """
+    folders = [word for word in words if "=" not in word and Path(word).is_dir()]
+    if len(folders) > 1:
         raise ConfigError(f"{len(folders)} folders are named", ", ".join(folders), "name the one of the dataset")
-    return [setting for word in words for setting in _as_settings(word, words)]
-
-
-def _as_settings(word: str, words: list[str]) -> list[str]:
-    """A folder that is named alone is the dataset's: dataset=folder, unless another is chosen, and dataset.root=FOLDER."""
-    if "=" in word or not Path(word).is_dir():
-        return [word]
-    chosen = [] if any(other.startswith("dataset=") for other in words) else ["dataset=folder"]
-    quoted = word if re.fullmatch(r"[\w./-]+", word) else f"'{word}'" if "'" not in word else f'"{word}"'
-    settings = [*chosen, f"dataset.root={quoted}"]
-    print(f"reading {word} as {' '.join(settings)}")
-    return settings
+    for word in folders:
+        settings = [] if any(other.startswith("dataset=") for other in words) else ["dataset=folder"]
+        quoted = word if re.fullmatch(r"[\w./-]+", word) else f"'{word}'" if "'" not in word else f'"{word}"'
+        settings.append(f"dataset.root={quoted}")
+        print(f"reading {word} as {' '.join(settings)}")
+        place = words.index(word)
+        words = [*words[:place], *settings, *words[place + 1 :]]
+    return words
 
 
 def config_loader(config_dir: str | None = None):

@@ -123,10 +123,11 @@ def _sweep(arguments: Namespace, task: Task, make_folder: MakeFolder, begin_swee
     swept, jobs = _checked_jobs(cfg, arguments)
     folder = make_folder(lambda: folder_of(cfg, "hydra.sweep.dir"))
     fixed = sorted({o.split("=", 1)[0].lstrip("+~") for o in cfg.hydra.overrides.task} - swept)
+    quoted = str(folder).replace("\\", "\\\\").replace("'", "\\'")
     with read_write(cfg.hydra), open_dict(cfg.hydra):
         cfg.hydra.sweep.dir, cfg.hydra.mode = str(folder), RunMode.MULTIRUN
         cfg.hydra.overrides.hydra += [  # from which each job is composed
-            f"hydra.sweep.dir={_quoted(folder)}",
+            f"hydra.sweep.dir='{quoted}'",
             f"hydra.job.config.override_dirname.exclude_keys=[{','.join(fixed)}]",
         ]
 
@@ -222,7 +223,3 @@ def _job_folder(cfg: DictConfig, number: int, overrides: list[str], fixed: list[
     with read_write(cfg.hydra), open_dict(cfg.hydra):
         cfg.hydra.job.num, cfg.hydra.job.override_dirname = number, internals.dirname_of(overrides, fixed)
     return str(folder_of(cfg, "hydra.sweep.subdir"))
-
-
-def _quoted(path: Path) -> str:
-    return "'" + str(path).replace("\\", "\\\\").replace("'", "\\'") + "'"

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from importlib.resources import files
 from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -169,7 +170,8 @@ def _parts(value) -> Iterator[tuple[bool, object]]:
 
 def _check_targets(cfg: DictConfig, trust: list[str], file: Path) -> None:
     """Every class is one of a list, or lives in a trusted package itself: a name that leads through it does not count."""
-    known = KNOWN | _shipped_targets()
+    texts = [f.read_text(encoding="utf-8") for f in Path(str(files("segtrain.configs"))).glob("**/*.yaml")]
+    known = KNOWN.union(*(re.findall(r"_target_: (\S+)", text) for text in texts))
     for node in _nodes(cfg):
         target = str(node["_target_"])
         package = target.split(".")[0]
@@ -183,15 +185,6 @@ def _check_targets(cfg: DictConfig, trust: list[str], file: Path) -> None:
                 str(file),
                 f"when you trust its code: --trust {package}, from Python trust=[{package!r}]",
             )
-
-
-def _shipped_targets() -> set[str]:
-    """The classes that segtrain's YAML files name."""
-    from importlib.resources import files
-
-    folder = files("segtrain.configs")
-    texts = [f.read_text(encoding="utf-8") for f in Path(str(folder)).glob("**/*.yaml")]
-    return {target for text in texts for target in re.findall(r"_target_: (\S+)", text)}
 
 
 def _lives_in(target: str, package: str) -> bool:

@@ -89,7 +89,9 @@ def _node_mistakes(node: DictConfig, path: str, provided: set[str], part: str) -
     except LookupError as error:
         yield f"{path}._target_={target}: {error}"
         return
-    yield from _lacking(node, path, part)
+    names = members_of(target, BASES) if part in PROTOCOLS and "_partial_" not in node else None
+    if names is not None and (lacking := PROTOCOLS[part].lacking(names)):  # as far as the source shows
+        yield f"{path}: {target} has no {', '.join(lacking)}: see {PROTOCOLS[part].base}"
     below = part if target.startswith("segtrain.losses.") else ""  # the losses of a loss
     keys = [k for k in node if k not in ("_target_", "_convert_", "_recursive_", "_partial_")]
     for key in keys:
@@ -118,14 +120,6 @@ def _node_mistakes(node: DictConfig, path: str, provided: set[str], part: str) -
     for name in signature.required:
         if name not in keys and name not in provided:
             yield f"{path}: {target} needs {name!r}: give +{path}.{name}=VALUE"
-
-
-def _lacking(node: DictConfig, path: str, part: str) -> Iterator[str]:
-    """What a class lacks to be a `part`, as far as its source shows."""
-    target = node["_target_"]
-    names = members_of(target, BASES) if part in PROTOCOLS and "_partial_" not in node else None
-    if names is not None and (lacking := PROTOCOLS[part].lacking(names)):
-        yield f"{path}: {target} has no {', '.join(lacking)}: see {PROTOCOLS[part].base}"
 
 
 def _unwrapped(value):
