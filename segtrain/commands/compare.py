@@ -69,19 +69,16 @@ def baselines_of(groups: list[list[Setting]], wanted: str | None) -> tuple[list[
 
     Where no group has it, it stays, and `compare` refuses it with what there is.
     """
-    refused: dict[int, ConfigError] = {}
-    for number, settings in enumerate(groups):
+    baselines, lines = [], []
+    for settings in groups:
         try:
             choose_baseline(settings, wanted)
+            baselines.append(wanted)
         except ConfigError as error:
-            refused[number] = error
-    if len(refused) == len(groups):
-        return [wanted] * len(groups), []
-    lines = [
-        f"{error.what} among the settings of {groups[number][0].runs[0].path}: compared with the plainest"
-        for number, error in refused.items()
-    ]
-    return [None if number in refused else wanted for number in range(len(groups))], lines
+            baselines.append(None)
+            where = settings[0].runs[0].path
+            lines.append(f"{error.what} among the settings of {where}: compared with the plainest")
+    return (baselines, lines) if wanted in baselines else ([wanted] * len(groups), [])
 
 
 def importances(searches: list[Path]) -> list[str]:

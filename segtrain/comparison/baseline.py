@@ -21,7 +21,8 @@ def choose_baseline(settings: list[Setting], wanted: str | None) -> int:
     Raises ConfigError when `wanted` is none of the settings, or several.
     """
     if wanted is None:
-        usual = _defaults()
+        cfg = compose([])
+        usual = {**flat(without_hydra(cfg)), **cfg.hydra.runtime.choices}
         plain = [(_plain_values(setting.varied), _usual_values(setting.varied, usual)) for setting in settings]
         # of equal ones the first that was trained: were it chosen by its score, it would look worse than it is
         return min(range(len(plain)), key=lambda i: ([-n for n in plain[i]], str(settings[i].runs[0].path)))
@@ -49,12 +50,6 @@ def _plain_values(varied: dict) -> int:
 def _usual_values(varied: dict, defaults: dict) -> int:
     """How many values are segtrain's defaults."""
     return sum(key in defaults and value in (defaults[key], str(defaults[key])) for key, value in varied.items())
-
-
-def _defaults() -> dict[str, object]:
-    """segtrain's settings by dotted key, and the option of each group."""
-    cfg = compose([])
-    return {**flat(without_hydra(cfg)), **cfg.hydra.runtime.choices}
 
 
 def _is(value, text: str) -> bool:

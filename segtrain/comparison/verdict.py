@@ -23,7 +23,6 @@ from segtrain.comparison.statistics import (
     seed_noise,
 )
 from segtrain.errors import ConfigError, did_you_mean
-from segtrain.runs.result import Result
 
 OF_LOSS = ("loss", "labels", "weighting", "class_weights")  # groups of settings that change what the loss is
 
@@ -86,7 +85,7 @@ def compare(
     """
     by = by or common_monitor(settings)
     check_comparable(settings[0].varied, by, "--by loss", "compare them by a score: --by iou/mean")
-    lower = is_lower(by, settings)
+    lower, unit = direction_and_unit(by, settings)
     settings = sorted(settings, key=lambda setting: ordering_score(setting, by, split) * (1 if lower else -1))
     counted = ResampledCounts.of(settings)
     resampled = counted is not None and counted.knows(by)
@@ -104,7 +103,7 @@ def compare(
         by=by,
         split=split if split != "val" else None,
         lower_is_better=lower,
-        unit=unit_of(by, settings),
+        unit=unit,
         settings=settings,
         baseline=chosen,
         scores=scores,
@@ -251,22 +250,14 @@ def common_monitor(settings: list[Setting]) -> str:
     return "iou/mean" if "iou/mean" in common else common[0]
 
 
-def is_lower(by: str, settings: list[Setting]) -> bool:
-    if monitored := _monitored(by, settings):
-        return monitored.lower_is_better
-    return by == "loss" or any(by in run.result.lower for setting in settings for run in setting.runs)
-
-
-def unit_of(by: str, settings: list[Setting]) -> str:
-    if monitored := _monitored(by, settings):
-        return monitored.unit
-    return settings[0].runs[0].result.units.get(by, "" if by == "loss" else "%")
-
-
-def _monitored(by: str, settings: list[Setting]) -> Result | None:
-    """The result of one of the runs, when it is this score that all of them monitored."""
-    own = [run.result for setting in settings for run in setting.runs if run.result.best]
-    return own[0] if own and all(result.best["monitor"] == by for result in own) else None
+def direction_and_unit(by: str, settings: list[Setting]) -> tuple[bool, str]:
+    """Whether a score is better low, and its unit: as monitored, when it is what all runs monitored."""
+    results = [run.result for setting in settings for run in setting.runs]
+    monitored = [result for result in results if result.best]
+    if monitored and all(result.best["monitor"] == by for result in monitored):
+        return monitored[0].lower_is_better, monitored[0].unit
+    lower = by == "loss" or any(by in result.lower for result in results)
+    return lower, results[0].units.get(by, "" if by == "loss" else "%")
 
 
 def foreground_of(setting: Setting) -> np.ndarray:

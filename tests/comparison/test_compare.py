@@ -16,7 +16,7 @@ from segtrain.comparison import statistics
 from segtrain.comparison.answer import answer
 from segtrain.comparison.runs import find_runs
 from segtrain.comparison.settings import settings_from, varied_keys, without_parts
-from segtrain.comparison.verdict import compare, is_lower
+from segtrain.comparison.verdict import compare, direction_and_unit
 from segtrain.config.saved import settings_of
 from segtrain.errors import ConfigError
 from segtrain.files import read_arrays, write_arrays, write_json
@@ -627,7 +627,8 @@ def test_whether_a_score_is_better_low_is_known_of_all(tmp_path):
         result.pop("checksum")
         write_json(run / "result.json", result | {"lower": ["hausdorff"], "units": {"hausdorff": "px"}})
     settings = settings_from(find_runs([tmp_path])[0])
-    assert [is_lower(name, settings) for name in ("hausdorff", "loss", "accuracy")] == [True, True, False]
+    found = [direction_and_unit(name, settings) for name in ("hausdorff", "loss", "accuracy")]
+    assert found == [(True, "px"), (True, ""), (False, "%")]
     lines = answer(compare(settings, by="hausdorff"))
     assert "alpha=1" in lines[0], lines
     assert "−37 hausdorff" in lines[0], lines
