@@ -17,7 +17,6 @@ from segtrain.commands.scoring import (
 from segtrain.config.schema import flat
 from segtrain.errors import ConfigError, printable
 from segtrain.files import write_arrays, write_json, write_rows
-from segtrain.inference.presence import is_chosen
 from segtrain.report.logger import log_to_screen
 from segtrain.report.pages.evaluation import write_evaluation_page
 from segtrain.report.scores import cross_fitted_line, means_line, more_tables, not_defined, scores_table
@@ -35,7 +34,7 @@ def main(arguments: Namespace) -> int:
             raise ConfigError("the run was not trained on resized images", "--original-size", "leave it out")
         at_original_size(trained.config)
     threshold = choose_thresholds(trained)
-    cross_fitted = choose_presence(trained, bool(threshold)) if is_chosen(trained.config.inference.presence) else {}
+    cross_fitted = choose_presence(trained, bool(threshold))
     scores, result, dataset, draw = evaluate_split(trained, arguments.split)
     groups = groups_of(dataset, scores.names)
     if arguments.split == "val":

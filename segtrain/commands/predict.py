@@ -21,7 +21,6 @@ from segtrain.dataset_check.samples import DARK
 from segtrain.errors import ConfigError, DataError, DiskError, counted, few, printable
 from segtrain.files import read_json, read_rows, remove_parts, write_json, write_rows
 from segtrain.inference import Prediction, Predictor
-from segtrain.inference.presence import is_chosen
 from segtrain.report.logger import log_to_screen
 from segtrain.report.pictures import legend, write_png
 from segtrain.report.predictions import files_of, row_of, shrunk, write_mask, write_overlay, write_probabilities
@@ -69,11 +68,8 @@ def main(arguments: Namespace) -> int:
 
 def prepared(trained: Trained) -> tuple[Predictor, Classes]:
     """The predictor of a run, with the thresholds, the presence and the size of images that its result asks for."""
-    cfg = trained.config
-    at_original_size(cfg)  # before presence is chosen: its areas are of the images as they will be predicted
-    threshold = choose_thresholds(trained)
-    if is_chosen(cfg.inference.presence):
-        choose_presence(trained, bool(threshold))
+    at_original_size(trained.config)  # before presence is chosen: its areas are of the images as they will be predicted
+    choose_presence(trained, thresholds=bool(choose_thresholds(trained)))
     classes = trained.classes
     return predictor_of(trained, classes), classes
 

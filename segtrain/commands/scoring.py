@@ -12,7 +12,7 @@ from segtrain.data.dataset import typical_size
 from segtrain.data.resize import resized, resized_size
 from segtrain.errors import ConfigError, counted
 from segtrain.inference import Predictor, window_starts
-from segtrain.inference.presence import check_classes
+from segtrain.inference.presence import check_classes, is_chosen
 from segtrain.inference.regions import Foreground, Regions, spans, threshold_for
 from segtrain.metrics.records import LOSS, all_records
 from segtrain.metrics.tuning import NEVER
@@ -105,12 +105,16 @@ def choose_thresholds(trained: Trained) -> list[float] | None:
 
 
 def choose_presence(trained: Trained, thresholds: bool) -> dict[str, float]:
-    """Set the presence of each class that is best on val; returns the scores with presence chosen on other images.
+    """Set the presence of each class that is best on val, where the config asks for that.
+
+    Returns the scores with presence chosen on other images; none where it is not chosen.
 
     Args:
         thresholds: whether the thresholds, too, were chosen on val.
     """
     cfg = trained.config
+    if not is_chosen(cfg.inference.presence):
+        return {}
     if "groups" not in cfg.metric:
         fix = "give it, {area: 20, confidence: 0.8}; `segtrain evaluate` takes metric=detection, too"
         raise ConfigError("presence is chosen by segtrain's own metric", "inference.presence", fix)

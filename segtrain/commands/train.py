@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from segtrain.class_counts import ClassCounts
-from segtrain.commands.best_epoch import describe_best
 from segtrain.commands.counting import count_and_weigh
+from segtrain.commands.scoring import groups_of, intervals_of
 from segtrain.config.build import (
     build,
     build_augment,
@@ -22,21 +22,26 @@ from segtrain.config.build import (
     build_sampling,
     build_scores,
 )
-from segtrain.config.saved import choices_of, settings_of
+from segtrain.config.saved import choices_of, defaults_of, settings_of
 from segtrain.config.schema import as_text, flat
 from segtrain.data.dataset import typical_size
 from segtrain.data.loader import needs_locations
+from segtrain.errors import ConfigError
 from segtrain.models import set_prior_bias
 from segtrain.optimizers import check_encoder
 from segtrain.ranks import ALONE, Processes
 from segtrain.report.advice import advice, padding_advice, tips_for_rare_classes
 from segtrain.report.logger import Logger
-from segtrain.report.pictures import images_with_rare_classes
+from segtrain.report.pages.evaluation import write_evaluation_page
+from segtrain.report.pages.training import training_facts
+from segtrain.report.pictures import example, images_with_rare_classes
 from segtrain.report.scores import final_report
 from segtrain.runs import checkpoints
 from segtrain.runs.environment import FREE, changes
 from segtrain.runs.folder import RunFolder
-from segtrain.training import Epoch, Parts, Trainer
+from segtrain.runs.sweep import command_of
+from segtrain.signals import leave_if_stopped
+from segtrain.training import Epoch, Parts, Trainer, predict_one
 from segtrain.training.device import gpu_of_its_own, precision_advice
 from segtrain.training.memory import check_memory
 
@@ -146,6 +151,39 @@ def train(
     run.finish()
     log.info(final_report(run.result, counts, run.path, scores.records(), tips))
     return run.result.best["value"]
+
+
+def describe_best(run: RunFolder, parts: Parts, trainer, train_counts: ClassCounts) -> None:
+    """Add intervals and thresholds of the best epoch to the run's result, and write its page."""
+    scores, val_set = parts.scores, parts.val.dataset
+    if not (counts := run.best_counts()):
+        return  # a metric of the user's that keeps none
+    try:
+        if not set(counts["names"].tolist()) <= set(val_set.names):
+            raise ValueError("other images")
+        scores.restore(**{name: array for name, array in counts.items() if name != "groups"})
+    except (KeyError, TypeError, ValueError) as error:
+        what, file = f"not the counts of the best epoch: {error}", run.path / "per_image.npz"
+        raise ConfigError(what, str(file), "restore the file") from error
+    groups = groups_of(val_set, scores.names)
+    run.result.intervals = intervals_of(scores, groups)
+    if val_set.multilabel:
+        run.result.thresholds = scores.best_thresholds()
+    if val_set.multilabel and parts.inference.presence is None:
+        run.result.cross_fitted = scores.cross_fitted(groups)
+    parts.model.load_state_dict(checkpoints.read_weights(run.checkpoints, "best"))
+    predictor = trainer.predictor(parts.model, val_set, parts.inference)
+
+    def draw(index: int, label: int | None):
+        leave_if_stopped()  # what is missing of the page is made by `resume`
+        return example(val_set, index, [predict_one(predictor, val_set.image(index))], True, label)
+
+    best, settings = run.result.best, settings_of(run.path)
+    defaults, command = defaults_of(choices_of(run.path), settings), command_of(run.path)
+    weights, monitor = settings["class_weights"], trainer.monitored(scores)
+    facts = training_facts(settings, defaults, train_counts, weights, run.rows, best, monitor, command)
+    title = f"{run.path.name}, best epoch {best['epoch']}"
+    write_evaluation_page(run.path / "page.html", title, scores, run.result, val_set, draw, facts)
 
 
 def first_step(checkpoint: dict | None) -> int | None:

@@ -79,7 +79,7 @@ def make_run_folder(name: Callable[[], Path]) -> Path:
             folder = other
         lock(folder)
         held = any((folder / file).exists() for file in ("checkpoints", "metrics.csv", "multirun.yaml"))
-        if held and not queued_again():
+        if held and os.environ.get("SLURM_RESTART_COUNT", "0") == "0":  # else Slurm has started this job before
             unlock(folder)
             fix = f"name another folder, or `segtrain resume {folder}`"
             raise ConfigError("the run folder holds a run already", str(folder), fix)
@@ -112,11 +112,6 @@ def remove_run_folder(folder: Path) -> None:
         if above in _made_above:
             with contextlib.suppress(OSError):  # it holds another run
                 above.rmdir()
-
-
-def queued_again() -> bool:
-    """Whether Slurm has started this job before."""
-    return os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
 
 
 def refuse_links(path: Path) -> None:

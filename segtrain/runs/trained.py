@@ -139,7 +139,11 @@ def load(
             str(file),
             "leave model.* as the run had it",
         ) from error
-    size = None if any(key.startswith("dataset.resize") for key in changed) else _image_size(folder)
+    size = read_json(environment).get("image_size")
+    if any(key.startswith("dataset.resize") for key in changed):
+        size = None
+    elif size is not None and mistake(size, Size):
+        raise ConfigError(f"image_size {mistake(size, Size)}", str(environment), "restore the file")
     return Trained(folder, cfg, network, Result.read(folder), epoch, size, trust or [])
 
 
@@ -154,14 +158,6 @@ def _palette(dataset, num_classes: int) -> np.ndarray | None:
     if len(colours) != num_classes or mistake(colours, list[Colour]):
         raise ConfigError(f"{colours} are no colours", "dataset.palette", "give one [r,g,b] per class")
     return np.array(colours, dtype=np.uint8)
-
-
-def _image_size(folder: Path) -> list[int] | None:
-    file = folder / "environment.json"
-    size = read_json(file).get("image_size")
-    if size is not None and mistake(size, Size):
-        raise ConfigError(f"image_size {mistake(size, Size)}", str(file), "restore the file")
-    return size
 
 
 def check_unchanged(folder: Path, content: dict) -> None:
