@@ -587,7 +587,7 @@ def benchmark_predict() -> list[dict]:
             for index, file in enumerate(files.values()):
                 Image.fromarray(shapes.image(index)).save(file)
             trained = load(f"{folder}/run")
-            predictor, classes = prepared(trained)
+            predictor = prepared(trained)
             images = [torch.from_numpy(shapes.image(i)).permute(2, 0, 1)[None].contiguous() for i in range(number)]
             set_window(predictor, trained, shapes.image(0))
             turns = itertools.count()
@@ -600,7 +600,7 @@ def benchmark_predict() -> list[dict]:
 
             def predict() -> None:
                 arguments = parsers.predict([f"{folder}/run", "-", "--out", f"{folder}/{next(turns)}"])  # noqa: B023
-                predict_all(arguments, trained, predictor, classes, files, {}, set())  # noqa: B023
+                predict_all(arguments, trained, predictor, files, {}, set())  # noqa: B023
 
             seconds = interleaved({"network": bare, "predict": predict}, repeats=9, seconds=60)
             rows += [

@@ -53,9 +53,9 @@ class Run:
 
     def __init__(self, found: trained.Trained):
         self._trained, self.config = found, copy.deepcopy(found.config)
-        self._predictor, classes = prepared(found)
+        self._predictor = prepared(found)
         self.path, self.network = found.run, self._predictor.model
-        self.class_names, self.epoch, self.result = classes.class_names, found.epoch, found.result
+        self.class_names, self.epoch, self.result = found.classes.class_names, found.epoch, found.result
 
     @property
     def scores(self) -> dict[str, float]:

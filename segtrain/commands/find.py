@@ -219,8 +219,10 @@ class Stages:
     def train(self, number: int, epochs: int) -> None:
         """Train a job to so many epochs, unless it has done so; a failure leaves the others to go on."""
         job = self.jobs()[number]
-        if job.result.status == "finished" and epochs_of(job.folder) >= epochs:
-            return
+        if job.result.status == "finished":
+            settings = settings_of(job.folder) | changed_settings(read_json(job.folder / "environment.json"))
+            if int(settings["trainer.epochs"]) >= epochs:  # to which it was last started
+                return
         used = f"{self.used() / 60:.1f} of {self.seconds / 60:g} min"
         print(printable(f"{used}  {job.folder.name}, {epochs} epoch{'s' * (epochs > 1)}: "), end="", flush=True)
         if not attempt(job, [f"trainer.epochs={epochs}"], ["trainer.epochs"], self.trust, only_warnings=True):
@@ -289,9 +291,3 @@ def score_of(job: SweepJob) -> str:
     """As text; n/a for a job without one."""
     best = job.result.best
     return "n/a" if best is None else score_text(best["value"], job.result.unit)
-
-
-def epochs_of(run: Path) -> int:
-    """How many epochs a run was to train when it was last started."""
-    settings = settings_of(run) | changed_settings(read_json(run / "environment.json"))
-    return int(settings["trainer.epochs"])

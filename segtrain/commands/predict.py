@@ -40,7 +40,7 @@ def main(arguments: Namespace) -> int:
     log_to_screen()
     files = find_images(arguments.images)
     trained = load(str(arguments.run), arguments.checkpoint, arguments.trust, arguments.overrides)
-    predictor, classes = prepared(trained)
+    predictor, classes = prepared(trained), trained.classes
     refuse_inputs(arguments.out, files)
     try:
         arguments.out.mkdir(parents=True, exist_ok=True)
@@ -54,7 +54,7 @@ def main(arguments: Namespace) -> int:
     if done:
         log.info(f"{len(done)} of {counted(len(files), 'image')} done before")
     with watched():
-        rows, damaged = predict_all(arguments, trained, predictor, classes, files, before, done)
+        rows, damaged = predict_all(arguments, trained, predictor, files, before, done)
     if not arguments.no_overlays:
         write_png(legend(classes, LEGEND), arguments.out / "legend.png")
     found = [f"{name} in {sum(row[f'present/{name}'] for row in rows)}" for name in classes.class_names]
@@ -66,12 +66,11 @@ def main(arguments: Namespace) -> int:
     return DataError.exit_code if damaged else 0
 
 
-def prepared(trained: Trained) -> tuple[Predictor, Classes]:
+def prepared(trained: Trained) -> Predictor:
     """The predictor of a run, with the thresholds, the presence and the size of images that its result asks for."""
     at_original_size(trained.config)  # before presence is chosen: its areas are of the images as they will be predicted
     choose_presence(trained, thresholds=bool(choose_thresholds(trained)))
-    classes = trained.classes
-    return predictor_of(trained, classes), classes
+    return predictor_of(trained, trained.classes)
 
 
 def refuse_inputs(out: Path, files: dict[str, Path]) -> None:
@@ -156,7 +155,7 @@ def is_done(out: Path, row: dict, file: Path, classes: Classes, overlays: bool, 
 
 
 def predict_all(
-    arguments, trained: Trained, predictor: Predictor, classes: Classes, files: dict[str, Path], rows: dict, done: set
+    arguments, trained: Trained, predictor: Predictor, files: dict[str, Path], rows: dict, done: set
 ) -> tuple[list[dict], list[DataError]]:
     """Predict what is not done; returns the rows of `files`, and the errors of those that cannot be read.
 
@@ -178,7 +177,7 @@ def predict_all(
             for name, image in reader_of(trained).ahead(missing):
                 leave_if_stopped()
                 try:
-                    found, shown = predicted(arguments, trained, predictor, classes, name, image, progress)
+                    found, shown = predicted(arguments, trained, predictor, name, image, progress)
                 except DataError as error:
                     damaged.append(error.with_traceback(None))  # which holds the image
                     found = None
@@ -186,7 +185,7 @@ def predict_all(
                     dark.append(name)
                 del image  # before the next large one is read
                 if found is not None:
-                    written = writer.submit(write, out, name, files[name], classes, shown, found, name in kept)
+                    written = writer.submit(write, out, name, files[name], trained.classes, shown, found, name in kept)
                     pending.append((name, written))
                     height, width = found.mask.shape[-2:]
                     while len(pending) > (1 if height * width > LARGE else THREADS):  # in memory until they are written
@@ -215,13 +214,13 @@ def warn_of_dark(images: list[str], has_range: bool) -> None:
 
 
 def predicted(
-    arguments, trained: Trained, predictor: Predictor, classes: Classes, name: str, image, progress: Progress
+    arguments, trained: Trained, predictor: Predictor, name: str, image, progress: Progress
 ) -> tuple[Prediction, np.ndarray | None]:
     """What is found in an image, and the pixels of its overlay. Raises DataError for one that is damaged or too large."""
     if isinstance(image, DataError):
         raise image
     set_window(predictor, trained, image)
-    refuse_too_large(predictor, image, len(classes.class_names), arguments.probabilities)
+    refuse_too_large(predictor, image, trained.classes.num_classes, arguments.probabilities)
     found = predictor.image(image, arguments.probabilities, after_rows(name, image.shape[0], progress))
     return found, None if arguments.no_overlays else shrunk(image)
 

@@ -191,8 +191,8 @@ class Search:
         values = {key: value for key, value in chosen.items() if key != "options"}
         words = [f"{key}={value}" for key, value in values.items()]
         cfg = load_saved(template / "config.yaml", words, self.trust)
-        shown = [(key.rpartition(".")[2], f"{v:.4g}" if isinstance(v, float) else v) for key, v in values.items()]
-        short = [f"{key}={value}" for key, value in shown]
+        shown = {key: f"{value:.4g}" if isinstance(value, float) else value for key, value in values.items()}
+        short = [f"{key.rpartition('.')[2]}={value}" for key, value in shown.items()]
         name = job_name(number, ",".join([*options.split(), *short]))
         begin_sweep(self.folder, [Job(name, [*self.fixed, *options.split(), *words], cfg, choices_of(template))])
 
@@ -213,16 +213,17 @@ class Search:
         """Start or continue a trial; a failure leaves the others to go on."""
         print(printable(f"{job.folder.name}: "), end="", flush=True)
         try:
-            if error := attempt(job, [], [], self.trust, only_warnings=True, after_epoch=after_epoch):
-                self.code = self.code or error.exit_code
-                if Result.read(job.folder).status != "failed":
-                    self.refused.add(job.folder)
-                return
-        except Pruned as error:
-            print(f"pruned {error.what}", flush=True)
+            error = attempt(job, [], [], self.trust, only_warnings=True, after_epoch=after_epoch)
+        except Pruned as pruned:
+            print(f"pruned {pruned.what}", flush=True)
             return
-        done = next(one for one in self.jobs() if one.folder == job.folder).result
-        print(", ".join(f"{name} {self.text(done, name)}" for name in self.objectives), flush=True)
+        result = Result.read(job.folder)
+        if error is None:
+            print(", ".join(f"{name} {self.text(result, name)}" for name in self.objectives), flush=True)
+            return
+        self.code = self.code or error.exit_code
+        if result.status != "failed":
+            self.refused.add(job.folder)
 
     def text(self, result, name: str) -> str:
         value = result.scores.get(name)

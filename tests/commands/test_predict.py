@@ -375,7 +375,7 @@ def test_large_images_are_read_and_predicted_a_few_rows_at_a_time(trained, tmp_p
     assert set(overlays) == {overlays[0]}
     pixels = np.asarray(Image.open(tmp_path / "large/picture.png"))
     run = load(str(trained), overrides=["inference.window=[32,32]"])
-    assert np.array_equal(predict.prepared(run)[0].image(pixels).mask, masks[0])
+    assert np.array_equal(predict.prepared(run).image(pixels).mask, masks[0])
 
 
 def test_a_stop_signal_does_not_wait_for_the_end_of_a_large_image(trained, tmp_path, small_is_large, monkeypatch):
