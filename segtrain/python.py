@@ -20,7 +20,6 @@ from segtrain.config.compose import compose, folder_of, without_hydra
 from segtrain.config.internals import with_folder
 from segtrain.config.launch import check_single
 from segtrain.config.saved import packages_of
-from segtrain.config.schema import as_text, flat
 from segtrain.data.dataset import as_dataset
 from segtrain.data.folder.images import pixels_of, upright
 from segtrain.data.folder.values import with_channels
@@ -201,7 +200,7 @@ def train(
     cfg = without_hydra(cfg)
     with watched(), logged_to(path / "segtrain.log"), RunFolder(path) as run:
         command = f"segtrain.train({overrides or []!r}{', dataset=…' * (dataset is not None)})"
-        run.begin(flat(cfg), as_text(cfg, weights_known=False), command=command, options=options)
+        run.begin(cfg, command=command, options=options)
         if left_out:
             keys = ", ".join(f"dataset.{key}" for key in left_out)
             log.warning(f"a dataset object is used as it is: {keys} of the experiment left out")

@@ -48,7 +48,7 @@ def main(arguments: Namespace) -> int:
     settings = [*(["original-size"] if arguments.original_size else []), *named]
     request = {"split": arguments.split, "checkpoint": arguments.checkpoint, "settings": settings}
     out = arguments.run / "evaluation" / folder_name(**request)
-    inference = {key.removeprefix("inference."): value for key, value in flat(trained.config).items()}
+    inference = flat(trained.config.inference)
     chosen = {key: value for key, value in inference.items() if key.split(".")[0] in ("threshold", "presence")}
     found = {name: vars(result)[name] for name in ("scores", "per_class", "intervals", "lower", "units")}
     if result.cross_fitted:

@@ -5,7 +5,7 @@ from itertools import count
 from pathlib import Path
 
 from segtrain.config.saved import choices_of, load_saved
-from segtrain.config.schema import as_text, check_config, flat
+from segtrain.config.schema import check_config, flat
 from segtrain.errors import ConfigError
 from segtrain.files import read_checkpoint, read_json
 from segtrain.report.logger import log_to_screen
@@ -31,7 +31,7 @@ def main(arguments: Namespace) -> int:
     with watched(), RunFolder(second) as run:
         from segtrain.commands.train import train
 
-        run.begin(flat(cfg), as_text(cfg), options=choices_of(first))
+        run.begin(cfg, options=choices_of(first))
         train(cfg, run)
     text, equal = verdict(first, second)
     print(f"\n{text}")

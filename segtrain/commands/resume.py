@@ -7,7 +7,7 @@ from importlib import import_module
 from pathlib import Path
 
 from segtrain.config.saved import choices_of, load_saved, no_run
-from segtrain.config.schema import as_text, check_config, flat
+from segtrain.config.schema import check_config
 from segtrain.errors import ConfigError, Preempted, Pruned, SegtrainError, counted, printable
 from segtrain.files import read_json
 from segtrain.ranks import ALONE, Processes, refuse_several, together
@@ -129,6 +129,6 @@ def resume(
             if read_json(path / "environment.json"):
                 run.add_start(changed, processes.size)
             else:
-                run.begin(flat(cfg), as_text(cfg, weights_known=False), processes.size, options=choices_of(path))
+                run.begin(cfg, processes.size, options=choices_of(path))
             train(cfg, run, checkpoint, processes=processes, after_epoch=after_epoch)
     return 0

@@ -180,8 +180,7 @@ class Search:
             elif isinstance(distribution, self.optuna.distributions.CategoricalDistribution):
                 found[key] = words[key]
             else:
-                whole = isinstance(distribution, self.optuna.distributions.IntDistribution)
-                found[key] = (int if whole else float)(words[key])
+                found[key] = distribution.to_external_repr(float(words[key]))
         return found
 
     def add(self, number: int, chosen: dict[str, object]) -> None:

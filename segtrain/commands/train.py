@@ -23,7 +23,7 @@ from segtrain.config.build import (
     build_scores,
 )
 from segtrain.config.saved import choices_of, defaults_of, settings_of
-from segtrain.config.schema import as_text, flat
+from segtrain.config.schema import as_text
 from segtrain.data.dataset import typical_size
 from segtrain.data.loader import needs_locations
 from segtrain.errors import ConfigError
@@ -55,7 +55,7 @@ def job(cfg, run: RunFolder, processes: Processes = ALONE) -> float | None:
     """
     checkpoint = run.load_last()
     if checkpoint is None:
-        run.begin(flat(cfg), as_text(cfg, weights_known=False), processes.size, options=choices_of(run.path))
+        run.begin(cfg, processes.size, options=choices_of(run.path))
     else:
         settings = run.settings()
         cfg.class_weights = settings["class_weights"]

@@ -155,7 +155,7 @@ def _sweep(arguments: Namespace, task: Task, make_folder: MakeFolder, begin_swee
 
 def _space(cfg: DictConfig, arguments: Namespace) -> tuple[dict, list[Job]]:
     """Settings of a search with its space, and a job for each combination of options, without the settings searched."""
-    overrides = list(_last(_parsed(cfg, arguments)).values())
+    overrides = list({override.key_or_group: override for override in _parsed(cfg, arguments)}.values())
     space, combinations = search_space(cfg, overrides)
     fixed = [override.input_line for override in overrides if not override.is_sweep_override()]
     templates = []
@@ -179,11 +179,6 @@ def _parsed(cfg: DictConfig, arguments: Namespace) -> list:
     return OverridesParser.create(config_loader=loader).parse_overrides([*words, *cfg.hydra.overrides.task])
 
 
-def _last(overrides: list) -> dict[str, object]:
-    """The last override of each key: the command line wins over an experiment."""
-    return {override.key_or_group: override for override in overrides}
-
-
 def _checked_jobs(
     cfg: DictConfig, arguments: Namespace
 ) -> tuple[set[str], list[tuple[list[str], DictConfig, dict[str, str]]]]:
@@ -192,7 +187,8 @@ def _checked_jobs(
     Raises ConfigError with the mistakes of all jobs.
     """
     overrides = _parsed(cfg, arguments)
-    swept = {key for key, override in _last(overrides).items() if override.is_sweep_override()}
+    last = {override.key_or_group: override for override in overrides}  # the command line wins over an experiment
+    swept = {key for key, override in last.items() if override.is_sweep_override()}
     if not cfg.hydra.sweeper._target_.endswith("BasicSweeper"):
         return swept, []
     if not swept and cfg.hydra.launcher._target_.endswith("BasicLauncher"):

@@ -134,8 +134,10 @@ def _parsed(text: str, where: str, resolved: bool = True) -> dict:
         raise _damaged(f"not a config: {str(error).splitlines()[0]}", where) from error
     if not isinstance(content, dict):
         raise _damaged("not a config: no mapping", where)
-    if odd := [part for is_key, part in _parts(content) if _is_odd(is_key, part)]:
-        raise _damaged(f"not a config: {hex(odd[0]) if isinstance(odd[0], int) else repr(odd[0]):.40}", where)
+    for is_key, part in _parts(content):
+        odd_key = is_key and not isinstance(part, str) and type(part) is not int
+        if odd_key or (isinstance(part, int) and abs(part) >= 2**63):  # more digits than any setting has
+            raise _damaged(f"not a config: {hex(part) if isinstance(part, int) else repr(part):.40}", where)
     if resolved:
         content.pop("hydra", None)
         _refuse_interpolations(content, where)
@@ -146,13 +148,6 @@ def _refuse_interpolations(content: dict, where: str) -> None:
     referring = any("${" in str(part) and part != CLASS_WEIGHTS for _, part in _parts(content))
     if referring or content.get("class_weights") == CLASS_WEIGHTS:
         raise _damaged("a saved config must be resolved, this one holds ${…}", where)
-
-
-def _is_odd(is_key: bool, part) -> bool:
-    """Whether it is a key that is neither text nor a whole number, or a number of more digits than any setting has."""
-    if is_key and not isinstance(part, str) and type(part) is not int:
-        return True
-    return isinstance(part, int) and abs(part) >= 2**63
 
 
 def _parts(value) -> Iterator[tuple[bool, object]]:

@@ -94,7 +94,7 @@ def trained_on(content: dict) -> str | None:
     return known[-1] if known else content.get("dataset_fingerprint")
 
 
-def signature(config: dict) -> str:
+def signature(config) -> str:
     """Equal for repeats of one setting, whatever the seed, the paths and the machine."""
     config = {k: floats_as_ints(v) for k, v in flat(config).items() if k not in UNSIGNED}
     return hashlib.blake2b(json.dumps(config, sort_keys=True).encode(), digest_size=8).hexdigest()

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from segtrain.config.saved import settings_in
+from segtrain.config.schema import as_text
 from segtrain.errors import ConfigError, DataError, DiskError, NotFinite, OutOfMemory, Preempted, Pruned, SegtrainError
 from segtrain.files import read_arrays, read_json, remove_parts, write_arrays, write_json, write_rows, write_text
 from segtrain.runs import checkpoints
@@ -112,19 +113,18 @@ class RunFolder:
     def can_be_resumed(self) -> bool:
         return (self.checkpoints / "last.pt").is_file()
 
-    def begin(self, settings: dict, config: str, world_size: int = 1, **more: object) -> None:
-        """Write environment.json, of settings by dotted key and with `more` in it, and the text of config.yaml.
+    def begin(self, cfg, world_size: int = 1, **more: object) -> None:
+        """Write config.yaml, with class weights that are known, and environment.json, with `more` in it.
 
         Of the same setting, started again before its first checkpoint, environment.json gets an entry more.
         """
-        file, seed = self.path / "environment.json", settings["seed"]
-        before, own = read_json(file), signature(settings)
-        if before.get("signature") == own and before.get("seed") == seed:
+        before, own = read_json(self.path / "environment.json"), signature(cfg)
+        if before.get("signature") == own and before.get("seed") == cfg.seed:
             self.add_start({}, world_size)
         else:  # the dataset's fingerprint is known when the masks are counted
-            known = {"seed": seed, "dataset_fingerprint": None, "signature": own, "resumes": []}
-            write_json(file, {**start(world_size), **known, **more})
-        self.write_config(config)
+            known = {"seed": cfg.seed, "dataset_fingerprint": None, "signature": own, "resumes": []}
+            write_json(self.path / "environment.json", {**start(world_size), **known, **more})
+        self.write_config(as_text(cfg, weights_known=False))
 
     def write_config(self, text: str) -> None:
         """config.yaml; first without class weights, and once more when they are known."""

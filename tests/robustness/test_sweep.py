@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from test_kill import TINY
 
 from segtrain.cli import run_command
-from segtrain.config.schema import as_text, flat
+from segtrain.config.schema import as_text
 from segtrain.errors import ConfigError
 from segtrain.files import read_json, write_json
 from segtrain.report.sweep import jobs_table
@@ -124,7 +124,7 @@ def test_a_job_that_was_started_with_other_settings_may_be_started_again(tmp_pat
     begin_sweep(tmp_path, [Namespace(name="0", overrides=[], config=OmegaConf.create(config), choices={})])
     started = OmegaConf.create({**config, "epochs": 1})
     with RunFolder(tmp_path / "0") as run:
-        run.begin(flat(started), as_text(started, weights_known=False))
+        run.begin(started)
         read_sweep(tmp_path)[0].check_unchanged()
         started.class_weights = weights or [0.5, 2.0]  # they are computed, unless they are given
         run.write_config(as_text(started))
