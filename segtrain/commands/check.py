@@ -19,24 +19,21 @@ NUM_CLASSES = re.compile(r"\+*dataset\.(num_classes|mask_format)=")
 
 
 def main(arguments: Namespace) -> int:
-    if "dataset=folder" in arguments.overrides and not any(map(NUM_CLASSES.match, arguments.overrides)):
-        arguments.overrides.append(f"dataset.num_classes={counted_classes(arguments)}")
-    if "dataset.mask_format=binary" in arguments.overrides and "dataset.num_classes=" not in "".join(
-        arguments.overrides
-    ):
-        arguments.overrides.append("dataset.num_classes=2")
+    words = arguments.overrides
+    if "dataset=folder" in words and not any(map(NUM_CLASSES.match, words)):
+        words.append(f"dataset.num_classes={counted_classes(arguments)}")
+    if "dataset.mask_format=binary" in words and "dataset.num_classes=" not in "".join(words):
+        words.append("dataset.num_classes=2")
     cfg = checked_config(arguments)
-    if not any(word.startswith("dataset") for word in arguments.overrides):
+    if not any(word.startswith("dataset") for word in words):
         print(f"no dataset is named: checking the one of the settings, {cfg.dataset._target_}")
     crop = cfg.augment.get("size")
     reports = check_dataset(datasets(cfg), None if crop == "auto" else crop)
     print(printable(dataset_text(reports)))
     if arguments.out is not None:
-        title = f"Dataset check: {cfg.dataset.get('root') or cfg.dataset._target_}"
-        write_dataset_page(
-            reports, arguments.out / "check.html", title, words_of_sweep(arguments.overrides, arguments.config_dir)
-        )
-        print(f"\nwritten to {arguments.out / 'check.html'}")
+        title, page = f"Dataset check: {cfg.dataset.get('root') or cfg.dataset._target_}", arguments.out / "check.html"
+        write_dataset_page(reports, page, title, words_of_sweep(words, arguments.config_dir))
+        print(f"\nwritten to {page}")
     return 3 if any(f.level == "error" for r in reports for f in r.findings) else 0
 
 

@@ -54,12 +54,11 @@ def main(arguments: Namespace, notes: str = "") -> int:
     if arguments.out is not None:
         write_rows(arguments.out / "comparison.csv", [row for c in comparisons for row in comparison_rows(c)])
         write_json(arguments.out / "comparison.json", {"comparisons": [comparison_content(c) for c in comparisons]})
+        below = "\n".join([*([notes] if notes else []), *searched, *left_out])
         for number, comparison in enumerate(comparisons):
             pages.append(arguments.out / f"comparison{number + 1 if number else ''}.html")
             shown = pictures(comparison, arguments) if arguments.pictures else []
-            write_comparison_page(
-                pages[-1], comparison, shown, "\n".join([*([notes] if notes else []), *searched, *left_out])
-            )
+            write_comparison_page(pages[-1], comparison, shown, below)
         print(f"\nwritten to {arguments.out}: comparison.csv, comparison.json, {', '.join(p.name for p in pages)}")
     return 0
 
@@ -134,10 +133,8 @@ def kinds_of(comparisons: list[Comparison]) -> list[str]:
     words: list[str] = []
     for found in comparisons:
         run, first = found.settings[0].runs[0], comparisons[0].settings[0].runs[0]
-        parts = [counted(len(found.settings), "setting")]
-        parts += [
-            f"{len(run.classes)} classes" + (f": {', '.join(run.classes)}" if run.classes != first.classes else "")
-        ]
+        named = f": {', '.join(run.classes)}" if run.classes != first.classes else ""
+        parts = [counted(len(found.settings), "setting"), f"{len(run.classes)} classes{named}"]
         if sorted(run.classes) == sorted(first.classes) and run.classes != first.classes:
             parts[-1] += " (another order)"
         parts += [counted(len(run.names), "image")] if len(run.names) else ["images that are not known"]
@@ -166,10 +163,8 @@ def pictures(found: Comparison, arguments: Namespace) -> list[tuple[str, np.ndar
 
     (names, values), (_, of_first) = scored, image_scores(found, first=True)
     try:
-        loaded = [load(str(path), trust=arguments.trust) for path in pair]
-        datasets = [
-            build_dataset(trained.config, arguments.split or "val") for trained in loaded
-        ]  # read as each was trained
+        loaded = [load(str(path), trust=arguments.trust) for path in pair]  # each reads images as it was trained
+        datasets = [build_dataset(trained.config, arguments.split or "val") for trained in loaded]
         predictors = [predictor_of(*pair) for pair in zip(loaded, datasets, strict=True)]
         drawn, positions = [], [{name: index for index, name in enumerate(dataset.names)} for dataset in datasets]
         for i in most_different(values, found.baseline, best, arguments.pictures):

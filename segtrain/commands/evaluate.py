@@ -75,13 +75,10 @@ def text(scores, result: Result, split: str) -> str:
     """What is printed: means, a table of the classes for each kind of score, and all others."""
     parts = [f"{len(scores.names)} {split} images:  {means_line(result.scores, scores.records(), result.intervals)}"]
     if result.cross_fitted:
-        parts.append(
-            f"thresholds or presence were chosen on these images, which makes their scores too good; {cross_fitted_line(result)}"
-        )
-    parts.append(
-        "\n".join([scores_table(result.per_class, intervals=result.intervals), *not_defined(result.per_class)])
-    )
-    return "\n\n".join([*parts, *more_tables(result, scores.records())])
+        chosen = "thresholds or presence were chosen on these images, which makes their scores too good"
+        parts.append(f"{chosen}; {cross_fitted_line(result)}")
+    classes = [scores_table(result.per_class, intervals=result.intervals), *not_defined(result.per_class)]
+    return "\n\n".join([*parts, "\n".join(classes), *more_tables(result, scores.records())])
 
 
 def image_rows(scores) -> list[dict]:

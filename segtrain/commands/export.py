@@ -66,18 +66,12 @@ def about(trained: Trained, classes: Classes, exported: Exported) -> dict:
 def check(content: bytes, exported: Exported, channels: int, kind: str) -> None:
     """Compare the file with the network, print it, and raise ConfigError when they differ."""
     found = list(compared(content, kind, exported, channels))
-    rows = [
-        [
-            "×".join(map(str, c.shape)),
-            "n/a" if c.difference is None else f"{c.difference:.1e}",
-            f"{c.most:.1e}",
-            f"{100 * c.equal:.3f}",
-        ]
-        for c in found
-    ]
-    title = (
-        f"The file beside the network, on random pixels ({'onnxruntime' if kind == 'onnx' else 'torch.export'}, CPU)"
-    )
+    rows = []
+    for c in found:
+        difference = "n/a" if c.difference is None else f"{c.difference:.1e}"
+        rows.append(["×".join(map(str, c.shape)), difference, f"{c.most:.1e}", f"{100 * c.equal:.3f}"])
+    runner = "onnxruntime" if kind == "onnx" else "torch.export"
+    title = f"The file beside the network, on random pixels ({runner}, CPU)"
     print(table(["images", "largest difference", "allowed", "equal predictions %"], rows, title))
     if any(c.failed for c in found):
         raise ConfigError(

@@ -244,24 +244,21 @@ class Stages:
         """What each stage tried, what it took, and what was dropped."""
         jobs, rows, lines = self.jobs(), [], []
         for number, stage in enumerate(self.stages):
+            name = f"stage {number + 1}"
             left = sorted(set(stage.tried) - {0, *stage.kept})  # 0, the config as it is, is always in the finals
             dropped = [f"{jobs[n].folder.name[3:]} ({score_of(jobs[n])})" for n in left]
             took = f"{stage.seconds / 60:.1f} min"
-            rows.append([f"stage {number + 1}", str(len(stage.tried)), str(stage.epochs), took])
-            said = f"dropped after stage {number + 1}: {'; '.join(dropped) or 'none'}"
+            rows.append([name, str(len(stage.tried)), str(stage.epochs), took])
+            said = f"dropped after {name}: {'; '.join(dropped) or 'none'}"
             lines += textwrap.wrap(said, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
             if len(stage.tried) > 1 and len({score_of(jobs[n]) for n in stage.tried}) == 1:
-                lines.append(
-                    f"stage {number + 1} told nothing: all scored the same. Give it more hours, or more epochs"
-                )
+                lines.append(f"{name} told nothing: all scored the same. Give it more hours, or more epochs")
         finals = jobs[len(self.candidates) :]
         took = f"{(self.used() - sum(stage.seconds for stage in self.stages)) / 60:.1f} min"
         rows.append(["finals", f"{len(finals)} trainings", str(self.plan.epochs), took])
         untried = len(self.candidates) - self.plan.candidates
-        title = (
-            f"{self.used() / 60:.1f} of {self.seconds / 60:.3g} minutes"
-            + f"; {untried} settings not tried, for lack of time" * bool(untried)
-        )
+        title = f"{self.used() / 60:.1f} of {self.seconds / 60:.3g} minutes"
+        title += f"; {untried} settings not tried, for lack of time" * bool(untried)
         return "\n".join([table(["", "settings", "epochs", "time"], rows, title), "", *lines])
 
 

@@ -178,7 +178,6 @@ def scores_table() -> str:
     title = "Scores of metric=all; any that the chosen metric has can be trainer.monitor"
     of_kinds = table(["score", "parts", "better", "meaning"], rows, title, left=("parts", "meaning"))
     named = [[part, words] for part, words in parts.items() if part]
-    of_parts = table(
-        ["part", "meaning"], named, "A score with parts is named score/part, such as iou/mean", left=("meaning",)
-    )
+    title = "A score with parts is named score/part, such as iou/mean"
+    of_parts = table(["part", "meaning"], named, title, left=("meaning",))
     return f"{of_kinds}\n{of_parts}"

@@ -14,9 +14,8 @@ def answer(found: Comparison) -> list[str]:
     means = found.scores.means
     if len(means) == 1:
         one = found.estimates[0]
-        lines = [
-            f"One setting: {_by(found)} {text(found, one.value)}, 95 % interval {interval(found, one)}, {_basis(found)}."
-        ]
+        score = f"{text(found, one.value)}, 95 % interval {interval(found, one)}"
+        lines = [f"One setting: {_by(found)} {score}, {_basis(found)}."]
     elif np.ptp(means) == 0:
         lines = [f"All {len(means)} settings have the same {_by(found)}: {text(found, means[0])}, {_basis(found)}."]
     elif found.baseline == 0:
@@ -42,9 +41,8 @@ def _basis(found: Comparison) -> str:
     seeds = [len(setting.repeats) for setting in found.settings]
     words = f"{_range(seeds)} seed{'s' * (max(seeds) > 1)}"
     if found.images:
-        words += f", {found.images} images" + (
-            f" of {counted(found.groups, 'group')}" if found.groups < found.images else ""
-        )
+        of_groups = f" of {counted(found.groups, 'group')}" if found.groups < found.images else ""
+        words += f", {found.images} images{of_groups}"
     return words
 
 
@@ -113,12 +111,9 @@ def _limits(found: Comparison) -> list[str]:
         whose = " and ".join(once)
         lines.append(f"{whose} was trained once: how far its seeds differ is taken from the other settings.")
     if found.images == 0:
-        has_counts = all(run.counts is not None for setting in found.settings for run in setting.runs)
-        why = (
-            f"{found.by} is not a score of single images' counts"
-            if has_counts
-            else "The counts of single images are not there"
-        )
+        why = "The counts of single images are not there"
+        if all(run.counts is not None for setting in found.settings for run in setting.runs):
+            why = f"{found.by} is not a score of single images' counts"
         lines.append(f"{why}: this speaks of these images only.")
     if one_group:
         lines.append("All images are of one group (dataset.groups): this speaks of these images only.")

@@ -70,11 +70,8 @@ def without_parts(settings: list[Setting]) -> tuple[list[Setting], list[str]]:
     And one on folds that none has.
     """
     images = {name for setting in settings for run in setting.runs for name in run.names.tolist()}
-    kept, lines = [], []
-    folds, first = (
-        {run.settings.get(FOLD) for setting in settings for run in setting.runs},
-        settings[0].runs[0].settings,
-    )
+    folds = {run.settings.get(FOLD) for setting in settings for run in setting.runs}
+    first, kept, lines = settings[0].runs[0].settings, [], []
     if first.get("dataset.splits") == "kfold" and len(folds) < first.get("dataset.folds", 0):
         missing = f"{first['dataset.folds'] - len(folds)} of the {first['dataset.folds']} folds"
         lines.append(f"no run of {missing}: their images are not compared")

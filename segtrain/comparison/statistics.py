@@ -166,9 +166,7 @@ def holm(p: np.ndarray) -> np.ndarray:
     """p-values corrected for their number. Holm, 1979, https://www.jstor.org/stable/4615733"""
     order = np.argsort(p)
     raised = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
-    found = np.empty(len(p))
-    found[order] = np.minimum(raised, 1.0)
-    return found
+    return np.minimum(raised, 1.0)[np.argsort(order)]
 
 
 def apart_from_best(scores: Scores, noise: SeedNoise, best: int = 0) -> np.ndarray:

@@ -146,13 +146,7 @@ class ResampledCounts:
         wrong = [table[:, 1, absent] > 0 for repeats in tables for table in repeats]
         weights = draw_groups(groups, shown=np.concatenate([present, *wrong], axis=1))
         self.sums = [[table.sum(axis=0) for table in repeats] for repeats in tables]
-        self.draws = [
-            [
-                (weights @ table.reshape(len(groups), -1).astype(np.float32)).reshape(len(weights), 4, -1)
-                for table in repeats
-            ]
-            for repeats in tables
-        ]
+        self.draws = [[np.tensordot(weights, table.astype(np.float32), 1) for table in repeats] for repeats in tables]
         self.pixels = self.sums[0][0][0] + self.sums[0][0][2]
 
     @classmethod
@@ -225,13 +219,12 @@ def own_scores(setting: Setting, name: str, chosen_on_val: bool = False) -> np.n
     Args:
         chosen_on_val: that on val, whatever split is compared.
     """
-    values = [
-        [(run.on_val if chosen_on_val else run.result.scores).get(name) for run in repeat] for repeat in setting.repeats
-    ]
-    if any(value is None for repeat in values for value in repeat):
-        known, where = setting.runs[0].result.scores, " on val" * chosen_on_val
-        what = f"not all runs have the score {name}{where}{did_you_mean(name, known)}"
-        if all(name in (run.on_val if chosen_on_val else run.result.scores) for run in setting.runs):
+    scores = [[run.on_val if chosen_on_val else run.result.scores for run in repeat] for repeat in setting.repeats]
+    values = [[known.get(name) for known in repeat] for repeat in scores]
+    if any(None in repeat for repeat in values):
+        where = " on val" * chosen_on_val
+        what = f"not all runs have the score {name}{where}{did_you_mean(name, setting.runs[0].result.scores)}"
+        if all(name in known for repeat in scores for known in repeat):
             what = f"{name} is not defined for all runs{where}, as of a class in neither ground truth nor prediction"
         raise ConfigError(what, "--by", "name another; `segtrain help scores` lists them")
     return np.array([np.mean(repeat) for repeat in values])

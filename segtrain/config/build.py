@@ -102,13 +102,10 @@ def build_labels(cfg: DictConfig, dataset):
             "name a run on the same classes, in the same order",
         )
     if labels.annotated and (dataset.num_annotators < 2 or dataset.multilabel):
-        raise ConfigError(
-            "annotators are averaged for one label per pixel"
-            if dataset.multilabel
-            else "the dataset has one mask per image",
-            f"labels ({cfg.labels._target_})",
-            "set dataset.annotators=[FOLDER,FOLDER], or labels=hard",
-        )
+        several = "annotators are averaged for one label per pixel"
+        what = several if dataset.multilabel else "the dataset has one mask per image"
+        fix = "set dataset.annotators=[FOLDER,FOLDER], or labels=hard"
+        raise ConfigError(what, f"labels ({cfg.labels._target_})", fix)
     return labels
 
 

@@ -66,12 +66,10 @@ def check_keys(cfg: DictConfig, space: dict, combination: dict[str, str]) -> Non
     """Raise ConfigError when a setting that is searched is not there with these options, or may not have a value."""
     wrong = [text for key in space for text in key_mistakes(cfg, key)]
     for key, values in space.items() if not wrong else ():
-        texts = values.get("choices") or [
-            int(end) if values["whole"] else end for end in (values["low"], values["high"])
-        ]
-        for value in [value_of(f"{key}={text}") for text in texts]:
+        number = int if values.get("whole") else float
+        for text in values.get("choices") or [number(values["low"]), number(values["high"])]:
             one = cfg.copy()
-            OmegaConf.update(one, key, value, merge=False)
+            OmegaConf.update(one, key, value_of(f"{key}={text}"), merge=False)
             wrong += config_mistakes(one)
     if wrong:
         where = " ".join(f"{group}={option}" for group, option in combination.items())

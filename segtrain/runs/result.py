@@ -69,14 +69,11 @@ class Result:
         for name in ("scores", "thresholds", "cross_fitted"):
             if not are_numbers((getattr(self, name) or {}).values()):
                 yield f"{name} must be numbers"
-        if not all(
-            isinstance(v, list | tuple) and len(v) == 2 and are_numbers(v) for v in (self.intervals or {}).values()
-        ):
+        intervals = (self.intervals or {}).values()
+        if not all(isinstance(pair, list | tuple) and len(pair) == 2 and are_numbers(pair) for pair in intervals):
             yield "intervals must be pairs of numbers"
-        texts = [row for row in self.per_class if {"index", "name"} <= row.keys() and isinstance(row["name"], str)]
-        if len(texts) < len(self.per_class) or not all(
-            are_numbers(value for key, value in row.items() if key != "name") for row in texts
-        ):
+        named = all({"index", "name"} <= row.keys() and isinstance(row["name"], str) for row in self.per_class)
+        if not named or not all(are_numbers({**row, "name": None}.values()) for row in self.per_class):
             yield "per_class must be rows with index, name and numbers"
 
     def take(self, epoch, class_names: list[str]) -> None:
