@@ -52,18 +52,12 @@ def begin(make_folder: Callable[[], Path], settings: dict, templates: list[Job])
     searched = [*settings["space"], *(word.partition("=")[0] for job in templates for word in job.overrides)]
     fix = "choose by a score, such as iou/mean"
     check_comparable(dict.fromkeys(searched), "loss" if "loss" in objectives else "", "trainer.monitor", fix)
-    folder, options = make_folder(), []
+    folder = make_folder()
     for job in templates:
         write_job(folder / "templates" / job.name, job)
-        options.append(job.overrides)
-    kinds = [[records[name].higher_is_better, records[name].unit] for name in objectives]
-    state = {
-        **settings,
-        "command": typed(),
-        "objectives": dict(zip(objectives, kinds, strict=True)),
-        "options": options,
-    }
-    write_json(folder / FILE, state)
+    kinds = {name: [records[name].higher_is_better, records[name].unit] for name in objectives}
+    options = [job.overrides for job in templates]
+    write_json(folder / FILE, {**settings, "command": typed(), "objectives": kinds, "options": options})
     return go_on(folder, packages_of(*(job.config for job in templates)))
 
 
@@ -132,16 +126,15 @@ class Search:
         """Trial after trial; first the one that was interrupted."""
         while True:
             jobs = self.jobs()
-            open_jobs = [job for job in jobs if job.folder not in self.refused]
-            unfinished = [job for job in open_jobs if job.result.status in ("", "running", "preempted")]
-            if not unfinished and len(jobs) >= self.trials:
-                return
-            if not unfinished:
+            unfinished = [job for job in jobs if job.result.status in ("", "running", "preempted")]
+            if job := next((job for job in unfinished if job.folder not in self.refused), None):
+                others = self.study([other for other in jobs if other is not job])
+                others.enqueue_trial(self.params(job))
+                self.train(job, self.reporting(others.ask(self.space)))
+            elif len(jobs) < self.trials:
                 self.add(len(jobs), self.study(jobs).ask(self.space).params)
-                continue
-            others = self.study([job for job in jobs if job is not unfinished[0]])
-            others.enqueue_trial(self.params(unfinished[0]))
-            self.train(unfinished[0], self.reporting(others.ask(self.space)))
+            else:
+                return
 
     def study(self, jobs: list[SweepJob]):
         """The study that these trials make."""

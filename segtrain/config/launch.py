@@ -164,12 +164,9 @@ def _space(cfg: DictConfig, arguments: Namespace) -> tuple[dict, list[Job]]:
         one, choices = composed([*fixed, *words], arguments)
         check_keys(one, space, options)
         templates.append(Job(f"{number:03d}", words, one, choices))
-    settings = OmegaConf.to_container(cfg.hydra.sweeper, resolve=True)
-    return {
-        **{key: value for key, value in settings.items() if key not in ("_target_", "params")},
-        "space": space,
-        "fixed": fixed,
-    }, templates
+    sweeper = OmegaConf.to_container(cfg.hydra.sweeper, resolve=True)
+    settings = {key: value for key, value in sweeper.items() if key not in ("_target_", "params")}
+    return {**settings, "space": space, "fixed": fixed}, templates
 
 
 def _parsed(cfg: DictConfig, arguments: Namespace) -> list:

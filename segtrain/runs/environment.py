@@ -131,8 +131,7 @@ def start(world_size: int = 1) -> dict:
         "time": f"{datetime.now():%Y-%m-%d %H:%M:%S}",
         **git_state(Path(segtrain.__file__).parent),
         "working_directory": git_state(Path.cwd()),
-        "versions": {"python": platform.python_version(), "segtrain": _version("segtrain")}
-        | {package: _version(package) for package in PACKAGES},
+        "versions": {"python": platform.python_version()} | {name: _version(name) for name in ("segtrain", *PACKAGES)},
         "hardware": {
             "machine": platform.machine(),
             "cores": cores(),

@@ -111,12 +111,12 @@ def load(
     Raises ConfigError for a folder without a run, for classes that are not trusted, and for weights that do not fit.
     """
     folder = Path(run)
-    if not (folder / "config.yaml").is_file():
+    saved, environment = folder / "config.yaml", folder / "environment.json"
+    if not saved.is_file():
         raise no_run(folder)
     refuse_links(folder)
-    environment = folder / "environment.json"
     changed = changed_settings(read_json(environment))  # since it was resumed
-    arguments = folder / "config.yaml", overrides or [], trust or [], config_dir
+    arguments = saved, overrides or [], trust or [], config_dir
     try:
         cfg = load_saved(*arguments, changed)
     except ConfigError as error:
@@ -124,8 +124,7 @@ def load(
             raise
         log.warning(f"what `resume` changed cannot be read ({error.what}): the settings are those of config.yaml")
         changed, cfg = {}, load_saved(*arguments)
-    saved = str(folder / "config.yaml")
-    check_config(cfg, f"{' '.join(overrides)} with {saved}" if overrides else saved)
+    check_config(cfg, f"{' '.join(overrides)} with {saved}" if overrides else str(saved))
     file = folder / "checkpoints" / f"{checkpoint}.pt"
     content = read_checkpoint(file)
     check_unchanged(folder, content)
