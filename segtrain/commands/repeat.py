@@ -60,11 +60,13 @@ def free_name(run: Path) -> Path:
 
 def verdict(first: Path, second: Path) -> tuple[str, bool]:
     """What is equal and what is not, in words; whether all is."""
-    found = {
-        "weights of the best epoch": equal_weights(first, second, "best"),
-        "weights of the last epoch": equal_weights(first, second, "last"),
-        "scores": str(Result.read(first).scores) == str(Result.read(second).scores),
-    }
+    import torch
+
+    found = {}
+    for name in ("best", "last"):
+        a, b = (read_weights(run / "checkpoints", name) for run in (first, second))
+        found[f"weights of the {name} epoch"] = a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+    found["scores"] = str(Result.read(first).scores) == str(Result.read(second).scores)
     parted = first_difference(first, second)
     if all(found.values()) and parted is None:
         return f"equal, bit for bit: {', '.join(found)} and metrics.csv of {first} and {second}", True
@@ -86,14 +88,6 @@ def first_difference(one: Path, other: Path) -> str | None:
             if name not in TIMES and str(row.get(name)) != str(its.get(name)):  # a score that is NaN equals itself
                 return f"from epoch {row['epoch']} on: {name} {row.get(name)} and {its.get(name)}"
     return None if len(rows) == len(others) else f"{len(rows)} epochs and {len(others)}"
-
-
-def equal_weights(one: Path, other: Path, checkpoint: str) -> bool:
-    """Whether a checkpoint (`best` or `last`) of two runs holds the same weights, bit for bit."""
-    import torch
-
-    a, b = (read_weights(run / "checkpoints", checkpoint) for run in (one, other))
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 def environment_differences(one: Path, other: Path) -> list[str]:

@@ -40,16 +40,14 @@ def compose(overrides: list[str], config_dir: str | None = None, config_name: st
     """
     register_resolvers()
     loader = config_loader(config_dir)
-    mode = RunMode.MULTIRUN if sweep else RunMode.RUN
+    name, mode = config_name or "config", RunMode.MULTIRUN if sweep else RunMode.RUN
     try:
-        return loader.load_configuration(
-            config_name or "config", overrides, run_mode=mode, validate_sweep_overrides=not sweep
-        )
+        return loader.load_configuration(name, overrides, run_mode=mode, validate_sweep_overrides=not sweep)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         if "Cannot find primary config" in str(error):
             fix = "name a YAML of your --config-dir, without its suffix"
             raise ConfigError(f"no config {config_name}.yaml", "--config-name", fix) from error
-        mistakes = list(_override_mistakes(loader, overrides, config_name or "config")) or [str(error)]
+        mistakes = list(_override_mistakes(loader, overrides, name)) or [str(error)]
         if "Ambiguous value" in mistakes[0]:
             word = re.search("'(.*)'", mistakes[0].splitlines()[0])
             key, _, values = word[1].partition("=") if word else ("", "", "")
