@@ -128,15 +128,14 @@ def without_renamed(out: Path, rows: dict[str, dict], files: dict[str, Path], cl
     before is deleted; that of a call that named the image by another folder stays.
     """
     names = {file.resolve(): Path(name) for name, file in files.items()}
-    renamed = []
+    kept = dict(rows)
     for name, row in rows.items():
         before, now = Path(name), names.get(Path(row["image"]).resolve(), Path(name))
         if before != now and (before == now.with_suffix("") or before.with_suffix("") == now):
-            renamed.append(name)
-    for name in renamed:
-        for file in files_of(out, name, classes, overlays=True, probabilities=True):
-            file.unlink(missing_ok=True)
-    return {name: row for name, row in rows.items() if name not in renamed}
+            del kept[name]
+            for file in files_of(out, name, classes, overlays=True, probabilities=True):
+                file.unlink(missing_ok=True)
+    return kept
 
 
 def is_same(row: dict, file: Path) -> bool:
