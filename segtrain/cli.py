@@ -17,6 +17,8 @@ from segtrain.errors import ConfigError, DiskError, Preempted, SegtrainError, di
 from segtrain.ranks import Processes, refuse_several, together
 from segtrain.signals import watched
 
+FIRST = ("--config-dir", "-cd", "--config-name", "-cn")  # options that may stand before a command
+
 
 def main() -> None:
     """Run the command line; exits with the codes 0 ok, 2 config, 3 data, 4 memory, 5 disk, 6 not finite, 75, 130."""
@@ -57,6 +59,8 @@ def _say(error: SegtrainError | str) -> None:
 
 
 def _dispatch(words: list[str]) -> int:
+    if words[2:] and words[0] in FIRST and words[2] in (*COMMANDS, "help", "train"):
+        words = [words[2], *words[:2], *words[3:]]
     if words[:1] == ["help"] and len(words) == 2 and words[1] in COMMANDS:
         words = [words[1], "--help"]
     if words[:1] == ["help"]:

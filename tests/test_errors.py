@@ -49,6 +49,28 @@ CONFIG_ERRORS = {
         "dataset.root is a setting of dataset=folder: add dataset=folder",
     ),
     "key of another option": (["optimizer.momentum=0.9"], "optimizer.momentum is a setting of optimizer=sgd: add"),
+    "no option": (["weighting=null"], "weighting has no option 'null', did you mean 'none'? (options: "),
+    "no option, in a sweep": (["-m", "weighting=none,null"], "weighting has no option 'null', did you mean 'none'?"),
+    "a number for an option": (["loss=1"], "loss has no option '1' (options: bce, "),
+    "a list of options": (["dataset=[shapes,x]"], "dataset has no option 'x' (options: ade20k, "),
+    "key of several options": (
+        ["loss.class_weights=[1,2]"],
+        "is a setting of loss=bce, ce, dice, focal: add one of them",
+    ),
+    "special characters in a list": (
+        ["dataset.class_names=[car,tree & bush]"],
+        """(quote words with special characters: 'dataset.class_names=[car,"tree & bush"]')""",
+    ),
+    "home": (
+        ["dataset=folder", "dataset.root=~/x", "dataset.num_classes=2"],
+        "(write $HOME for ~: dataset.root=$HOME/x)",
+    ),
+    "several values of what must be given": (
+        ["dataset=folder", "dataset.root=a,b", "dataset.num_classes=2"],
+        "dataset.root=a,b names several values",
+    ),
+    "a key that was removed": (["~seed"], "seed is missing"),
+    "working directory": (["hydra.job.chdir=true"], "segtrain does not change the working directory"),
     "key below a key": (["optimizer.lr.x=1"], "optimizer.lr has no key 'x'"),
     "key not of the chosen option": (["sampling=uniform", "sampling.power=1"], "rare_classes, not of the one chosen"),
     "option whose keys are unknown": (["dataset=folders", "dataset.root=photos"], "did you mean 'folder'?"),
@@ -273,7 +295,7 @@ def test_a_folder_that_holds_a_run_is_refused(segtrain, tmp_path):
     (tmp_path / "run/metrics.csv").touch()
     result = segtrain("hydra.run.dir=run")
     assert result.code == 2
-    assert "the run folder holds a run already" in result.err
+    assert "the folder holds a run already" in result.err
     assert sorted(p.name for p in (tmp_path / "run").iterdir()) == [".lock", "metrics.csv"]
 
 

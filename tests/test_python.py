@@ -106,7 +106,7 @@ def test_training_on_objects(tmp_path):
     assert "dataset=…" in json.loads((tmp_path / "run/environment.json").read_text())["command"]
     with pytest.raises(ConfigError, match="dataset objects, which are not in its folder"):
         run_command("evaluate", [str(tmp_path / "run")])
-    with pytest.raises(ConfigError, match="the run folder holds a run already"):
+    with pytest.raises(ConfigError, match="the folder holds a run already"):
         segtrain.train(words, dataset=Plain(), folder=tmp_path / "run")
     with pytest.raises(ConfigError, match="in place of a dataset object") as error:
         segtrain.train(words, dataset="my/images")
@@ -137,7 +137,7 @@ class Floats(Plain):
         (["loss=bce"], (Plain(), ThreeClasses()), ConfigError, "differ in num_classes, class_names"),
         ([], (Plain(),), ConfigError, "1 datasets"),
         ([], object(), ConfigError, "the dataset class has no num_classes"),
-        ([], Plain(1), DataError, "no image for val: 1 images"),
+        ([], Plain(1), DataError, "no image for val: 1 image in 1 group"),
         ([], Plain(1), DataError, "where: Plain"),
         ([], (Plain(3), Plain(0)), DataError, "the val split is empty"),
         ([], Floats(), DataError, "mask is float64"),

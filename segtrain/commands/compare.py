@@ -8,7 +8,7 @@ import numpy as np
 from segtrain.comparison.answer import answer
 from segtrain.comparison.baseline import choose_baseline
 from segtrain.comparison.images import image_scores, most_different
-from segtrain.comparison.runs import Run, find_runs, without_copies
+from segtrain.comparison.runs import Run, finals_of, find_runs, without_copies
 from segtrain.comparison.settings import Setting, settings_from, without_parts
 from segtrain.comparison.verdict import Comparison, compare
 from segtrain.cpu import give_memory_back
@@ -17,6 +17,7 @@ from segtrain.files import write_json, write_rows
 from segtrain.report.comparison import comparison_content, comparison_rows, comparison_table
 from segtrain.report.pages.comparison import write_comparison_page
 from segtrain.report.text import percent
+from segtrain.runs.claim import is_held
 from segtrain.runs.sweep import not_started
 
 
@@ -30,7 +31,7 @@ def main(arguments: Namespace, notes: str = "") -> int:
         settings, lines = without_parts(settings_from(members))
         left_out += lines
         groups += [settings] if settings else []
-    baselines, lines = baselines_of(groups, arguments.baseline)
+    baselines, lines = baselines_of(groups, arguments.baseline or as_it_is(arguments.runs, distinct))
     left_out += lines
     comparisons = [
         compare(settings, arguments.by, baseline, arguments.split)
@@ -61,6 +62,12 @@ def main(arguments: Namespace, notes: str = "") -> int:
             write_comparison_page(pages[-1], comparison, shown, below)
         print(f"\nwritten to {arguments.out}: comparison.csv, comparison.json, {', '.join(p.name for p in pages)}")
     return 0
+
+
+def as_it_is(folders: list[Path], runs: list[Run]) -> str | None:
+    """The baseline of a search by `segtrain find`: a final training of the config as it is; of other folders None."""
+    first = finals_of(folders[0])[:1] if len(folders) == 1 else []
+    return next((str(run.path) for run in runs if run.path.resolve() in first), None)
 
 
 def baselines_of(groups: list[list[Setting]], wanted: str | None) -> tuple[list[str | None], list[str]]:
@@ -185,7 +192,8 @@ def pictures(found: Comparison, arguments: Namespace) -> list[tuple[str, np.ndar
 def unfinished(run: Run) -> str:
     """A line on a run that did not finish, and is not compared, with the reason."""
     reason = (run.result.error or "").split("\n")[0]
-    return f"not compared, {run.result.status}: {run.path}{': ' * bool(reason)}{reason}"
+    killed = run.result.status == "running" and not is_held(run.path)
+    return f"not compared, {'killed' if killed else run.result.status}: {run.path}{': ' * bool(reason)}{reason}"
 
 
 def to_start(folder: Path) -> str:

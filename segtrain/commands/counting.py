@@ -31,20 +31,25 @@ def count_and_weigh(cfg, run: RunFolder, train_set, val_set, locations: bool, pr
     check_counts(counts)
     names = [str(name) for split in (train_set, val_set) for name in split.names]
     run.write_counts(counts, fingerprint(names, counts, val_counts), typical_size(train_set))
-    warn_of_samples(train_set, val_set, counts, val_counts)
+    warn_of_samples(cfg, train_set, val_set, counts, val_counts)
     cfg.class_weights = class_weights(cfg, counts)
     run.write_class_weights(cfg.weighting._target_, counts.class_names, cfg.class_weights)
     log.info(counts_table(counts, cfg.class_weights, val_counts))
     return counts
 
 
-def warn_of_samples(train_set, val_set, counts: ClassCounts, val_counts: ClassCounts) -> None:
+def warn_of_samples(cfg, train_set, val_set, counts: ClassCounts, val_counts: ClassCounts) -> None:
     """Name what `segtrain check` would call a mistake and is cheap to see: images that are nearly black, or in both splits."""
     first = range(min(FIRST, len(train_set.names)))
     if all(train_set.image(index).max() <= DARK for index in first):
+        given = cfg.dataset.get("image_range")
+        fix = (
+            f"look at dataset.image_range={given}"
+            if given
+            else "with 10 or 12 bits in files of 16, set dataset.image_range"
+        )
         log.warning(
-            f"the first training images have no value above {DARK} of 255: with 10 or 12 bits in files of 16, set "
-            "dataset.image_range; `segtrain check` looks at all of them"
+            f"the first training images have no value above {DARK} of 255: {fix}; `segtrain check` looks at all"
         )
     known = {str(name): row for name, row in zip(train_set.names, counts.per_image.tolist(), strict=True)}
     rows = zip(val_set.names, val_counts.per_image.tolist(), strict=True)
@@ -93,4 +98,10 @@ def class_weights(cfg, counts: ClassCounts) -> list[float] | None:
         return None
     weighting = build(cfg, "weighting")
     with refusals(f"weighting ({cfg.weighting._target_})"):
-        return np.asarray(weighting(counts), dtype=float).tolist()
+        weights = np.asarray(weighting(counts), dtype=float)
+        if weights.shape != counts.pixels.shape:
+            shape = " × ".join(map(str, weights.shape))
+            raise ValueError(
+                f"{shape or 'a number'} for {len(counts.pixels)} classes: a weighting gives a weight of each class"
+            )
+        return weights.tolist()

@@ -60,7 +60,11 @@ def main(arguments: Namespace) -> int:
         # A change may be what the config is already.
         found.setdefault(str(flat(one)), Job(name, [*own, *changed], one, choices))
     if len(found) < 2:
-        raise ConfigError("nothing to choose among", " ".join(sorted(fixed)), "leave loss, weighting or sampling open")
+        chosen = [group for group in ("loss", "weighting", "sampling") if group in fixed]
+        fix = "leave one of loss, weighting and sampling open"
+        raise ConfigError(
+            "nothing to choose among: one setting suits the dataset", f"given: {', '.join(chosen) or 'none'}", fix
+        )
     with_hydra = compose(arguments.overrides, arguments.config_dir, arguments.config_name, sweep=True)
     folder = make_run_folder(lambda: folder_of(with_hydra, "hydra.sweep.dir"))
     begin_sweep(folder, list(found.values()))

@@ -105,6 +105,7 @@ def evaluate(words: list[str]) -> Arguments:
     parser.add_argument("--config-dir", metavar="DIR", help="where your own option of metric=NAME is")
     parser.add_trust()
     arguments = _of_a_run(parser, words)
+    refuse_bare(arguments.overrides, "one run is evaluated at a time: segtrain evaluate RUN key=value …")
     for word in arguments.overrides:
         key = word.partition("=")[0]
         group = key.split(".")[0]
@@ -149,6 +150,12 @@ def refuse_idle(overrides: list[str]) -> None:
     if idle := [word for word in overrides if not word.startswith(PREDICT_TAKES)]:
         key = idle[0].partition("=")[0]
         raise ConfigError(f"{key} does not matter to predict", idle[0], f"keys: {', '.join(PREDICT_TAKES)}")
+
+
+def refuse_bare(overrides: list[str], fix: str) -> None:
+    """Raise ConfigError for a word that is no setting."""
+    if bare := [word for word in overrides if "=" not in word]:
+        raise ConfigError(f"{bare[0]} has no value", fix=fix)
 
 
 def export(words: list[str]) -> Arguments:
@@ -197,11 +204,16 @@ def resume(words: list[str]) -> Arguments:
     allow = "a setting that may differ; `dataset` stands for its files"
     parser.add_argument("--allow", action="append", default=[], metavar="KEY", help=allow)
     parser.add_trust()
-    return parser.parse_intermixed_args(words)
+    arguments = parser.parse_intermixed_args(words)
+    arguments.allow = [key for keys in arguments.allow for key in keys.split(",")]
+    refuse_bare(
+        arguments.overrides, "a setting is written key=value; of several that may differ each has its --allow KEY"
+    )
+    return arguments
 
 
 def repeat(words: list[str]) -> Arguments:
-    """`segtrain repeat RUN`: train again from a run's config.yaml, in a new folder, and say whether the result is equal.
+    """`segtrain repeat RUN [dataset.root=PATH]`: train again from a run's config.yaml, in a new folder, and say whether the result is equal.
 
     The exit code is 0 when weights and scores are equal, 1 when they are not.
 
@@ -209,9 +221,16 @@ def repeat(words: list[str]) -> Arguments:
     """
     parser = Parser("repeat", repeat.__doc__)
     parser.add_run()
+    parser.add_argument(
+        "overrides", nargs="*", default=[], metavar="dataset.root=PATH", help="where the dataset is now"
+    )
     parser.add_argument("--out", type=_named, metavar="DIR", help="the new folder; without it RUN_repeat")
     parser.add_trust()
-    return _of_a_run(parser, words)
+    arguments = _of_a_run(parser, words)
+    for word in arguments.overrides:
+        if (key := word.partition("=")[0]) != "dataset.root":
+            raise ConfigError(f"{key} stays as it was in a repeat", word, "leave it out; dataset.root may be another")
+    return arguments
 
 
 def compare(words: list[str]) -> Arguments:

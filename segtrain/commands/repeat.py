@@ -23,7 +23,7 @@ TIMES = ("seconds", "images_per_second", "data_wait", "validation_seconds")
 def main(arguments: Namespace) -> int:
     first = arguments.run
     file = first / "config.yaml"
-    cfg = load_saved(file, [], arguments.trust)
+    cfg = load_saved(file, arguments.overrides, arguments.trust)
     check_config(cfg, str(file))
     check_repeatable(first)
     second = make_run_folder(lambda: arguments.out or free_name(first))

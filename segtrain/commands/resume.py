@@ -1,5 +1,6 @@
 """`segtrain resume`: continue a run, what is missing of a sweep, or a search."""
 
+import shlex
 import sys
 from argparse import Namespace
 from collections.abc import Callable
@@ -65,11 +66,11 @@ def attempt(job: SweepJob, overrides: list[str], allow: list[str], trust: list[s
     return None
 
 
-def check_goes_on(run: RunFolder, checkpoint: dict | None, epochs: int, changed: dict, trust: list[str]) -> None:
+def check_goes_on(run: RunFolder, checkpoint: dict | None, trainer, changed: dict, trust: list[str]) -> None:
     """Raise ConfigError for changes that a run cannot go on with, and when there is nothing to train.
 
     Args:
-        epochs: of the whole training.
+        trainer: the config of the trainer.
         changed: the settings that differ from those before, by dotted key.
     """
     try:
@@ -83,12 +84,15 @@ def check_goes_on(run: RunFolder, checkpoint: dict | None, epochs: int, changed:
     if run.result.status != "finished":
         return
     if not changed.keys() & LONGER:
-        fix = f"start a new run, or train on: `segtrain resume {run.path} --allow trainer.epochs trainer.epochs=NUMBER`"
+        limits = [f"trainer.{name}" for name in ("epochs", "max_steps") if trainer[name] is not None]
+        longer = " ".join([*(f"--allow {key}" for key in limits), *(f"{key}=NUMBER" for key in limits)])
+        fix = f"start a new run, or train on: `segtrain resume {shlex.quote(str(run.path))} {longer}`"
         raise ConfigError("the run is finished", str(run.path), fix)
-    done = checkpoint["state"]["epoch"] if checkpoint else 0
-    if done >= epochs:
-        what = f"no epoch is left to train: {counted(done, 'epoch')} are done, of trainer.epochs={epochs}"
-        raise ConfigError(what, str(run.path), f"--allow trainer.epochs trainer.epochs={done + 1}, or more")
+    for name, kind in (("epochs", "epoch"), ("max_steps", "step")):
+        done, limit = checkpoint["state"][kind] if checkpoint else 0, trainer[name]
+        if limit is not None and done >= limit:
+            what = f"no {kind} is left to train: {counted(done, kind)} are done, of trainer.{name}={limit}"
+            raise ConfigError(what, str(run.path), f"--allow trainer.{name} trainer.{name}={done + 1}, or more")
 
 
 def resume(
@@ -120,7 +124,7 @@ def resume(
         check_config(cfg, str(file))
         free = [key for key in (text.partition("=")[0] for text in overrides) if key in FREE]
         changed = changes(run.settings(), cfg, [*allow, *free], str(file))
-        check_goes_on(run, checkpoint, cfg.trainer.epochs, changed, trust)
+        check_goes_on(run, checkpoint, cfg.trainer, changed, trust)
         if processes.first:
             log_to_screen(run.path / "segtrain.log", only_warnings)
         from segtrain.commands.train import train

@@ -97,13 +97,16 @@ def find_runs(folders: list[Path], split: str | None = None) -> tuple[list[Run],
     return found, unread
 
 
-def finals_of(folder: Path) -> set[Path]:
-    """The folders of the final trainings of a search by `segtrain find`; none when it is not that far, or no such folder."""
+def finals_of(folder: Path) -> list[Path]:
+    """The folders of the final trainings of a search by `segtrain find`, that of the config as it is first.
+
+    None when it is not that far, and of another folder.
+    """
     if not (folder / "find.json").is_file():
-        return set()
+        return []
     try:
         candidates = int(read_json(folder / "find.json")["candidates"])
-        return {job.folder.resolve() for job in read_sweep(folder)[candidates:]}
+        return [job.folder.resolve() for job in read_sweep(folder)[candidates:]]
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigError("not the state of a search", str(folder / "find.json"), "restore the file") from error
 

@@ -29,7 +29,7 @@ def refusals(where: str):
     try:
         yield
     except ValueError as error:
-        raise ConfigError(str(error), where, "give another value") from error
+        raise ConfigError(str(error), where, "correct it, or leave it out") from error
 
 
 def build_dataset(cfg: DictConfig, split: str):
@@ -137,12 +137,16 @@ def build_loss(cfg: DictConfig, dataset, labels=None):
             "trainer.monitor=loss",
             "use another score, such as trainer.monitor=iou/mean",
         )
-    logits, pixels = torch.zeros(2, dataset.num_classes, 64, 64), (2, 64, 64)
+    logits, pixels = torch.zeros(2, dataset.num_classes, 64, 64, requires_grad=True), (2, 64, 64)
     target = torch.zeros(logits.shape if dataset.multilabel else pixels, dtype=torch.uint8)
     for start in loss.starts:
         loss.start_epoch(start)
         with refusals(place):
-            loss(logits, target)
+            value = loss(logits, target)
+            if not isinstance(value, torch.Tensor) or value.ndim or not value.requires_grad:
+                raise ValueError(
+                    "forward must return a scalar tensor that depends on the logits, not detached from them"
+                )
         if labels is not None:
             with refusals(f"{place} with labels ({cfg.labels._target_})"):
                 masks = target[:, None].expand(-1, dataset.num_annotators, -1, -1) if labels.annotated else target

@@ -13,6 +13,7 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from segtrain.config.internals import config_loader
 from segtrain.config.schema import config_error, config_mistakes
@@ -43,6 +44,8 @@ def compose(overrides: list[str], config_dir: str | None = None, config_name: st
     name, mode = config_name or "config", RunMode.MULTIRUN if sweep else RunMode.RUN
     try:
         return loader.load_configuration(name, overrides, run_mode=mode, validate_sweep_overrides=not sweep)
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise _not_yaml(error, config_dir) from error
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         if "Cannot find primary config" in str(error):
             fix = "name a YAML of your --config-dir, without its suffix"
@@ -61,9 +64,31 @@ def without_hydra(cfg: DictConfig) -> DictConfig:
     return OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])
 
 
+def _not_yaml(error: YAMLError | UnicodeDecodeError, config_dir: str | None) -> ConfigError:
+    """The error for a file of the user's that is no YAML in UTF-8, with its name."""
+    if isinstance(error, UnicodeDecodeError):
+        files = sorted(Path(config_dir).rglob("*.yaml")) if config_dir is not None else []
+        where = next((file for file in files if error.object in file.read_bytes()), config_dir)
+        return ConfigError(f"the file is not UTF-8: {error.reason}", str(where), "save it as UTF-8")
+    lines = [line.strip() for line in str(error).splitlines()]
+    where = next((line.removeprefix("in ") for line in reversed(lines) if line.startswith("in ")), str(config_dir))
+    return ConfigError(f"a file is no YAML: {getattr(error, 'problem', lines[0])}", where, "correct its spelling")
+
+
+def _quoted(key: str, value: str) -> str:
+    """How a value with special characters is typed in a shell."""
+    if value.startswith("~"):
+        return f"write $HOME for ~: {key}=$HOME{value[1:]}"
+    if value.startswith("[") and value.endswith("]"):
+        items = [item.strip().strip("'\"") for item in value[1:-1].split(",")]
+        value = "[" + ",".join(item if re.fullmatch(r"[\w.+-]*", item) else f'"{item}"' for item in items) + "]"
+        return f"quote words with special characters: '{key}={value}'"
+    return f"quote values with special characters twice: '{key}=\"{value or 'a b'}\"'"
+
+
 def _override_mistakes(loader, overrides: list[str], config_name: str) -> Iterator[str]:
     """A sentence for every override that Hydra cannot apply."""
-    parser, groups, values = OverridesParser.create(), [], []
+    parser, groups, values, unread = OverridesParser.create(), [], [], []
     for text in overrides:
         try:
             override = parser.parse_override("" if text.startswith("=") else text)
@@ -74,7 +99,8 @@ def _override_mistakes(loader, overrides: list[str], config_name: str) -> Iterat
                 continue
             what = "is not key=value" if "=" in text else "has no value: key=value"
             key, _, value = text.partition("=")
-            yield f"{text!r} {what} (quote values with special characters twice: '{key or 'key'}=\"{value or 'a b'}\"')"
+            unread.append(key)
+            yield f"{text!r} {what} ({_quoted(key or 'key', value)})"
             continue
         (groups if options else values).append((text, override, options))
     good, wrong_dataset = [], False
@@ -99,18 +125,22 @@ def _override_mistakes(loader, overrides: list[str], config_name: str) -> Iterat
         missing = own is not None and "." in key and key.split(".")[1] not in own
         if wrong and missing and (having := _options_with(loader, group, key)):
             chosen = any(override.key_or_group == group for _, override, _ in groups)
-            hint = ", not of the one chosen" if chosen else f": add {group}={having[0]}"
+            hint = ": add one of them" if having[1:] else f": add {group}={having[0]}"
+            hint = ", not of the one chosen" if chosen else hint
             yield f"{key} is a setting of {group}={', '.join(having)}{hint}"
             if group == "dataset":  # of which every key would be wrong
                 return
         else:
             yield from wrong
-        if not wrong and not override.is_sweep_override():
+        if override.is_sweep_override():
+            unread.append(key)
+        elif not wrong:
             good.append(text)
     try:  # what is wrong with the values of the keys that are right
-        yield from config_mistakes(without_hydra(loader.load_configuration(config_name, good, RunMode.RUN)))
+        found = config_mistakes(without_hydra(loader.load_configuration(config_name, good, RunMode.RUN)))
     except (HydraException, OmegaConfBaseException):
         return
+    yield from (text for text in found if text.split()[0] not in unread)
 
 
 def _options_with(loader, group: str, key: str) -> list[str]:
@@ -123,10 +153,14 @@ def _options_with(loader, group: str, key: str) -> list[str]:
 def _option_mistakes(override, options: list[str]) -> Iterator[str]:
     if override.is_delete():
         return
-    for value in override.value().list if override.is_choice_sweep() else [override.value()]:
-        if isinstance(value, str) and value not in options:
-            known = ", ".join(sorted(options))
-            yield f"{override.key_or_group} has no option {value!r}{did_you_mean(value, options)} (options: {known})"
+    given = override.value().list if override.is_choice_sweep() else [override.value()]
+    for value in [item for one in given for item in (one if isinstance(one, list) else [one])]:
+        if value in options or not isinstance(value, str | int | float | None):  # others are left to Hydra
+            continue
+        shown = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+        off = value in (None, False) and "none" in options
+        meant = ", did you mean 'none'?" if off else did_you_mean(shown, options)
+        yield f"{override.key_or_group} has no option {shown!r}{meant} (options: {', '.join(sorted(options))})"
 
 
 def key_mistakes(cfg: DictConfig, key: str) -> Iterator[str]:

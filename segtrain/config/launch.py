@@ -88,13 +88,15 @@ def check_single(cfg: DictConfig) -> None:
     given = {word.partition("=")[0].lstrip("+") for word in cfg.hydra.overrides.task}
     if params := [key for key in cfg.hydra.sweeper.get("params") or () if key not in given]:
         what = f"the experiment sweeps {', '.join(params)}: a single run would ignore that"
-        raise ConfigError(what, f"experiment={cfg.hydra.runtime.choices.get('experiment')}", "add -m")
+        words = [word for word in cfg.hydra.overrides.task if word.startswith("experiment=")]
+        raise ConfigError(what, " ".join(words), "add -m")
     check_config(without_hydra(cfg))
 
 
 def _run(arguments: Namespace, task: Task, make_folder: MakeFolder, writes: bool) -> None:
     cfg = compose(arguments.overrides, arguments.config_dir, arguments.config_name)
     check_single(cfg)
+    _refuse_chdir(cfg)
     folder = make_folder(lambda: folder_of(cfg, "hydra.run.dir"))
     with read_write(cfg.hydra), open_dict(cfg.hydra):
         cfg.hydra.run.dir, cfg.hydra.mode = str(folder), RunMode.RUN
@@ -116,6 +118,7 @@ def _run(arguments: Namespace, task: Task, make_folder: MakeFolder, writes: bool
 
 def _sweep(arguments: Namespace, task: Task, make_folder: MakeFolder, begin_sweep, search) -> None:
     cfg = compose(arguments.overrides, arguments.config_dir, arguments.config_name, sweep=True)
+    _refuse_chdir(cfg)
     if cfg.hydra.sweeper._target_ == SWEEPER:
         settings, templates = _space(cfg, arguments)
         search(lambda: make_folder(lambda: folder_of(cfg, "hydra.sweep.dir")), settings, templates)
@@ -151,6 +154,13 @@ def _sweep(arguments: Namespace, task: Task, make_folder: MakeFolder, begin_swee
             raise
         what = "a process that trained was killed, perhaps for want of memory, and joblib ended the others"
         raise SegtrainError(what, str(folder), f"`segtrain resume {folder}` continues them") from error
+
+
+def _refuse_chdir(cfg: DictConfig) -> None:
+    """Raise ConfigError for a change of the working directory, after which the config's relative paths lead elsewhere."""
+    if cfg.hydra.job.chdir:
+        fix = "leave it out: all that a run writes is in its folder anyway"
+        raise ConfigError("segtrain does not change the working directory", "hydra.job.chdir=true", fix)
 
 
 def _space(cfg: DictConfig, arguments: Namespace) -> tuple[dict, list[Job]]:

@@ -57,6 +57,7 @@ def config_mistakes(cfg: DictConfig) -> list[str]:
     mistakes += [
         f"{k}={cfg[k]!r} {m}" for k, t in ROOT_KEYS.items() if k in cfg and (m := mistake(_unwrapped(cfg[k]), t))
     ]
+    mistakes += [f"{k} is missing" for k in ROOT_KEYS if k not in cfg]
     for part, provided in PARTS.items():
         if not isinstance(cfg.get(part), DictConfig):
             mistakes.append(f"{part} is not set: choose an option of the group {part}")
@@ -117,6 +118,8 @@ def _node_mistakes(node: DictConfig, path: str, provided: set[str], part: str) -
                 yield from _node_mistakes(item, f"{path}.{key}[{i}]", set(), below)
         elif found := mistake(_unwrapped(value), signature.annotations.get(key, Any)):
             yield f"{path}.{key}={_unwrapped(value)!r} {found}"
+    for name in sorted(provided - {"strict", *signature.annotations}) if not signature.open else []:
+        yield f"{path}: {target} takes no {name!r}, which it is given when it is built: add it to its arguments"
     for name in signature.required:
         if name not in keys and name not in provided:
             yield f"{path}: {target} needs {name!r}: give +{path}.{name}=VALUE"

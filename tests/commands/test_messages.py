@@ -37,6 +37,10 @@ def dataset(root, values, images="images", masks="masks"):
         ("model.encoder_weights=imagenett", "did you mean 'imagenet'?", "use null (random)"),
         ("check deep", "no train images", "it is one folder deeper: dataset.root=deep/inner"),
         ("check photos", "no train images", "'dataset.images=\"{split}/pictures\"' dataset.masks=truth"),
+        ("--config-dir deep check grey", "the masks hold 0, 128, 255", "dataset.num_classes=3"),
+        ("evaluate run other", "other has no value", "one run is evaluated at a time"),
+        ("resume run --allow trainer.epochs trainer.patience", "trainer.patience has no value", "--allow KEY"),
+        ("repeat run seed=3", "seed stays as it was in a repeat", "dataset.root may be another"),
         ("check grey", "the masks hold 0, 128, 255", "dataset.num_classes=3 'dataset.remap={128: 1, 255: 2}'"),
         ("evaluate deep/inner/train/images", "holds no run", "name the folder of a run"),
     ],
@@ -143,3 +147,45 @@ def test_of_few_images_one_is_for_validation(segtrain, tmp_path):
 def test_a_mistake_is_named_once(segtrain):
     done = segtrain("model=fpn", "model.decoder_channels=[8]", "~model.decoder_channels")
     assert (done.code, done.err.count("decoder_channels is a setting of model=unet, unetplusplus")) == (2, 1), done
+
+
+@pytest.mark.parametrize(
+    ("content", "what", "where"),
+    [
+        (b"_target_: segtrain.losses.Dice\n  x: y: z\n", "a file is no YAML: mapping values", "line 2"),
+        (b"# Gr\xf6\xdfe\n_target_: segtrain.losses.Dice\n", "the file is not UTF-8", ""),
+    ],
+)
+def test_a_file_that_is_no_yaml_is_named(segtrain, tmp_path, content, what, where):
+    (tmp_path / "conf/loss").mkdir(parents=True)
+    (tmp_path / "conf/loss/mine.yaml").write_bytes(content)
+    done = segtrain("--config-dir", "conf", "loss=mine")
+    assert done.code == 2, done
+    assert what in done.err, done
+    assert "conf/loss/mine.yaml" in done.err, done
+    assert where in done.err, done
+
+
+OWN = {
+    "dataset": "class Own:\n    def __init__(self, num_classes): ...\n",
+    "loss": "from torch import nn\nclass Own(nn.Module):\n    def forward(self, logits, target): return logits.mean(dim=1)\n",
+    "weighting": "class Own:\n    def __call__(self, counts): return [1.0, 2.0]\n",
+}
+SAID = {
+    "dataset": "own.Own takes no 'split', which it is given when it is built",
+    "loss": "forward must return a scalar tensor",
+    "weighting": "2 for 4 classes: a weighting gives a weight of each class",
+}
+
+
+@pytest.mark.parametrize("group", OWN)
+def test_a_class_of_ones_own_that_does_not_fit_is_named(segtrain, tmp_path, group):
+    (tmp_path / f"conf/{group}").mkdir(parents=True)
+    more = "num_classes: 4\nignore_index: 255\nbackground: 0\n" if group == "dataset" else ""
+    (tmp_path / f"conf/{group}/own.yaml").write_text(f"_target_: own.Own\n{more}")
+    (tmp_path / "own.py").write_text(OWN[group])
+    small = ["dataset.train_images=4", "dataset.val_images=2"] if group != "dataset" else []
+    done = segtrain("--config-dir", "conf", f"{group}=own", *small, "loader.workers=0", "hydra.run.dir=run")
+    assert done.code == 2, done
+    assert SAID[group] in done.err, done
+    assert "own.Own" in done.err, done

@@ -246,6 +246,12 @@ def test_settings_changed_by_resume_hold_afterwards(segtrain, trained_copy):
     assert (config.trainer.epochs, list(config.inference.flips)) == (2, ["horizontal"])
     done = segtrain("resume", "run", "--allow", "trainer.epochs", "trainer.epochs=1")
     assert (done.code, "no epoch is left to train: 2 epochs are done" in done.err) == (2, True), done
+    done = segtrain("resume", "run")
+    assert "`segtrain resume run --allow trainer.epochs trainer.epochs=NUMBER`" in done.err
+    done = segtrain(
+        "resume", "run", "--allow", "trainer.epochs,trainer.max_steps", "trainer.epochs=3", "trainer.max_steps=1"
+    )
+    assert (done.code, "steps are done, of trainer.max_steps=1" in done.err) == (2, True), done
     longer = ["--allow", "trainer.epochs", "trainer.epochs=3"]
     presence = ["inference.presence", "inference.presence.area", "inference.presence.confidence"]
     allowed = [word for key in presence for word in ("--allow", key)]

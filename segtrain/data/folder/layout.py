@@ -112,7 +112,11 @@ class Layout:
         Raises ConfigError when they are not there.
         """
         if not self.root.is_dir():
-            raise self._error(f"no folder {self.root}", "dataset.root", "set dataset.root to the folder of the dataset")
+            raise self._error(
+                f"no folder {self.root}",
+                "dataset.root",
+                "set dataset.root to the folder of the dataset; a relative path starts at the current folder",
+            )
         layouts = self.possible(self.split_folder)
         if there := next(filter(self._is_there, layouts), None):
             return there
