@@ -1,6 +1,7 @@
 """`segtrain check`: read every file of a dataset and report what is wrong with it."""
 
 import re
+import shlex
 from argparse import Namespace
 
 from segtrain.config.build import build
@@ -34,7 +35,12 @@ def main(arguments: Namespace) -> int:
         title, page = f"Dataset check: {cfg.dataset.get('root') or cfg.dataset._target_}", arguments.out / "check.html"
         write_dataset_page(reports, page, title, words_of_sweep(words, arguments.config_dir))
         print(f"\nwritten to {page}")
-    return 3 if any(f.level == "error" for r in reports for f in r.findings) else 0
+    if any(f.level == "error" for r in reports for f in r.findings):
+        return 3
+    if words:
+        own = [] if arguments.config_dir is None else ["--config-dir", arguments.config_dir]
+        print(printable(f"\nto train: `segtrain {shlex.join([*own, *words])}`"))
+    return 0
 
 
 def counted_classes(arguments: Namespace) -> int:

@@ -409,10 +409,12 @@ def test_the_command_prints_and_writes_a_page_and_exits_with_3(segtrain, tmp_pat
     done = segtrain(*words)
     assert done.code == 0, done
     assert "6 images: 0 errors, 0 warnings, 0 notes" in done.out
+    assert done.out.endswith(f"to train: `segtrain dataset=folder dataset.root={root} dataset.num_classes=3`\n")
     (root / f"{V}.png").write_bytes(b"")
     (root / "val/images/<b>.png").write_bytes(b"")
     done = segtrain(*words)
     assert done.code == 3
+    assert "to train" not in done.out
     assert "error: train: the file is empty (0 bytes)" in done.out
     (root / "test/images").mkdir(parents=True)
     assert "the test images are not checked" in segtrain(*words).out
