@@ -9,7 +9,7 @@ from segtrain.comparison.answer import answer
 from segtrain.comparison.baseline import choose_baseline
 from segtrain.comparison.images import image_scores, most_different
 from segtrain.comparison.runs import Run, finals_of, find_runs, without_copies
-from segtrain.comparison.settings import Setting, settings_from, without_parts
+from segtrain.comparison.settings import Setting, setting_text, settings_from, without_parts
 from segtrain.comparison.verdict import Comparison, compare
 from segtrain.cpu import give_memory_back
 from segtrain.errors import ConfigError, SegtrainError, counted, printable
@@ -138,7 +138,10 @@ def _root(run: Run) -> Path:
 def kinds_of(comparisons: list[Comparison]) -> list[str]:
     """What each was scored on, in words that tell it from the first."""
     words: list[str] = []
-    for found in comparisons:
+    keys = ("dataset.root", "dataset.resize")
+    settings = [{key: found.settings[0].runs[0].settings.get(key) for key in keys} for found in comparisons]
+    differing = [key for key in keys if len({str(values[key]) for values in settings}) > 1]
+    for found, values in zip(comparisons, settings, strict=True):
         run, first = found.settings[0].runs[0], comparisons[0].settings[0].runs[0]
         named = f": {', '.join(run.classes)}" if run.classes != first.classes else ""
         parts = [counted(len(found.settings), "setting"), f"{len(run.classes)} classes{named}"]
@@ -148,7 +151,8 @@ def kinds_of(comparisons: list[Comparison]) -> list[str]:
         if run is not first and len(run.names) == len(first.names) and run.classes == first.classes:
             other = "names" if run.names.tolist() != first.names.tolist() else "sizes, or other masks"
             parts[-1] += f" of other {other}"
-        words.append(", ".join([*parts, f"such as {run.path}"]))
+        parts += [f"{key}={setting_text(values[key])}" for key in differing]
+        words.append("; ".join([*parts, f"such as {run.path}"]))
     return words
 
 
