@@ -502,7 +502,7 @@ def by_segtrain(train, val):
     parts = Parts(model, loss, optimizer, schedules.constant(optimizer, 10**6), train, val, SegmentationScores(4))
     # The trainer asks for the number of training images as an attribute, of the validation's by a call.
     train.num_images = len(train.names)
-    epochs = Trainer(epochs=10**6, device="cpu").fit(parts)
+    epochs = Trainer(epochs=10**6, device="cpu", ema_decay=None).fit(parts)
     return lambda: next(epochs)
 
 

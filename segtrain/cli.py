@@ -59,8 +59,11 @@ def _say(error: SegtrainError | str) -> None:
 
 
 def _dispatch(words: list[str]) -> int:
-    if words[2:] and words[0] in FIRST and words[2] in (*COMMANDS, "help", "train"):
-        words = [words[2], *words[:2], *words[3:]]
+    first = 0  # word after the options before a command
+    while first < len(words) and words[first].partition("=")[0] in FIRST:
+        first += 1 if "=" in words[first] else 2
+    if words[first : first + 1] and words[first] in (*COMMANDS, "help", "train"):
+        words = [words[first], *words[:first], *words[first + 1 :]]
     if words[:1] == ["help"] and len(words) == 2 and words[1] in COMMANDS:
         words = [words[1], "--help"]
     if words[:1] == ["help"]:

@@ -17,7 +17,6 @@ from segtrain.files import write_json, write_rows
 from segtrain.report.comparison import comparison_content, comparison_rows, comparison_table
 from segtrain.report.pages.comparison import write_comparison_page
 from segtrain.report.text import percent
-from segtrain.runs.claim import is_held
 from segtrain.runs.sweep import not_started
 
 
@@ -66,8 +65,9 @@ def main(arguments: Namespace, notes: str = "") -> int:
 
 def as_it_is(folders: list[Path], runs: list[Run]) -> str | None:
     """The baseline of a search by `segtrain find`: a final training of the config as it is; of other folders None."""
-    first = finals_of(folders[0])[:1] if len(folders) == 1 else []
-    return next((str(run.path) for run in runs if run.path.resolve() in first), None)
+    finals = finals_of(folders[0]) if len(folders) == 1 else []
+    usual = [run for run in runs if run.path.resolve() in finals and run.path.name.endswith("as_it_is")]
+    return str(usual[0].path) if usual else None
 
 
 def baselines_of(groups: list[list[Setting]], wanted: str | None) -> tuple[list[str | None], list[str]]:
@@ -196,8 +196,8 @@ def pictures(found: Comparison, arguments: Namespace) -> list[tuple[str, np.ndar
 def unfinished(run: Run) -> str:
     """A line on a run that did not finish, and is not compared, with the reason."""
     reason = (run.result.error or "").split("\n")[0]
-    killed = run.result.status == "running" and not is_held(run.path)
-    return f"not compared, {'killed' if killed else run.result.status}: {run.path}{': ' * bool(reason)}{reason}"
+    status = "running or killed" if run.result.status == "running" else run.result.status
+    return f"not compared, {status}: {run.path}{': ' * bool(reason)}{reason}"
 
 
 def to_start(folder: Path) -> str:

@@ -98,10 +98,12 @@ def class_weights(cfg, counts: ClassCounts) -> list[float] | None:
         return None
     weighting = build(cfg, "weighting")
     with refusals(f"weighting ({cfg.weighting._target_})"):
-        weights = np.asarray(weighting(counts), dtype=float)
+        found = weighting(counts)
+        try:
+            weights = np.asarray(found, dtype=float)
+        except (TypeError, ValueError):
+            weights = np.array(np.nan)
         if weights.shape != counts.pixels.shape:
-            shape = " × ".join(map(str, weights.shape))
-            raise ValueError(
-                f"{shape or 'a number'} for {len(counts.pixels)} classes: a weighting gives a weight of each class"
-            )
+            given = f"{len(weights)} weights" if weights.ndim == 1 else repr(found)[:100]
+            raise ValueError(f"{given} for {len(counts.pixels)} classes: a weighting gives a number for each class")
         return weights.tolist()

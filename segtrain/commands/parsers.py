@@ -227,6 +227,7 @@ def repeat(words: list[str]) -> Arguments:
     parser.add_argument("--out", type=_named, metavar="DIR", help="the new folder; without it RUN_repeat")
     parser.add_trust()
     arguments = _of_a_run(parser, words)
+    refuse_bare(arguments.overrides, "one run is repeated at a time: segtrain repeat RUN")
     for word in arguments.overrides:
         if (key := word.partition("=")[0]) != "dataset.root":
             raise ConfigError(f"{key} stays as it was in a repeat", word, "leave it out; dataset.root may be another")
@@ -243,7 +244,7 @@ def compare(words: list[str]) -> Arguments:
     parser = Parser("compare", compare.__doc__)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN_OR_SWEEP", help="folders of runs or sweeps")
     parser.add_argument("--by", metavar="SCORE", help="such as iou/foreground; without it, the one all runs monitored")
-    baseline = "a run's folder, or loss.alpha=0,weighting=none; without it, the plainest setting"
+    baseline = "a run's folder, or loss.alpha=0,weighting=none; without it, the plainest setting, of a search the config as it is"
     parser.add_argument("--baseline", metavar="RUN_OR_SETTING", help=baseline)
     parser.add_argument("--split", metavar="SPLIT", help="take the scores of `segtrain evaluate RUN --split SPLIT`")
     parser.add_argument("--out", type=_named, metavar="DIR", help="folder for comparison.csv, .json and .html")

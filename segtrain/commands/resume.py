@@ -83,16 +83,29 @@ def check_goes_on(run: RunFolder, checkpoint: dict | None, trainer, changed: dic
         raise ConfigError(what, "trainer.monitor", "start a new run, or evaluate the checkpoints")
     if run.result.status != "finished":
         return
+    ended = limits(checkpoint["state"], trainer) if checkpoint else {}
+    how = " ".join(f"--allow {key} {key}=NUMBER" for key in ended or ("trainer.epochs",))
     if not changed.keys() & LONGER:
-        limits = [f"trainer.{name}" for name in ("epochs", "max_steps") if trainer[name] is not None]
-        longer = " ".join([*(f"--allow {key}" for key in limits), *(f"{key}=NUMBER" for key in limits)])
-        fix = f"start a new run, or train on: `segtrain resume {shlex.quote(str(run.path))} {longer}`"
+        fix = f"start a new run, or train on: `segtrain resume {shlex.quote(str(run.path))} {how}`"
         raise ConfigError("the run is finished", str(run.path), fix)
-    for name, kind in (("epochs", "epoch"), ("max_steps", "step")):
-        done, limit = checkpoint["state"][kind] if checkpoint else 0, trainer[name]
-        if limit is not None and done >= limit:
-            what = f"no {kind} is left to train: {counted(done, kind)} are done, of trainer.{name}={limit}"
-            raise ConfigError(what, str(run.path), f"--allow trainer.{name} trainer.{name}={done + 1}, or more")
+    if ended:
+        raise ConfigError(
+            f"nothing is left to train: {', '.join(ended.values())}", str(run.path), f"{how}, a larger one"
+        )
+
+
+def limits(state: dict, trainer) -> dict[str, str]:
+    """The settings that end a training which has come so far, with the reason of each."""
+    found = {}
+    for kind, name in (("epoch", "epochs"), ("step", "max_steps")):
+        if trainer[name] is not None and state[kind] >= trainer[name]:
+            found[f"trainer.{name}"] = f"{counted(state[kind], kind)} of trainer.{name}={trainer[name]}"
+    waited = state["epoch"] - state["best"]["epoch"] if state["best"] else 0
+    if trainer["patience"] is not None and waited >= trainer["patience"]:
+        found["trainer.patience"] = (
+            f"{counted(waited, 'epoch')} without a better one, trainer.patience={trainer['patience']}"
+        )
+    return found
 
 
 def resume(

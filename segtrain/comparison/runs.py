@@ -100,7 +100,7 @@ def find_runs(folders: list[Path], split: str | None = None) -> tuple[list[Run],
 def finals_of(folder: Path) -> list[Path]:
     """The folders of the final trainings of a search by `segtrain find`, that of the config as it is first.
 
-    None when it is not that far, and of another folder.
+    Empty when it is not that far, and for another folder.
     """
     if not (folder / "find.json").is_file():
         return []

@@ -137,23 +137,37 @@ def build_loss(cfg: DictConfig, dataset, labels=None):
             "trainer.monitor=loss",
             "use another score, such as trainer.monitor=iou/mean",
         )
-    logits, pixels = torch.zeros(2, dataset.num_classes, 64, 64, requires_grad=True), (2, 64, 64)
-    target = torch.zeros(logits.shape if dataset.multilabel else pixels, dtype=torch.uint8)
+    number = torch.arange(2 * 64 * 64)
+    target = (number % dataset.num_classes).view(2, 64, 64)  # every class
+    if dataset.multilabel:
+        target = (number % 2).view(2, 1, 64, 64).expand(2, dataset.num_classes, 64, 64)
+    target = target.to(torch.uint8)
+
+    def logits() -> torch.Tensor:  # no leaf: a loss may change them in place
+        return torch.zeros(2, dataset.num_classes, 64, 64, requires_grad=True) * 1
+
     for start in loss.starts:
         loss.start_epoch(start)
         with refusals(place):
-            value = loss(logits, target)
-            if not isinstance(value, torch.Tensor) or value.ndim or not value.requires_grad:
-                raise ValueError(
-                    "forward must return a scalar tensor that depends on the logits, not detached from them"
-                )
+            _check_value(loss(logits(), target))
         if labels is not None:
             with refusals(f"{place} with labels ({cfg.labels._target_})"):
                 masks = target[:, None].expand(-1, dataset.num_annotators, -1, -1) if labels.annotated else target
                 images = torch.zeros(2, dataset.channels, 64, 64, dtype=torch.uint8)
-                labels.training_loss(loss)(logits, labels.target(masks, images))
+                labels.training_loss(loss)(logits(), labels.target(masks, images))
     loss.start_epoch(0)
     return loss
+
+
+def _check_value(value) -> None:
+    """Raise ValueError for what a loss gives that no training can go down."""
+    import torch
+
+    if not isinstance(value, torch.Tensor) or value.ndim:
+        kind = f"a tensor of {list(value.shape)}" if isinstance(value, torch.Tensor) else f"a {type(value).__name__}"
+        raise ValueError(f"forward returns {kind}: it must return one number, a tensor of []")
+    if not value.requires_grad:
+        raise ValueError("forward returns a number that does not depend on the logits: nothing can be learned from it")
 
 
 def build_scores(cfg: DictConfig, dataset):

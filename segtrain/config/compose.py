@@ -41,22 +41,35 @@ def compose(overrides: list[str], config_dir: str | None = None, config_name: st
     """
     register_resolvers()
     loader = config_loader(config_dir)
+    try:
+        return _composed(loader, overrides, config_name, sweep)
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise _not_yaml(error, config_dir) from error
+
+
+def _composed(loader, overrides: list[str], config_name: str | None, sweep: bool) -> DictConfig:
     name, mode = config_name or "config", RunMode.MULTIRUN if sweep else RunMode.RUN
     try:
         return loader.load_configuration(name, overrides, run_mode=mode, validate_sweep_overrides=not sweep)
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise _not_yaml(error, config_dir) from error
+    except UnicodeDecodeError:
+        raise
     except (HydraException, OmegaConfBaseException, ValueError) as error:
-        if "Cannot find primary config" in str(error):
-            fix = "name a YAML of your --config-dir, without its suffix"
-            raise ConfigError(f"no config {config_name}.yaml", "--config-name", fix) from error
-        mistakes = list(_override_mistakes(loader, overrides, name)) or [str(error)]
-        if "Ambiguous value" in mistakes[0]:
-            word = re.search("'(.*)'", mistakes[0].splitlines()[0])
-            key, _, values = word[1].partition("=") if word else ("", "", "")
-            fix = f"to train with each: `segtrain -m {key}={values} …`; for a list: '{key}=[{values}]'"
-            raise ConfigError(f"{key}={values} names several values", key, fix) from error
-        raise config_error(list(dict.fromkeys(mistakes))) from error
+        mistakes = [] if "Cannot find primary config" in str(error) else _override_mistakes(loader, overrides, name)
+        raise _refused(str(error), [*mistakes], config_name) from error
+
+
+def _refused(what: str, mistakes: list[str], config_name: str | None) -> ConfigError:
+    """The error for a command line that Hydra refuses with the words `what`."""
+    if "Cannot find primary config" in what:
+        fix = "name a YAML of your --config-dir, without its suffix"
+        return ConfigError(f"no config {config_name}.yaml", "--config-name", fix)
+    mistakes = mistakes or [what]
+    if "Ambiguous value" in mistakes[0]:
+        word = re.search("'(.*)'", mistakes[0].splitlines()[0])
+        key, _, values = word[1].partition("=") if word else ("", "", "")
+        fix = f"to train with each: `segtrain -m {key}={values} …`; for a list: '{key}=[{values}]'"
+        return ConfigError(f"{key}={values} names several values", key, fix)
+    return config_error(list(dict.fromkeys(mistakes)))
 
 
 def without_hydra(cfg: DictConfig) -> DictConfig:
@@ -68,21 +81,23 @@ def _not_yaml(error: YAMLError | UnicodeDecodeError, config_dir: str | None) -> 
     """The error for a file of the user's that is no YAML in UTF-8, with its name."""
     if isinstance(error, UnicodeDecodeError):
         files = sorted(Path(config_dir).rglob("*.yaml")) if config_dir is not None else []
-        where = next((file for file in files if error.object in file.read_bytes()), config_dir)
-        return ConfigError(f"the file is not UTF-8: {error.reason}", str(where), "save it as UTF-8")
+        where = next((file for file in files if error.object in file.read_bytes()), config_dir or "")
+        return ConfigError(f"a file is not UTF-8: {error.reason}", str(where), "save it as UTF-8")
     lines = [line.strip() for line in str(error).splitlines()]
-    where = next((line.removeprefix("in ") for line in reversed(lines) if line.startswith("in ")), str(config_dir))
-    return ConfigError(f"a file is no YAML: {getattr(error, 'problem', lines[0])}", where, "correct its spelling")
+    where = next((line.removeprefix("in ") for line in reversed(lines) if line.startswith("in ")), config_dir or "")
+    return ConfigError(f"a file is no YAML: {getattr(error, 'problem', lines[0])}", where, "correct it")
 
 
 def _quoted(key: str, value: str) -> str:
     """How a value with special characters is typed in a shell."""
-    if value.startswith("~"):
+    if value == "~" or value.startswith("~/"):
         return f"write $HOME for ~: {key}=$HOME{value[1:]}"
-    if value.startswith("[") and value.endswith("]"):
-        items = [item.strip().strip("'\"") for item in value[1:-1].split(",")]
-        value = "[" + ",".join(item if re.fullmatch(r"[\w.+-]*", item) else f'"{item}"' for item in items) + "]"
-        return f"quote words with special characters: '{key}={value}'"
+    if value.count("[") != value.count("]"):
+        return "a bracket is not closed"
+    if re.fullmatch(r"""\[[^][{}"']*\]""", value):
+        items = [item.strip() for item in value[1:-1].split(",")]
+        value = ",".join(item if re.fullmatch(r"[\w.+-]*", item) else f'"{item}"' for item in items)
+        return f"quote words with special characters: '{key}=[{value}]'"
     return f"quote values with special characters twice: '{key}=\"{value or 'a b'}\"'"
 
 
@@ -160,6 +175,8 @@ def _option_mistakes(override, options: list[str]) -> Iterator[str]:
         shown = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
         off = value in (None, False) and "none" in options
         meant = ", did you mean 'none'?" if off else did_you_mean(shown, options)
+        if shown in options:  # a file 1.yaml
+            meant = f" without quotes: '{override.key_or_group}=\"{shown}\"'"
         yield f"{override.key_or_group} has no option {shown!r}{meant} (options: {', '.join(sorted(options))})"
 
 

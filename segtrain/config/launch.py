@@ -89,7 +89,7 @@ def check_single(cfg: DictConfig) -> None:
     if params := [key for key in cfg.hydra.sweeper.get("params") or () if key not in given]:
         what = f"the experiment sweeps {', '.join(params)}: a single run would ignore that"
         words = [word for word in cfg.hydra.overrides.task if word.startswith("experiment=")]
-        raise ConfigError(what, " ".join(words), "add -m")
+        raise ConfigError(what, " ".join(words) or "hydra.sweeper.params", "add -m")
     check_config(without_hydra(cfg))
 
 
@@ -214,7 +214,8 @@ def _checked_jobs(
             one, choices = composed([*job, *hydra_overrides], arguments)
             found.append((job, one, choices))
         except ConfigError as error:
-            mistakes.setdefault(error.what, " ".join(o for o in job if o.split("=")[0] in swept))
+            what = f"{error.what}, {error.where}" if error.where else error.what
+            mistakes.setdefault(what, " ".join(o for o in job if o.split("=")[0] in swept))
     if mistakes:
         raise config_error([f"{what} (in the job {job})" for what, job in mistakes.items()])
     return swept, found

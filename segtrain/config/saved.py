@@ -226,14 +226,14 @@ def no_run(folder: Path) -> ConfigError:
     """The error for a folder that holds no config.yaml, with what it is instead."""
     if "=" in str(folder) and not folder.exists():
         return ConfigError(f"{folder} is a setting: the folder of the run comes first", fix="write RUN key=value …")
-    fix = "name the folder of a run: the last lines of a training do"
+    fix = "name the folder of a run, which a training prints in its last lines"
     if not folder.exists():
         return ConfigError(f"no folder {folder}", fix=fix)
     if above := next((parent for parent in folder.parents if (parent / "config.yaml").is_file()), None):
         fix = f"name the folder of the run: {above}"
     elif below := sorted(file.parent for file in folder.glob("*/config.yaml")):
         kind = "a sweep" if (folder / "sweep.json").is_file() else f"a folder of {counted(len(below), 'run')}"
-        below = [run for run in below if (run / "checkpoints/best.pt").is_file()] or below
+        below.sort(key=lambda run: not (run / "checkpoints/best.pt").is_file())  # those that can be used first
         return ConfigError(f"{folder} is {kind}, not a run", fix=f"name one of its runs: {few([*map(str, below)], 3)}")
     return ConfigError(f"{folder} holds no run: config.yaml is missing", fix=fix)
 

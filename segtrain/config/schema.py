@@ -119,7 +119,7 @@ def _node_mistakes(node: DictConfig, path: str, provided: set[str], part: str) -
         elif found := mistake(_unwrapped(value), signature.annotations.get(key, Any)):
             yield f"{path}.{key}={_unwrapped(value)!r} {found}"
     for name in sorted(provided - {"strict", *signature.annotations}) if not signature.open else []:
-        yield f"{path}: {target} takes no {name!r}, which it is given when it is built: add it to its arguments"
+        yield f"{path}: {target} is given {name!r}, which it does not take: name a class or function that does"
     for name in signature.required:
         if name not in keys and name not in provided:
             yield f"{path}: {target} needs {name!r}: give +{path}.{name}=VALUE"

@@ -101,5 +101,5 @@ def _fix(dataset, histogram: np.ndarray) -> str:
         return "masks of 0 and 255: dataset.mask_format=binary, or 'dataset.remap={255: 1}'"
     return (
         f"correct the mask, set dataset.num_classes, map the values to classes, 'dataset.remap={{{wrong[0]}: CLASS}}', "
-        f"or ignore them, dataset.ignore_values=[{','.join(map(str, wrong))}]"
+        f"or ignore them, dataset.ignore_values=[{','.join(map(str, wrong[:20]))}{',…' * (len(wrong) > 20)}]"
     )

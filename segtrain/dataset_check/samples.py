@@ -26,10 +26,7 @@ class Sample:
     counted: np.ndarray | None = None  # int64 [C], pixels that count for each class
     valid: int = 0  # pixels that count for any class
     ignored: int = 0  # pixels that do not
-    levels: tuple[int, int] = (
-        0,
-        255,
-    )  # lowest and highest value, of every eighth row when that is neither flat nor dark
+    levels: tuple[int, int] = (0, 255)  # lowest and highest value; of every eighth row unless that is dark or flat
     turned_apart: bool = False  # whether EXIF turns the image in another way than its mask
 
 

@@ -82,10 +82,8 @@ def make_run_folder(name: Callable[[], Path]) -> Path:
         held = any((folder / file).exists() for file in ("checkpoints", "metrics.csv", "multirun.yaml"))
         if held and os.environ.get("SLURM_RESTART_COUNT", "0") == "0":  # else Slurm has started this job before
             unlock(folder)
-            kind, key = (
-                ("sweep", "hydra.sweep.dir") if (folder / "multirun.yaml").exists() else ("run", "hydra.run.dir")
-            )
-            fix = f"name another folder ({key}), or `segtrain resume {shlex.quote(str(folder))}`"
+            kind = "sweep" if (folder / "multirun.yaml").exists() else "run"
+            fix = f"name another folder, or `segtrain resume {shlex.quote(str(folder))}`"
             raise ConfigError(f"the folder holds a {kind} already", str(folder), fix)
         (folder / ".writable").touch()
         (folder / ".writable").unlink()

@@ -36,14 +36,8 @@ class FiniteCheck:
         device: torch.device,
         kept: int,
     ):
-        self.model, self.scaler, self.loss, self.labels, self.names, self.kept = (
-            model,
-            scaler,
-            loss,
-            labels,
-            names,
-            kept,
-        )
+        self.model, self.scaler, self.loss, self.labels = model, scaler, loss, labels
+        self.names, self.kept = names, kept
         self.bad = torch.zeros((), device=device)
         self._seen = torch.zeros((), pin_memory=device.type == "cuda")  # the flag, as it was some steps ago
         self._unchecked: list[dict] = []  # what is known of the steps since the flag was read

@@ -58,7 +58,7 @@ class Trainer:
         freeze_encoder: epochs in which the encoder, its batch statistics too, stays as it is.
         prior_bias: the last layer's bias starts at the logarithms of the classes' shares of the pixels (multi-label: of
             their odds), so that the first epochs are not spent on the background (Lin et al., 2017, §4.1,
-            https://arxiv.org/abs/1708.02002). The commands do it; of a trainer in Python see segtrain.models.set_prior_bias.
+            https://arxiv.org/abs/1708.02002). The commands do it; with a trainer of your own call segtrain.models.set_prior_bias.
         panel_images: validation images drawn after each epoch.
         profile: batches of which a trace is written, and as many of which the time of each part is told; 0: none.
     """

@@ -153,7 +153,7 @@ def test_a_mistake_is_named_once(segtrain):
     ("content", "what", "where"),
     [
         (b"_target_: segtrain.losses.Dice\n  x: y: z\n", "a file is no YAML: mapping values", "line 2"),
-        (b"# Gr\xf6\xdfe\n_target_: segtrain.losses.Dice\n", "the file is not UTF-8", ""),
+        (b"# Gr\xf6\xdfe\n_target_: segtrain.losses.Dice\n", "a file is not UTF-8", ""),
     ],
 )
 def test_a_file_that_is_no_yaml_is_named(segtrain, tmp_path, content, what, where):
@@ -172,9 +172,9 @@ OWN = {
     "weighting": "class Own:\n    def __call__(self, counts): return [1.0, 2.0]\n",
 }
 SAID = {
-    "dataset": "own.Own takes no 'split', which it is given when it is built",
-    "loss": "forward must return a scalar tensor",
-    "weighting": "2 for 4 classes: a weighting gives a weight of each class",
+    "dataset": "dataset: own.Own is given 'split', which it does not take: name a class or function that does",
+    "loss": "forward returns a tensor of [2, 64, 64]: it must return one number",
+    "weighting": "2 weights for 4 classes",
 }
 
 

@@ -152,7 +152,7 @@ def test_only_finished_trainings_count_each_of_them_once(segtrain, sweep, tmp_pa
     done = segtrain("compare", "sweep", "sweep/", "--out", "report")
     assert done.out.startswith(first.split("\n\n")[0]), done
     for line in (
-        "not compared, killed: sweep/running",
+        "not compared, running or killed: sweep/running",
         "not compared, pruned: sweep/pruned",
         "not counted again: sweep/1.0_0_repeat, of the settings and seed of sweep/1.0_0",
         "1 of 2 jobs of sweep were not started",

@@ -142,6 +142,7 @@ def test_a_search_that_is_killed_goes_on_to_its_answer(server, tmp_path):
     assert [(s["varied"], s["seeds"]) for s in again[0]["settings"]] == [
         (s["varied"], s["seeds"]) for s in answer[0]["settings"]
     ]
+    assert again[0]["baseline"] == answer[0]["baseline"]
 
 
 def test_mistakes_are_told_before_anything_is_trained(segtrain, tmp_path):

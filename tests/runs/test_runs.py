@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from segtrain.cli import run_command
+from segtrain.commands.resume import limits
 from segtrain.errors import ConfigError, DiskError
 from segtrain.files import read_checkpoint, write_checkpoint, write_json
 from segtrain.metrics.records import Score
@@ -245,16 +246,28 @@ def test_settings_changed_by_resume_hold_afterwards(segtrain, trained_copy):
     config = load(str(trained_copy)).config
     assert (config.trainer.epochs, list(config.inference.flips)) == (2, ["horizontal"])
     done = segtrain("resume", "run", "--allow", "trainer.epochs", "trainer.epochs=1")
-    assert (done.code, "no epoch is left to train: 2 epochs are done" in done.err) == (2, True), done
+    assert (done.code, "nothing is left to train: 2 epochs of trainer.epochs=1\n" in done.err) == (2, True), done
     done = segtrain("resume", "run")
     assert "`segtrain resume run --allow trainer.epochs trainer.epochs=NUMBER`" in done.err
     done = segtrain(
         "resume", "run", "--allow", "trainer.epochs,trainer.max_steps", "trainer.epochs=3", "trainer.max_steps=1"
     )
-    assert (done.code, "steps are done, of trainer.max_steps=1" in done.err) == (2, True), done
+    assert (done.code, "of trainer.max_steps=1" in done.err) == (2, True), done
     longer = ["--allow", "trainer.epochs", "trainer.epochs=3"]
     presence = ["inference.presence", "inference.presence.area", "inference.presence.confidence"]
     allowed = [word for key in presence for word in ("--allow", key)]
     done = segtrain("resume", "run", *longer, *allowed, "inference.presence={area: 3, confidence: 0.5}")
     assert (done.code, "a mapping cannot change" in done.err) == (2, True), done
     assert segtrain("resume", "run", *longer).code == 0, "as before"
+
+
+def test_what_ended_a_training_is_named_before_it_goes_on():
+    trainer = {"epochs": 6, "max_steps": None, "patience": None}
+    state = {"epoch": 2, "step": 8, "best": {"epoch": 1, "monitor": "iou/mean", "value": 0.5}}
+    assert limits(state, trainer) == {}
+    assert limits(state, trainer | {"epochs": 2}) == {"trainer.epochs": "2 epochs of trainer.epochs=2"}
+    assert limits(state, trainer | {"max_steps": 8}) == {"trainer.max_steps": "8 steps of trainer.max_steps=8"}
+    assert limits(state, trainer | {"patience": 1}) == {
+        "trainer.patience": "1 epoch without a better one, trainer.patience=1"
+    }
+    assert limits(state | {"best": None}, trainer | {"patience": 1}) == {}

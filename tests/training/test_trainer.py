@@ -94,13 +94,14 @@ class WithDropout(Tiny):
         self.layers.insert(3, nn.Dropout(0.3))
 
 
-@pytest.mark.parametrize("network", [Tiny, WithDropout])
-def test_a_resumed_run_equals_one_that_was_not_stopped(tmp_path, network):
+@pytest.mark.parametrize(("network", "ema_decay"), [(Tiny, None), (WithDropout, 0.95)])
+def test_a_resumed_run_equals_one_that_was_not_stopped(tmp_path, network, ema_decay):
     def made():
         torch.manual_seed(0)
         return network()
 
-    _, whole = fit(tmp_path / "whole", epochs=3, model=made())
+    settings = {"epochs": 3, "ema_decay": ema_decay}
+    _, whole = fit(tmp_path / "whole", model=made(), **settings)
 
     class Stop(Exception):
         pass
@@ -115,8 +116,8 @@ def test_a_resumed_run_equals_one_that_was_not_stopped(tmp_path, network):
             return super().forward(logits, target)
 
     with pytest.raises(Stop):
-        fit(tmp_path / "stopped", epochs=3, checkpoint_every=1, loss=StopAt(CrossEntropy(), Dice()), model=made())
-    _, resumed = fit(tmp_path / "stopped", epochs=3, resume=True, model=made())
+        fit(tmp_path / "stopped", checkpoint_every=1, loss=StopAt(CrossEntropy(), Dice()), model=made(), **settings)
+    _, resumed = fit(tmp_path / "stopped", resume=True, model=made(), **settings)
     assert same(whole, resumed)
     columns = [c for c in rows(tmp_path / "whole")[0] if c not in TIMES]
     for a, b in zip(rows(tmp_path / "whole"), rows(tmp_path / "stopped"), strict=True):

@@ -42,7 +42,7 @@ class FileLists:
         self.findings.append(Finding(level, what, [*map(str, files)], fix))
 
     def raise_errors(self) -> None:
-        """Raise DataError for the first error, with the number of kinds."""
+        """Raise DataError for the first error, with the number of the others."""
         errors = [f for f in self.findings if f.level == "error"]
         if errors:
             first = errors[0]

@@ -35,7 +35,8 @@ MOST_SKIPPED = 0.01  # share of the images of a split that on_error=skip may lea
 
 
 class Folder(SegmentationDataset):
-    """Images and masks in folders below `root`, at any depth; a mask has its image's stem, or is found by a pattern.
+    """Images and masks in folders below `root`, at any depth; a mask has its image's stem, or is found by a
+    pattern, which is recognised where all masks end alike (`a.jpg`, `a_mask.png`).
 
     Args:
         splits: how images are assigned to train and val.

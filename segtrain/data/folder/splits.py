@@ -42,14 +42,14 @@ def list_files(layout: Layout, strict: bool) -> FileLists:
     listing, masks = list_folder(folders[0], IMAGE_SUFFIXES), MaskFiles(layout, folders)
     longer = _longer_names(masks, listing)
     if longer or not layout.is_usual(folders):
-        masks_at = [folder / longer.rpartition("/")[2] for folder in folders[1:2]]
+        masks_at = [folder / longer.rpartition("/")[2] for folder in folders[1:]]
         what = f"recognised images in {', masks in '.join(map(str, [folders[0], *masks_at]))}"
         found.add("note", what, folders, "if that is wrong, name dataset.images and dataset.masks")
         log.info(what)
-    if longer:
-        layout = replace(layout, masks=longer)
-        masks = MaskFiles(layout, folders)
     _check_word(layout, found)
+    if longer:
+        layout = _with_pattern(layout, longer)
+        masks = MaskFiles(layout, folders)
     candidates = _candidates(listing, layout.stem_suffix, masks, found)
     for name in names_of_split(layout, candidates, found):
         found.names.append(name)
@@ -104,9 +104,15 @@ def _longer_names(masks: MaskFiles, listing: Listing) -> str:
     others = masks.listings[0].by_name
     if images.keys() & others.keys() or not (pattern := longer_names(layout, [*images.values()], masks.folders[0])):
         return ""
-    by_pattern = MaskFiles(replace(layout, masks=pattern), masks.folders)
+    by_pattern = MaskFiles(_with_pattern(layout, pattern), masks.folders)
     found = [by_pattern.of(name, image)[0] for name, image in images.items()]
     return pattern if {*found} == {path for paths in others.values() for path in paths} else ""
+
+
+def _with_pattern(layout: Layout, pattern: str) -> Layout:
+    """The layout with a pattern for masks, and with the word that names the split as it was found without."""
+    words = {**layout.split_names, layout.split: layout.split_folder}
+    return replace(layout, masks=pattern, split_names=words)
 
 
 def _candidates(listing: Listing, stem_suffix: str, masks: MaskFiles, found: FileLists) -> dict[str, Path]:

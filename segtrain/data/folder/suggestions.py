@@ -135,7 +135,8 @@ def _pattern(images: list[Path], masks: list[Path]) -> str:
         others = stems[mask.stem] - ((mask.stem, mask.suffix) in names)
         ends[("", mask.suffix)] += others > 0  # photo.jpg and photo.png
     (end, suffix), count = ends.most_common(1)[0] if ends else (("", ""), 0)
-    return f"{{stem}}{end}{suffix}" if count and 3 * count >= len(stems) else ""
+    fits = count and 3 * count >= len(stems) and not {"{", "}"} & {*end}
+    return f"{{stem}}{end}{suffix}" if fits else ""
 
 
 def _folders(folder: Path) -> list[Path]:
