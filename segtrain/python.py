@@ -118,8 +118,10 @@ def _check_array(image: Any, channels: int) -> None:
         fix = f"one image at a time: {fix}"
     elif image.ndim == 3 and image.shape[0] == channels != image.shape[2]:
         fix = f"channels come last: image.transpose(1, 2, 0); {fix}"
+    elif image.dtype == np.uint16 and image.ndim == 2:
+        fix = f"Image.fromarray(image), which is read as files of 16 bits are; {fix}"
     elif image.dtype != np.uint8:
-        fix = f"with values from 0 to 255, as the images had that were trained on: {fix}"
+        fix = f"with values from 0 to 255: {fix}"
     elif image.ndim in (2, 3) and image.size:
         return
     kind = "a tensor of " * isinstance(image, torch.Tensor)

@@ -25,7 +25,7 @@ def main(arguments: Namespace, notes: str = "") -> int:
     give_memory_back()  # draws of many runs, which nothing needs when they are compared
     runs, unread = find_runs(arguments.runs, arguments.split)
     distinct, left_out = without_copies([run for run in runs if run.comparable])
-    pages, groups = [], []
+    groups = []
     for members in alike(distinct):
         settings, lines = without_parts(settings_from(members))
         left_out += lines
@@ -39,28 +39,39 @@ def main(arguments: Namespace, notes: str = "") -> int:
     left_out += [*(unfinished(run) for run in runs if not run.comparable), *unread, *map(to_start, arguments.runs)]
     left_out = [line for line in left_out if line]
     kinds = kinds_of(comparisons)
-    if len(comparisons) > 1:
-        print(f"{len(comparisons)} groups of runs with different images or classes, compared separately\n")
+    lines = [f"{len(comparisons)} groups of runs with different images or classes, compared separately\n"]
+    lines = lines if len(comparisons) > 1 else []
     for comparison, kind in zip(comparisons, kinds, strict=True):
-        if len(comparisons) > 1:
-            print(printable(f"── {kind}\n"))
-        print(printable("\n".join(answer(comparison))) + "\n")
-        print(comparison_table(comparison) + "\n")
+        lines += [f"── {kind}\n"] if len(comparisons) > 1 else []
+        lines += ["\n".join(answer(comparison)) + "\n", comparison_table(comparison) + "\n"]
     searched = importances([folder for folder in arguments.runs if (folder / "search.json").is_file()])
-    for line in [*searched, *left_out]:
-        print(printable(line))
+    below = [*searched, *left_out]
+    written = ""
+    try:  # before it is printed: to a program that reads no more of it, the end of all
+        if comparisons and arguments.out is not None:
+            written = write(arguments, comparisons, "\n".join([*([notes] if notes else []), *below]))
+    finally:
+        print(printable("\n".join([*lines, *below])))
     if not comparisons:
         raise nothing_to_compare(arguments, runs)
-    if arguments.out is not None:
-        write_rows(arguments.out / "comparison.csv", [row for c in comparisons for row in comparison_rows(c)])
-        write_json(arguments.out / "comparison.json", {"comparisons": [comparison_content(c) for c in comparisons]})
-        below = "\n".join([*([notes] if notes else []), *searched, *left_out])
-        for number, comparison in enumerate(comparisons):
-            pages.append(arguments.out / f"comparison{number + 1 if number else ''}.html")
-            shown = pictures(comparison, arguments) if arguments.pictures else []
-            write_comparison_page(pages[-1], comparison, shown, below)
-        print(f"\nwritten to {arguments.out}: comparison.csv, comparison.json, {', '.join(p.name for p in pages)}")
+    print(printable(written), end="")
     return 0
+
+
+def write(arguments: Namespace, comparisons: list[Comparison], below: str) -> str:
+    """Write tables and pages to `arguments.out`; a line on what is there. `below` stands at the end of each page."""
+    pages, missing = [], []
+    write_rows(arguments.out / "comparison.csv", [row for c in comparisons for row in comparison_rows(c)])
+    write_json(arguments.out / "comparison.json", {"comparisons": [comparison_content(c) for c in comparisons]})
+    for number, comparison in enumerate(comparisons):
+        pages.append(arguments.out / f"comparison{number + 1 if number else ''}.html")
+        shown, reason = pictures(comparison, arguments) if arguments.pictures else ([], "")
+        missing += [reason] if reason else []
+        write_comparison_page(pages[-1], comparison, shown, below)
+    missing = "".join(f"no pictures on the page: {reason}\n" for reason in missing)
+    return (
+        f"{missing}\nwritten to {arguments.out}: comparison.csv, comparison.json, {', '.join(p.name for p in pages)}\n"
+    )
 
 
 def as_it_is(folders: list[Path], runs: list[Run]) -> str | None:
@@ -156,16 +167,15 @@ def kinds_of(comparisons: list[Comparison]) -> list[str]:
     return words
 
 
-def pictures(found: Comparison, arguments: Namespace) -> list[tuple[str, np.ndarray]]:
-    """Captions and pictures of the images that baseline and best predict most differently; none, with the reason printed,
-    when a run cannot be loaded."""
+def pictures(found: Comparison, arguments: Namespace) -> tuple[list[tuple[str, np.ndarray]], str]:
+    """Captions and pictures of the images that baseline and best predict most differently; none, with the reason, when a
+    run cannot be loaded."""
     scored, best = image_scores(found), int(found.baseline == 0)
     if scored is None or len(found.settings) < 2:
-        return []
+        return [], ""
     pair = [found.settings[i].runs[0].path for i in (found.baseline, best)]
     if lacking := [path for path in pair if not (path / "checkpoints" / "best.pt").is_file()]:
-        print(printable(f"no pictures on the page: {lacking[0]} has no checkpoints/best.pt"))
-        return []
+        return [], f"{lacking[0]} has no checkpoints/best.pt"
     from segtrain.commands.scoring import predictor_of  # torch takes seconds to import
     from segtrain.config.build import build_dataset
     from segtrain.report.pictures import example
@@ -187,10 +197,9 @@ def pictures(found: Comparison, arguments: Namespace) -> list[tuple[str, np.ndar
             picture = example(datasets[0], indices[0], predicted)
             before, after = percent(of_first[found.baseline, i]), percent(of_first[best, i])
             drawn.append((f"{names[i]}: IoU {before} → {after} %", picture))
-        return drawn
+        return drawn, ""
     except SegtrainError as error:
-        print(printable(f"no pictures on the page: {error.what} ({error.where})"))
-        return []
+        return [], f"{error.what} ({error.where})"
 
 
 def unfinished(run: Run) -> str:

@@ -1,6 +1,7 @@
 """`segtrain evaluate`: score a finished run's checkpoint again, with tables and a page of the largest errors."""
 
 import hashlib
+import logging
 import re
 from argparse import Namespace
 
@@ -23,12 +24,17 @@ from segtrain.report.scores import cross_fitted_line, means_line, more_tables, n
 from segtrain.runs.result import Result
 from segtrain.runs.trained import load
 
+log = logging.getLogger("segtrain")
+
+# Settings that divide the images into training and validation.
+DIVIDING = tuple(f"dataset.{name}=" for name in ("fold", "folds", "val_ratio", "splits", "split_file", "groups"))
 UNNAMED = ("loader.", "trainer.device=", "debug=", "advice=")  # which change no score
 
 
 def main(arguments: Namespace) -> int:
     log_to_screen()
     trained = load(str(arguments.run), arguments.checkpoint, arguments.trust, arguments.overrides, arguments.config_dir)
+    warn_of_images(arguments.overrides)
     if arguments.original_size:
         if trained.config.dataset.get("resize") is None:
             raise ConfigError("the run was not trained on resized images", "--original-size", "leave it out")
@@ -43,7 +49,6 @@ def main(arguments: Namespace) -> int:
         result.cross_fitted = cross_fitted
     if arguments.bootstrap:
         result.intervals = intervals_of(scores, groups, arguments.bootstrap)
-    print(printable(text(scores, result, arguments.split)))
     named = [word for word in arguments.overrides if not word.startswith(UNNAMED)]
     settings = [*(["original-size"] if arguments.original_size else []), *named]
     request = {"split": arguments.split, "checkpoint": arguments.checkpoint, "settings": settings}
@@ -53,15 +58,26 @@ def main(arguments: Namespace) -> int:
     found = {name: vars(result)[name] for name in ("scores", "per_class", "intervals", "lower", "units")}
     if result.cross_fitted:
         found["cross_fitted"] = result.cross_fitted
-    write_json(out / "scores.json", {**request, **chosen, **found})
-    if counts := scores.state():
-        counts["groups"] = np.array(groups_of(dataset, counts["names"].tolist()))
-        write_arrays(out / "per_image.npz", counts)
-        write_rows(out / "per_image.csv", image_rows(scores))
-    title = f"{arguments.run}, {arguments.split}, {arguments.checkpoint} checkpoint"
-    write_evaluation_page(out / "page.html", title, scores, result, dataset, draw)
+    title = ", ".join([str(arguments.run), arguments.split, f"{arguments.checkpoint} checkpoint", *settings])
+    notes = [f"{key}: {value}" for key, value in chosen.items() if value is not None]
+    notes += [too_good(result)] if result.cross_fitted else []
+    try:  # before it is printed: to a program that reads no more of it, the end of all
+        write_json(out / "scores.json", {**request, **chosen, **found})
+        if counts := scores.state():
+            counts["groups"] = np.array(groups_of(dataset, counts["names"].tolist()))
+            write_arrays(out / "per_image.npz", counts)
+            write_rows(out / "per_image.csv", image_rows(scores))
+        write_evaluation_page(out / "page.html", title, scores, result, dataset, draw, notes=notes)
+    finally:
+        print(printable(text(scores, result, arguments.split)))
     print(f"\nwritten to {out}")
     return 0
+
+
+def warn_of_images(overrides: list[str]) -> None:
+    """Name settings that may let images be scored that the run was trained on."""
+    if moved := [word for word in overrides if word.startswith(DIVIDING)]:
+        log.warning(f"{', '.join(moved)}: images that the run was trained on may be among those that are scored")
 
 
 def folder_name(split: str, checkpoint: str, settings: list[str]) -> str:
@@ -74,11 +90,15 @@ def folder_name(split: str, checkpoint: str, settings: list[str]) -> str:
 def text(scores, result: Result, split: str) -> str:
     """What is printed: means, a table of the classes for each kind of score, and all others."""
     parts = [f"{len(scores.names)} {split} images:  {means_line(result.scores, scores.records(), result.intervals)}"]
-    if result.cross_fitted:
-        chosen = "thresholds or presence were chosen on these images, which makes their scores too good"
-        parts.append(f"{chosen}; {cross_fitted_line(result)}")
+    parts += [too_good(result)] if result.cross_fitted else []
     classes = [scores_table(result.per_class, intervals=result.intervals), *not_defined(result.per_class)]
     return "\n\n".join([*parts, "\n".join(classes), *more_tables(result, scores.records())])
+
+
+def too_good(result: Result) -> str:
+    """What cross-fitting says of scores whose thresholds or presence were chosen on the same images."""
+    chosen = "thresholds or presence were chosen on these images, which makes their scores too good"
+    return f"{chosen}; {cross_fitted_line(result)}"
 
 
 def image_rows(scores) -> list[dict]:

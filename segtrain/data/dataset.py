@@ -1,10 +1,14 @@
 """The protocol of a dataset: SegmentationDataset with its defaults, and the checks of what a dataset returns."""
 
+import logging
+
 import numpy as np
 
 from segtrain.data.mask_values import of_one, value_counts, wrong_values
 from segtrain.errors import ConfigError, DataError
 from segtrain.protocols import PROTOCOLS, adopted
+
+log = logging.getLogger("segtrain")
 
 
 class SegmentationDataset:
@@ -104,6 +108,11 @@ def as_dataset(part) -> SegmentationDataset:
 
 
 def _with_required(part) -> SegmentationDataset:
+    if "group" in dir(part):
+        log.warning(
+            f"{type(part).__name__}.group is not used: derive the class from segtrain.data.dataset.SegmentationDataset, of which "
+            "it is an optional method"
+        )
     dataset = SegmentationDataset()
     for name in PROTOCOLS["dataset"].required:
         setattr(dataset, name, getattr(part, name))

@@ -18,7 +18,8 @@ ROUNDS = 3
 NEVER = np.iinfo(np.int32).max  # pixels: more than any image has
 AREAS = np.unique([0, *np.round(2 ** np.arange(0, 18, 0.5)).astype(int), NEVER])  # pixels; 0: always
 LEVELS = probability(COARSE).astype(np.float32)  # lower ends of the parts of `levels`, as the predictor computes
-CONFIDENCES = np.unique(LEVELS, return_index=True)[1]  # the first of equal ones: the highest are all 1
+# Those that float32 tells from what is just below: nearer to 1 a probability may be rounded up, over the level.
+CONFIDENCES = np.flatnonzero(LEVELS < 1 - 2**-14)
 
 
 @dataclass

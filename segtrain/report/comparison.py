@@ -90,11 +90,16 @@ def rarest(found: Comparison) -> list[int]:
 
 
 def comparison_rows(found: Comparison) -> list[dict]:
-    """Rows of comparison.csv: the settings, the estimate, and the mean over seeds of every score all runs have."""
+    """Rows of comparison.csv: the settings, the estimate, and the mean over seeds of every score all runs have.
+
+    Not of folds: a score of theirs is that of all images together, no mean.
+    """
+    folds = found.settings[0].runs[0].settings.get("dataset.splits") == "kfold"
     common = [
         name
         for name in found.settings[0].runs[0].result.scores
-        if all(run.result.scores.get(name) is not None for setting in found.settings for run in setting.runs)
+        if not folds
+        and all(run.result.scores.get(name) is not None for setting in found.settings for run in setting.runs)
     ]
     rows = []
     for i, setting in enumerate(found.settings):

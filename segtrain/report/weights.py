@@ -99,7 +99,10 @@ def recommendation(counts: ClassCounts, words: str = "", weighted: bool = True) 
             "The loss does not use class weights. A loss with a pixel term does: "
             f"`segtrain -m {settings}loss=ce,ce_dice seed=0,1,2`"
         )
-    sweep = f"segtrain -m {settings}weighting={{}} seed=0,1,2"
+
+    def sweep(schemes: list[str]) -> str:
+        return f"segtrain -m {settings}weighting={','.join(schemes)} seed=0,1,2"
+
     if counts.multilabel:
         ratios = SCHEMES["neg_pos_ratio"]()(counts)
         ratio = ratios.max()
@@ -108,7 +111,7 @@ def recommendation(counts: ClassCounts, words: str = "", weighted: bool = True) 
             cap = max(1.0, HIGH / ratios[ratios > 0].min())
             text += f": cap it, weighting.max_ratio={cap:.2g}, or precision is lost"
         text += "."
-        return f"{text} Which helps is found out by `{sweep.format('none,inverse_sqrt,neg_pos_ratio')}`"
+        return f"{text} Which helps is found out by `{sweep(['none', 'inverse_sqrt', 'neg_pos_ratio'])}`"
     weights = {name: SCHEMES[name]()(counts)[there] for name in FROM_SMALL_TO_LARGE}
     parts = counts.share[there]
     rarest, name = parts.argmin(), np.array(counts.class_names)[there][parts.argmin()]
@@ -124,5 +127,5 @@ def recommendation(counts: ClassCounts, words: str = "", weighted: bool = True) 
         "foreground and a trained encoder do part of their work."
     )
     lines += [EVIDENCE, "Which is best on your images is found out by"]
-    lines.append(f"  {sweep.format(','.join(kept))}")
+    lines.append(f"  {sweep(kept)}")
     return "\n".join(lines)

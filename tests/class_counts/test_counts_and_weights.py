@@ -323,6 +323,8 @@ def test_the_recommendation_says_what_the_counts_say(per_image, words):
             return np.repeat(np.arange(2), per_image[index]).astype(np.uint8)[None]
 
     assert words in recommendation(count_classes(Masks()))
+    pattern = "'dataset.masks=\"{stem}_mask.png\"'"
+    assert len(per_image[0]) == 1 or "{stem}" in recommendation(count_classes(Masks()), pattern) + pattern
 
 
 def test_weights_shows_the_weighting_as_it_is_set_and_names_absent_classes(segtrain, tmp_path):

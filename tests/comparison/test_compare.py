@@ -297,10 +297,14 @@ def test_folds_of_two_datasets_are_compared_apart(segtrain, tmp_path):
         names = [f"{root}-{fold}-{i}" for i in range(10)]
         settings = {"trainer": {"alpha": alpha}, "dataset": dataset}
         make_run(tmp_path / f"sweep/{root}_{alpha}_{fold}", settings, 0.5 + 0.1 * alpha, images=10, names=names)
-    done = segtrain("compare", "sweep")
+    done = segtrain("compare", "sweep", "--out", "report")
     assert done.code == 0, done
     assert "2 groups of runs" in done.out
     assert "left out" not in done.out
+    assert "dataset.root=two; such as sweep/two_" in done.out
+    assert "iou/mean" not in (tmp_path / "report/comparison.csv").read_text(), (
+        "a mean of folds is no score of all images"
+    )
     assert "no run of 1 of the 3 folds" in done.out
 
 

@@ -64,6 +64,15 @@ def test_a_wrapped_dataset_survives_pickling_and_uses_only_what_is_required():
     assert as_dataset(data) is data
 
 
+def test_groups_of_a_class_that_does_not_derive_are_said_to_be_left_out(caplog):
+    class Grouped(Plain):
+        def group(self, index):
+            return "one"
+
+    assert as_dataset(Grouped()).group(0) == "image 0"
+    assert "Grouped.group is not used: derive the class" in caplog.text
+
+
 def test_what_a_dataset_lacks_is_named():
     class Lacking:
         num_classes, ignore_index, background, multilabel, names = 2, 255, 0, False, ["x"]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from segtrain.inference.presence import confident_pixels, without_absent
 from segtrain.metrics import SegmentationScores
 from segtrain.metrics.tuning import (
     AREAS,
@@ -196,3 +197,19 @@ def test_without_probabilities_nothing_is_chosen():
     scores = SegmentationScores(2)
     scores.update(torch.zeros(1, 4, 4, dtype=torch.long), torch.zeros(1, 4, 4, dtype=torch.long))
     assert scores.best_presence() == scores.best_thresholds() == {}
+
+
+def test_probabilities_that_round_to_one_are_within_the_limit():
+    """Odds tell them apart, a float32 does not: a rule that asked for 1 would find more pixels than were counted."""
+    logits = torch.zeros(8, 2, 8, 8)
+    logits[:, 0] = 30.0
+    logits[:4, 1, :2, :2] = 60.0
+    logits[4:, 1, 0, 0] = 30 + 17.0  # false alarms, of a probability of 1 - 4e-8
+    target = torch.zeros(8, 8, 8, dtype=torch.uint8)
+    target[:4, :2, :2] = 1
+    found = scores_of(logits, target).best_presence(false_alarms=0.0)
+    presence = {"area": found["area"], "confidence": found["confidence"]}
+    confident = confident_pixels(logits.softmax(dim=1), presence)
+    kept = without_absent(logits.argmax(dim=1).to(torch.uint8), confident, presence, 0)
+    assert not kept[4:].any()
+    assert kept[:4].sum() == 16

@@ -1,5 +1,6 @@
 """The page of an evaluation: scores with intervals, confusion matrix, charts, and the images with the largest errors."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,13 +22,16 @@ SHOWN_CLASSES = 8  # the rarest; a page of 150 classes would not be read
 WHOLE_MATRIX = 25  # classes up to which the whole confusion matrix is shown
 
 
-def write_evaluation_page(file: Path, title: str, scores: Metric, result: Result, dataset, draw, training=None) -> None:
+def write_evaluation_page(
+    file: Path, title: str, scores: Metric, result: Result, dataset, draw, training=None, notes: Sequence[str] = ()
+) -> None:
     """Write a self-contained HTML page.
 
     Args:
         scores: of the images of `dataset`.
         result: scores, per_class and intervals.
         draw: (index, label) -> uint8 [H, W, 3], the picture of an image and its errors, of one class or, for None, all.
+        notes: what the scores were made with, such as thresholds.
         training: what pages.training.training_facts returns, of the page of a run.
     """
     numbers, records = result.scores, scores.records()
@@ -45,6 +49,7 @@ def write_evaluation_page(file: Path, title: str, scores: Metric, result: Result
         file,
         "evaluation.html",
         title=title,
+        notes=notes,
         subtitle=counted(len(scores.names), "image") + (f"; {training['title']}" if training else ""),
         means=[line(score) for score in records.values() if score.summary],
         columns=[*CLASS_SCORES.values(), *(text for name, text in COUNTED.items() if rows and name in rows[0])],
