@@ -13,7 +13,7 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
+from yaml import MarkedYAMLError, YAMLError
 
 from segtrain.config.internals import config_loader
 from segtrain.config.schema import config_error, config_mistakes
@@ -85,7 +85,8 @@ def _not_yaml(error: YAMLError | UnicodeDecodeError, config_dir: str | None) -> 
         return ConfigError(f"a file is not UTF-8: {error.reason}", str(where), "save it as UTF-8")
     lines = [line.strip() for line in str(error).splitlines()]
     where = next((line.removeprefix("in ") for line in reversed(lines) if line.startswith("in ")), config_dir or "")
-    return ConfigError(f"a file is no YAML: {getattr(error, 'problem', lines[0])}", where, "correct it")
+    problem = error.problem if isinstance(error, MarkedYAMLError) else lines[0]
+    return ConfigError(f"a file is no YAML: {problem}", where, "correct it")
 
 
 def _quoted(key: str, value: str) -> str:

@@ -135,7 +135,7 @@ def _is_plain(file: Image.Image, path: Path) -> bool:
     associated alpha, by which Pillow divides. Raises DataError for several pictures in another format, but for MPO,
     which is JPEG with previews.
     """
-    several = getattr(file, "n_frames", 1) > 1  # a format for one picture has no such attribute
+    several = _pictures(file) > 1
     if file.format != "TIFF":
         if several and file.format != "MPO":
             raise DataError("several pictures in one file", str(path), "save one picture a file")
@@ -144,6 +144,13 @@ def _is_plain(file: Image.Image, path: Path) -> bool:
     planes, divided = file.tag_v2.get(_PLANES, 1) == 2, 1 in np.atleast_1d(file.tag_v2.get(_EXTRA, 0))
     whole = len(file.getbands()) == bands and (bands == 1 or (not planes and bits <= 8))
     return whole and not several and not divided
+
+
+def _pictures(file: Image.Image) -> int:
+    try:
+        return file.n_frames
+    except AttributeError:  # of a format for one picture
+        return 1
 
 
 def image_size(path: Path, exif: bool = True) -> tuple[int, int]:
