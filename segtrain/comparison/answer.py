@@ -14,8 +14,7 @@ def answer(found: Comparison) -> list[str]:
     means = found.scores.means
     if len(means) == 1:
         one = found.estimates[0]
-        score = f"{text(found, one.value)}, 95 % interval {interval(found, one)}"
-        lines = [f"One setting: {_by(found)} {score}, {_basis(found)}."]
+        lines = [f"One setting: {_by(found)} {text(found, one.value)}{_within(found, one)}, {_basis(found)}."]
     elif np.ptp(means) == 0:
         lines = [f"All {len(means)} settings have the same {_by(found)}: {text(found, means[0])}, {_basis(found)}."]
     elif found.baseline == 0:
@@ -54,7 +53,7 @@ def _baseline_and_next(found: Comparison) -> str:
     verdict = "" if found.against_best[1] else ", but cannot be told apart from the next"
     return (
         f"{found.settings[0].label}, the baseline, is the best of {settings}{verdict}: {text(found, other.value, True)} "
-        f"{_by(found)} over {following}, 95 % interval {interval(found, other, True)}, {_basis(found)}."
+        f"{_by(found)} over {following}{_within(found, other, True)}, {_basis(found)}."
     )
 
 
@@ -63,16 +62,18 @@ def _best_and_baseline(found: Comparison) -> list[str]:
     best, base, common = pair_of(found, 0, found.baseline)
     chosen = f", the best on val of those scored on {found.split}" if found.split else ""
     difference = found.differences[0]
-    gain, limits = f"{text(found, difference.value, True)} {_by(found)}", interval(found, difference, True)
+    gain, limits = f"{text(found, difference.value, True)} {_by(found)}", _within(found, difference, True)
     gains = _gains(found)
     if found.real[0]:
         of_classes = f"; {gains}" if gains else ""
-        return [f"{best}{chosen}: {gain} over {base}{common}, 95 % interval {limits}, {_basis(found)}{of_classes}."]
+        return [f"{best}{chosen}: {gain} over {base}{common}{limits}, {_basis(found)}{of_classes}."]
     unit, others = "images" if found.groups == found.images else "groups of images", len(found.settings) - 1
+    groups = found.scores.groups
+    unit += f" with {found.by.partition('/')[2]}" * (groups < found.groups)
     seeds = max(len(setting.repeats) for setting in found.settings)
-    more = needed(difference, seeds, int(found.noise.freedom.max()), found.groups, others, unit)
+    more = needed(difference, seeds, int(found.noise.freedom.max()), groups, others, unit)
     pair = f"{best}{chosen + ',' * bool(chosen)} from {base}{common}"
-    line = f"Cannot tell {pair}: {gain}, 95 % interval {limits}, {_basis(found)}."
+    line = f"Cannot tell {pair}: {gain}{limits}, {_basis(found)}."
     if difference.low * difference.high > 0:
         line += f" That is this pair alone: among {others} differences one as large may be chance."
     if more:
@@ -102,8 +103,8 @@ def pair_of(found: Comparison, one: int, other: int) -> tuple[str, str, str]:
 
 def _limits(found: Comparison) -> list[str]:
     """What the answer does not speak of."""
-    lines, one_group = [], found.images > 0 and found.groups == 1
-    of_images = found.images > 0 and not one_group
+    lines, one_group, single = [], found.images > 0 and found.groups == 1, found.by.partition("/")[2] in found.seen_once
+    of_images = found.images > 0 and not one_group and not single
     if not found.noise.known:
         images = "other images" if of_images else "these images alone"
         lines.append(f"One training each: this speaks of {images}, not of other trainings. Repeat it with seed=0,1,2.")
@@ -117,6 +118,10 @@ def _limits(found: Comparison) -> list[str]:
         lines.append(f"{why}: this speaks of these images only.")
     if one_group:
         lines.append("All images are of one group (dataset.groups): this speaks of these images only.")
+    elif found.seen_once:
+        what = "image" if found.groups == found.images else "group of images"
+        known = "this speaks of these images only" if single else "of others with it the intervals know nothing"
+        lines.append(f"A single {what} shows {' and '.join(found.seen_once)}: {known}.")
     for i, values in enumerate(found.scores.full):
         spread = float(values.std(ddof=1)) if len(values) > 1 else 0.0
         if found.noise.own[i] or spread > SUSPICIOUS * np.sqrt(found.noise.variance[i]):
@@ -144,7 +149,14 @@ def text(found: Comparison, value: float, signed: bool = False) -> str:
     return scaled.replace("-", "−")
 
 
+def _within(found: Comparison, one: Estimate, signed: bool = False) -> str:
+    """The interval, after a comma; empty where chance is unknown, which other sentences tell."""
+    return "" if np.isnan(one.low) else f", 95 % interval {interval(found, one, signed)}"
+
+
 def interval(found: Comparison, one: Estimate, signed: bool = False) -> str:
+    if np.isnan(one.low):
+        return "n/a"
     return f"{text(found, one.low, signed)} to {text(found, one.high, signed)}"
 
 

@@ -40,6 +40,7 @@ class Comparison:
         corrected: p of each difference, corrected for their number; NaN for the baseline.
         against_best: whether each setting is told apart from the best, corrected likewise.
         images, groups, classes: what was scored; no images when only the runs' own scores are known.
+        seen_once: classes that the ground truth of a single image, or group of images, shows.
         pixels: of each class in the ground truth.
         class_means: IoU of each setting and class, mean over seeds.
         class_gains: by class the difference of best and baseline in IoU, where it is real.
@@ -60,6 +61,7 @@ class Comparison:
     against_best: np.ndarray
     images: int
     groups: int
+    seen_once: list[str]
     classes: tuple[str, ...]
     pixels: np.ndarray
     class_means: np.ndarray
@@ -114,7 +116,8 @@ def compare(
         corrected=corrected,
         against_best=apart_from_best(scores, noise),
         images=len(counted.groups) if resampled else 0,
-        groups=scores.groups,
+        groups=len(np.unique(counted.groups)) if resampled else 1,
+        seen_once=[name for name, n in counted.groups_with.items() if n == 1] if resampled else [],
         classes=settings[0].runs[0].classes,
         pixels=counted.pixels if counted is not None else np.zeros(0),
         class_means=means,
@@ -145,6 +148,8 @@ class ResampledCounts:
         absent = ~present.any(axis=0)  # such a class counts where a setting predicts it
         wrong = [table[:, 1, absent] > 0 for repeats in tables for table in repeats]
         weights = draw_groups(groups, shown=np.concatenate([present, *wrong], axis=1))
+        shown = (len(np.unique(groups[there])) for there in present.T)
+        self.groups_with = dict(zip(classes, shown, strict=True))
         self.sums = [[table.sum(axis=0) for table in repeats] for repeats in tables]
         self.draws = [[np.tensordot(weights, table.astype(np.float32), 1) for table in repeats] for repeats in tables]
         self.pixels = self.sums[0][0][0] + self.sums[0][0][2]
@@ -167,11 +172,15 @@ class ResampledCounts:
         return True
 
     def scores(self, name: str) -> Scores:
-        """A draw in which the score is not defined says nothing: the score of all images stands for it."""
+        """A draw in which the score is not defined says nothing: the score of all images stands for it.
+
+        What the score of a class would be on others is known from the groups that show it: no others count.
+        """
         full = [np.array([self._score(name, sums) for sums in repeats]) for repeats in self.sums]
         draws = [np.stack([self._score(name, sums) for sums in repeats]) for repeats in self.draws]
         filled = [np.where(np.isnan(d), f[:, None], d) for d, f in zip(draws, full, strict=True)]
-        return Scores(full, filled, len(np.unique(self.groups)))
+        groups = self.groups_with.get(name.partition("/")[2]) or len(np.unique(self.groups))
+        return Scores(full, filled, groups)
 
     def by_class(self, baseline: int) -> tuple[np.ndarray, dict[str, Estimate]]:
         """IoU [settings, C], and of the classes in which the first setting differs from the baseline, by how much."""
@@ -180,7 +189,7 @@ class ResampledCounts:
             found = self.scores(f"iou/{name}")
             means.append(found.means)
             gain = estimate(found, seed_noise(found), 0, baseline)
-            known |= {name: gain} if np.isfinite(gain.value) else {}
+            known |= {name: gain} if np.isfinite(gain.value) and self.groups_with[name] > 1 else {}
         means = np.stack(means, axis=1)
         if baseline == 0:
             return means, {}

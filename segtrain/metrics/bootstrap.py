@@ -19,7 +19,8 @@ def intervals(
     Args:
         groups: of each image; None: each is alone.
 
-    A score has (NaN, NaN) when there is one group or none, and where it is undefined in most draws.
+    A score has (NaN, NaN) when there is one group or none, where it is undefined in most draws, and where all draws have
+    the same: a score between 0 and 1 that no draw changes is decided by the one image that is in every draw.
     """
     from tqdm import trange
 
@@ -35,7 +36,8 @@ def intervals(
     for name, value in exact.items():
         values = np.array([draw[name] for draw in drawn])
         values = values[~np.isnan(values)]
-        found[name] = tuple(np.percentile(values, [2.5, 97.5]).tolist()) if len(values) > repeats / 2 else NONE
+        known = len(values) > repeats / 2 and (np.ptp(values) > 0 or value in (0, 1))
+        found[name] = tuple(np.percentile(values, [2.5, 97.5]).tolist()) if known else NONE
         if (moved := value - coarse[name]) != 0:
             found[name] = tuple(np.clip(np.array(found[name]) + moved, 0, 1).tolist())
     return found

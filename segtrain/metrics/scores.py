@@ -283,8 +283,8 @@ class SegmentationScores(Metric):
     ) -> dict[str, tuple[float, float]]:
         """95 % bootstrap interval of every score, over images or groups of them; (NaN, NaN) where one alone decides it."""
         table = self.counts()
-        found = intervals(self._scores, table, repeats, seed, groups)
-        images = dict(zip(self.class_names, table.present.sum(axis=0), strict=True))
-        alone = [name for name, score in self.records().items() if images.get(score.class_name) == 1]
+        found, of_image = intervals(self._scores, table, repeats, seed, groups), np.asarray(groups or self.names)
+        shown = {name: len(set(of_image[there])) for name, there in zip(self.class_names, table.present.T, strict=True)}
+        alone = [name for name, score in self.records().items() if shown.get(score.class_name) == 1]
         alone += [name for group in self.groups for name in group.of_one_image(table)]
         return found | dict.fromkeys(alone, NONE)

@@ -195,8 +195,26 @@ def test_images_of_one_group_say_nothing_of_others(sweep):
     assert "All images are of one group (dataset.groups)" in " ".join(answer(compare(settings_from(runs))))
     alone = " ".join(answer(compare(settings_from([run for run in runs if run.seed == 0]))))
     assert alone.startswith("Cannot tell alpha=1 from alpha=0")
-    assert "95 % interval n/a to n/a" in alone
+    assert "interval" not in alone
     assert "One training each: this speaks of these images alone" in alone
+
+
+def test_a_class_in_a_single_image_says_nothing_of_others(tmp_path):
+    for alpha, iou in ((0, 0.5), (1, 0.7)):
+        run = make_run(tmp_path / f"{alpha}", {"trainer": {"alpha": alpha}}, iou)
+        arrays = read_arrays(run / "per_image.npz")
+        for name in ("tp", "fp", "fn"):
+            arrays[name][1:, 1] = 0
+        write_arrays(run / "per_image.npz", arrays)
+    settings = settings_from(find_runs([tmp_path])[0])
+    found = compare(settings, by="iou/rare")
+    assert not found.real.any()
+    text = " ".join(answer(found))
+    assert "A single image shows rare: this speaks of these images only." in text
+    assert "interval" not in text.partition(".")[0]
+    found = compare(settings)
+    assert "rare" not in found.class_gains
+    assert "A single image shows rare: of others with it the intervals know nothing." in answer(found)
 
 
 def test_seeds_that_differ_more_than_those_of_others_are_named(tmp_path):

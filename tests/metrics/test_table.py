@@ -311,8 +311,23 @@ def test_a_class_in_few_images_does_not_move_the_interval_of_the_mean():
         assert low < exact[name] < high < exact[name] + 0.1, name
     assert np.isnan(found["iou/class 2"]).all(), "one image tells nothing of others"
     assert found["iou/class 3"][0] < exact["iou/class 3"] <= found["iou/class 3"][1]
+    of_groups = scores.intervals(50, groups=["a", "b", "b", *(f"{i}" for i in range(37))])
+    assert np.isnan(of_groups["iou/class 3"]).all(), "both images of it are of one group"
+    assert not np.isnan(of_groups["iou/class 1"]).any()
     empty = SegmentationScores(2, groups=["calibration"]).intervals()
     assert np.isnan(empty["iou/mean"]).all()
+
+
+def test_a_mean_that_one_image_decides_has_no_interval():
+    target = np.zeros((10, 8, 8), int)
+    target[0, :4] = 1
+    prediction = target.copy()
+    prediction[0, :2] = 0
+    scores = SegmentationScores(2)
+    scores.update(torch.as_tensor(prediction), torch.as_tensor(target))
+    found = scores.intervals(100)
+    assert np.isnan(found["iou/foreground"]).all()
+    assert not np.isnan(found["iou/mean"]).any()
 
 
 def test_names_and_classes_that_cannot_be():
