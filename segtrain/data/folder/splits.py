@@ -1,11 +1,12 @@
 """The files of a split: images, their masks, and what is wrong with them. Reads names only, no pixels.
 
-A split is all images of a folder, those that a split file names, or a share of the groups by hash.
+A split is all images of a folder, those that a split file names, a share of the groups by hash, or a fold of them.
 """
 
 import hashlib
 import logging
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -66,7 +67,7 @@ def list_files(layout: Layout, strict: bool) -> FileLists:
             "folders": f"add images ({FORMATS}), or correct dataset.root",
             "files": f"name images in {layout.split_file}",
             "ratio": f"change dataset.val_ratio={layout.val_ratio}, or add images ({FORMATS})",
-            "kfold": f"change dataset.folds={layout.folds}, or add images ({FORMATS})",
+            "kfold": f"lower dataset.folds={layout.folds} to the number of images, or of groups (dataset.groups), or fewer",
         }[layout.splits]
         found.add("error", f"the {layout.split} split is empty", [folders[0]], fix)
     if strict:
@@ -169,7 +170,8 @@ def names_of_split(layout: Layout, images: dict[str, Path], found: FileLists) ->
         chosen = for_validation([layout.group_of(name) for name in images], layout.val_ratio)
         in_val = {name for name, own in zip(images, chosen, strict=True) if own}
     else:
-        in_val = {name for name in images if int(hash_share(layout.group_of(name)) * layout.folds) == layout.fold}
+        folds = folds_of([layout.group_of(name) for name in images], layout.folds)
+        in_val = {name for name, fold in zip(images, folds, strict=True) if fold == layout.fold}
     return sorted(in_val if layout.split == "val" else images.keys() - in_val)
 
 
@@ -180,6 +182,15 @@ def for_validation(groups: list[str], val_ratio: float) -> list[bool]:
     if val_ratio > 0 and least >= val_ratio and len(set(shares)) > 1:
         return [share == least for share in shares]
     return [share < val_ratio for share in shares]
+
+
+def folds_of(groups: list[str], folds: int) -> list[int]:
+    """The fold of each image: groups stay whole, the largest first, each in the fold that has the fewest images so far."""
+    sizes, filled_up, fold_of = Counter(groups), [0] * folds, {}
+    for group in sorted(sizes, key=lambda group: (-sizes[group], hash_share(group))):
+        fold_of[group] = fold = filled_up.index(min(filled_up))
+        filled_up[fold] += sizes[group]
+    return [fold_of[group] for group in groups]
 
 
 def hash_share(name: str) -> float:

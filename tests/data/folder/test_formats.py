@@ -21,6 +21,7 @@ from segtrain.data.folder import Folder
 from segtrain.data.folder.colors import ColorMask
 from segtrain.data.folder.images import image_size, naming, orientation, read_image, read_values
 from segtrain.data.folder.masks import BinaryMask, ChannelMask, ClassFiles, IndexMask
+from segtrain.data.folder.splits import folds_of
 from segtrain.data.resize import resize_image, resize_mask
 from segtrain.dataset_check.findings import check_dataset
 from segtrain.errors import ConfigError, DataError, Preempted
@@ -210,21 +211,27 @@ def test_masks_by_pattern_beside_the_images(tmp_path):
         Folder(str(tmp_path), "train", 3, splits="ratio", masks="mask.png")
 
 
-def test_kfold_parts_are_whole_disjoint_and_stable(tmp_path):
-    for i in range(30):
+def test_kfold_parts_are_whole_disjoint_and_of_one_size(tmp_path):
+    for i in range(31):
         image_and_mask(tmp_path / "images" / f"{i}.png", tmp_path / "masks" / f"{i}.png", i)
 
     def names(split, fold):
         return set(Folder(str(tmp_path), split, 3, splits="kfold", folds=3, fold=fold).names)
 
     parts = [names("val", fold) for fold in range(3)]
-    assert set.union(*parts) == {str(i) for i in range(30)}
-    assert sum(map(len, parts)) == 30
+    assert set.union(*parts) == {str(i) for i in range(31)}
+    assert [len(part) for part in parts] == [11, 10, 10]
     assert all(names("train", fold) == set.union(*parts) - parts[fold] for fold in range(3))
-    image_and_mask(tmp_path / "images" / "new.png", tmp_path / "masks" / "new.png", 99)
-    assert all(parts[fold] <= names("val", fold) for fold in range(3))
     with pytest.raises(ConfigError, match="fold=3 of folds=3"):
         names("val", 3)
+
+
+def test_folds_of_few_groups_are_as_even_as_they_can_be():
+    groups = [group for group, size in {"a": 9, "b": 3, "c": 3, "d": 2, "e": 1}.items() for _ in range(size)]
+    folds = folds_of(groups, 3)
+    assert all(len({fold for fold, name in zip(folds, groups, strict=True) if name == group}) == 1 for group in "abcde")
+    assert sorted(folds.count(fold) for fold in range(3)) == [4, 5, 9]
+    assert folds_of(groups[::-1], 3) == folds[::-1]
 
 
 def preset(name, root, *overrides):
