@@ -1,6 +1,5 @@
 """`segtrain check`: read every file of a dataset and report what is wrong with it."""
 
-import re
 import shlex
 from argparse import Namespace
 
@@ -15,21 +14,21 @@ from segtrain.errors import ConfigError, printable
 from segtrain.report.pages.dataset import dataset_text, write_dataset_page
 from segtrain.report.weights import words_of_sweep
 
-# With which the classes are known, or not to be counted.
-NUM_CLASSES = re.compile(r"\+*dataset\.(num_classes|mask_format)=")
-
 
 def main(arguments: Namespace) -> int:
     words = arguments.overrides
-    if "dataset=folder" in words and not any(map(NUM_CLASSES.match, words)):
-        words.append(f"dataset.num_classes={counted_classes(arguments)}")
-    if "dataset.mask_format=binary" in words and "dataset.num_classes=" not in "".join(words):
-        words.append("dataset.num_classes=2")
+    given = {word.lstrip("+").partition("=")[0] for word in words}
+    if "dataset.num_classes" not in given:
+        if "dataset.mask_format=binary" in words:
+            words.append("dataset.num_classes=2")
+        elif "dataset=folder" in words and ("dataset.class_names" in given or "dataset.mask_format" not in given):
+            words.append(f"dataset.num_classes={counted_classes(arguments)}")
     cfg = checked_config(arguments)
     if not any(word.startswith("dataset") for word in words):
         print(f"no dataset is named: checking the one of the settings, {cfg.dataset._target_}")
     crop = cfg.augment.get("size")
-    reports = check_dataset(datasets(cfg), None if crop == "auto" else crop)
+    found = datasets(cfg)
+    reports = check_dataset(found, None if crop == "auto" else crop)
     print(printable(dataset_text(reports)))
     if arguments.out is not None:
         title, page = f"Dataset check: {cfg.dataset.get('root') or cfg.dataset._target_}", arguments.out / "check.html"
@@ -39,7 +38,8 @@ def main(arguments: Namespace) -> int:
         return 3
     if words:
         own = [] if arguments.config_dir is None else ["--config-dir", arguments.config_dir]
-        print(printable(f"\nto train: `segtrain {shlex.join([*own, *words])}`"))
+        for_multilabel = ["loss=bce_dice"] if found["train"].multilabel and not given & {"loss", "experiment"} else []
+        print(printable(f"\nto train: `segtrain {shlex.join([*own, *words, *for_multilabel])}`"))
     return 0
 
 

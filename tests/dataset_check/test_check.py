@@ -1,8 +1,10 @@
 """`segtrain check`: 60 broken datasets are named with file and cause, 20 odd but healthy ones are not called wrong."""
 
 import os
+import shlex
 import shutil
 
+import cv2
 import numpy as np
 import pytest
 import tifffile
@@ -401,6 +403,26 @@ def test_the_smallest_objects_of_multi_label_masks():
     objects = SmallestObjects(2, None)
     objects.add(mask, (mask == 1).sum(axis=(0, 1)))
     assert objects.found().tolist() == [1, 8]
+
+
+def test_a_folder_of_masks_for_each_class_is_recognised_step_by_step(segtrain, tmp_path):
+    for number in range(6):
+        for folder in ("images", "dent", "scratch"):
+            file = tmp_path / "data" / folder / f"{number}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(file), np.uint8(np.eye(8) * (255 if folder != "images" else 200 + number)))
+    first = segtrain("check", "data")
+    assert first.code == 2, first
+    settings = (
+        "dataset.mask_format=files 'dataset.class_names=[dent,scratch]' dataset.num_classes=2 dataset.background=null"
+    )
+    assert f"if dent, scratch hold the masks of a class each: {settings} loss=bce_dice" in first.err
+    words = [word for word in shlex.split(settings) if "num_classes" not in word]  # as the names are known
+    done = segtrain("check", "data", *words)
+    assert done.code == 0, done
+    command = done.out.splitlines()[-1].partition("`segtrain ")[2].rstrip("`")
+    assert command.endswith("dataset.num_classes=2 loss=bce_dice")
+    assert segtrain(*shlex.split(command), "--cfg", "job").code == 0
 
 
 def test_the_command_prints_and_writes_a_page_and_exits_with_3(segtrain, tmp_path):

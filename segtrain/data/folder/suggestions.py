@@ -9,6 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from segtrain.data.folder.images import IMAGE_SUFFIXES, MASK_SUFFIXES
+from segtrain.errors import few
 
 GENERAL = (
     "correct dataset.root, choose dataset.splits=folders|files|ratio|kfold, name dataset.images and dataset.masks, or the "
@@ -48,7 +49,7 @@ def what_would_fit(layout, images_there: bool) -> str:
     if layout.images is not None and "{split}" not in layout.images and (layout.root / layout.images).is_dir():
         by_split = _setting("dataset.images", f"{layout.images}/{{split}}")
         return f"for all images in one folder set dataset.splits=ratio; for a folder of each split {by_split}"
-    return _where_it_is(layout) or GENERAL
+    return _folder_per_class(layout) or _where_it_is(layout) or GENERAL
 
 
 def _where_it_is(layout) -> str:
@@ -135,8 +136,29 @@ def _pattern(images: list[Path], masks: list[Path]) -> str:
         others = stems[mask.stem] - ((mask.stem, mask.suffix) in names)
         ends[("", mask.suffix)] += others > 0  # photo.jpg and photo.png
     (end, suffix), count = ends.most_common(1)[0] if ends else (("", ""), 0)
+    suffixes = {other for same, other in ends if same == end}
+    if end and len(suffixes) > 1:
+        suffix, count = ".*", sum(ends[end, other] for other in suffixes)
     fits = count and 3 * count >= len(stems) and not {"{", "}"} & {*end}
     return f"{{stem}}{end}{suffix}" if fits else ""
+
+
+def _folder_per_class(layout) -> str:
+    """The settings for folders beside that of the images, each with the masks of a class; empty where it is not so."""
+    of_all = replace(layout, splits="ratio")
+    images = next((folders[0] for folders in of_all.possible(layout.split) if folders[0].is_dir()), None)
+    if images is None or layout.masks is not None:
+        return ""
+    stems = {path.stem for path in images.iterdir()}
+
+    def holds_masks(folder: Path) -> bool:
+        return any(path.stem in stems and path.suffix.lower() in MASK_SUFFIXES for path in folder.iterdir())
+
+    classes = [folder.name for folder in _folders(layout.root) if folder != images and holds_masks(folder)]
+    if len(classes) < 2:
+        return ""
+    named = f"'dataset.class_names=[{','.join(classes)}]' dataset.num_classes={len(classes)}"
+    return f"if {few(classes)} hold the masks of a class each: dataset.mask_format=files {named} dataset.background=null loss=bce_dice"
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -182,6 +182,11 @@ def test_masks_of_longer_names_are_recognised(root, caplog):
     assert what in caplog.text
     assert [(finding.level, finding.what) for finding in data.findings] == [("note", what)]
     assert Folder(str(root), "train", 3, masks="../label/{stem}_gt.png").names == expected
+    first = next((root / "train/label").iterdir())
+    first.rename(first.with_suffix(".tif"))  # of two formats
+    data = Folder(str(root), "train", 3)
+    assert data.names == expected
+    assert "label/{stem}_gt.*" in data.findings[0].what
 
 
 def test_masks_of_longer_names_of_which_some_fit_no_image_are_named(root):
