@@ -54,6 +54,11 @@ def plan(seconds: float, per_epoch: float, around: float, epochs: int, candidate
     return Plan(tried, rungs, epochs, seeds) if epochs >= 2 and tried >= 2 else None
 
 
-def survivors(ranked: list, last: bool) -> list:
-    """The best third of what is ranked, best first, but no fewer than the finalists; of the last stage the finalists."""
-    return ranked[: FINALISTS if last else max(FINALISTS, math.ceil(len(ranked) / FACTOR))]
+def survivors(ranked: list[int], last: bool) -> list[int]:
+    """The best third of what is ranked, best first, but no fewer than the finalists.
+
+    Of the last stage the finalists: 0, the config as it is, and the best others.
+    """
+    if last:
+        return [0, *(number for number in ranked if number != 0)][:FINALISTS]
+    return ranked[: max(FINALISTS, math.ceil(len(ranked) / FACTOR))]
