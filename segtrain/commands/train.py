@@ -25,7 +25,7 @@ from segtrain.config.build import (
 from segtrain.config.saved import choices_of, defaults_of, settings_of
 from segtrain.config.schema import as_text
 from segtrain.data.dataset import typical_size
-from segtrain.data.loader import needs_locations
+from segtrain.data.loader import images_of_epoch, needs_locations
 from segtrain.errors import ConfigError
 from segtrain.models import set_prior_bias
 from segtrain.optimizers import check_encoder
@@ -35,7 +35,7 @@ from segtrain.report.logger import Logger
 from segtrain.report.pages.evaluation import write_evaluation_page
 from segtrain.report.pages.training import training_facts
 from segtrain.report.pictures import example, images_with_rare_classes
-from segtrain.report.scores import final_report
+from segtrain.report.scores import final_report, thresholds_line
 from segtrain.runs import checkpoints
 from segtrain.runs.environment import FREE, changes
 from segtrain.runs.folder import RunFolder
@@ -85,26 +85,27 @@ def prepare(
     loss = build_loss(cfg, train_set, labels)  # answers mistakes before the masks are counted
     processes.check(labels.training_loss(loss), cfg.loader.batch_size)
     loader, augment = build(cfg, "loader"), build_augment(cfg, train_set)
-    sampling = build_sampling(cfg)
+    sampling, size = build_sampling(cfg), typical_size(train_set)
+    epoch = images_of_epoch(len(train_set.names), loader.min_images)
+    images = min(loader.batch_size // processes.size, epoch)
+    check_memory(model, trainer.device, trainer.autocast(), images, train_set.channels, augment.size or size)
 
     counts = count_and_weigh(cfg, run, train_set, val_set, needs_locations(augment, sampling), processes)
     loss = build_loss(cfg, train_set, labels).to(trainer.device)
     if trainer.prior_bias and checkpoint is None:
         set_prior_bias(model, counts)
-    size = typical_size(train_set)
     give_advice(cfg, loss, counts, trainer.monitored(scores), size, augment.size, trainer.device)
 
     sampling.prepare(train_set, trainer.device)
     if summary := sampling.summary(counts):
-        log.info(summary)
+        log.info(f"{summary}{'; class weights follow the original frequencies' * bool(cfg.class_weights)}")
     train_batches = loader.train(train_set, augment, sampling, counts, cfg.seed, labels.annotated, processes)
     val_batches = loader.evaluation(val_set, processes.validating(scores), repeated=True)
-    images = min(loader.batch_size // processes.size, train_batches.num_images)
-    check_memory(model, trainer.device, trainer.autocast(), images, train_set.channels, augment.size or size)
     schedule = build(cfg, "schedule", optimizer=optimizer, steps=trainer.total_steps(len(train_batches)))
     shown = images_with_rare_classes(val_set, trainer.panel_images)
     parts = Parts(model, loss, optimizer, schedule, train_batches, val_batches, scores, labels, inference, shown)
-    return trainer, parts, counts, loader.advice(), tips_for_rare_classes(loss, augment.crops, val_set.multilabel)
+    tips = tips_for_rare_classes(loss, sampling, augment.crops, val_set.multilabel)
+    return trainer, parts, counts, loader.advice(), tips
 
 
 def train(
@@ -183,7 +184,8 @@ def describe_best(run: RunFolder, parts: Parts, trainer, train_counts: ClassCoun
     weights, monitor = settings["class_weights"], trainer.monitored(scores)
     facts = training_facts(settings, defaults, train_counts, weights, run.rows, best, monitor, command)
     title = f"{run.path.name}, best epoch {best['epoch']}"
-    write_evaluation_page(run.path / "page.html", title, scores, run.result, val_set, draw, facts)
+    notes = [thresholds_line(run.result)] if run.result.thresholds else []
+    write_evaluation_page(run.path / "page.html", title, scores, run.result, val_set, draw, facts, notes)
 
 
 def first_step(checkpoint: dict | None) -> int | None:

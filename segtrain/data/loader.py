@@ -146,6 +146,11 @@ def needs_locations(augment: Augmentation, sampling: Sampling) -> bool:
     return augment.crops and (sampling.foreground_share > 0 or augment.paste > 0)
 
 
+def images_of_epoch(images: int, min_images: int) -> int:
+    """The length of an epoch: the images of a dataset, of few as many times as come nearest to `min_images`."""
+    return images * max(1, round(min_images / images))
+
+
 class EpochOrder:
     """Batch sampler: lists of (epoch, index, repeat, pixel to centre on), in the order `sampling` gives.
 
@@ -155,8 +160,8 @@ class EpochOrder:
 
     def __init__(self, counts, batch_size: int, sampling: Sampling, seed: int, min_images: int = 1):
         self.counts, self.batch_size, self.sampling, self.seed = counts, batch_size, sampling, seed
-        self.passes = max(1, round(min_images / counts.num_images))
-        self.length = self.passes * counts.num_images
+        self.length = images_of_epoch(counts.num_images, min_images)
+        self.passes = self.length // counts.num_images
         self.epoch, self.first_batch = 0, 0
 
     def __len__(self) -> int:

@@ -127,7 +127,7 @@ class RareClasses(Sampling):
             effects.append(_in_words(self.foreground_share, float(self.weights(counts) @ _has_foreground(counts))))
         if not effects and self.needs_crops:
             effects = ["sampling: each class as often as before"]
-        return "; ".join([*effects, "class weights follow the original frequencies"]) if effects else ""
+        return "; ".join(effects)
 
 
 def _differ(before: float, after: float) -> bool:
@@ -155,8 +155,7 @@ class ForegroundCrops(Sampling):
         return Samples(order, foreground_centres(counts, order, self.foreground_share, rng))
 
     def summary(self, counts) -> str:
-        share = _in_words(self.foreground_share, float(_has_foreground(counts).mean()))
-        return f"{share}; class weights follow the original frequencies"
+        return _in_words(self.foreground_share, float(_has_foreground(counts).mean()))
 
 
 def foreground_centres(counts, order: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:

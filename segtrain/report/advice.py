@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from segtrain.class_counts import ClassCounts
+from segtrain.data.sampling import RareClasses, Sampling
 from segtrain.losses import (
     BinaryCrossEntropy,
     CrossEntropy,
@@ -58,15 +59,17 @@ def advice(loss: Loss, counts: ClassCounts, background: int | None, monitor: Sco
     return found
 
 
-def tips_for_rare_classes(loss: Loss, crops: bool, multilabel: bool) -> str:
+def tips_for_rare_classes(loss: Loss, sampling: Sampling, crops: bool, multilabel: bool) -> str:
     """What else to try when classes are hardly found, in a sentence.
 
     Args:
         crops: whether the training images are cropped.
     """
     pixel, region = _parts(loss)
-    more = f"sampling=rare_classes{' sampling.foreground_share=0.66' if crops else ''}"
-    tips = ["more epochs", f"show the network more of them ({more})"]
+    known = isinstance(sampling, RareClasses) and sampling.threshold == 1
+    more = (["sampling.power=1"] if sampling.power < 1 else []) if known else ["sampling=rare_classes"]
+    more += ["sampling.foreground_share=0.66"] if crops and not (known and sampling.foreground_share >= 0.66) else []
+    tips = ["more epochs", *([f"show the network more of them ({' '.join(more)})"] if more else [])]
     if region is None:
         tips.append(f"a region term (loss={'bce_dice' if multilabel else 'ce_dice'})")
     weighted = isinstance(pixel, BinaryCrossEntropy) and pixel.pos_weight is not None

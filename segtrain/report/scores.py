@@ -70,6 +70,12 @@ def cross_fitted_line(result: Result) -> str:
     return f"chosen on other images (cross-fitted): {scores}"
 
 
+def thresholds_line(result: Result) -> str:
+    """The thresholds that maximised Dice, and what scores they give on images they were not chosen on."""
+    best = ", ".join(f"{name} {value:.3g}" for name, value in result.thresholds.items())
+    return f"best thresholds on these images: {best}" + f"; {cross_fitted_line(result)}" * bool(result.cross_fitted)
+
+
 def class_sections(records: dict[str, Score]) -> dict[str, dict[str, Score]]:
     """The kinds of score of each section, a table of classes beyond scores_table: {section: {kind: its record}}."""
     sections: dict[str, dict[str, Score]] = {}
@@ -133,10 +139,8 @@ def final_report(result: Result, counts: ClassCounts, folder: Path, records: dic
     lines.append(scores_table(result.per_class, shares, intervals))
     if class_sections(records):  # the standard scores are on the page and in result.json
         lines += ["", "\n\n".join(more_tables(result, records)), ""]
-    if thresholds := result.thresholds:
-        best = ", ".join(f"{name} {value:.3g}" for name, value in thresholds.items())
-        lines.append(f"best thresholds on these images: {best}; {cross_fitted_line(result)}")
-        lines.append(f"`segtrain evaluate {folder}` applies these thresholds")
+    if result.thresholds:
+        lines += [thresholds_line(result), f"`segtrain evaluate {folder}` applies these thresholds"]
     lines += not_defined(result.per_class)
     lines += hardly_found(result.per_class, tips)
     lines += ["", f"run folder: {folder}"]

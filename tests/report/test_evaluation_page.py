@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from segtrain.data.sampling import RareClasses, Uniform
 from segtrain.data.shapes import Shapes
 from segtrain.errors import DataError
 from segtrain.losses import CrossEntropy, Dice, PixelRegion
@@ -52,13 +53,17 @@ def test_classes_that_are_hardly_found_are_named_with_what_to_try():
 
 
 def test_tips_are_of_what_the_training_has_not():
-    assert "loss=ce_dice" in (text := tips_for_rare_classes(CrossEntropy(), crops=True, multilabel=False))
+    assert "loss=ce_dice" in (text := tips_for_rare_classes(CrossEntropy(), Uniform(), crops=True, multilabel=False))
     assert "sampling=rare_classes sampling.foreground_share=0.66" in text
     assert "weighting=log_ratio" in text
     both = PixelRegion(CrossEntropy([1.0, 2.0]), Dice())
-    assert tips_for_rare_classes(both, crops=False, multilabel=False) == (
+    assert tips_for_rare_classes(both, Uniform(), crops=False, multilabel=False) == (
         "Try more epochs, then show the network more of them (sampling=rare_classes)."
     )
+    rare = tips_for_rare_classes(both, RareClasses(), crops=True, multilabel=False)
+    assert "(sampling.power=1 sampling.foreground_share=0.66)" in rare
+    most = RareClasses(power=1.0, foreground_share=0.66)
+    assert tips_for_rare_classes(both, most, crops=True, multilabel=False) == "Try more epochs."
 
 
 def test_pictures_are_of_classes_that_are_there():
