@@ -42,13 +42,15 @@ def resume_sweep(arguments: Namespace) -> int:
     """Start what is missing of a sweep, continue what was interrupted or failed; the first failure's exit code."""
     lock(arguments.run)
     code = 0
-    for job in read_sweep(arguments.run):
-        if job.result.status == "finished" and not arguments.allow:
-            continue
-        print(printable(f"\n{job.result.status or 'not started'}: {job.folder.name}"))
-        error = attempt(job, arguments.overrides, arguments.allow, arguments.trust)
-        code = code or (error.exit_code if error else 0)
-    print(f"\n{jobs_table(read_sweep(arguments.run), arguments.run)}")
+    try:
+        for job in read_sweep(arguments.run):
+            if job.result.status == "finished" and not arguments.allow:
+                continue
+            print(printable(f"\n{job.result.status or 'not started'}: {job.folder.name}"))
+            error = attempt(job, arguments.overrides, arguments.allow, arguments.trust)
+            code = code or (error.exit_code if error else 0)
+    finally:  # after Ctrl-C, too
+        print(f"\n{jobs_table(read_sweep(arguments.run), arguments.run)}")
     return code
 
 

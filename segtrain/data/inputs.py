@@ -121,7 +121,11 @@ def find_images(words: list[str]) -> dict[str, Path]:
 def _below(folder: Path, base: Path) -> list[tuple[Path, Path]]:
     """The files below a folder by their path from `base`, without hidden ones and predictions."""
     files, seen = [], set()
-    for parent, folders, names in os.walk(folder, followlinks=True):
+
+    def refused(error: OSError) -> None:
+        log.warning(f"left out, for it cannot be read: {error.filename} ({error.strerror})")
+
+    for parent, folders, names in os.walk(folder, onerror=refused, followlinks=True):
         if (real := os.path.realpath(parent)) in seen:  # a link back up
             folders.clear()
             continue

@@ -1,6 +1,7 @@
 """`segtrain predict`: equal to evaluate, windows, damaged files, repeated calls, names, what is refused."""
 
 import csv
+import os
 import re
 import shutil
 import subprocess
@@ -267,6 +268,22 @@ def test_presence_needs_a_background(segtrain, trained, images, tmp_path):
     done = segtrain(*words)
     assert done.code == 2, done
     assert "Traceback" not in done.err
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch, caplog):
+    for name in ("open", "closed"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        Image.new("RGB", (4, 4)).save(tmp_path / "images" / name / f"{name}.png")
+    scan = os.scandir
+
+    def refuse(folder):
+        if str(folder).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scan(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert [*find_images([str(tmp_path / "images")])] == ["open/open"]
+    assert f"left out, for it cannot be read: {tmp_path / 'images/closed'} (Permission denied)" in caplog.text
 
 
 def test_hidden_files_and_what_was_written_before_are_no_images_of_a_folder(tmp_path):

@@ -76,16 +76,17 @@ class Standard(Group):
 
     def per_image(self, table: Table) -> dict[str, np.ndarray]:
         """A column a score, a row an image: accuracy, iou (mean over the image's classes), foreground pixels in ground
-        truth and prediction, and of each class the pixels in both, and iou (NaN where the ground truth lacks it)."""
+        truth and prediction (not where classes overlap), and of each class the pixels in both, and iou (NaN where the
+        ground truth lacks it)."""
         (tp, fp, fn), foreground, valid = table.counts, self.classes.foreground, table["valid"]
         iou = np.where(table.present, ratio(tp, tp + fp + fn), np.nan)
-        multilabel_accuracy = ratio(valid.sum(axis=1) - (fp + fn).sum(axis=1), valid.sum(axis=1))
-        columns = {
-            "accuracy": multilabel_accuracy if self.classes.multilabel else ratio(tp.sum(axis=1), valid[:, 0]),
-            "iou": nanmean(iou, axis=1),
-            "foreground_pixels": (tp + fn)[:, foreground].sum(axis=1),
-            "foreground_predicted": (tp + fp)[:, foreground].sum(axis=1),
-        }
+        right, among = tp.sum(axis=1), valid[:, 0]
+        if self.classes.multilabel:
+            right, among = valid.sum(axis=1) - (fp + fn).sum(axis=1), valid.sum(axis=1)
+        columns = {"accuracy": ratio(right, among), "iou": nanmean(iou, axis=1)}
+        if not self.classes.multilabel:
+            columns["foreground_pixels"] = (tp + fn)[:, foreground].sum(axis=1)
+            columns["foreground_predicted"] = (tp + fp)[:, foreground].sum(axis=1)
         for c, name in enumerate(self.classes.names):
             columns |= {f"pixels/{name}": (tp + fn)[:, c], f"predicted/{name}": (tp + fp)[:, c]}
             columns[f"iou/{name}"] = iou[:, c]
