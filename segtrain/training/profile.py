@@ -1,6 +1,7 @@
 """Where the time of a training goes: the parts of its steps in milliseconds, and a trace."""
 
 import contextlib
+import logging
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -9,6 +10,8 @@ from pathlib import Path
 import torch
 
 from segtrain.errors import ConfigError
+
+log = logging.getLogger("segtrain")
 
 WARM = 3  # batches before the first that is looked at: kernels are compiled, and algorithms chosen
 
@@ -34,16 +37,24 @@ class Profile:
         """Whether parts are timed at present."""
         return not self._done and self._number > WARM + self.batches
 
-    def check(self, batches: int) -> None:
-        """Raise ConfigError when a training of so many batches is too short."""
-        needed = WARM + 2 * self.batches if self.batches else 0
-        if batches < needed:
-            what = f"trainer.profile={self.batches} looks at {needed} batches, and the training has {batches}"
-            raise ConfigError(what, "trainer.profile", "lower it, or train for more steps")
+    @property
+    def _needed(self) -> int:
+        """Batches until the profile is complete."""
+        return WARM + 2 * self.batches if self.batches else 0
+
+    def check(self, batches: int, left: int) -> None:
+        """Raise ConfigError when a training of so many batches is too short; warn when so few of them are left."""
+        what = f"trainer.profile={self.batches} looks at {self._needed} batches, and"
+        if batches < self._needed:
+            raise ConfigError(
+                f"{what} the training has {batches}", "trainer.profile", "lower it, or train for more steps"
+            )
+        if left < self._needed:
+            log.warning(f"{what} {left} are left: there will be no profile")
 
     def finished(self) -> bool:
         """True once: at the end of the epoch in which the profile is complete."""
-        before, self._done = self._done, self._done or self._number >= WARM + 2 * self.batches
+        before, self._done = self._done, self._done or self._number >= self._needed
         return self._done and not before
 
     def each(self, batches: Iterable, state) -> Iterator:

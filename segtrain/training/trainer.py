@@ -185,17 +185,18 @@ class Trainer:
             sync_batchnorm=self.sync_batchnorm,
         )
         self.steps = self.total_steps(len(parts.train))
-        self.profiled.check(self.steps * self.accumulate)
         self.state = State(lr=parts.optimizer.param_groups[0]["lr"])
-        if resume_from is None:
-            return
-        try:
-            self.step.load_state_dict(resume_from)
-            self.state = State.of(resume_from["state"], len(parts.train))
-        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            what = f"the checkpoint does not fit the training: {' '.join(str(error).split())[:300]}"
-            raise ConfigError(what, "checkpoints/last.pt", "resume it with the settings and version it has") from error
-        log.info(f"resuming after {self.state.epoch} epochs and {self.state.step} steps")
+        if resume_from is not None:
+            try:
+                self.step.load_state_dict(resume_from)
+                self.state = State.of(resume_from["state"], len(parts.train))
+            except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+                what = f"the checkpoint does not fit the training: {' '.join(str(error).split())[:300]}"
+                raise ConfigError(
+                    what, "checkpoints/last.pt", "resume it with the settings and version it has"
+                ) from error
+            log.info(f"resuming after {self.state.epoch} epochs and {self.state.step} steps")
+        self.profiled.check(self.steps * self.accumulate, (self.steps - self.state.step) * self.accumulate)
 
     def _finished(self) -> bool:
         """Whether no epoch is left; one that was begun, though the steps are done, is still to be validated."""

@@ -35,7 +35,7 @@ def test_parts_and_trace_of_a_training(segtrain, tmp_path):
 
 def test_milliseconds_and_shares():
     profile, state = Profile(2, torch.device("cpu")), State()
-    profile.check(WARM + 4)
+    profile.check(WARM + 4, WARM + 4)
     for _ in profile.each(iter(range(WARM + 4)), state):
         with profile.part("forward"):
             time.sleep(0.01)
@@ -45,6 +45,11 @@ def test_milliseconds_and_shares():
     assert rows["forward"][0] == 2
     assert 10 <= rows["forward"][1] < 100
     assert sum(share for *_, share in rows.values()) == pytest.approx(1)
+
+
+def test_a_resumed_training_of_few_steps_says_that_there_will_be_no_profile(caplog):
+    Profile(2, torch.device("cpu")).check(20, WARM + 3)
+    assert f"looks at {WARM + 4} batches, and {WARM + 3} are left: there will be no profile" in caplog.text
 
 
 def test_waiting_for_data_is_counted():
@@ -60,7 +65,7 @@ def test_waiting_for_data_is_counted():
 
 def test_a_training_that_is_too_short_is_refused():
     with pytest.raises(ConfigError, match=r"trainer.profile=9 looks at 21 batches, and the training has 20"):
-        Profile(9, torch.device("cpu")).check(20)
+        Profile(9, torch.device("cpu")).check(20, 20)
 
 
 def test_batches_count_and_not_steps(segtrain):
