@@ -23,12 +23,16 @@ def answer(found: Comparison) -> list[str]:
         lines = _best_and_baseline(found)
     lines += [*_as_good(found), *_limits(found)]
     if found.ranks.optimism > 0.0005 and found.unit == "%" and not found.split:
+        where = "report it on a test split, where there is one (`segtrain evaluate RUN --split test`, then `--split test` here)"
         lines.append(
             f"The best of {len(means)} looks at least {100 * found.ranks.optimism:.1f} points better than it is, for having "
-            "been chosen on these images: report it on a test split, where there is one (`segtrain evaluate RUN --split test`, "
-            "then `--split test` here)."
+            f"been chosen on these images: {'report it on others' if _has_folds(found) else where}."
         )
     return lines
+
+
+def _has_folds(found: Comparison) -> bool:
+    return any(len(repeat) > 1 for setting in found.settings for repeat in setting.repeats)
 
 
 def _by(found: Comparison) -> str:
@@ -107,14 +111,17 @@ def _limits(found: Comparison) -> list[str]:
     of_images = found.images > 0 and not one_group and not single
     if not found.noise.known:
         images = "other images" if of_images else "these images alone"
-        lines.append(f"One training each: this speaks of {images}, not of other trainings. Repeat it with seed=0,1,2.")
+        one = "seed" if _has_folds(found) else "training"
+        lines.append(f"One {one} each: this speaks of {images}, not of other trainings. Repeat it with seed=0,1,2.")
     elif once := [found.settings[i].label for i in {0, found.baseline} if len(found.scores.full[i]) == 1]:
         whose = " and ".join(once)
         lines.append(f"{whose} was trained once: how far its seeds differ is taken from the other settings.")
     if found.images == 0:
         why = "The counts of single images are not there"
         if all(run.counts is not None for setting in found.settings for run in setting.runs):
-            why = f"{found.by} is not a score of single images' counts"
+            why = f"{found.by} is not computed for draws of images" + ", and is the mean of the folds" * _has_folds(
+                found
+            )
         lines.append(f"{why}: this speaks of these images only.")
     if one_group:
         lines.append("All images are of one group (dataset.groups): this speaks of these images only.")

@@ -1,5 +1,8 @@
 """The clustered bootstrap: draws of groups of images, and scores of the counts in a draw."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 
 DRAWS = 2000
@@ -60,6 +63,55 @@ def pooled_score(name: str, sums: np.ndarray, class_names: list[str], foreground
     if not of_class:
         raise KeyError(name)
     return values[..., 0]
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Counts of which `pooled_score` gives a score by `name`.
+
+    Attributes:
+        tables: int64 [images, 4, C], of each run or seed.
+        foreground: bool [C].
+    """
+
+    tables: list[np.ndarray]
+    name: str
+    classes: list[str]
+    foreground: np.ndarray
+
+    def scores(self) -> np.ndarray:
+        """float [tables]. Raises KeyError for a score that counts do not give."""
+        sums = np.stack([table.sum(axis=0) for table in self.tables])
+        return pooled_score(self.name, sums, self.classes, self.foreground)
+
+
+def counted_for(
+    name: str, tables: list[np.ndarray], classes: Sequence[str], foreground: np.ndarray, min_area: int | None
+) -> Counted:
+    """The counts for a score: presence and specificity are recall and precision of images in place of pixels.
+
+    Args:
+        min_area: predicted pixels from which on a class is found in an image; None: not known, or not one.
+    """
+    kind, _, part = name.partition("/")
+    if min_area is None or not (kind.startswith("presence_") or name == "specificity"):
+        return Counted(tables, name, list(classes), foreground)
+    present = [table[:, 0] + table[:, 2] > 0 for table in tables]
+    predicted = [table[:, 0] + table[:, 1] >= min_area for table in tables]
+    if name == "specificity":
+        clean = [~p[:, foreground].any(axis=1) & t[:, 3].any(axis=1) for p, t in zip(present, tables, strict=True)]
+        alarm = [p[:, foreground].any(axis=1) for p in predicted]
+        of_images = [_images(c[:, None], ~a[:, None]) for c, a in zip(clean, alarm, strict=True)]
+        return Counted(of_images, "recall/clean", ["clean"], np.array([True]))
+    of_images = [_images(there, found) for there, found in zip(present, predicted, strict=True)]
+    return Counted(of_images, f"{kind.removeprefix('presence_')}/{part}", list(classes), foreground)
+
+
+def _images(present: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """int64 [images, 4, C] of bool [images, C]: what is 1 for tp, fp, fn, and for every image."""
+    return np.stack([present & predicted, ~present & predicted, present & ~predicted, present | True], axis=1).astype(
+        np.int64
+    )
 
 
 def _ratio(over: np.ndarray, under: np.ndarray) -> np.ndarray:

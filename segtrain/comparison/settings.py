@@ -41,13 +41,27 @@ class Setting:
         return [run for repeat in self.repeats for run in repeat]
 
     @property
+    def min_area(self) -> int | None:
+        """Predicted pixels from which on a class is found in an image; None where its runs differ, or say nothing."""
+        found = {run.settings.get("metric.min_area") for run in self.runs}
+        least = found.pop() if len(found) == 1 else None
+        return least if isinstance(least, int) else None
+
+    @property
     def label(self) -> str:
         """loss=ce_dice alpha=0.25 weighting=log_ratio"""
         return self.label_of(self.named) or "all"
 
     def label_of(self, keys: list[str]) -> str:
-        """Some of `named`, as text."""
-        return " ".join(f"{short(key, self.named)}={setting_text(self.varied[key])}" for key in keys)
+        """Those of `named` that it has, as text: loss=ce has no alpha."""
+        return " ".join(f"{short(key, self.named)}={self.text_of(key)}" for key in keys if self.has(key))
+
+    def has(self, key: str) -> bool:
+        return self.varied[key] is not None or key in self.runs[0].settings
+
+    def text_of(self, key: str) -> str:
+        """The value of a setting in which it differs from others; a dash for one that it does not have."""
+        return setting_text(self.varied[key]) if self.has(key) else "–"
 
 
 def short(key: str, keys) -> str:

@@ -1,13 +1,13 @@
 """The comparison of settings that scored the same images."""
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from segtrain.comparison.baseline import choose_baseline
-from segtrain.comparison.draws import DRAWS, draw_groups, pooled_score
+from segtrain.comparison.draws import DRAWS, counted_for, draw_groups, pooled_score
 from segtrain.comparison.settings import Setting, counts_of
 from segtrain.comparison.statistics import (
     LEVEL,
@@ -89,9 +89,9 @@ def compare(
     check_comparable(settings[0].varied, by, "--by loss", "compare them by a score: --by iou/mean")
     lower, unit = direction_and_unit(by, settings)
     settings = sorted(settings, key=lambda setting: ordering_score(setting, by, split) * (1 if lower else -1))
-    counted = ResampledCounts.of(settings)
-    resampled = counted is not None and counted.knows(by)
-    scores = counted.scores(by) if resampled else fixed_scores(settings, by)
+    counted, scored = ResampledCounts.of(settings), ResampledCounts.of(settings, by)
+    resampled = scored is not None and scored.knows(scored.name)
+    scores = scored.scores(scored.name) if resampled else fixed_scores(settings, by)
     noise, chosen = seed_noise(scores), choose_baseline(settings, baseline)
     estimates = [estimate(scores, noise, i) for i in range(len(settings))]
     if resampled:  # shares, none of which is below 0 or above 1
@@ -115,8 +115,8 @@ def compare(
         differences=differences,
         corrected=corrected,
         against_best=apart_from_best(scores, noise),
-        images=len(counted.groups) if resampled else 0,
-        groups=len(np.unique(counted.groups)) if resampled else 1,
+        images=len(scored.groups) if resampled else 0,
+        groups=len(np.unique(scored.groups)) if resampled else 1,
         seen_once=[name for name, n in counted.groups_with.items() if n == 1] if resampled else [],
         classes=settings[0].runs[0].classes,
         pixels=counted.pixels if counted is not None else np.zeros(0),
@@ -138,12 +138,18 @@ class ResampledCounts:
     Args:
         tables: for each setting and seed int64 [images, 4, C].
         groups: of the images.
+        name: of the score that they were counted for.
     """
 
     def __init__(
-        self, tables: list[list[np.ndarray]], groups: np.ndarray, classes: tuple[str, ...], foreground: np.ndarray
+        self,
+        tables: list[list[np.ndarray]],
+        groups: np.ndarray,
+        classes: Sequence[str],
+        foreground: np.ndarray,
+        name: str = "",
     ):
-        self.groups, self.classes, self.foreground = groups, classes, foreground
+        self.groups, self.classes, self.foreground, self.name = groups, list(classes), foreground, name
         present = tables[0][0][:, 0] + tables[0][0][:, 2] > 0
         absent = ~present.any(axis=0)  # such a class counts where a setting predicts it
         wrong = [table[:, 1, absent] > 0 for repeats in tables for table in repeats]
@@ -155,14 +161,18 @@ class ResampledCounts:
         self.pixels = self.sums[0][0][0] + self.sums[0][0][2]
 
     @classmethod
-    def of(cls, settings: list[Setting]) -> "ResampledCounts | None":
-        """None when a run has no counts."""
+    def of(cls, settings: list[Setting], by: str = "") -> "ResampledCounts | None":
+        """For a score, or those of pixels; None when a run has no counts."""
         tables = [[counts_of(repeat) for repeat in setting.repeats] for setting in settings]
         if any(table is None for repeats in tables for table in repeats):
             return None
-        counts = [[table[2] for table in repeats] for repeats in tables]
+        areas = {setting.min_area for setting in settings}
+        of_run, foreground = settings[0].runs[0], foreground_of(settings[0])
+        least = areas.pop() if len(areas) == 1 else None
+        counts = [counted_for(by, [t[2] for t in repeats], of_run.classes, foreground, least) for repeats in tables]
         groups = min((table[1] for repeats in tables for table in repeats), key=lambda groups: len(np.unique(groups)))
-        return cls(counts, groups, settings[0].runs[0].classes, foreground_of(settings[0]))
+        first = counts[0]
+        return cls([one.tables for one in counts], groups, first.classes, first.foreground, first.name)
 
     def knows(self, name: str) -> bool:
         try:
@@ -197,7 +207,7 @@ class ResampledCounts:
         return means, {name: gain for (name, gain), real in zip(known.items(), apart, strict=True) if real}
 
     def _score(self, name: str, sums: np.ndarray) -> np.ndarray:
-        return pooled_score(name, sums, list(self.classes), self.foreground)
+        return pooled_score(name, sums, self.classes, self.foreground)
 
 
 def fixed_scores(settings: list[Setting], name: str) -> Scores:
@@ -214,9 +224,10 @@ def ordering_score(setting: Setting, by: str, split: str | None) -> float:
     tables = [counts_of(repeat) for repeat in setting.repeats]
     known = all(by in run.on_val for run in setting.runs) and not any(table is None for table in tables)
     if known and split in (None, "val"):
-        sums = np.stack([counts.sum(axis=0) for *_, counts in tables])
+        counts = [counts for *_, counts in tables]
         with contextlib.suppress(KeyError):  # another score
-            pooled = pooled_score(by, sums, list(setting.runs[0].classes), foreground_of(setting)).mean()
+            classes, foreground = setting.runs[0].classes, foreground_of(setting)
+            pooled = counted_for(by, counts, classes, foreground, setting.min_area).scores().mean()
             if not np.isnan(pooled):
                 return pooled
     return own_scores(setting, by, chosen_on_val=True).mean()

@@ -3,7 +3,7 @@
 import numpy as np
 
 from segtrain.comparison.answer import answer, interval, text
-from segtrain.comparison.settings import setting_text, short
+from segtrain.comparison.settings import short
 from segtrain.comparison.verdict import Comparison
 from segtrain.errors import counted
 from segtrain.report.text import percent, table
@@ -21,7 +21,7 @@ def comparison_table(found: Comparison) -> str:
     of_settings = {key: short(key, keys) for key in [*named, *others]}
 
     def cells(longest: int) -> dict[str, list[str]]:
-        return {name: [_cell(s.varied[key], longest) for s in settings] for key, name in of_settings.items()}
+        return {name: [_cell(s.text_of(key), longest) for s in settings] for key, name in of_settings.items()}
 
     columns = cells(LONGEST)
     if not columns:
@@ -54,13 +54,14 @@ def comparison_table(found: Comparison) -> str:
         title += "; ? may be chance"
     if number := len({*of_settings.values()} & {*dropped}):
         title += f"; {counted(number, 'other setting')} that {'differ' if number > 1 else 'differs'}: see --out"
+    if shown := [name for name in rare if name not in dropped]:
+        title += f"; {', '.join(shown)}: IoU"
     if lost := [name for name in rare if name in dropped]:
         title += f"; no room for the rare {', '.join(lost)}: see --out"
     return table(list(columns), rows, title)
 
 
-def _cell(value, longest: int) -> str:
-    cell = setting_text(value)
+def _cell(cell: str, longest: int) -> str:
     return cell if len(cell) <= longest else f"…{cell[1 - longest :]}"
 
 

@@ -20,6 +20,8 @@ from segtrain.comparison.verdict import compare, direction_and_unit
 from segtrain.config.saved import settings_of
 from segtrain.errors import ConfigError
 from segtrain.files import read_arrays, write_arrays, write_json
+from segtrain.metrics.groups.presence import Presence
+from segtrain.metrics.table import Classes, Table
 from segtrain.report.comparison import comparison_table
 from segtrain.report.pages.comparison import over_number
 from segtrain.runs.environment import signature
@@ -512,6 +514,49 @@ def test_a_class_of_the_name_of_a_column_has_one_of_its_own(tmp_path, monkeypatc
             make_run(tmp_path / f"{alpha}_{seed}", {"loss": {"alpha": alpha}}, iou, seed)
     head = comparison_table(compare(settings_from(find_runs([tmp_path])[0]))).splitlines()[2]
     assert all(f" {name} " in f"{head} " for name in ("rank", "seeds", "class seeds")), head
+
+
+def test_a_setting_that_a_loss_does_not_have_is_not_named(tmp_path):
+    make_run(tmp_path / "ce", {"loss": "ce"}, 0.5)
+    for alpha in (0.5, 1):
+        make_run(tmp_path / f"{alpha}", {"loss": "dice", "loss.alpha": alpha}, 0.6 + 0.1 * alpha)
+    found = compare(settings_from(find_runs([tmp_path])[0]))
+    assert [setting.label for setting in found.settings] == ["loss=dice alpha=1", "loss=dice alpha=0.5", "loss=ce"]
+    assert " – " in comparison_table(found)
+
+
+@pytest.mark.parametrize(
+    "by", ["presence_recall/rare", "presence_precision/rare", "presence_recall/mean", "specificity"]
+)
+def test_presence_of_folds_is_that_of_all_images_together(tmp_path, by):
+    rng, expected = np.random.default_rng(0), {}
+    for loss, hit in (("a", 0.9), ("b", 0.6)):
+        tables = []
+        for fold, images in enumerate((30, 10)):
+            run = make_run(tmp_path / f"{loss}{fold}", {"loss": loss, "metric": {"min_area": 3}}, 0.5, images=images,
+                           names=[f"{fold}_{i:02}" for i in range(images)])  # fmt: skip
+            config = yaml.safe_load((run / "config.yaml").read_text())
+            config["dataset"] |= {"splits": "kfold", "folds": 2, "fold": fold}
+            (run / "config.yaml").write_text(yaml.safe_dump(config))
+            arrays = read_arrays(run / "per_image.npz")
+            there, found = rng.random(images) < 0.5, rng.random(images) < hit
+            arrays["tp"][:, 1], arrays["fn"][:, 1] = 5 * (there & found), 5 * (there & ~found)
+            arrays["fp"][:, 1] = np.where(there, 0, np.where(found, 2, 3))  # two pixels are none
+            write_arrays(run / "per_image.npz", arrays)
+            result = json.loads((run / "result.json").read_text())
+            result.pop("checksum")
+            write_json(run / "result.json", {**result, "scores": {**result["scores"], by: 0.5}})
+            tables.append({name: arrays[name] for name in ("tp", "fp", "fn", "valid")})
+        together = {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
+        expected[loss] = Presence(Classes(CLASSES), 3).scores(Table(together))[by]
+    found = compare(settings_from(find_runs([tmp_path])[0]), by=by)
+    assert {s.varied["loss"]: e.value for s, e in zip(found.settings, found.estimates, strict=True)} == pytest.approx(
+        expected
+    )
+    assert all(one.low < one.value < one.high or one.value in (0, 1) for one in found.estimates)
+    text = " ".join(answer(found))
+    assert "One seed each" in text
+    assert "test split" not in text
 
 
 def test_the_interval_of_a_share_ends_at_0(tmp_path):

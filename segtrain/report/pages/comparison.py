@@ -57,7 +57,7 @@ def _row(found: Comparison, index: int, keys: list[str]) -> dict:
     setting, difference = found.settings[index], found.differences[index]
     return {
         "label": setting.label,
-        "settings": [setting_text(setting.varied[key]) for key in keys],
+        "settings": [setting.text_of(key) for key in keys],
         "score": text(found, found.estimates[index].value),
         "interval": interval(found, found.estimates[index]),
         "difference": "" if difference is None else text(found, difference.value, True),
