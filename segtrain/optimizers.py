@@ -40,6 +40,12 @@ def sgd(
     return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov and momentum > 0, fused=True)
 
 
+def add_parameters(optimizer: torch.optim.Optimizer, loss: nn.Module) -> None:
+    """Let the optimizer train the parameters that a loss has, without weight decay."""
+    if own := [parameter for parameter in loss.parameters() if parameter.requires_grad]:
+        optimizer.add_param_group({"params": own, "weight_decay": 0.0})
+
+
 def check_encoder(model: nn.Module, setting: str, off: int) -> None:
     """Raise ConfigError for a setting of the encoder of a model that has none; `off`: its value without effect."""
     if not any(is_of_encoder(name) for name, _ in model.named_parameters()):

@@ -10,6 +10,7 @@ from segtrain.data.loader import needs_locations
 from segtrain.errors import ConfigError
 from segtrain.files import write_bytes, write_rows
 from segtrain.models import set_prior_bias
+from segtrain.optimizers import add_parameters
 from segtrain.report.charts import learning_rates
 from segtrain.training import Parts
 from segtrain.training.range_test import range_test
@@ -29,6 +30,7 @@ def main(arguments: Namespace) -> int:
     sampling.prepare(train_set, trainer.device)
     cfg.class_weights = class_weights(cfg, counts)
     loss = build_loss(cfg, train_set, labels).to(trainer.device)
+    add_parameters(optimizer, loss)
     if trainer.prior_bias:
         set_prior_bias(model, counts)
     batches = loader.train(train_set, augment, sampling, counts, cfg.seed, annotated=labels.annotated)

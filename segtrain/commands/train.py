@@ -24,11 +24,11 @@ from segtrain.config.build import (
 )
 from segtrain.config.saved import choices_of, defaults_of, settings_of
 from segtrain.config.schema import as_text
-from segtrain.data.dataset import typical_size
+from segtrain.data.dataset import group_of, typical_size
 from segtrain.data.loader import images_of_epoch, needs_locations
 from segtrain.errors import ConfigError
 from segtrain.models import set_prior_bias
-from segtrain.optimizers import check_encoder
+from segtrain.optimizers import add_parameters, check_encoder
 from segtrain.ranks import ALONE, Processes
 from segtrain.report.advice import advice, padding_advice, tips_for_rare_classes
 from segtrain.report.logger import Logger
@@ -92,6 +92,7 @@ def prepare(
 
     counts = count_and_weigh(cfg, run, train_set, val_set, needs_locations(augment, sampling), processes)
     loss = build_loss(cfg, train_set, labels).to(trainer.device)
+    add_parameters(optimizer, loss)
     if trainer.prior_bias and checkpoint is None:
         set_prior_bias(model, counts)
     give_advice(cfg, loss, counts, trainer.monitored(scores), size, augment.size, trainer.device)
@@ -136,7 +137,7 @@ def train(
         checkpoints.check_space(run.path, parts.model, trainer.keep)
     run.keep = trainer.keep
     val_set, scores = datasets[1], parts.scores
-    groups = {name: val_set.group(index) for index, name in enumerate(val_set.names)}
+    groups = {name: group_of(val_set, index) for index, name in enumerate(val_set.names)}
     epochs = trainer.total_epochs(len(parts.train))
     with Logger(run.path, val_set, scores, epochs, first_step(checkpoint), faster) as logger:
         logger.settings(settings_of(run.path))

@@ -64,7 +64,7 @@ class Loss(nn.Module):
         self.parts: dict[str, torch.Tensor] = {}
 
     def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """Scalar, from logits [N,C,H,W] and target: integer [N,H,W], or float [N,C,H,W], soft or multi-label."""
+        """Scalar, from logits [N,C,H,W] and target: uint8 [N,H,W], multi-label uint8 [N,C,H,W], soft float [N,C,H,W]."""
         return self.from_sums(self._batch_sums(logits, target))
 
     def _batch_sums(self, logits: torch.Tensor, target: torch.Tensor) -> Sums:
@@ -121,6 +121,8 @@ class Loss(nn.Module):
                 "loss",
                 "train on one process, or derive it from segtrain.losses.Loss, with `needs` and `from_sums`",
             )
+        if any(parameter.requires_grad for parameter in self.parameters()):
+            raise ConfigError(f"{type(self).__name__} has parameters of its own", "loss", "train on one process")
 
     def start_epoch(self, epoch: int) -> str | None:
         """Take note of the epoch, from 0; returns the name of a loss that is used from here on."""
@@ -133,14 +135,14 @@ class Loss(nn.Module):
 
 
 class OwnLoss(Loss):
-    """A user's module with `forward` alone."""
+    """A user's module with `forward` alone; its integer targets are int64, as PyTorch's losses take them."""
 
     def __init__(self, module: nn.Module):
         super().__init__()
         self.module = module
 
     def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        return self.module(logits, target)
+        return self.module(logits, target if target.is_floating_point() else target.long())
 
 
 def as_loss(module: nn.Module) -> Loss:

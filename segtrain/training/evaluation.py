@@ -40,6 +40,7 @@ def evaluate(
     Raises DataError for no image, NotFinite for logits that are not; Preempted and such after a stop signal.
     """
     scores.reset()
+    loss.eval()
     done = []  # of each batch: indices of its images, what the loss needs of it, whether the logits are finite
     for batch, target, indices in batches:
         if limit is not None and indices[0] >= limit:

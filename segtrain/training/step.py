@@ -55,6 +55,8 @@ class Step:
         self.batch_size = parts.train.batch_size // processes.size if compiled else None
         self.labels = parts.labels.to(device)
         self.loss = self.labels.training_loss(parts.loss).to(device)
+        self.loss_as_built = {name: tensor.clone() for name, tensor in self.loss.state_dict().items()}
+        self.trained = [*self.model.parameters(), *parts.loss.parameters()]
         self.optimizer, self.schedule = parts.optimizer, parts.schedule
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
         self.average = Average(self.model, ema_decay) if ema_decay is not None else None
@@ -83,6 +85,7 @@ class Step:
     def train(self, frozen_encoder: bool) -> None:
         """Training mode. A frozen encoder has no gradient and keeps its batch statistics."""
         self.model.train()
+        self.loss.train()
         for parameter in self.encoder:
             parameter.requires_grad_(not frozen_encoder)
         for name, module in self.model.named_modules():
@@ -145,9 +148,9 @@ class Step:
         """Before it is clipped; 0 with a gradient scaler, which skips steps whose gradient overflows itself."""
         if self.clip_norm is not None:
             self.scaler.unscale_(self.optimizer)
-            norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
+            norm = torch.nn.utils.clip_grad_norm_(self.trained, self.clip_norm)
         elif not self.scaler.is_enabled():
-            gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+            gradients = [p.grad for p in self.trained if p.grad is not None]
             norm = torch.nn.utils.get_total_norm(gradients)
         return torch.zeros((), device=self.device) if self.scaler.is_enabled() else norm
 
@@ -199,6 +202,8 @@ class Step:
         check_weights(self.validated)  # the moving average, too, is spoilt by one bad step
         cuda = [torch.cuda.get_rng_state(self.device)] if self.device.type == "cuda" else []
         states = {name: part.state_dict() for name, part in self._resumed().items()}
+        loss, built = self.loss.state_dict(), self.loss_as_built  # what a loss of the user's has learned or counted
+        states["loss"] = {name: tensor for name, tensor in loss.items() if not torch.equal(tensor, built[name])}
         return {**states, "random": torch.get_rng_state(), "random_cuda": cuda}
 
     def load_state_dict(self, content: dict) -> None:
@@ -210,6 +215,7 @@ class Step:
             raise ValueError(found)
         for name, part in self._resumed().items():
             part.load_state_dict(content[name])
+        self.loss.load_state_dict({**self.loss_as_built, **content.get("loss", {})})
         torch.set_rng_state(content["random"].cpu())
         if content["random_cuda"] and self.device.type == "cuda":
             torch.cuda.set_rng_state(content["random_cuda"][0].cpu(), self.device)
