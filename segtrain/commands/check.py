@@ -8,7 +8,7 @@ from segtrain.config.launch import checked_config, composed
 from segtrain.config.signatures import signature_of
 from segtrain.data.dataset import SegmentationDataset, as_dataset
 from segtrain.data.folder.layout import NoMasks
-from segtrain.dataset_check.findings import check_dataset
+from segtrain.dataset_check.findings import check_dataset, unused_levels
 from segtrain.dataset_check.unset_classes import number_of_classes
 from segtrain.errors import ConfigError, printable
 from segtrain.report.pages.dataset import dataset_text, write_dataset_page
@@ -38,6 +38,8 @@ def main(arguments: Namespace) -> int:
         return 3
     if words:
         own = [] if arguments.config_dir is None else ["--config-dir", arguments.config_dir]
+        wanted = unused_levels(reports)
+        words += [f"dataset.image_range=[0,{wanted[1]}]"] if wanted else []
         for_multilabel = ["loss=bce_dice"] if found["train"].multilabel and not given & {"loss", "experiment"} else []
         print(printable(f"\nto train: `segtrain {shlex.join([*own, *words, *for_multilabel])}`"))
     return 0

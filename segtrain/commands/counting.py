@@ -8,7 +8,7 @@ from segtrain.class_counts import ClassCounts, count_classes, default_cache
 from segtrain.config.build import build, refusals
 from segtrain.data.dataset import typical_size
 from segtrain.data.mask_values import both_ways
-from segtrain.dataset_check.samples import DARK
+from segtrain.dataset_check.samples import DARK, range_to_set
 from segtrain.errors import DataError, few
 from segtrain.ranks import Processes
 from segtrain.report.scores import counts_table
@@ -40,16 +40,17 @@ def count_and_weigh(cfg, run: RunFolder, train_set, val_set, locations: bool, pr
 
 def warn_of_samples(cfg, train_set, val_set, counts: ClassCounts, val_counts: ClassCounts) -> None:
     """Name what `segtrain check` would call a mistake and is cheap to see: images that are nearly black, or in both splits."""
-    first = range(min(FIRST, len(train_set.names)))
-    if all(train_set.image(index).max() <= DARK for index in first):
-        given = cfg.dataset.get("image_range")
-        fix = (
-            f"look at dataset.image_range={given}"
-            if given
-            else "with 10 or 12 bits in files of 16, set dataset.image_range"
-        )
+    highest = max(int(train_set.image(index).max()) for index in range(min(FIRST, len(train_set.names))))
+    if (wanted := range_to_set(train_set, highest)) is not None:
         log.warning(
-            f"the first training images have no value above {DARK} of 255: {fix}; `segtrain check` looks at all"
+            f"the first training images have 16 bits and no value above {wanted[1]}: {highest + 1} of 256 grey levels are used. "
+            f"Set dataset.image_range=[0,{wanted[1]}], or what `segtrain check` finds for all images"
+        )
+    elif highest <= DARK:
+        given = cfg.dataset.get("image_range")
+        fix = f"look at dataset.image_range={given}" if given else "look at some"
+        log.warning(
+            f"the first training images have no value above {highest} of 255: {fix}; `segtrain check` looks at all"
         )
     known = {str(name): row for name, row in zip(train_set.names, counts.per_image.tolist(), strict=True)}
     rows = zip(val_set.names, val_counts.per_image.tolist(), strict=True)
@@ -106,4 +107,6 @@ def class_weights(cfg, counts: ClassCounts) -> list[float] | None:
         if weights.shape != counts.pixels.shape:
             given = f"{len(weights)} weights" if weights.ndim == 1 else repr(found)[:100]
             raise ValueError(f"{given} for {len(counts.pixels)} classes: a weighting gives a number for each class")
+        if not np.isfinite(weights).all() or weights.min() < 0:
+            raise ValueError(f"weights of {', '.join(f'{w:g}' for w in weights)}: each must be a number, 0 or more")
         return weights.tolist()

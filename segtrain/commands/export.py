@@ -42,6 +42,8 @@ def note_what_is_left_out(trained: Trained, inference: Inference) -> None:
     used = [f"inference.{k}={v}" for k, v in vars(inference).items() if k != "threshold" and v != usual[k]]
     if resize := trained.config.dataset.get("resize"):
         used.append(f"dataset.resize={resize} (give the network images of that size)")
+    if given := trained.config.dataset.get("image_range"):
+        used.append(f"dataset.image_range={list(given)} (scale the values of that range to 0…255)")
     if used:
         print(f"note: not part of the file: {', '.join(used)}")
 
@@ -54,6 +56,8 @@ def about(trained: Trained, classes: Classes, exported: Exported) -> dict:
         "colors": class_colours(classes)[: classes.num_classes].tolist(),
         "background": classes.background,
         "multilabel": classes.multilabel,
+        "channels": trained.channels,
+        "image_range": flat(trained.config).get("dataset.image_range"),
         "resize": flat(trained.config).get("dataset.resize"),
         "thresholds": usual if exported.threshold is None else exported.threshold,
         "output": exported.output,

@@ -201,14 +201,19 @@ def predict_all(
             save()
             progress.close()
     if dark:
-        warn_of_dark(dark, "image_range" in trained.config.dataset)
+        warn_of_dark(dark, trained.config.dataset)
     return [rows[name] for name in files if name in rows], damaged
 
 
-def warn_of_dark(images: list[str], has_range: bool) -> None:
-    """Name images that may have more bits than the network was trained with."""
+def warn_of_dark(images: list[str], dataset) -> None:
+    """Name images that may have other values than the network was trained with; `dataset`: the config of the run's."""
     what = f"{counted(len(images), 'image')} with no value above {DARK} of 255 ({few(images, 3)})"
-    way = "give dataset.image_range=[0,4095]" if has_range else "scale them to 8 bits"
+    if given := dataset.get("image_range"):
+        log.warning(
+            f"{what}, as dataset.image_range={list(given)} of the training scales them: give these images' own range"
+        )
+        return
+    way = "give dataset.image_range=[0,4095]" if "image_range" in dataset else "scale them to 8 bits"
     log.warning(f"{what}. If they have 10 or 12 bits and those of the training 8, {way}")
 
 

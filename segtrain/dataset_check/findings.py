@@ -4,12 +4,13 @@ import re
 
 import numpy as np
 
-from segtrain.data.dataset import as_dataset
+from segtrain.data.dataset import as_dataset, group_of
 from segtrain.data.folder.folder import Folder
 from segtrain.data.folder.masks import ClassFiles, IndexMask
+from segtrain.data.folder.values import NeedsRange
 from segtrain.data.mask_values import WrongValues, both_ways, of_all
 from segtrain.data.threads import in_threads
-from segtrain.dataset_check.samples import DARK, Sample, SplitReport, check_one
+from segtrain.dataset_check.samples import DARK, Sample, SplitReport, check_one, range_to_set
 from segtrain.dataset_check.smallest_objects import SmallestObjects
 from segtrain.errors import DataError, counted, few
 
@@ -25,7 +26,12 @@ def check_dataset(splits: dict, crop: list[int] | None) -> list[SplitReport]:
 
     Returns a SplitReport for each split; a finding about several splits is in the report of the one to change.
     """
-    reports = [_check_split(name, as_dataset(d), crop if name == "train" else None) for name, d in splits.items()]
+    reports = [_read_split(name, as_dataset(d)) for name, d in splits.items()]
+    needing = [error for report in reports for error in report.errors if isinstance(error, NeedsRange)]
+    for report in reports:
+        _add_errors(report, needing)
+        _add_oddities(report, crop if report.name == "train" else None)
+    _add_unused_levels(reports)
     _add_duplicates(reports)
     _add_missing_classes(reports)
     _add_shared_groups(reports)
@@ -34,7 +40,7 @@ def check_dataset(splits: dict, crop: list[int] | None) -> list[SplitReport]:
 
 def _add_shared_groups(reports: list[SplitReport]) -> None:
     """Groups that are in two splits: scores on one of them are better than on new scenes or patients."""
-    groups = [{report.dataset.group(i) for i in range(len(report.dataset.names))} for report in reports]
+    groups = [{group_of(report.dataset, i) for i in range(len(report.dataset.names))} for report in reports]
     for i, report in enumerate(reports):
         for other, before in zip(reports[:i], groups, strict=False):
             if shared := sorted(groups[i] & before - {str(name) for name in report.dataset.names}):
@@ -42,20 +48,34 @@ def _add_shared_groups(reports: list[SplitReport]) -> None:
                 report.add("warning", what, [], "keep each scene or patient in one split; dataset.splits=ratio does")
 
 
-def _check_split(name: str, dataset, crop) -> SplitReport:
+def unused_levels(reports: list[SplitReport]) -> list[int] | None:
+    """The dataset.image_range with which images of 16 bits would use all grey levels, where they use few; else None."""
+    first, highest = reports[0], max((s.levels[1] for report in reports for s in report.readable), default=255)
+    return range_to_set(first.dataset, highest, first.readable[0].index) if first.readable else None
+
+
+def _add_unused_levels(reports: list[SplitReport]) -> None:
+    if (wanted := unused_levels(reports)) is not None:
+        what = f"the images have 16 bits and no value above {wanted[1]}: {wanted[1] // 256 + 1} of 256 grey levels are used"
+        files = _files(reports[0], reports[0].readable[:1])
+        reports[0].add("warning", what, files, f"set dataset.image_range=[0,{wanted[1]}]")
+
+
+def _read_split(name: str, dataset) -> SplitReport:
     objects = SmallestObjects(dataset.num_classes, dataset.background)
     indices = range(len(dataset.names))
     samples = in_threads(lambda index: check_one(dataset, index, objects), indices, f"checking {name}")
-    report = SplitReport(name, dataset, list(samples), list(dataset.findings), objects)
-    _add_errors(report)
-    _add_oddities(report, crop)
-    return report
+    return SplitReport(name, dataset, list(samples), list(dataset.findings), objects)
 
 
-def _add_errors(report: SplitReport) -> None:
-    """One finding per kind of error: the same words but for the numbers."""
+def _add_errors(report: SplitReport, needing: list[NeedsRange]) -> None:
+    """One finding per kind of error: the same words but for the numbers.
+
+    Args:
+        needing: the errors of all splits for images that need a range, which is one for all.
+    """
     kinds: dict[str, list[DataError]] = {}
-    every = [error for sample in report.samples for error in sample.errors]
+    every = report.errors
     if wrong := [error for error in every if isinstance(error, WrongValues)]:
         error = of_all(report.dataset, wrong, report.pixels)
         report.add("error", error.what, [error.where for error in wrong], error.fix)
@@ -65,7 +85,8 @@ def _add_errors(report: SplitReport) -> None:
         more = f" (and {len(errors) - 1} more files like it)" if errors[1:] else ""
         alike = len({error.what for error in errors}) == 1
         files = [error.where if alike else f"{error.where}: {error.what}" for error in errors]
-        report.add("error", errors[0].what + more, files, errors[0].fix)
+        fix = NeedsRange.fix_of(needing) if isinstance(errors[0], NeedsRange) else errors[0].fix
+        report.add("error", errors[0].what + more, files, fix)
 
 
 def _add_oddities(report: SplitReport, crop) -> None:
@@ -76,7 +97,10 @@ def _add_oddities(report: SplitReport, crop) -> None:
     ignored_255 = dataset.ignore_index == 255 and _has_format(dataset, IndexMask)
     lost = [s for s in samples if ignored_255 and s.valid and s.ignored and np.flatnonzero(s.pixels).tolist() == [0]]
     all_lost = lost and not dataset.multilabel and not report.pixels[1:].any()
-    dark = [s for s in samples if s.levels[0] < s.levels[1] <= DARK]
+    highest = max((s.levels[1] for s in samples), default=255)
+    known = range_to_set(dataset, highest, samples[0].index) if samples else None  # a finding of its own
+    dark = [s for s in samples if s.levels[0] < s.levels[1] <= DARK] if known is None else []
+    given = dataset.image_range if isinstance(dataset, Folder) else None
     share = f"{100 * len(empty) / max(len(samples), 1):.0f} %"
     rows = [
         ("warning", [s for s in samples if s.valid == 0], "mask", "with nothing but ignored pixels",
@@ -88,7 +112,7 @@ def _add_oddities(report: SplitReport, crop) -> None:
         ("warning", [s for s in samples if s.levels[0] == s.levels[1]], "image", "with one value everywhere",
          "open some of them"),
         ("warning", dark, "image", f"with no value above {max((s.levels[1] for s in dark), default=0)} of 255",
-         "for images of 10 or 12 bits set dataset.image_range=[0,4095]"),
+         f"look at dataset.image_range={given}" if given else "open some of them"),
         ("warning", [s for s in samples if min(s.size) < SMALL], "image", f"smaller than {SMALL} pixels",
          "open some of them"),
         ("warning", [s for s in samples if max(s.size) > LARGE], "image", f"larger than {LARGE} pixels",

@@ -8,10 +8,13 @@ import numpy as np
 
 from segtrain.data.dataset import SegmentationDataset, check_mask, check_sample, class_pixels
 from segtrain.data.folder.findings import Finding
+from segtrain.data.folder.folder import Folder
+from segtrain.data.folder.images import read_values
 from segtrain.dataset_check.smallest_objects import SmallestObjects
 from segtrain.errors import DataError
 
 DARK = 16  # of 255: an image without higher values is a finding
+UNUSED = 64  # of 255: 16-bit images of which none has higher values leave most grey levels unused
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,10 @@ class SplitReport:
         return [s for s in self.samples if s.pixels is not None]
 
     @property
+    def errors(self) -> list[DataError]:
+        return [error for sample in self.samples for error in sample.errors]
+
+    @property
     def pixels(self) -> np.ndarray:
         """int64 [C]."""
         return self._table.sum(axis=0)
@@ -61,6 +68,16 @@ class SplitReport:
 
     def add(self, level: str, what: str, files: list[str], fix: str) -> None:
         self.findings.append(Finding(level, what, files, fix))
+
+
+def range_to_set(dataset, highest: int, index: int = 0) -> list[int] | None:
+    """dataset.image_range for images of 16 bits, such as `index`, whose high bytes reach no higher than `highest` of 255.
+
+    None for other images, and where a range is set.
+    """
+    if highest >= UNUSED or not isinstance(dataset, Folder) or dataset.image_range is not None:
+        return None
+    return [0, 256 * highest + 255] if read_values(dataset.images[index]).dtype.itemsize == 2 else None
 
 
 def check_one(dataset: SegmentationDataset, index: int, objects: SmallestObjects) -> Sample:

@@ -74,12 +74,17 @@ def _other_masks(dataset: Folder, indices: list[int], colours: bool) -> ConfigEr
         fix = "save them as PNG, drawn without smooth edges: each pixel has the colour of its class"
         return ConfigError(f"{UNSET}{len(values):,} colours", "dataset.num_classes", fix)
     colors = ",".join(f"[{r},{g},{b}]" for r, g, b in values)
-    fix = f"for a class of each colour, dataset.mask_format=color dataset.num_classes={len(values)} "
-    fix += f"'dataset.colors=[{colors}]', the background first (here the colour of most pixels)"
-    if all(len({color[channel] for color in values}) <= 2 for channel in range(3)):
-        fix += "; for a class of each channel (multi-label), dataset.mask_format=channels dataset.num_classes=3 "
-        fix += "dataset.background=null loss=bce_dice"
-    return ConfigError(UNSET + _listed(values, "colours"), "dataset.num_classes", fix)
+    of_colours = f"for a class of each colour, dataset.mask_format=color dataset.num_classes={len(values)} "
+    of_colours += f"'dataset.colors=[{colors}]', the background first (here the colour of most pixels)"
+    of_channels = "for a class of each channel (multi-label), dataset.mask_format=channels dataset.num_classes=3 "
+    of_channels += "dataset.background=null loss=bce_dice"
+    numbers = {number for color in values for number in color}
+    ways = [of_colours]
+    if numbers <= {0, 1, 255} and 1 in numbers:  # no colours that anyone would see
+        ways = [of_channels + " dataset.ignore_values=[255]" * (255 in numbers), of_colours]
+    elif all(len({color[channel] for color in values}) <= 2 for channel in range(3)):
+        ways.append(of_channels)
+    return ConfigError(UNSET + _listed(values, "colours"), "dataset.num_classes", "; ".join(ways))
 
 
 def _held(values: np.ndarray) -> Counter | None:

@@ -208,7 +208,7 @@ BROKEN = {
     "too few channels": (lambda r: every_mask(r, lambda m: np.stack([m] * 3, 2)), "train0.png", "3 channels, dataset.num_classes=5", {"mask_format": "channels", "num_classes": 5, "background": None}),
     "five channels": (lambda r: replace_all(r, "images", ".tif", lambda p, v: tifffile.imwrite(p, np.dstack([v, v[..., :2]]), photometric="minisblack", planarconfig="contig")), "train0.tif", "5 channels, dataset.channels=3", {}),
     "rgb for four channels": (lambda r: None, "train0.png", "3 channels, dataset.channels=4", {"channels": 4}),
-    "dark 12 bits": (lambda r: replace_all(r, "images", ".png", lambda p, v: save(p, v[..., 0].astype(np.uint16) * 16)), "train0.png", "no value above 15", {}),
+    "dark 12 bits": (lambda r: replace_all(r, "images", ".png", lambda p, v: save(p, v[..., 0].astype(np.uint16) * 16)), "train0.png", "16 bits and no value above 4095", {}),
     "black image": (lambda r: save(r / f"{T}.png", np.zeros((*SIZE, 3), np.uint8)), "train1.png", "one value everywhere", {}),
     "link in a circle": (lambda r: link(r / f"{V}.png", "train1.png"), "masks/train1.png", "to nowhere", {}),
     "link to nothing": (lambda r: link(r / f"{T}.png", "/nowhere/x.png"), "train1.png", "to nowhere", {}),

@@ -28,8 +28,8 @@ FORMATS = {  # of masks, and the settings that each reads
     "index": (IndexMask, ("remap", "ignore_values")),
     "color": (ColorMask, ("colors", "ignore_colors")),
     "binary": (BinaryMask, ("threshold", "ignore_values")),
-    "channels": (ChannelMask, ("threshold",)),
-    "files": (ClassFiles, ("threshold",)),
+    "channels": (ChannelMask, ("threshold", "ignore_values")),
+    "files": (ClassFiles, ("threshold", "ignore_values")),
 }
 MOST_SKIPPED = 0.01  # share of the images of a split that on_error=skip may leave out
 
@@ -56,7 +56,7 @@ class Folder(SegmentationDataset):
         mask_format: index (the value is the class), color (a colour per class, `colors`), binary (0 and another
             value, or above `threshold`), channels (multi-label, a channel per class), files (multi-label, a file per
             class, found by {class} in `masks` or by folders of the classes' names).
-        remap: index: {value: class}. ignore_values: index, binary: more values to ignore.
+        remap: index: {value: class}. ignore_values: more values to ignore; not of colours.
         colors, ignore_colors: color: for each class [r, g, b] or a list of such; colours to ignore.
         threshold: binary, channels, files: values above it are the class; None: masks hold two values only.
         channels: of the images; 3 makes colour of grey, 1 grey of colour.

@@ -93,7 +93,10 @@ class BinaryMask(MaskFormat):
         self.ignore_index, self.exif, self.threshold, self.ignore_values = ignore_index, exif, threshold, ignore_values
 
     def read(self, path: Path) -> np.ndarray:
-        values = _one_channel(self.values(path), path)
+        return self.binary(_one_channel(self.values(path), path), path)
+
+    def binary(self, values: np.ndarray, path: Path) -> np.ndarray:
+        """uint8 of 0, 1 and ignore_index."""
         if not self.ignore_values:
             return two_values(values, self.threshold, path)
         ignored = np.isin(values, self.ignore_values)
@@ -102,16 +105,19 @@ class BinaryMask(MaskFormat):
         return mask
 
 
-class ChannelMask(MaskFormat):
+class ChannelMask(BinaryMask):
     """Multi-label: channel c is not 0, or above `threshold`, where class c is."""
 
     multilabel = True
 
-    def __init__(self, class_names: list[str], ignore_index: int, exif: bool, threshold: int | None = None):
+    def __init__(
+        self, class_names: list[str], ignore_index: int, exif: bool, threshold: int | None = None, ignore_values=()
+    ):
         if ignore_index < 2:
             what = f"ignore_index={ignore_index}: multi-label masks hold 0 and 1"
             raise ConfigError(what, "dataset.ignore_index", "use 255")
-        self.num_classes, self.exif, self.threshold = len(class_names), exif, threshold
+        self.num_classes, self.ignore_index, self.exif = len(class_names), ignore_index, exif
+        self.threshold, self.ignore_values = threshold, ignore_values
 
     def read(self, path: Path) -> np.ndarray:
         values = self.values(path)
@@ -121,7 +127,7 @@ class ChannelMask(MaskFormat):
         if values.shape[2] != self.num_classes:
             what = f"the mask has {values.shape[2]} channels, dataset.num_classes={self.num_classes}"
             raise DataError(what, str(path), "give one channel per class")
-        return np.stack([two_values(values[..., c], self.threshold, path) for c in range(self.num_classes)], axis=2)
+        return np.stack([self.binary(values[..., c], path) for c in range(self.num_classes)], axis=2)
 
 
 class ClassFiles(ChannelMask):
@@ -133,7 +139,7 @@ class ClassFiles(ChannelMask):
         check_same_size([(plane, path) for plane, (_, path) in zip(values, there, strict=True)])
         mask = np.zeros((*values[0].shape, len(paths)), dtype=np.uint8)
         for plane, (number, path) in zip(values, there, strict=True):
-            mask[..., number] = two_values(plane, self.threshold, path)
+            mask[..., number] = self.binary(plane, path)
         return mask
 
 
@@ -162,7 +168,7 @@ def two_values(values: np.ndarray, threshold: int | None, path: Path) -> np.ndar
         between = np.unique(values[grey])
         hint = f"set where the class begins: dataset.threshold={int(highest) // 2} takes what is above"
         if len(between) == 1:
-            hint += f"; to ignore {highest}: dataset.ignore_values=[{highest}]"
+            hint = f"to ignore {highest}: dataset.ignore_values=[{highest}]; or {hint}"
         what = f"value {between[0]}" if len(between) == 1 else f"{len(between)} values"
         raise DataError(
             f"a binary mask with {int(grey.sum())} pixels between 0 and {highest} ({what})", str(path), hint

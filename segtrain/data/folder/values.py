@@ -8,6 +8,8 @@ from PIL import Image
 
 from segtrain.errors import DataError
 
+MANY_BANDS = 32  # fewer are the channels of an image, and not its height
+
 
 def as_bytes(values: np.ndarray, value_range: tuple[float, float] | None, path: Path) -> np.ndarray:
     """uint8: values of `value_range` scaled; None: 8 bits as they are, 16 bits by their high byte.
@@ -28,9 +30,23 @@ def as_bytes(values: np.ndarray, value_range: tuple[float, float] | None, path: 
     if deep and (high > 255 or high == 0):
         return (values >> 8).astype(np.uint8)
     what = f"{values.dtype} values from {low} to {high}" + (": nothing but black, as 16 bits" if deep else "")
-    fix = "set which values of all images are black and white, for example dataset.image_range="
-    fix += f"[{min(low, 0)},{high}]" if low < 0 or high > 255 else "[0,1]" if high <= 1 else "[0,255]"
-    raise DataError(what, str(path), fix + "; [0,65535] where other images are brighter" * deep)
+    raise NeedsRange(what, str(path), low=low, high=high, deep=deep)
+
+
+class NeedsRange(DataError):
+    """Values from `low` to `high` that are no 8 or 16 bits; `deep`: 16 bits, of which only the lower ones are used."""
+
+    def __init__(self, what: str, where: str = "", fix: str = "", low: float = 0, high: float = 0, deep: bool = False):
+        self.low, self.high, self.deep = low, high, deep
+        super().__init__(what, where, fix or self.fix_of([self]))
+
+    @staticmethod
+    def fix_of(errors: list["NeedsRange"]) -> str:
+        """The range of all images with such an error."""
+        low, high = min(error.low for error in errors), max(error.high for error in errors)
+        found = f"[{min(low, 0)},{high}]" if low < 0 or high > 255 else "[0,1]" if high <= 1 else "[0,255]"
+        brighter = "; [0,65535] where other images are brighter" * any(error.deep for error in errors)
+        return f"set which values of all images are black and white, for example dataset.image_range={found}{brighter}"
 
 
 def _as_number(value) -> float | int:
@@ -48,6 +64,9 @@ def with_channels(values: np.ndarray, channels: int, path: Path) -> np.ndarray:
         return np.repeat(values[..., :1], 3, axis=2)
     if channels == 1 and bands in (3, 4):
         return np.array(Image.fromarray(np.ascontiguousarray(values[..., :3])).convert("L"))[..., None]
+    if values.shape[0] == channels or values.shape[0] < MANY_BANDS <= min(values.shape[1:]):
+        what = f"an image of {list(values.shape)}: channels come last"
+        raise DataError(what, str(path), "save [height, width, channels], as array.transpose(1, 2, 0) gives")
     raise DataError(
         f"the image has {bands} channels, dataset.channels={channels}",
         str(path),

@@ -138,6 +138,25 @@ def test_images_of_every_depth_become_8_bits(tmp_path):
     assert "dataset.image_range=[0,1]" in error.value.fix
 
 
+def test_channels_come_last(tmp_path):
+    np.save(tmp_path / "c.npy", np.zeros((6, 96, 112), np.uint8))
+    for channels in (6, 3):
+        with pytest.raises(DataError, match="channels come last"):
+            read_image(tmp_path / "c.npy", channels)
+
+
+def test_multi_label_masks_ignore_values(tmp_path):
+    values = np.zeros((4, 4, 2), np.uint8)
+    values[0, :, 0], values[1, :, 0] = 1, 255
+    np.save(tmp_path / "m.npy", values)
+    with pytest.raises(DataError, match="4 pixels between 0 and 255") as error:
+        ChannelMask(["a", "b"], 255, True).read(tmp_path / "m.npy")
+    assert error.value.fix.startswith("to ignore 255: dataset.ignore_values=[255]; or set where")
+    mask = ChannelMask(["a", "b"], 255, True, ignore_values=[255]).read(tmp_path / "m.npy")
+    assert mask[..., 0].tolist() == [[1] * 4, [255] * 4, [0] * 4, [0] * 4]
+    assert not mask[..., 1].any()
+
+
 def test_16_bit_colour_keeps_its_depth(tmp_path):
     import cv2
 
