@@ -4,6 +4,7 @@ import copy
 import functools
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -97,7 +98,7 @@ class Run:
         elif isinstance(image, Image.Image):
             image = pixels_of(upright(image, reader.exif), channels, reader.value_range, Path("predict"))
         else:
-            _check_array(image, channels)
+            _check_array(image, channels, reader.value_range)
             image = with_channels(image, channels, Path("predict"))
         set_window(self._predictor, self._trained, image)
         return self._predictor.image(image, probabilities)
@@ -106,7 +107,7 @@ class Run:
         return f"Run({str(self.path)!r}, epoch {self.epoch}, classes {', '.join(self.class_names)})"
 
 
-def _check_array(image: Any, channels: int) -> None:
+def _check_array(image: Any, channels: int, value_range: Sequence[float] | None) -> None:
     """Raise DataError for what is no uint8 [H, W] or [H, W, channels], with how to make it one."""
     fix = f"give uint8 [H, W, {channels}], a PIL image, or a file"
     if isinstance(image, torch.Tensor):
@@ -121,7 +122,10 @@ def _check_array(image: Any, channels: int) -> None:
     elif image.dtype == np.uint16 and image.ndim == 2:
         fix = f"Image.fromarray(image), which is read as files of 16 bits are; {fix}"
     elif image.dtype != np.uint8:
-        fix = f"with values from 0 to 255: {fix}"
+        scaled = (
+            "" if value_range is None else f", of which 0 stands for {value_range[0]:g} and 255 for {value_range[1]:g}"
+        )
+        fix = f"with values from 0 to 255{scaled}: {fix}"
     elif image.ndim in (2, 3) and image.size:
         return
     kind = "a tensor of " * isinstance(image, torch.Tensor)
@@ -159,7 +163,7 @@ def train(
     overrides: list[str] | None = None,
     dataset: Any = None,
     *,
-    val_ratio: float = 0.2,
+    val_ratio: float | None = None,
     folder: PathLike | None = None,
     config_dir: PathLike | None = None,
 ) -> Run:
@@ -169,13 +173,15 @@ def train(
         overrides: settings as on the command line: `["loss=ce_dice", "trainer.epochs=20"]`.
         dataset: an object with what `segtrain.data.dataset.SegmentationDataset` describes, or a pair of them, for training
             and for validation; None: the dataset that the overrides name.
-        val_ratio: share of the groups of a single dataset that is for validation, chosen by a hash of their names.
+        val_ratio: share of the groups of a single dataset that is for validation, chosen by a hash of their names; None: 0.2.
         folder: of the run, which must not hold one; None: a new one in outputs/.
         config_dir: where your own YAML files are.
 
     Raises ConfigError for settings that are wrong, DataError for data that are, before the training starts.
     """
     words, datasets = _words(overrides, "overrides", "loss=ce_dice"), None
+    if {"-m", "--multirun"} & {*words}:
+        raise ConfigError("a sweep is of the command line", "-m", "leave it out, and call train for each setting")
     if dataset is not None:
         if named := [word for word in words if word.partition("=")[0].split(".")[0].lstrip("+~") == "dataset"]:
             raise ConfigError("a dataset object is given, too", named[0], "leave it out, or leave out dataset=…")
@@ -210,15 +216,19 @@ def train(
     return load(path, trust=packages_of(cfg))
 
 
-def _pair(dataset: Any, val_ratio: float) -> tuple:
+def _pair(dataset: Any, val_ratio: float | None) -> tuple:
     """The datasets of training and validation, checked. Raises ConfigError when their classes differ."""
     if isinstance(dataset, tuple | list):
         if len(dataset) != 2:
             raise ConfigError(f"{len(dataset)} datasets", "dataset", "give one, or a pair: (TRAIN, VAL)")
+        if val_ratio is not None:
+            raise ConfigError("a pair of datasets is divided already", f"val_ratio={val_ratio}", "leave it out")
         pair, owners = (as_dataset(dataset[0]), as_dataset(dataset[1])), [type(each).__name__ for each in dataset]
     else:
         owners = [type(dataset).__name__] * 2
-        pair = train_and_val(as_dataset(dataset), val_ratio, owners[0])
+        single = as_dataset(dataset)
+        check_samples(single, "train", owners[0])
+        pair = train_and_val(single, 0.2 if val_ratio is None else val_ratio, owners[0])
     for split, each, owner in zip(("train", "val"), pair, owners, strict=True):
         check_samples(each, split, owner)
     first, second = map(given_arguments, pair)

@@ -72,8 +72,8 @@ def watched():
         for number, handler in before.items():
             signal.signal(number, handler)
         _received, _watching = None, False
-        if left in CHAINED and before[left] not in DEFAULTS:
-            before[left](left, None)
+        if left in CHAINED and (handler := before.get(left, signal.SIG_DFL)) not in DEFAULTS:
+            handler(left, None)
 
 
 def _note(number: int, _frame) -> None:

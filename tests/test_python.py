@@ -122,6 +122,12 @@ class Scenes(Plain, SegmentationDataset):
         return f"scene {index // 4}"
 
 
+class Alike(Plain):
+    def __init__(self):
+        super().__init__(6)
+        self.names = ["x"] * 6
+
+
 class Floats(Plain):
     def image(self, index):
         return super().image(index) / 255
@@ -136,6 +142,8 @@ class Floats(Plain):
         ({"loss": "ce"}, Plain(), ConfigError, "overrides is no list"),
         (["loss=bce"], (Plain(), ThreeClasses()), ConfigError, "differ in num_classes, class_names"),
         ([], (Plain(),), ConfigError, "1 datasets"),
+        (["-m", "seed=0,1"], Plain(), ConfigError, "a sweep is of the command line"),
+        ([], Alike(), DataError, "6 images of the train split have the name 'x'"),
         ([], object(), ConfigError, "the dataset class has no num_classes"),
         ([], Plain(1), DataError, "no image for val: 1 image in 1 group"),
         ([], Plain(1), DataError, "where: Plain"),
@@ -149,6 +157,11 @@ def test_mistakes_are_found_before_a_folder_is_made(tmp_path, words, dataset, ki
         segtrain.train(words, dataset=dataset)
     assert what in str(error.value)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_pair_is_divided_already():
+    with pytest.raises(ConfigError, match="a pair of datasets is divided already"):
+        segtrain.train([], dataset=(Plain(3), Plain(3)), val_ratio=0.5)
 
 
 def test_a_dataset_is_divided_by_groups_and_survives_pickling():

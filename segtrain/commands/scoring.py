@@ -8,12 +8,13 @@ import numpy as np
 import torch
 
 from segtrain.config.build import build, build_dataset, build_inference, build_loss, build_scores
-from segtrain.data.dataset import typical_size
+from segtrain.data.dataset import group_of, typical_size
 from segtrain.data.resize import resized, resized_size
 from segtrain.errors import ConfigError, counted
 from segtrain.inference import Predictor, window_starts
 from segtrain.inference.presence import check_classes, is_chosen
 from segtrain.inference.regions import Foreground, Regions, spans, threshold_for
+from segtrain.metrics.metric import numbers
 from segtrain.metrics.records import LOSS, all_records
 from segtrain.metrics.tuning import NEVER
 from segtrain.report.pictures import example
@@ -42,7 +43,7 @@ def evaluate_split(trained: Trained, split: str):
     progress = Progress(split, limit)
     mean_loss = evaluate(predictor, batches, scores, loss, dataset.names, limit, progress.advance)
     progress.close()
-    result = Result(scores={**scores.compute(), LOSS.name: mean_loss})
+    result = Result(scores={**numbers(scores.compute()), LOSS.name: mean_loss})
     result.describe(all_records(scores))
     result.per_class = per_class_rows(scores.per_class(), dataset.class_names)
 
@@ -80,7 +81,7 @@ def at_original_size(cfg) -> None:
 
 def groups_of(dataset, names: list[str]) -> list[str]:
     """The scene or patient of each image; of names that are not the dataset's, each is alone."""
-    groups = {name: dataset.group(index) for index, name in enumerate(dataset.names)}
+    groups = {name: group_of(dataset, index) for index, name in enumerate(dataset.names)}
     return [groups.get(name, name) for name in names]
 
 

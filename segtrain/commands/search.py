@@ -45,9 +45,13 @@ def begin(make_folder: Callable[[], Path], settings: dict, templates: list[Job])
         )
     cfg = templates[0].config
     records = all_records(build_scores(cfg, build_dataset(cfg, "val")))
-    objectives = settings["objectives"] or [cfg.trainer.monitor]
+    objectives = [cfg.trainer.monitor] if settings["objectives"] is None else settings["objectives"]
+    if not objectives or len(set(objectives)) < len(objectives):
+        raise ConfigError(
+            "no score, or one twice", f"hydra.sweeper.objectives={objectives}", "name scores, each once, or null"
+        )
     if unknown := [name for name in objectives if name not in records]:
-        fix = f"choose among {', '.join(records)}"
+        fix = f"choose among {', '.join(records)}; another metric has more (`segtrain help scores`), such as metric=all"
         raise ConfigError(f"no score {', '.join(unknown)}", "hydra.sweeper.objectives, trainer.monitor", fix)
     searched = [*settings["space"], *(word.partition("=")[0] for job in templates for word in job.overrides)]
     fix = "choose by a score, such as iou/mean"
@@ -237,7 +241,9 @@ class Search:
             [job.folder.name, *(self.text(job.result, name) for name in self.objectives)] for _, job in best[:SHOWN]
         ]
         pruned = sum(job.result.status == "pruned" for job in jobs)
-        title = f"{len(done)} of {len(jobs)} trials finished, {pruned} pruned, in {self.folder}; the best"
+        what = "the best" if len(self.objectives) == 1 else "those that no other beats in all scores"
+        shown = f", {SHOWN} of {len(best)}" * (len(best) > SHOWN)
+        title = f"{len(done)} of {len(jobs)} trials finished, {pruned} pruned, in {self.folder}; {what}{shown}"
         lines = [table(["trial", *self.objectives], rows, title)]
         lines += [line] if (line := self.importance(study)) else []
         lines.append(

@@ -1,6 +1,7 @@
 """Build the parts of a training from a config: the only place that instantiates classes by name."""
 
 import contextlib
+from collections import Counter
 
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
@@ -18,9 +19,13 @@ def build(cfg: DictConfig, part: str, **provided):
         try:
             return instantiate(cfg[part], _convert_="all", **provided)
         except InstantiationException as error:
-            if isinstance(error.__cause__, SegtrainError | ValueError):
-                raise error.__cause__ from None
-            raise
+            cause, target = error.__cause__, str(cfg[part]._target_)
+            if isinstance(cause, SegtrainError | ValueError):
+                raise cause from None
+            if target.startswith("segtrain.") or not isinstance(cause, Exception) or isinstance(cause, MemoryError):
+                raise
+            what = f"{target} cannot be built: {type(cause).__name__}: {cause}"
+            raise ConfigError(what, part, "correct the class; debug=true shows where") from error
 
 
 @contextlib.contextmanager
@@ -43,6 +48,9 @@ def check_samples(dataset, split: str, name: str) -> None:
     """Raise DataError when a split is empty, or its first image or mask is not of the form a dataset promises."""
     if not len(dataset.names):
         raise DataError(f"the {split} split is empty", f"dataset ({name})", "give it images")
+    if (most := Counter(map(str, dataset.names)).most_common(1)[0])[1] > 1:
+        what = f"{most[1]} images of the {split} split have the name {most[0]!r}"
+        raise DataError(what, f"dataset ({name})", "give each a name of its own")
     check_sample(dataset.image(0), dataset.mask(0), dataset, 0)
 
 
@@ -121,7 +129,7 @@ def build_loss(cfg: DictConfig, dataset, labels=None):
 
     place = f"loss ({cfg.loss._target_})"
     with refusals(place):
-        loss = as_loss(build(cfg, "loss"))
+        loss, tried = as_loss(build(cfg, "loss")), as_loss(build(cfg, "loss"))  # which may count what it is called with
     wanted = "sigmoid" if dataset.multilabel else "softmax"
     if loss.activation not in (None, wanted):
         kinds = {"softmax": "one label per pixel", "sigmoid": "multi-label masks"}
@@ -146,17 +154,28 @@ def build_loss(cfg: DictConfig, dataset, labels=None):
     def logits() -> torch.Tensor:  # no leaf: a loss may change them in place
         return torch.zeros(2, dataset.num_classes, 64, 64, requires_grad=True) * 1
 
-    for start in loss.starts:
-        loss.start_epoch(start)
+    for start in tried.starts:
+        tried.start_epoch(start)
         with refusals(place):
-            _check_value(loss(logits(), target))
+            _check_value(_called(tried, logits(), target))
         if labels is not None:
             with refusals(f"{place} with labels ({cfg.labels._target_})"):
                 masks = target[:, None].expand(-1, dataset.num_annotators, -1, -1) if labels.annotated else target
                 images = torch.zeros(2, dataset.channels, 64, 64, dtype=torch.uint8)
-                labels.training_loss(loss)(logits(), labels.target(masks, images))
-    loss.start_epoch(0)
+                _called(labels.training_loss(tried), logits(), labels.target(masks, images))
     return loss
+
+
+def _called(loss, logits, target):
+    """The value of a loss. Raises ValueError for whatever one of the user's raises."""
+    try:
+        return loss(logits, target)
+    except (SegtrainError, ValueError):
+        raise
+    except Exception as error:
+        shapes = [list(part.shape) for part in (logits, *(target if isinstance(target, tuple) else (target,)))]
+        called = f"forward(logits, target) with tensors of {' and '.join(map(str, shapes))}"
+        raise ValueError(f"{called} ends in {type(error).__name__}: {error} (debug=true: where)") from error
 
 
 def _check_value(value) -> None:

@@ -16,6 +16,7 @@ Sweep = Annotated[
     dict, Range("{fail_fast: true or false}", lambda v: [*v] == ["fail_fast"] and isinstance(v["fail_fast"], bool))
 ]
 Seed = Annotated[int, Range("a whole number from 0 to 2^32 - 1", lambda v: 0 <= v < 2**32)]  # what NumPy takes
+OF_A_CALL = ("logits", "target", "prediction", "counts")  # arguments of a part, not of its constructor
 ROOT_KEYS = {"seed": Seed, "class_weights": Weights | None, "advice": bool, "debug": bool, "sweep": Sweep}
 # The parts of a config, with the arguments that build.py fills in: a config need not hold them.
 PARTS: dict[str, set[str]] = {
@@ -120,9 +121,13 @@ def _node_mistakes(node: DictConfig, path: str, provided: set[str], part: str) -
             yield f"{path}.{key}={_unwrapped(value)!r} {found}"
     for name in sorted(provided - {"strict", *signature.annotations}) if not signature.open else []:
         yield f"{path}: {target} is given {name!r}, which it does not take: name a class or function that does"
-    for name in signature.required:
-        if name not in keys and name not in provided:
-            yield f"{path}: {target} needs {name!r}: give +{path}.{name}=VALUE"
+    missing = [name for name in signature.required if name not in keys and name not in provided]
+    if of_a_call := [name for name in missing if name in OF_A_CALL]:
+        what = f"takes {', '.join(of_a_call)}, which are there in a training and not when it is built"
+        yield f"{path}: {target} {what}: name a class, whose objects are called"
+        return
+    for name in missing:
+        yield f"{path}: {target} needs {name!r}: give +{path}.{name}=VALUE"
 
 
 def _unwrapped(value):

@@ -81,7 +81,9 @@ def members_of(target: str, without: Collection[str]) -> set[str] | None:
     every = [n for n in ast.walk(node) if isinstance(n, ast.Attribute | ast.Name)]
     used = {n.attr if isinstance(n, ast.Attribute) else n.id for n in every}
     names = {part.name for part in node.body if isinstance(part, ast.FunctionDef)}
-    if None in below or used & {"setattr", "vars", "__dict__"} or "__getattr__" in names:
+    arguments_given = [argument for n in ast.walk(node) if isinstance(n, ast.Call) for argument in n.args]
+    handed_on = any(isinstance(a, ast.Name) and a.id == "self" for a in arguments_given)  # and set there
+    if None in below or handed_on or used & {"setattr", "vars", "__dict__"} or "__getattr__" in names:
         return None
     assigned = [target for part in node.body if isinstance(part, ast.Assign) for target in part.targets]
     assigned += [part.target for part in node.body if isinstance(part, ast.AnnAssign) and part.value is not None]
@@ -107,6 +109,10 @@ def _definition(target: str) -> tuple[ast.ClassDef | ast.FunctionDef, _Module] |
         return module.nodes[name], module
     if name in module.nodes or name in module.imports or not module.complete:
         return None
+    if len(path) == 1 and (value := module.aliases.get(name)) is not None:
+        if isinstance(value, ast.Name | ast.Attribute):
+            return _definition(module.dotted(value))
+        raise LookupError(f"{target} is a value, not a class: write a class")
     raise LookupError(f"{module.name} has no {name!r}{did_you_mean(name, [*module.nodes, *module.imports])}")
 
 

@@ -70,7 +70,9 @@ def check_keys(cfg: DictConfig, space: dict, combination: dict[str, str]) -> Non
         for text in values.get("choices") or [number(values["low"]), number(values["high"])]:
             one = cfg.copy()
             OmegaConf.update(one, key, value_of(f"{key}={text}"), merge=False)
-            wrong += config_mistakes(one)
+            found = config_mistakes(one)
+            whole = f"; of whole numbers: {key}=int(interval({values.get('low', 0):g},{values.get('high', 0):g}))"
+            wrong += [text + whole * ("whole number" in text and "choices" not in values) for text in found]
     if wrong:
         where = " ".join(f"{group}={option}" for group, option in combination.items())
         raise config_error([f"{text} (with {where})" if where else text for text in dict.fromkeys(wrong)])

@@ -99,6 +99,11 @@ class SegmentationDataset:
         return self.num_classes if self.multilabel else None
 
 
+def group_of(dataset: SegmentationDataset, index: int) -> str:
+    """The group of an image as text: a dataset of one's own may give the number of a patient."""
+    return str(dataset.group(index))
+
+
 def as_dataset(part) -> SegmentationDataset:
     """`part` when it derives from SegmentationDataset, else the required attributes and methods of it alone.
 
@@ -116,6 +121,7 @@ def _with_required(part) -> SegmentationDataset:
     dataset = SegmentationDataset()
     for name in PROTOCOLS["dataset"].required:
         setattr(dataset, name, getattr(part, name))
+    dataset.class_names = list(dataset.class_names)  # not an array, which has no truth
     return dataset
 
 

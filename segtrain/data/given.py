@@ -4,7 +4,7 @@ import functools
 from typing import NoReturn
 
 from segtrain.arguments import Fraction, Label, NonNegativeInt, PositiveInt, mistake
-from segtrain.data.dataset import SegmentationDataset
+from segtrain.data.dataset import SegmentationDataset, group_of
 from segtrain.data.folder.splits import for_validation
 from segtrain.errors import ConfigError, DataError, counted
 
@@ -88,11 +88,11 @@ def train_and_val(dataset: SegmentationDataset, val_ratio: float, owner: str) ->
     if wrong := mistake(val_ratio, Fraction):
         raise ConfigError(f"val_ratio={val_ratio!r} {wrong}", "segtrain.train", "give a share, such as 0.2")
     indices = range(len(dataset.names))
-    in_val = for_validation([dataset.group(index) for index in indices], val_ratio)
+    in_val = for_validation([group_of(dataset, index) for index in indices], val_ratio)
     parts = [Part(dataset, [i for i in indices if in_val[i] == chosen]) for chosen in (False, True)]
     for name, part in zip(("train", "val"), parts, strict=True):
         if not part.names:
-            groups = len({dataset.group(index) for index in indices})
+            groups = len({group_of(dataset, index) for index in indices})
             what = f"no image for {name}: {counted(len(dataset.names), 'image')} in {counted(groups, 'group')}, "
             what += f"{100 * val_ratio:g} % of which are for validation"
             raise DataError(what, owner, "give two datasets: dataset=(TRAIN, VAL)")

@@ -25,7 +25,7 @@ from segtrain.data.augment import Augmentation, as_augment
 from segtrain.data.dataset import SegmentationDataset, as_dataset
 from segtrain.data.paste import Paste
 from segtrain.data.samples import CROP, Batch, TrainSamples, WholeImages
-from segtrain.data.sampling import Sampling, as_sampling
+from segtrain.data.sampling import Samples, Sampling, as_sampling
 from segtrain.data.views import EveryAnnotator, InMemory, decoded_size
 from segtrain.errors import ConfigError, OutOfMemory, SegtrainError
 from segtrain.ranks import ALONE, Processes
@@ -168,9 +168,21 @@ class EpochOrder:
         alone = self.length % self.batch_size == 1 and self.length > self.batch_size > 1
         return -(-self.length // self.batch_size) - alone
 
+    def _samples(self, number: int) -> Samples:
+        """Those of a pass. Raises ConfigError for what no sampling may give."""
+        found = self.sampling(self.counts, self.seed, number)
+        what = ""
+        if not isinstance(found, Samples):
+            what = f"the sampling gives {type(found).__name__}, not segtrain.data.sampling.Samples"
+        elif (np.asarray(found.indices) < 0).any() or (np.asarray(found.indices) >= self.counts.num_images).any():
+            what = f"the sampling gives indices outside of the {self.counts.num_images} images"
+        if what:
+            raise ConfigError(what, "sampling", "correct what its __call__(counts, seed, epoch) returns")
+        return found
+
     def __iter__(self) -> Iterator[list[tuple[int, int, int, int]]]:
         numbers = range(self.epoch * self.passes, (self.epoch + 1) * self.passes)
-        passes = [self.sampling(self.counts, self.seed, number) for number in numbers]
+        passes = [self._samples(number) for number in numbers]
         indices = np.concatenate([one.indices for one in passes]).tolist()
         centres = np.concatenate([one.centres for one in passes]).tolist()
         if len(indices) != self.length:

@@ -96,6 +96,10 @@ def _outside(dataset, histogram: np.ndarray) -> str:
 
 
 def _fix(dataset, histogram: np.ndarray) -> str:
+    from segtrain.data.folder.folder import Folder
+
+    if not isinstance(dataset, Folder):
+        return "correct the mask, num_classes or ignore_index of the dataset"
     wrong = wrong_values(dataset, histogram).tolist()
     if wrong == [255] and dataset.num_classes == 2:
         return "masks of 0 and 255: dataset.mask_format=binary, or 'dataset.remap={255: 1}'"

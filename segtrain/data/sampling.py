@@ -3,11 +3,13 @@
 `counts` is always the ClassCounts of the training split.
 """
 
+import inspect
 from dataclasses import dataclass
 
 import numpy as np
 
 from segtrain.arguments import Fraction, NonNegative, checked
+from segtrain.errors import ConfigError
 from segtrain.protocols import adopted
 
 
@@ -59,8 +61,14 @@ class _Plain(Sampling):
 
 
 def as_sampling(part) -> Sampling:
-    """`part` when it derives from Sampling, else wrapped. Raises ConfigError for what cannot be called."""
-    return adopted(part, "sampling", Sampling, _Plain)
+    """`part` when it derives from Sampling, else wrapped. Raises ConfigError for what cannot be called so."""
+    sampling = adopted(part, "sampling", Sampling, _Plain)
+    try:
+        inspect.signature(part).bind(None, 0, 0)
+    except TypeError as error:
+        what = f"{type(part).__name__} is called as sampling(counts, seed, epoch): {error}"
+        raise ConfigError(what, "sampling", "give its __call__ these arguments") from error
+    return sampling
 
 
 class Uniform(Sampling):

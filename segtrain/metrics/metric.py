@@ -1,8 +1,11 @@
 """The protocol of a metric: what it must have, and a default for what it may have."""
 
+import inspect
+
 import numpy as np
 import torch
 
+from segtrain.errors import ConfigError
 from segtrain.metrics.records import Score
 from segtrain.protocols import adopted
 
@@ -131,10 +134,29 @@ def as_metric(part, class_names: list[str]) -> Metric:
     metric = adopted(part, "metric", Metric, _OwnMetric)
     metric.class_names = metric.class_names or list(class_names)
     metric.reset()
+    name = type(part).__name__
     try:
-        metric.score_names()
+        inspect.signature(part.update).bind(None, None, [])
+    except TypeError as error:
+        raise ValueError(f"{name}.update is called as update(prediction, target, names): {error}") from error
+    try:
+        known = metric.score_names()
     except Exception as error:
         raise ValueError(
-            f"{type(part).__name__}.compute() fails before the first image ({error!r}); give NaN for its scores there"
+            f"{name}.compute() fails before the first image ({error!r}); give NaN for its scores there"
         ) from error
+    if not known:
+        raise ValueError(f"{name}.compute() gives no score before the first image: give all names there, with NaN")
     return metric
+
+
+def numbers(scores: dict) -> dict[str, float]:
+    """Scores as plain numbers, of whatever kind a metric gives. Raises ConfigError for what is no number."""
+    found = {}
+    for name, value in scores.items():
+        try:
+            found[str(name)] = float(value)
+        except (TypeError, ValueError, RuntimeError) as error:
+            what = f"the score {name} is {type(value).__name__}, not a number"
+            raise ConfigError(what, "metric", "let compute() give a number for each name") from error
+    return found

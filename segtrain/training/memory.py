@@ -52,15 +52,17 @@ def kept_bytes(model: nn.Module, device: torch.device, context, channels: int) -
             found[storage.data_ptr()] = storage
 
     buffers, training = [buffer.clone() for buffer in model.buffers()], model.training
-    with torch.random.fork_rng([device] if device.type == "cuda" else []), context:
-        with torch.autograd.graph.saved_tensors_hooks(kept, lambda _: None):
-            # Two images: batch norm after a global pooling cannot learn from one.
-            logits = model.train()(torch.zeros(2, channels, PROBE, PROBE, dtype=torch.uint8, device=device))
-        del logits
-    model.train(training)
-    with torch.no_grad():
-        for buffer, before in zip(model.buffers(), buffers, strict=True):
-            buffer.copy_(before)
+    try:
+        with torch.random.fork_rng([device] if device.type == "cuda" else []), context:
+            with torch.autograd.graph.saved_tensors_hooks(kept, lambda _: None):
+                # Two images: batch norm after a global pooling cannot learn from one.
+                logits = model.train()(torch.zeros(2, channels, PROBE, PROBE, dtype=torch.uint8, device=device))
+            del logits
+    finally:
+        model.train(training)
+        with torch.no_grad():
+            for buffer, before in zip(model.buffers(), buffers, strict=True):
+                buffer.copy_(before)
     return sum(storage.nbytes() for storage in found.values()) // 2
 
 

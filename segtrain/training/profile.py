@@ -102,6 +102,14 @@ class Profile:
         every = sum(self._seconds.values())
         return [(name, self._calls[name], 1000 * s / self._calls[name], s / every) for name, s in self._seconds.items()]
 
+    def __enter__(self) -> "Profile":
+        return self
+
+    def __exit__(self, *error) -> None:
+        """Stop a trace that is running: Python would crash at its end."""
+        if self._trace is not None and WARM < self._number <= WARM + self.batches:
+            self._trace.stop()
+
     def write_trace(self, file: Path) -> None:
         """For chrome://tracing or https://ui.perfetto.dev."""
         self._trace.export_chrome_trace(str(file))

@@ -13,7 +13,7 @@ from segtrain.arguments import FractionBelowOne, NonNegativeInt, Positive, Posit
 from segtrain.data.loader import killed_workers_explained
 from segtrain.errors import ConfigError, NotFinite, did_you_mean, out_of_memory_explained
 from segtrain.inference import Inference, Predictor
-from segtrain.metrics.metric import Metric
+from segtrain.metrics.metric import Metric, numbers
 from segtrain.metrics.records import LOSS, Score, all_records
 from segtrain.ranks import ALONE, Processes
 from segtrain.signals import leave_if_stopped, received
@@ -155,6 +155,7 @@ class Trainer:
             killed_workers_explained(),
             out_of_memory_explained(lambda: memory_advice(self.device, self.state.epoch)),
             self._not_finite_described(),
+            self.profiled,
         ):
             while not self._finished():
                 losses = self._train_epoch()
@@ -256,7 +257,7 @@ class Trainer:
             predictor, parts.val, parts.scores, parts.loss, dataset.names, limit, progress.advance, part, sharing
         )
         progress.close()
-        scores = {**parts.scores.compute(), LOSS.name: loss}
+        scores = {**numbers(parts.scores.compute()), LOSS.name: loss}
         value = None if math.isnan(scores[self.monitor]) else scores[self.monitor]
         best, records = None, all_records(parts.scores)
         monitor = records[self.monitor]

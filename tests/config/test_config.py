@@ -400,6 +400,19 @@ class Half(Metric):
 class Unknown(Keys):
     def __init__(self, **keys):
         vars(self).update(keys)
+
+
+class ByAnother(Keys):
+    def __init__(self, **keys):
+        Keys.__init__(self, **keys)
+
+
+Alias = Good
+VALUE = 3
+
+
+def called(logits, target):
+    return logits.mean()
 """
 LACKING = {  # by class of OWN
     "dataset": ("Data", "has no class_names, mask: see segtrain.data.dataset.SegmentationDataset"),
@@ -427,12 +440,33 @@ def test_the_check_names_what_a_users_class_lacks(own, part):
 
 
 @pytest.mark.parametrize(
-    ("part", "name"), [("sampling", "Draw"), ("loss", "Good"), ("dataset", "Unknown"), ("labels", "Plain")]
+    ("part", "name"),
+    [
+        ("sampling", "Draw"),
+        ("loss", "Good"),
+        ("dataset", "Unknown"),
+        ("dataset", "ByAnother"),
+        ("labels", "Plain"),
+        ("loss", "Alias"),
+    ],
 )
 def test_the_check_accepts_what_is_there_and_what_the_source_does_not_tell(own, part, name):
     cfg = compose()
     cfg[part]._target_ = f"lacking.{name}"
     assert not config_check.config_mistakes(cfg)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("called", "takes logits, target, which are there in a training and not when it is built: name a class"),
+        ("VALUE", "lacking.VALUE is a value, not a class"),
+    ],
+)
+def test_what_is_no_class_is_named(own, name, text):
+    cfg = compose()
+    cfg.loss = {"_target_": f"lacking.{name}"}
+    assert text in config_check.config_mistakes(cfg)[0]
 
 
 def test_the_check_reads_the_losses_of_a_loss(own):

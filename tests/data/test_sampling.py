@@ -495,12 +495,18 @@ def test_parts_of_ones_own_that_do_not_fit_are_named():
             found = Uniform()(counts, seed, epoch)
             return Samples(found.indices[:2], found.centres[:2])
 
+    def outside(counts, seed, epoch):
+        return Samples(np.arange(1, 5), np.full(4, -1))
+
     def crop_of_the_image(image, mask, seed):
         return image[:16, :16], mask
 
     data = Shapes("train", [32, 32], train_images=4)
     for augment, sampling, what in (
         (Augment(), Half(), "2 samples for 4 images"),
+        (Augment(), outside, "indices outside of the 4 images"),
+        (Augment(), lambda counts, seed, epoch: [0, 1, 2, 3], "gives list, not segtrain.data.sampling.Samples"),
+        (Augment(), lambda counts, seed: None, r"called as sampling\(counts, seed, epoch\): too many positional"),
         (crop_of_the_image, Uniform(), r"an image of \[16, 16\] and a mask of \[32, 32\]"),
     ):
         with pytest.raises(ConfigError, match=what):

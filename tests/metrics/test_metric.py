@@ -3,12 +3,13 @@
 import json
 import os
 
+import numpy as np
 import pytest
 import torch
 
 from segtrain.errors import ConfigError
 from segtrain.metrics import SegmentationScores
-from segtrain.metrics.metric import Metric, as_metric
+from segtrain.metrics.metric import Metric, as_metric, numbers
 from segtrain.metrics.records import Score
 
 OWN = """
@@ -57,6 +58,22 @@ def test_scores_before_the_first_image_are_asked_for_at_once():
     part = own()
     type(part).compute = lambda self: {"right": self.right / self.pixels}
     with pytest.raises(ValueError, match=r"Right.compute\(\) fails before the first image \(ZeroDivisionError"):
+        as_metric(part, ["a", "b"])
+
+
+def test_scores_of_any_kind_of_number_and_what_is_none():
+    assert numbers({"a": torch.tensor(0.5), "b": np.float32(0.25), "c": 1}) == {"a": 0.5, "b": 0.25, "c": 1.0}
+    with pytest.raises(ConfigError, match="the score a is list, not a number"):
+        numbers({"a": [1]})
+
+
+def test_an_update_of_other_arguments_and_no_scores_at_all_are_named_at_once():
+    part = own()
+    type(part).compute = lambda self: {}
+    with pytest.raises(ValueError, match=r"Right.compute\(\) gives no score before the first image"):
+        as_metric(part, ["a", "b"])
+    type(part).update = lambda self, prediction, target: None
+    with pytest.raises(ValueError, match=r"Right.update is called as update\(prediction, target, names\)"):
         as_metric(part, ["a", "b"])
 
 
