@@ -46,6 +46,7 @@ class Lovasz(Loss):
         self.ignore_index, self.activation = ignore_index, activation
         self.register_buffer("class_index", class_index(classes), persistent=False)
 
+    @torch.compiler.disable
     def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Scalar, from logits [N,C,H,W] and target integer [N,H,W]; sigmoid: [N,C,H,W] of 0, 1 or ignore_index.
 
@@ -62,7 +63,8 @@ class Lovasz(Loss):
             )
         if hard and by_class:
             check_labels(target, logits.shape[1], self.ignore_index)
-        loss = whole_batch().mean(lovasz(logits, target, self, by_class), lambda: self.amounts(target)[0])
+        own, _ = _Lovasz.apply(logits, target, self, by_class)
+        loss = whole_batch().mean(own, lambda: self.amounts(target)[0])
         self.parts = {"lovasz": loss.detach()}
         return loss
 
@@ -86,18 +88,11 @@ class Lovasz(Loss):
         return selected_classes(self.classes, self.class_index, present)
 
 
-@torch.compiler.disable
-def lovasz(logits: torch.Tensor, target: torch.Tensor, settings: Lovasz, by_class: bool) -> torch.Tensor:
-    """The Lovász loss of logits [N,C,H,W] and a hard target [N,H,W] (softmax) or [N,C,H,W] (hinge).
-
-    Args:
-        by_class: one class after another, for the CPU; else all at once, without a wait for the device.
-    """
-    return _Lovasz.apply(logits, target, settings, by_class)[0]
-
-
 class _Lovasz(torch.autograd.Function):
-    """The loss is linear in the errors once they are sorted: forward keeps the slope of every error."""
+    """The loss is linear in the errors once they are sorted: forward keeps the slope of every error.
+
+    `by_class`: one class after another, for the CPU; else all at once, without a wait for the device.
+    """
 
     @staticmethod
     def forward(logits, target, settings, by_class):
