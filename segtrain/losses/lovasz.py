@@ -16,7 +16,7 @@ from segtrain.errors import ConfigError
 from segtrain.losses.loss import Loss, whole_batch
 from segtrain.losses.sums import form
 from segtrain.losses.targets import check_labels, is_hard, work_dtype
-from segtrain.losses.tversky import Classes, class_index, selected_classes
+from segtrain.losses.tversky import Classes, Selected
 
 
 class Lovasz(Loss):
@@ -44,7 +44,7 @@ class Lovasz(Loss):
         super().__init__()
         self.aggregate, self.classes, self.tolerance = aggregate, classes, tolerance
         self.ignore_index, self.activation = ignore_index, activation
-        self.register_buffer("class_index", class_index(classes), persistent=False)
+        self.selected = Selected(classes)
 
     @torch.compiler.disable
     def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -82,10 +82,6 @@ class Lovasz(Loss):
                 "loss.aggregate=batch",
                 "loss.aggregate=image (loss.region.aggregate=image where Lovasz is the region loss), or one process",
             )
-
-    def selected(self, present: torch.Tensor) -> torch.Tensor:
-        """bool [..., C]: the classes to average over, from whether each is present."""
-        return selected_classes(self.classes, self.class_index, present)
 
 
 class _Lovasz(torch.autograd.Function):

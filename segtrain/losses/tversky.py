@@ -8,6 +8,7 @@ puts the minimum at p = y for soft labels too (Wang et al., 2023, https://arxiv.
 from typing import Annotated, Literal
 
 import torch
+from torch import nn
 
 from segtrain.arguments import Label, NonNegative, Positive, Range, Weights, checked
 from segtrain.errors import did_you_mean
@@ -19,6 +20,26 @@ Classes = (
     Literal["present", "all"]
     | Annotated[list[int], Range("present | all | a list of class indices", lambda v: len(v) > 0 and min(v) >= 0)]
 )
+
+
+class Selected(nn.Module):
+    """bool [..., C], the classes to average over, from whether each is present."""
+
+    def __init__(self, classes: Classes):
+        super().__init__()
+        self.classes = classes
+        # a buffer: a list would be copied to the device in each step
+        index = None if isinstance(classes, str) else torch.tensor(classes)
+        self.register_buffer("index", index, persistent=False)
+
+    def forward(self, present: torch.Tensor) -> torch.Tensor:
+        if self.classes == "present":
+            return present
+        if self.classes == "all":
+            return torch.ones_like(present)
+        if max(self.classes) >= present.shape[-1]:
+            raise ValueError(f"classes={list(self.classes)}, but there are {present.shape[-1]} classes, counted from 0")
+        return torch.zeros_like(present).index_fill_(-1, self.index.to(present.device), True)
 
 
 class RegionLoss(Loss):
@@ -60,7 +81,7 @@ class RegionLoss(Loss):
         self.classes, self.log, self.gamma, self.smooth = classes, log, gamma, smooth
         self.ignore_index, self.activation = ignore_index, activation
         self.register_buffer("class_weights", weights_tensor(class_weights), persistent=False)
-        self.register_buffer("class_index", class_index(classes), persistent=False)
+        self.selected = Selected(classes)
 
     def from_sums(self, sums: Sums) -> torch.Tensor:
         loss = total([scaled(self._aggregated(sums, how), share) for how, share in self.aggregates.items()])
@@ -69,7 +90,7 @@ class RegionLoss(Loss):
 
     def _aggregated(self, sums: Sums, how: str) -> torch.Tensor:
         if how in ("batch", "agnostic"):
-            present = selected_classes(self.classes, self.class_index, sums.present.any(dim=0))
+            present = self.selected(sums.present.any(dim=0))
             if how == "batch" and has_kernels(sums.P):
                 from segtrain.losses.sums.means import region_mean
 
@@ -82,7 +103,7 @@ class RegionLoss(Loss):
             if how == "batch":
                 return weighted_mean(self._losses(P, TP, Y), weighted(present, self.class_weights), dim=0)
             return self._losses(*((present * t).sum() for t in (P, TP, Y))) * present.any()
-        selected = selected_classes(self.classes, self.class_index, sums.present)
+        selected = self.selected(sums.present)
         if self.classes != "present":
             selected = selected & (sums.valid > 0)  # an image that is all ignored shows nothing
         selected = selected.to(sums.P)
@@ -128,22 +149,6 @@ class Dice(RegionLoss):
     """1 - 2 TP / (P + Y); `smooth` stands beside TP, half of what it is beside 2 TP. Arguments as in RegionLoss."""
 
     fp_weight = fn_weight = 0.5
-
-
-def class_index(classes) -> torch.Tensor | None:
-    """A list of classes as a tensor for a buffer: a list would be copied to the device in each step."""
-    return None if isinstance(classes, str) else torch.tensor(classes)
-
-
-def selected_classes(classes, index: torch.Tensor | None, present: torch.Tensor) -> torch.Tensor:
-    """bool [..., C]: the classes to average over, from whether each is present; `index` is their class_index."""
-    if classes == "present":
-        return present
-    if classes == "all":
-        return torch.ones_like(present)
-    if max(classes) >= present.shape[-1]:
-        raise ValueError(f"classes={list(classes)}, but there are {present.shape[-1]} classes, counted from 0")
-    return torch.zeros_like(present).index_fill_(-1, index.to(present.device), True)
 
 
 def _aggregates(aggregate) -> dict[str, float]:
