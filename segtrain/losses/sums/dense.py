@@ -64,16 +64,7 @@ def soft_sums(logits: torch.Tensor, target: torch.Tensor, ignore_index: int, gam
     p = log_p.exp()
     surprise = -log_p if gamma == 0 else -log_p * (1 - p).clamp_min(1e-12) ** gamma
     uniform = -torch.where(valid, log_p, 0).sum(dim=2) if smoothing else None
-    p, pixel = p.where(valid, 0), (y * surprise).sum(dim=2)
-    return (
-        pixel,
-        uniform,
-        p.sum(dim=2),
-        torch.minimum(p, y).sum(dim=2),
-        y.sum(dim=2),
-        y.amax(dim=2) > 0.01,
-        valid.sum(dim=2).to(z.dtype).expand_as(pixel),
-    )
+    return (y * surprise).sum(dim=2), uniform, *_region_sums(p, y, valid)
 
 
 def sigmoid_sums(logits: torch.Tensor, target: torch.Tensor, ignore_index: int):
@@ -83,15 +74,14 @@ def sigmoid_sums(logits: torch.Tensor, target: torch.Tensor, ignore_index: int):
     valid = y != ignore_index
     y = y.where(valid, 0)
     y = y.where((y >= 0) & (y <= 1), torch.nan)  # no label
-    p, plus = z.sigmoid().where(valid, 0), torch.nn.functional.softplus(z)
+    p, plus = z.sigmoid(), torch.nn.functional.softplus(z)
     positive = (y * (plus - z)).sum(dim=2)
     negative = torch.where(valid, (1 - y) * plus, 0).sum(dim=2)
-    return (
-        positive,
-        negative,
-        p.sum(dim=2),
-        torch.minimum(p, y).sum(dim=2),
-        y.sum(dim=2),
-        y.amax(dim=2) > 0.01,
-        valid.sum(dim=2).to(z.dtype),
-    )
+    return positive, negative, *_region_sums(p, y, valid)
+
+
+def _region_sums(p: torch.Tensor, y: torch.Tensor, valid: torch.Tensor):
+    """P, TP, Y, present and valid of probabilities and labels [N,C,P]; the labels are 0 where not valid."""
+    p, Y = p.where(valid, 0), y.sum(dim=2)
+    count = valid.sum(dim=2).to(y.dtype).expand_as(Y)
+    return p.sum(dim=2), torch.minimum(p, y).sum(dim=2), Y, y.amax(dim=2) > 0.01, count
