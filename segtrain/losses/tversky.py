@@ -94,10 +94,7 @@ class RegionLoss(Loss):
             if how == "batch" and has_kernels(sums.P):
                 from segtrain.losses.sums.means import region_mean
 
-                weights, numbers = checked_weights(self.class_weights, len(present)), (self.fp_weight, self.fn_weight)
-                return region_mean(
-                    sums.P, sums.TP, sums.Y, present, weights, *numbers, self.smooth, self.log, self.gamma
-                )
+                return region_mean(sums, present, checked_weights(self.class_weights, len(present)), self)
             present = present.to(sums.P)
             P, TP, Y = (t.sum(dim=0) for t in (sums.P, sums.TP, sums.Y))
             if how == "batch":

@@ -8,6 +8,7 @@ import triton
 import triton.language as tl
 from torch.autograd.function import once_differentiable
 
+from segtrain.losses.sums import Sums
 from segtrain.losses.sums.triton import OPTIONS
 
 
@@ -128,21 +129,14 @@ class _RegionMean(_Mean):
         return by_P, by_TP, *[None] * 6
 
 
-def region_mean(
-    P: torch.Tensor,
-    TP: torch.Tensor,
-    Y: torch.Tensor,
-    selected: torch.Tensor,
-    weights: torch.Tensor | None,
-    fp_weight: float,
-    fn_weight: float,
-    smooth: float,
-    log: bool,
-    gamma: float,
-) -> torch.Tensor:
-    """The weighted mean over the selected classes, bool [C], of the losses of sums over images (losses.tversky).
+def region_mean(sums: Sums, selected: torch.Tensor, weights: torch.Tensor | None, loss) -> torch.Tensor:
+    """The weighted mean over the selected classes, bool [C], of the losses of sums over images.
+
+    Args:
+        loss: a losses.tversky.RegionLoss, for its numbers.
 
     Y has no gradient.
     """
-    numbers = (float(fp_weight), float(fn_weight), float(smooth))
-    return _RegionMean.apply(P, TP, Y, selected, weights, numbers, log, float(gamma))[0]
+    numbers = (float(loss.fp_weight), float(loss.fn_weight), float(loss.smooth))
+    parts = (sums.P, sums.TP, sums.Y, selected, weights, numbers, loss.log, float(loss.gamma))
+    return _RegionMean.apply(*parts)[0]
