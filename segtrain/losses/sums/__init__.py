@@ -130,18 +130,18 @@ def softmax_sums(logits: torch.Tensor, target: torch.Tensor, ignore_index: int, 
     Soft: pixels with a negative value are ignored, and with ignore_index, unless that is 0 or 1.
     """
     hard, how = is_hard(logits, target), form(logits)
-    if how == "tiles" and hard:
-        ignore_index = ignore_index if check_labels(target, logits.shape[1], ignore_index) else None
-    elif how == "tiles":
-        check_shares(target, ignore_index, "soft label", lowest=-math.inf)  # below 0: ignored
     if how == "triton":
         from segtrain.losses.sums import triton
 
         sums = triton.SoftmaxSums.apply
     elif how == "dense":
         sums = dense.DenseHardSums.apply if hard else dense.soft_sums
+    elif hard:
+        ignore_index = ignore_index if check_labels(target, logits.shape[1], ignore_index) else None
+        logits, sums = _by_rows(logits), HardSums.apply
     else:
-        logits, sums = _by_rows(logits), HardSums.apply if hard else SoftSums.apply
+        check_shares(target, ignore_index, "soft label", lowest=-math.inf)  # below 0: ignored
+        logits, sums = _by_rows(logits), SoftSums.apply
     pixel, uniform, P, TP, Y, present, valid, *_ = sums(
         logits, target, ignore_index, needs.focal_gamma, needs.smoothing
     )
@@ -154,8 +154,6 @@ def sigmoid_sums(logits: torch.Tensor, target: torch.Tensor, ignore_index: int) 
     if is_hard(logits, target):
         raise ValueError(f"a sigmoid loss needs a target [N,C,H,W] like the logits, it is {list(target.shape)}")
     how = form(logits)
-    if how == "tiles":
-        check_shares(target, ignore_index, "label")
     if how == "triton":
         from segtrain.losses.sums import triton
 
@@ -163,6 +161,7 @@ def sigmoid_sums(logits: torch.Tensor, target: torch.Tensor, ignore_index: int) 
     elif how == "dense":
         sums = dense.sigmoid_sums
     else:
+        check_shares(target, ignore_index, "label")
         logits, sums = _by_rows(logits), SigmoidSums.apply
     positive, negative, P, TP, Y, present, valid, *_ = sums(logits, target, ignore_index)
     return Sums(P, TP, Y, present, valid, positive=positive, negative=negative)
