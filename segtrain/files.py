@@ -94,7 +94,9 @@ def read_json(file: Path) -> dict:
     if not file.is_file():
         return {}
     with _explained(file, "JSON"):
-        content = json.loads(_text(file))
+        if file.stat().st_size > MAX_TEXT:
+            raise ValueError(f"{file.stat().st_size / 2**20:,.0f} MiB are too many")
+        content = json.loads(file.read_text(encoding="utf-8"))
     if not isinstance(content, dict):
         raise _damaged(file, "not a JSON object")
     checksum = content.pop(CHECKSUM, None)
@@ -199,12 +201,6 @@ def remove_parts(folder: Path) -> None:
     for part in folder.rglob("*.part"):
         if _PART.fullmatch(part.name) and part.is_file():
             part.unlink()
-
-
-def _text(file: Path) -> str:
-    if file.stat().st_size > MAX_TEXT:
-        raise ValueError(f"{file.stat().st_size / 2**20:,.0f} MiB are too many")
-    return file.read_text(encoding="utf-8")
 
 
 @contextlib.contextmanager
