@@ -73,8 +73,7 @@ def read_state(file: Path) -> dict[str, torch.Tensor]:
         why = error.what if isinstance(error, ConfigError) else type(error).__name__
         raise ConfigError(f"damaged, or no file of weights ({why})", str(file), FIX) from error
     while isinstance(content, dict) and not any(isinstance(value, torch.Tensor) for value in content.values()):
-        inner = next((content[key] for key in ("model", "state_dict", "network", "encoder") if key in content), None)
-        content = inner
+        content = next((content[key] for key in ("model", "state_dict", "network", "encoder") if key in content), None)
     if not isinstance(content, dict):
         raise ConfigError("no state dict", str(file), FIX)
     return {name: value for name, value in content.items() if isinstance(value, torch.Tensor)}
