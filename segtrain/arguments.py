@@ -99,9 +99,8 @@ def checked(function):
     signature = inspect.signature(function)
     annotations = {name: p.annotation for name, p in signature.parameters.items() if p.kind is not p.VAR_KEYWORD}
     for more in (p.annotation for p in signature.parameters.values() if p.kind is p.VAR_KEYWORD):
-        annotations |= (
-            typing.get_type_hints(*typing.get_args(more), include_extras=True) if typing.get_args(more) else {}
-        )
+        for fields in typing.get_args(more):  # the TypedDict of Unpack
+            annotations |= typing.get_type_hints(fields, include_extras=True)
 
     @functools.wraps(function)
     def with_check(*args, **kwargs):
