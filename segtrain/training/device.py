@@ -100,11 +100,8 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     if name == "auto":
-        return (
-            torch.bfloat16
-            if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-            else torch.float32
-        )
+        fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if fast else torch.float32
     if name not in known:
         close = did_you_mean(str(name).replace("fp", "float"), known)
         raise ConfigError(f"no precision {name!r}{close}", "trainer.precision", f"use auto, {', '.join(known)}")
