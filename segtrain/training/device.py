@@ -162,13 +162,3 @@ class DepthwiseInFloat32(TorchFunctionMode):
 def _is_slow_in_half(images, weight, bias=None, stride=1, padding=0, dilation=1, groups=1) -> bool:
     depthwise = groups > 1 and weight.shape[1] == 1
     return depthwise and (weight.shape[-1] > 3 or stride not in (1, (1, 1), [1, 1]))
-
-
-def memory_advice(device: torch.device, epoch: int) -> tuple[str, str]:
-    """Where a training ran out of memory, and how to need less."""
-    cuda = device.type == "cuda"
-    peak = f", {torch.cuda.max_memory_allocated(device) / 2**30:.1f} GiB at the peak" if cuda else ""
-    return (
-        f"epoch {epoch + 1}{peak}",
-        "lower loader.batch_size (and raise trainer.accumulate by as much), or augment.size",
-    )

@@ -1,4 +1,7 @@
-"""Whether a training step fits into memory, before one is tried: on a CPU the system kills a process that takes too much."""
+"""Memory of a training: whether a step fits, before one is tried, and what to do when it did not.
+
+On a CPU the system kills a process that takes too much.
+"""
 
 import torch
 from torch import nn
@@ -7,6 +10,7 @@ from segtrain import cpu
 from segtrain.errors import OutOfMemory
 
 PROBE = 128  # height and width of the image that is tried
+FIX = "lower loader.batch_size (and raise trainer.accumulate by as much), or augment.size"
 MOST = 0.9  # of the free memory: a step took 5 to 16 % more where it was measured, and images are read beside it
 
 
@@ -33,7 +37,7 @@ def check_memory(
             f"a training step keeps at least {needed / 1e9:.1f} GB of a batch of {images} × {size[0]}×{size[1]} pixels, "
             f"{free / 1e9:.1f} GB of {device.type.upper()} memory are free",
             "loader.batch_size, augment.size",
-            "lower loader.batch_size (and raise trainer.accumulate by as much), or augment.size",
+            FIX,
         )
 
 
@@ -72,3 +76,10 @@ def free_memory(device: torch.device) -> int | None:
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + kept
     return cpu.free_memory()
+
+
+def memory_advice(device: torch.device, epoch: int) -> tuple[str, str]:
+    """Where a training ran out of memory, and how to need less."""
+    cuda = device.type == "cuda"
+    peak = f", {torch.cuda.max_memory_allocated(device) / 2**30:.1f} GiB at the peak" if cuda else ""
+    return f"epoch {epoch + 1}{peak}", FIX

@@ -17,8 +17,9 @@ from segtrain.metrics.metric import Metric, numbers
 from segtrain.metrics.records import LOSS, Score, all_records
 from segtrain.ranks import ALONE, Processes
 from segtrain.signals import leave_if_stopped, received
-from segtrain.training.device import autocast, choose_device, choose_precision, memory_advice
+from segtrain.training.device import autocast, choose_device, choose_precision
 from segtrain.training.evaluation import evaluate, predict_one
+from segtrain.training.memory import memory_advice
 from segtrain.training.profile import Profile
 from segtrain.training.progress import Progress
 from segtrain.training.state import Best, Epoch, Parts, State
