@@ -26,7 +26,7 @@ _VERSION = 1  # raise it when files come to be read in another way
 _SETTLED = 2 * 10**9  # nanoseconds: a file written a moment ago may be written again within one tick of its clock
 
 
-def cached_rows(dataset, cache: Path, count, columns: int, kind: str = "") -> np.ndarray:
+def cached_rows(dataset, cache: Path, count, columns: int, kind: str) -> np.ndarray:
     """int64 [images, columns], from the folder `cache` where they are known, from `count(indices)` where not.
 
     Rows of another `kind` are kept apart. A dataset whose `mask_key` is None is counted anew. A cache that is damaged or
@@ -34,8 +34,8 @@ def cached_rows(dataset, cache: Path, count, columns: int, kind: str = "") -> np
     """
     labels = f"{dataset.num_classes} {dataset.ignore_index} {dataset.multilabel}"
     rule = f"{_VERSION} {kind} {columns} {labels} {dataset.mask_rule()}"
-    whole, state = _whole(dataset, cache, rule)
-    rows = _read(whole, columns).get(state) if state else None
+    all_rows, state = _all_rows(dataset, cache, rule)
+    rows = _read(all_rows, columns).get(state) if state else None
     if rows is not None and len(rows) == len(dataset.names):
         return rows
     texts = [dataset.mask_key(i) for i in range(len(dataset.names))]
@@ -51,7 +51,7 @@ def cached_rows(dataset, cache: Path, count, columns: int, kind: str = "") -> np
             _write(file, known)  # other datasets of this rule keep their rows
         rows = np.stack([known[key] for key in keys])
         if state:
-            _write(whole, {state: rows})
+            _write(all_rows, {state: rows})
         return rows
 
 
@@ -80,7 +80,7 @@ def _locked(file: Path):
         lock.release()
 
 
-def _whole(dataset, cache: Path, rule: str) -> tuple[Path, str | None]:
+def _all_rows(dataset, cache: Path, rule: str) -> tuple[Path, str | None]:
     """The file of all rows of a dataset, and the state of its files: None when it is not known."""
     files = dataset.files()
     file = cache / f"whole-{_digest(rule + str(files[:1]))}.npz"
