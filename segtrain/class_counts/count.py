@@ -5,6 +5,7 @@ Class locations are some pixels of each class of an image, found while its mask 
 
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -100,10 +101,7 @@ def count_classes(
     Raises DataError that names the file for a mask that cannot be read or has values outside the classes.
     """
     dataset = as_dataset(dataset)
-
-    def count(indices) -> np.ndarray:
-        return _count(dataset, indices, threads, locations)
-
+    count = partial(_count, dataset, threads=threads, locations=locations)
     if cache is None:
         return summed(count(range(len(dataset.names))), dataset)
     kind = f"locations {VERSION} {dataset.background}" if locations else ""
