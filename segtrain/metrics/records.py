@@ -40,19 +40,19 @@ class Score:
         """In TensorBoard, which groups by what is before the first slash."""
         return self.tensorboard or (self.name if "/" in self.name else f"means/{self.name}")
 
-    def of(self, part: str, words: str = "", **changes) -> "Score":
+    def of(self, part: str, words: str = "") -> "Score":
         """The record of kind/part; `words` go behind the meaning."""
         meaning = f"{self.meaning}; {words}" if words else self.meaning
-        return replace(self, name=f"{self.name}/{part}", part=part, meaning=meaning, **changes)
+        return replace(self, name=f"{self.name}/{part}", part=part, meaning=meaning)
 
-    def means(self, **changes) -> list["Score"]:
+    def means(self) -> list["Score"]:
         """kind/mean, kind/foreground."""
-        foreground = "mean over the classes without the background"
-        return [self.of("mean", "mean over the classes", **changes), self.of("foreground", foreground, **changes)]
+        over = "mean over the classes"
+        return [self.of("mean", over), self.of("foreground", f"{over} without the background")]
 
     def of_classes(self, names: list[str]) -> list["Score"]:
         """kind/<class> for each class."""
-        return [self.of(name, class_name=name) for name in names]
+        return [replace(self.of(name), class_name=name) for name in names]
 
     def everywhere(self, names: list[str]) -> list["Score"]:
         """As mean, foreground and of each class."""
