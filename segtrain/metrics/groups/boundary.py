@@ -30,7 +30,8 @@ class Boundary(Group):
         super().__init__(classes)
         self.width, self.tolerance, self.distances = width, tolerance, distances
         first, second = distances
-        self.ranges = (f"within {first:g}", f"{first:g} to {second:g}", f"beyond {second:g}")
+        ranges = (f"within {first:g}", f"{first:g} to {second:g}", f"beyond {second:g}")
+        self.ranges = {f"errors_{pixels.replace(' ', '_')}": pixels for pixels in ranges}  # errors_within_2, …
 
     def arrays(self) -> dict[str, Counts]:
         return {name: Counts((len(self.classes), n)) for name, n in (("band", 3), ("contour", 4), ("distance", 3))}
@@ -68,8 +69,7 @@ class Boundary(Group):
         f1 = np.where(predicted + true > 0, np.nan_to_num(ratio(2 * precision * recall, precision + recall)), np.nan)
         scores = self.classes.scores("boundary_iou", ratio(tp, tp + fp + fn)) | self.classes.scores("boundary_f1", f1)
         wrong = table["distance"].sum(axis=0)
-        for pixels, part in zip(self.ranges, wrong.T, strict=True):
-            kind = _errors(pixels)
+        for kind, part in zip(self.ranges, wrong.T, strict=True):
             scores[f"{kind}/all"] = float(ratio(part.sum(), wrong.sum()))
             scores |= self.classes.named(kind, ratio(part, wrong.sum(axis=1)))
         return scores
@@ -82,11 +82,11 @@ class Boundary(Group):
             Score("boundary_f1", f"F1 of the contours, right within {widths[1]}", section=SECTION),
         ]
         records = [record for kind in kinds for record in kind.everywhere(names)]
-        for pixels in self.ranges:
+        for name, pixels in self.ranges.items():
             meaning = f"share of the wrong pixels whose distance from the true border is {pixels} pixels"
-            near = pixels != self.ranges[-1]  # of these shares, that far from the border is the worse one to have
+            near = not pixels.startswith("beyond")  # of these shares, that far from the border is the worse one to have
             shown = {"section": SECTION, "chart": BY_DISTANCE, "label": f"{pixels} pixels"}
-            kind = Score(_errors(pixels), meaning, higher_is_better=near, **shown)
+            kind = Score(name, meaning, higher_is_better=near, **shown)
             records += [kind.of("all", "all classes"), *kind.of_classes(names)]
         return records
 
@@ -172,8 +172,3 @@ def _pixels(length: float, shape: tuple[int, int]) -> float:
 
 def _length(length: float) -> str:
     return f"{length:g} pixels" if length >= 1 else f"{100 * length:g} % of the diagonal"
-
-
-def _errors(pixels: str) -> str:
-    """errors_within_2, …"""
-    return f"errors_{pixels.replace(' ', '_')}"
