@@ -20,6 +20,7 @@ from segtrain.training.step import Step
 
 LOWEST, HIGHEST = 1e-6, 1.0
 FEWEST = 30  # steps
+LONGEST = 90  # seconds
 TIMED = 6  # of the first, to know how many there can be
 EXPLODED = 3.0  # times the smallest loss, in means of five steps
 
@@ -50,13 +51,13 @@ class RangeTest:
         return float(f"{fastest:.0e}")
 
 
-def range_test(trainer, parts: Parts, base_rate: float, steps: int = 100, seconds: float = 90) -> RangeTest:
+def range_test(trainer, parts: Parts, base_rate: float, steps: int = 100) -> RangeTest:
     """Train `parts` at rates from 1e-6 to 1, of equal ratios; the network is spoilt afterwards.
 
     Args:
         trainer: device, precision, clipping and accumulation are its.
         base_rate: the optimizer's learning rate; groups of parameters keep their ratios to it.
-        seconds: fewer steps, but not fewer than 30, are made where they would take longer.
+        steps: fewer, but not fewer than 30, where they would take longer than 90 seconds.
 
     Raises ConfigError when the first losses are not finite.
     """
@@ -78,7 +79,7 @@ def range_test(trainer, parts: Parts, base_rate: float, steps: int = 100, second
                 started = time.monotonic()
             if number == TIMED:
                 each = (time.monotonic() - started) / (TIMED - TIMED // 2)
-                bar.total = steps = max(FEWEST, min(steps, int(seconds / each)))
+                bar.total = steps = max(FEWEST, min(steps, int(LONGEST / each)))
                 parts.schedule.lr_lambdas = [_rising(base_rate, number, steps)] * len(parts.optimizer.param_groups)
             rate = parts.optimizer.param_groups[0]["lr"]
             try:
