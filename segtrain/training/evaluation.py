@@ -22,7 +22,7 @@ def evaluate(
     loss: Loss,
     names: list[str] | None = None,
     limit: int | None = None,
-    advance=None,
+    advance=lambda images: None,
     part=lambda name: contextlib.nullcontext(),
     processes: Processes = ALONE,
 ) -> float:
@@ -55,8 +55,7 @@ def evaluate(
         wanted = {"logits": logits} if scores.needs_logits else {}
         with part("validation: scores"):
             scores.update(predictor.decide(logits), target, [names[i] for i in indices] if names else None, **wanted)
-        if advance is not None:
-            advance(len(batch))
+        advance(len(batch))
     if processes.size > 1:
         done = _join(processes, scores, done)
     if not done:
