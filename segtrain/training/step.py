@@ -21,14 +21,10 @@ class Step:
     """`step(batches, number)` is the optimizer step of that number, over micro-batches of (images, targets, …).
 
     Args:
-        device, precision: where and in what the network runs.
-        clip_norm: largest norm of the gradient, or None.
-        ema_decay: decay of the moving average of the weights, or None.
-        compiled: torch.compile the network, for batches of the full size.
+        clip_norm, ema_decay, sync_batchnorm: as in Trainer; compiled: its `compile`.
         skip: leave out a step whose loss or gradient is not finite, instead of raising.
         part: gives a context for each part of the step, by name.
         processes: those that share each batch.
-        sync_batchnorm: let their batch norms count the images of all.
     """
 
     def __init__(
