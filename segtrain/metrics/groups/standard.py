@@ -36,7 +36,7 @@ class Standard(Group):
         for kind in ("iou", "dice"):
             scores[f"{kind}/mean"] = mean(columns[kind])
             scores[f"{kind}/foreground"] = mean(columns[kind][self.classes.foreground])
-        scores["accuracy"] = self._accuracy(table)
+        scores["accuracy"] = float(self._accuracy(*table.sums, table["valid"].sum(axis=0)))
         scores["balanced_accuracy"] = mean(columns["recall"])
         share = ratio(columns["support"], columns["support"].sum())
         scores["frequency_weighted_iou"] = float(np.nansum(share * columns["iou"])) if share.sum() > 0 else float("nan")
@@ -80,10 +80,7 @@ class Standard(Group):
         ground truth lacks it)."""
         (tp, fp, fn), foreground, valid = table.counts, self.classes.foreground, table["valid"]
         iou = np.where(table.present, ratio(tp, tp + fp + fn), np.nan)
-        right, among = tp.sum(axis=1), valid[:, 0]
-        if self.classes.multilabel:
-            right, among = valid.sum(axis=1) - (fp + fn).sum(axis=1), valid.sum(axis=1)
-        columns = {"accuracy": ratio(right, among), "iou": nanmean(iou, axis=1)}
+        columns = {"accuracy": self._accuracy(tp, fp, fn, valid), "iou": nanmean(iou, axis=1)}
         if not self.classes.multilabel:
             columns["foreground_pixels"] = (tp + fn)[:, foreground].sum(axis=1)
             columns["foreground_predicted"] = (tp + fp)[:, foreground].sum(axis=1)
@@ -92,13 +89,12 @@ class Standard(Group):
             columns[f"iou/{name}"] = iou[:, c]
         return columns
 
-    def _accuracy(self, table: Table) -> float:
-        """Share of valid pixels (multi-label: of valid values of all channels) that are right."""
-        tp, fp, fn = (count.sum() for count in table.counts)
-        valid = table["valid"].sum(axis=0)
+    def _accuracy(self, tp: np.ndarray, fp: np.ndarray, fn: np.ndarray, valid: np.ndarray) -> np.ndarray:
+        """Share of valid pixels (multi-label: of valid values of all channels) that are right, from counts [..., C]."""
         if self.classes.multilabel:
-            return float(ratio(valid.sum() - fp - fn, valid.sum()))
-        return float(ratio(tp, valid[0]))
+            every = valid.sum(axis=-1)
+            return ratio(every - (fp + fn).sum(axis=-1), every)
+        return ratio(tp.sum(axis=-1), valid[..., 0])
 
 
 def _kappa(table: Table) -> float:
