@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from segtrain.arguments import mistake
+from segtrain.arguments import NonNegative, NonNegativeInt, mistake
 from segtrain.errors import NotFinite, counted
 from segtrain.files import are_numbers
 from segtrain.inference import Inference
@@ -51,15 +51,15 @@ class Parts:
 class State:
     """Progress of a training: what a checkpoint holds besides weights, optimizer and random numbers."""
 
-    epoch: int = 0  # epochs that are done
-    batch: int = 0  # batches of the current epoch that are done
-    step: int = 0  # optimizer steps that are done
-    images: int = 0  # images of the current epoch that are done
-    counted: int = 0  # those of them whose loss is in `sums`: all, but for skipped steps
-    seconds: float = 0.0  # of the current epoch
-    waited: float = 0.0  # of them for batches
-    lr: float = 0.0  # of the last step
-    skipped: int = 0  # steps left out since a loss or gradient was not finite
+    epoch: NonNegativeInt = 0  # epochs that are done
+    batch: NonNegativeInt = 0  # batches of the current epoch that are done
+    step: NonNegativeInt = 0  # optimizer steps that are done
+    images: NonNegativeInt = 0  # images of the current epoch that are done
+    counted: NonNegativeInt = 0  # those of them whose loss is in `sums`: all, but for skipped steps
+    seconds: NonNegative = 0.0  # of the current epoch
+    waited: NonNegative = 0.0  # of them for batches
+    lr: NonNegative = 0.0  # of the last step
+    skipped: NonNegativeInt = 0  # steps left out since a loss or gradient was not finite
     sums: dict = field(default_factory=dict)  # train losses of the current epoch, times images; on the device
     best: dict | None = None  # epoch (from 1), monitor, value
 
@@ -67,9 +67,8 @@ class State:
     def of(cls, content: dict, batches: int) -> "State":
         """That of a checkpoint, in epochs of so many batches. Raises ValueError for content of another form."""
         found = cls(**content)
-        kinds = get_type_hints(cls)
+        kinds = get_type_hints(cls, include_extras=True)
         wrong = [name for name, value in vars(found).items() if mistake(value, kinds[name])]
-        wrong += [n for n, v in vars(found).items() if n not in wrong and kinds[n] in (int, float) and v < 0]
         if isinstance(best := found.best, dict) and not (
             {"epoch", "monitor", "value"} <= best.keys() and are_numbers([best["epoch"], best["value"]])
         ):
