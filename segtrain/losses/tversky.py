@@ -5,7 +5,7 @@ T = (TP + s) / (TP + a FP + b FN + s); loss l = 1 - T, or -ln T; then l^gamma. m
 puts the minimum at p = y for soft labels too (Wang et al., 2023, https://arxiv.org/abs/2302.05666).
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import torch
 from torch import nn
@@ -151,7 +151,7 @@ class Dice(RegionLoss):
 def _aggregates(aggregate) -> dict[str, float]:
     if isinstance(aggregate, str):
         return {aggregate: 1.0}
-    known = ("batch", "image", "class", "agnostic")
+    known = get_args(Aggregate)
     for name, share in aggregate.items():
         if name not in known:
             raise ValueError(f"aggregate: {name!r} is none of {' | '.join(known)}{did_you_mean(name, known)}")
