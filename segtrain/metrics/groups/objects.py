@@ -60,11 +60,8 @@ class Objects(Group):
     def records(self, table: Table) -> list[Score]:
         found = f"of which at least {100 * self.overlap:g} % of the pixels are found"
         kinds = [Score("object_recall", f"share of the objects {found}", section="Detection")]
-        bounds = [
-            f"fewer than {self.sizes[0]}",
-            f"{self.sizes[0]} to fewer than {self.sizes[1]}",
-            f"{self.sizes[1]} or more",
-        ]
+        medium, large = self.sizes
+        bounds = [f"fewer than {medium}", f"{medium} to fewer than {large}", f"{large} or more"]
         for size, pixels in zip(SIZES, bounds, strict=True):
             meaning = f"share of the objects with {pixels} pixels {found}"
             kinds.append(Score(f"object_recall_{size}", meaning, section="Detection", chart=BY_SIZE, label=size))
