@@ -1,7 +1,7 @@
 """A batch that several processes share: what a loss needs to be that of all their images."""
 
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import torch
 import torch.distributed as dist
@@ -24,15 +24,15 @@ class SharedBatch(GlobalBatch):
         self.shares, self.number = rank.shares(count), rank.number
 
     def sums(self, own: Sums) -> Sums:
-        names = [field.name for field in fields(own) if getattr(own, field.name) is not None]
-        table = torch.stack([getattr(own, name).to(own.P.dtype) for name in names], dim=1)[: self.shares[self.number]]
+        given = own.given
+        table = torch.stack([column.to(own.P.dtype) for column in given.values()], dim=1)[: self.shares[self.number]]
         padded = table.new_zeros(max(self.shares), *table.shape[1:])
         padded[: len(table)] = table.detach()
         tables = self._everyones(padded)
         rows = torch.cat(
             [table if r == self.number else t[:n] for r, (t, n) in enumerate(zip(tables, self.shares, strict=True))]
         )
-        columns = dict(zip(names, rows.unbind(1), strict=True))
+        columns = dict(zip(given, rows.unbind(1), strict=True))
         return replace(own, **columns | {"present": columns["present"] > 0})
 
     def mean(self, own: torch.Tensor, amount: Callable) -> torch.Tensor:

@@ -13,7 +13,7 @@ import logging
 import math
 import os
 import shutil
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 
@@ -71,16 +71,16 @@ class Sums:
     positive: torch.Tensor | None = None
     negative: torch.Tensor | None = None
 
+    @property
+    def given(self) -> dict[str, torch.Tensor]:
+        """Those that are not None, by name."""
+        return {name: column for name, column in vars(self).items() if column is not None}
+
 
 def joined(batches: list[Sums]) -> Sums:
     """The sums of several batches as one, in float64."""
-
-    def of(name: str) -> torch.Tensor | None:
-        parts = [vars(sums)[name] for sums in batches]
-        return None if parts[0] is None else torch.cat(parts)
-
-    columns = {field.name: of(field.name) for field in fields(Sums)}
-    return Sums(**{n: c if c is None or c.dtype == torch.bool else c.double() for n, c in columns.items()})
+    columns = {name: torch.cat([vars(sums)[name] for sums in batches]) for name in batches[0].given}
+    return Sums(**{name: c if c.dtype == torch.bool else c.double() for name, c in columns.items()})
 
 
 FORMS = ("tiles", "dense", "triton")
