@@ -44,8 +44,8 @@ class SegmentationScores(Metric):
             chosen (of multi-label always).
         worst: percentages of the worst images, for fine_grained.
         min_area: predicted pixels from which a class counts as predicted in an image, for presence.
-        object_sizes: pixels from which an object is medium, and large.
-        object_overlap: share of an object's pixels that must be found for it to be found.
+        object_sizes: pixels from which an object is medium, and large; by default COCO's.
+        object_overlap: share of an object's pixels that must be predicted as its class for it to be found.
         boundary_width: of the band in which Boundary IoU compares; pixels, or below 1 a share of the diagonal.
         boundary_tolerance: how far a contour may be off, for boundary F1; as boundary_width.
         error_distances: pixels from the true border that divide errors into three kinds.

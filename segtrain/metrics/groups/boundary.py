@@ -14,14 +14,8 @@ BY_DISTANCE = "Wrong pixels by distance from the true border"
 class Boundary(Group):
     """Counts along the borders of each class, and the scores of their sums.
 
-    Lengths below 1 are shares of the image's diagonal, others pixels.
-
-    Args:
-        width: of the band inside the border in which Boundary IoU compares masks. Cheng et al., 2021,
-            https://arxiv.org/abs/2103.16562: 0.02.
-        tolerance: how far a contour pixel may be off to be right, for boundary F1. Csurka et al., 2013, "What is a
-            good evaluation measure for semantic segmentation?": 0.0075.
-        distances: two distances in pixels that divide errors into slips of the border, errors near it, and others.
+    Boundary IoU: Cheng et al., 2021, https://arxiv.org/abs/2103.16562. Boundary F1: Csurka et al., 2013, "What is a good
+    evaluation measure for semantic segmentation?". The arguments are those of SegmentationScores.
     """
 
     by_region = True

@@ -12,12 +12,7 @@ SIZES = ("small", "medium", "large")
 
 
 class Objects(Group):
-    """Objects of each class and size, and how many of them are found.
-
-    Args:
-        sizes: pixels from which an object is medium, and large; COCO's are 32² and 96².
-        overlap: share of an object's pixels that must be predicted as its class for it to be found.
-    """
+    """Objects of each class and size, and how many of them are found. The arguments are those of SegmentationScores."""
 
     by_region = True
 
