@@ -33,11 +33,6 @@ class Profile:
         self._trace: torch.profiler.profile | None = None
 
     @property
-    def timing(self) -> bool:
-        """Whether parts are timed at present."""
-        return not self._done and self._number > WARM + self.batches
-
-    @property
     def _needed(self) -> int:
         """Batches until the profile is complete."""
         return WARM + 2 * self.batches if self.batches else 0
@@ -83,7 +78,7 @@ class Profile:
     @contextlib.contextmanager
     def part(self, name: str):
         """Within this, a part of a step runs."""
-        if not self.timing:
+        if self._done or self._number <= WARM + self.batches:  # before and after parts are timed
             yield
             return
         self._wait()
