@@ -9,6 +9,7 @@ from segtrain.labels import Labels
 from segtrain.losses import Loss
 from segtrain.losses.targets import check_labels, check_shares
 
+LOOK_EVERY = 20  # steps between two calls of `look`, where the host reads a flag of the device
 SMALLEST_SCALE = 1.0  # of a float16 loss: the scaler halves it at every step whose gradient is not finite
 
 
@@ -20,7 +21,6 @@ class FiniteCheck:
         scaler: of its gradients.
         loss, labels: say which labels are no class.
         names: of the training images.
-        kept: steps between two calls of `look`.
 
     Attributes:
         bad: a scalar on the device, 1 from the first step on that was not finite.
@@ -34,10 +34,8 @@ class FiniteCheck:
         labels: Labels,
         names: list[str],
         device: torch.device,
-        kept: int,
     ):
-        self.model, self.scaler, self.loss, self.labels = model, scaler, loss, labels
-        self.names, self.kept = names, kept
+        self.model, self.scaler, self.loss, self.labels, self.names = model, scaler, loss, labels, names
         self.bad = torch.zeros((), device=device)
         self._seen = torch.zeros((), pin_memory=device.type == "cuda")  # the flag, as it was some steps ago
         self._unchecked: list[dict] = []  # what is known of the steps since the flag was read
@@ -59,7 +57,7 @@ class FiniteCheck:
         if self._seen.numpy():
             self.check()
         self._seen.copy_(self.bad, non_blocking=True)
-        self._unchecked = self._unchecked[-self.kept :]
+        self._unchecked = self._unchecked[-LOOK_EVERY:]
 
     def check(self) -> None:
         """Raise NotFinite when the loss or gradient of a step since the last call was not; DataError for its labels."""

@@ -10,11 +10,9 @@ from segtrain.optimizers import is_of_encoder
 from segtrain.ranks import ALONE, Processes
 from segtrain.training.average import Average
 from segtrain.training.device import autocast
-from segtrain.training.finite import FiniteCheck, check_weights
+from segtrain.training.finite import LOOK_EVERY, FiniteCheck, check_weights
 from segtrain.training.resuming import misfit, optimizer_misfit
 from segtrain.training.state import Parts
-
-LOOK_EVERY = 20  # steps, at which the host looks at a flag of the device
 
 
 class Step:
@@ -57,8 +55,7 @@ class Step:
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
         self.average = Average(self.model, ema_decay) if ema_decay is not None else None
         self.skip = skip
-        known = self.model, self.scaler, self.loss, self.labels, parts.train.names
-        self.finite = FiniteCheck(*known, device=device, kept=LOOK_EVERY)
+        self.finite = FiniteCheck(self.model, self.scaler, self.loss, self.labels, parts.train.names, device)
         # On CUDA, asking for the flag in each step would let the device wait for the host. Fused optimizers
         # skip a step whose flag is set, so a late look at a copy is enough to keep the weights unspoilt.
         self.guarded = (
