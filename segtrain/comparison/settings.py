@@ -1,11 +1,13 @@
 """Repeats of one setting put together, and the settings in which they differ from others."""
 
+import shlex
 from dataclasses import dataclass
 
 import numpy as np
 
 from segtrain.comparison.runs import DERIVED, FOLD, Run, last_word
 from segtrain.runs.environment import UNSIGNED
+from segtrain.runs.sweep import words_of
 
 ORDER = (
     "loss",
@@ -39,6 +41,15 @@ class Setting:
     @property
     def runs(self) -> list[Run]:
         return [run for repeat in self.repeats for run in repeat]
+
+    @property
+    def command(self) -> str:
+        """What trains it again: the command of its first run, and of all its folds."""
+        command, folds = self.runs[0].command, [str(run.settings.get(FOLD)) for run in self.repeats[0]]
+        if len(folds) == 1 or not (words := words_of(command)):
+            return command
+        kept = [word for word in words[1:] if not word.startswith(f"{FOLD}=") and word not in ("-m", "--multirun")]
+        return shlex.join([words[0], "-m", *kept, f"{FOLD}={','.join(folds)}"])
 
     @property
     def min_area(self) -> int | None:

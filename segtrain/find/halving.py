@@ -1,7 +1,8 @@
-"""Successive halving: many settings for few epochs, a third of them for three times as many, the best with several seeds.
+"""Successive halving: many settings for a third of the epochs, a third of them for all, the best with several seeds.
 
-Jamieson and Talwalkar, 2016, https://arxiv.org/abs/1502.07943; the settings that are left are trained anew with other
-seeds, so that what they are judged by is not what they were chosen for.
+Jamieson and Talwalkar, 2016, https://arxiv.org/abs/1502.07943. A third, for after fewer epochs the order is another one:
+settings with large class weights are ahead at first, and behind in the end (docs/sweeps.md). The settings that are left
+are trained anew with other seeds, so that what they are judged by is not what they were chosen for.
 """
 
 import math
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 FACTOR = 3  # a third goes on, for three times as many epochs
 FINALISTS = 3  # the config as it is, and the two best others
 FINAL = 0.6  # share of the time for the finalists
-FEWEST = 2  # epochs of the first stage: after one, large class weights look better than they will
+FEWEST = 4  # epochs of the first stage
 
 
 @dataclass(frozen=True)
@@ -40,18 +41,17 @@ def plan(seconds: float, per_epoch: float, around: float, epochs: int, candidate
         epochs: of a training, as the user would train; fewer when the time does not suffice.
         candidates: how many settings there are to try.
     """
-    first = max(FEWEST, round(epochs / FACTOR**2))
     for seeds in (3, 2):
         afforded = int((FINAL * seconds / (seeds * FINALISTS) - around) / per_epoch)
         if afforded >= epochs / 2:
             break
-    epochs = min(epochs, afforded)
-    first = max(1, min(first, epochs))
-    rungs = [first * FACTOR**i for i in range(3) if i == 0 or first * FACTOR**i < epochs]
+    if (epochs := min(epochs, afforded)) < 2:
+        return None
+    rungs = sorted({min(epochs, max(FEWEST, round(epochs / FACTOR))), epochs})
     steps = [rung - before for before, rung in zip([0, *rungs], rungs, strict=False)]  # epochs that each stage adds
     one = sum((around + step * per_epoch) / FACTOR**i for i, step in enumerate(steps))  # of a candidate, on average
     tried = min(candidates, int((1 - FINAL) * seconds / one))
-    return Plan(tried, rungs, epochs, seeds) if epochs >= 2 and tried >= 2 else None
+    return Plan(tried, rungs, epochs, seeds) if tried >= 2 else None
 
 
 def survivors(ranked: list[int], last: bool) -> list[int]:

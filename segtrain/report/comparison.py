@@ -142,7 +142,7 @@ def comparison_content(found: Comparison) -> dict:
                 "label": setting.label,
                 "varied": setting.varied,
                 "runs": [str(run.path) for run in setting.runs],
-                "command": setting.runs[0].command,
+                "command": setting.command,
                 "seeds": found.scores.full[i].tolist(),
                 **_numbers(found, i),
                 "iou": dict(zip(found.classes, found.class_means[i].tolist(), strict=False)),

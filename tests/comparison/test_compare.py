@@ -556,6 +556,7 @@ def test_presence_of_folds_is_that_of_all_images_together(tmp_path, by):
     assert all(one.low < one.value < one.high or one.value in (0, 1) for one in found.estimates)
     text = " ".join(answer(found))
     assert "One seed each" in text
+    assert found.settings[0].command == "segtrain -m a0 dataset.fold=0,1"
     assert "test split" not in text
 
 

@@ -68,10 +68,10 @@ def test_multilabel_classes_have_losses_and_weights_of_their_own():
 
 def test_a_plan_by_hand():
     # 3600 s, 10 s an epoch, nothing around: the finals have 216 epochs, 24 for each of 9 trainings, 14 are asked.
-    # Stages of 2 and 6 epochs: a candidate takes 20 s, a third of them 40 s more: 33.3 s; 1440 s are 43 of them.
+    # Stages of 5 and 14 epochs: a candidate takes 50 s, a third of them 90 s more: 80 s; 1440 s are 18 of them.
     found = plan(3600, 10, 0, 14, 100)
-    assert (found.candidates, found.rungs, found.epochs, found.seeds) == (43, [2, 6], 14, 3)
-    assert plan(3600, 10, 0, 14, 20).candidates == 20
+    assert (found.candidates, found.rungs, found.epochs, found.seeds) == (18, [5, 14], 14, 3)
+    assert plan(3600, 10, 0, 14, 10).candidates == 10
     # 900 s: 54 epochs are 6 for each of 9 trainings, fewer than half of 14; of 6 trainings 9 each
     assert (plan(900, 10, 0, 14, 100).epochs, plan(900, 10, 0, 14, 100).seeds) == (9, 2)
     assert plan(100, 10, 0, 14, 100) is None

@@ -66,7 +66,7 @@ def _row(found: Comparison, index: int, keys: list[str]) -> dict:
         "best": chance_text(found.ranks.best[index]),
         "rank": rank_text(found.ranks.low[index], found.ranks.high[index]),
         "seeds": ", ".join(text(found, value) for value in found.scores.full[index]),
-        "command": setting.runs[0].command,
+        "command": setting.command,
         "runs": [str(run.path) for run in setting.runs],
     }
 
