@@ -8,14 +8,18 @@ from segtrain.class_counts import ClassCounts
 from segtrain.data.sampling import RareClasses
 from segtrain.weighting import same_as
 
-LOSSES = (["loss=ce_dice", "loss.alpha=1.0"], ["loss=ce"], ["loss=ce_dice", "loss.alpha=0.25"], ["loss=ce_lovasz"])
+LOSSES = (["loss=ce_dice", "loss.alpha=1.0"], ["loss=ce"], ["loss=ce_lovasz"], ["loss=ce_dice", "loss.alpha=0.25"])
 MULTILABEL_LOSSES = (["loss=bce_dice"], ["loss=bce"], ["loss=bce_jaccard"])
+LARGE = (
+    "weighting=median_frequency",
+    "weighting=inverse_frequency",
+)  # not the best on any of four datasets (docs/recipes.md)
 RARE = 0.25  # share of the images below which sampling=auto brings a class more often
 UNEVEN = 1.5  # times as often as another an image must come, for sampling=rare_classes to be tried
 
 
 def candidates(counts: ClassCounts, fixed: set[str], crops: bool) -> list[list[str]]:
-    """Overrides of each candidate: the config as it is, then one change of it, then two, then three.
+    """Overrides of each candidate: the config as it is, then one change of it, then two, then three; large weights count as two.
 
     Args:
         counts: of the training split.
@@ -36,5 +40,10 @@ def candidates(counts: ClassCounts, fixed: set[str], crops: bool) -> list[list[s
         "loss": losses,  # of as many changes the losses come first
     }
     choices = [[[], *options] for group, options in axes.items() if group not in fixed]
-    combined = sorted(product(*choices), key=lambda options: sum(map(bool, options)))
+    combined = sorted(product(*choices), key=lambda options: sum(map(_changes, options)))
     return [[word for option in reversed(options) for word in option] for options in combined]
+
+
+def _changes(option: list[str]) -> int:
+    """For how many changes an option of a group counts."""
+    return bool(option) + any(word in LARGE for word in option)
