@@ -85,6 +85,11 @@ class Counted:
         return pooled_score(self.name, sums, self.classes, self.foreground)
 
 
+def counts_images(name: str) -> bool:
+    """Whether a score counts images, not pixels."""
+    return name.startswith(("presence_recall/", "presence_precision/")) or name == "specificity"
+
+
 def counted_for(
     name: str, tables: list[np.ndarray], classes: Sequence[str], foreground: np.ndarray, min_area: int | None
 ) -> Counted:
@@ -94,7 +99,7 @@ def counted_for(
         min_area: predicted pixels from which on a class is found in an image; None: not known, or not one.
     """
     kind, _, part = name.partition("/")
-    if min_area is None or not (kind.startswith("presence_") or name == "specificity"):
+    if min_area is None or not counts_images(name):
         return Counted(tables, name, list(classes), foreground)
     present = [table[:, 0] + table[:, 2] > 0 for table in tables]
     predicted = [table[:, 0] + table[:, 1] >= min_area for table in tables]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from segtrain.comparison.baseline import choose_baseline
-from segtrain.comparison.draws import DRAWS, counted_for, draw_groups, pooled_score
+from segtrain.comparison.draws import DRAWS, counted_for, counts_images, draw_groups, pooled_score
 from segtrain.comparison.settings import Setting, counts_of
 from segtrain.comparison.statistics import (
     LEVEL,
@@ -89,7 +89,8 @@ def compare(
     check_comparable(settings[0].varied, by, "--by loss", "compare them by a score: --by iou/mean")
     lower, unit = direction_and_unit(by, settings)
     settings = sorted(settings, key=lambda setting: ordering_score(setting, by, split) * (1 if lower else -1))
-    counted, scored = ResampledCounts.of(settings), ResampledCounts.of(settings, by)
+    counted = ResampledCounts.of(settings, by)
+    scored = ResampledCounts.of(settings, by, of_images=True) if counts_images(by) else counted
     resampled = scored is not None and scored.knows(scored.name)
     scores = scored.scores(scored.name) if resampled else fixed_scores(settings, by)
     noise, chosen = seed_noise(scores), choose_baseline(settings, baseline)
@@ -147,7 +148,7 @@ class ResampledCounts:
         groups: np.ndarray,
         classes: Sequence[str],
         foreground: np.ndarray,
-        name: str = "",
+        name: str,
     ):
         self.groups, self.classes, self.foreground, self.name = groups, list(classes), foreground, name
         present = tables[0][0][:, 0] + tables[0][0][:, 2] > 0
@@ -161,15 +162,15 @@ class ResampledCounts:
         self.pixels = self.sums[0][0][0] + self.sums[0][0][2]
 
     @classmethod
-    def of(cls, settings: list[Setting], by: str = "") -> "ResampledCounts | None":
-        """For a score, or those of pixels; None when a run has no counts."""
+    def of(cls, settings: list[Setting], by: str, of_images: bool = False) -> "ResampledCounts | None":
+        """Counts of pixels, or for a score of images those of images; None when a run has no counts."""
         tables = [[counts_of(repeat) for repeat in setting.repeats] for setting in settings]
         if any(table is None for repeats in tables for table in repeats):
             return None
+        classes, foreground = settings[0].runs[0].classes, foreground_of(settings[0])
         areas = {setting.min_area for setting in settings}
-        of_run, foreground = settings[0].runs[0], foreground_of(settings[0])
-        least = areas.pop() if len(areas) == 1 else None
-        counts = [counted_for(by, [t[2] for t in repeats], of_run.classes, foreground, least) for repeats in tables]
+        least = areas.pop() if of_images and len(areas) == 1 else None
+        counts = [counted_for(by, [t[2] for t in repeats], classes, foreground, least) for repeats in tables]
         groups = min((table[1] for repeats in tables for table in repeats), key=lambda groups: len(np.unique(groups)))
         first = counts[0]
         return cls([one.tables for one in counts], groups, first.classes, first.foreground, first.name)
