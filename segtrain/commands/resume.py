@@ -1,5 +1,6 @@
 """`segtrain resume`: continue a run, what is missing of a sweep, or a search."""
 
+import logging
 import shlex
 import sys
 from argparse import Namespace
@@ -20,6 +21,9 @@ from segtrain.runs.folder import RunFolder, SilentRunFolder
 from segtrain.runs.sweep import SweepJob, read_sweep
 from segtrain.signals import watched
 
+log = logging.getLogger("segtrain")
+
+OF_LOSS = ("loss", "weighting", "class_weights")
 LONGER = {"trainer.epochs", "trainer.max_steps", "trainer.patience"}  # settings with which a finished run goes on
 
 
@@ -140,6 +144,8 @@ def resume(
         free = [key for key in (text.partition("=")[0] for text in overrides) if key in FREE]
         changed = changes(run.settings(), cfg, [*allow, *free], str(file))
         check_goes_on(run, checkpoint, cfg.trainer, changed, trust)
+        if checkpoint and any(key.split(".")[0] in OF_LOSS for key in changed) and checkpoint.pop("loss", None):
+            log.warning("what the loss has learned or counted begins anew: its settings were changed")
         if processes.first:
             log_to_screen(run.path / "segtrain.log", only_warnings)
         from segtrain.commands.train import train

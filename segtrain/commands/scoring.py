@@ -14,6 +14,7 @@ from segtrain.errors import ConfigError, counted
 from segtrain.inference import Predictor, window_starts
 from segtrain.inference.presence import check_classes, is_chosen
 from segtrain.inference.regions import Foreground, Regions, spans, threshold_for
+from segtrain.losses.state import load_own_state
 from segtrain.metrics.metric import numbers
 from segtrain.metrics.records import LOSS, all_records
 from segtrain.metrics.tuning import NEVER
@@ -34,7 +35,9 @@ def evaluate_split(trained: Trained, split: str):
     cfg = trained.config
     dataset = build_dataset(cfg, split)
     trainer, scores = build(cfg, "trainer"), build_scores(cfg, dataset)
-    loss = build_loss(cfg, dataset).to(trainer.device)
+    loss = build_loss(cfg, dataset)
+    load_own_state(loss, trained.loss_state)
+    loss.to(trainer.device)
     loss.start_epoch(max(trained.epoch - 1, 0))  # of phases, the one that the checkpoint was validated with
     warn_of_other_sizes(trained, dataset, cfg.inference.resize)
     predictor = predictor_of(trained, dataset)

@@ -1,6 +1,7 @@
 """Build the parts of a training from a config: the only place that instantiates classes by name."""
 
 import contextlib
+import copy
 from collections import Counter
 
 from hydra.errors import InstantiationException
@@ -129,7 +130,8 @@ def build_loss(cfg: DictConfig, dataset, labels=None):
 
     place = f"loss ({cfg.loss._target_})"
     with refusals(place):
-        loss, tried = as_loss(build(cfg, "loss")), as_loss(build(cfg, "loss"))  # which may count what it is called with
+        loss = as_loss(build(cfg, "loss"))
+        tried = _copy(loss) or as_loss(build(cfg, "loss"))  # a loss may count what it is called with
     wanted = "sigmoid" if dataset.multilabel else "softmax"
     if loss.activation not in (None, wanted):
         kinds = {"softmax": "one label per pixel", "sigmoid": "multi-label masks"}
@@ -164,6 +166,14 @@ def build_loss(cfg: DictConfig, dataset, labels=None):
                 images = torch.zeros(2, dataset.channels, 64, 64, dtype=torch.uint8)
                 _called(labels.training_loss(tried), logits(), labels.target(masks, images))
     return loss
+
+
+def _copy(loss):
+    """A copy of a loss; None of one that cannot be copied."""
+    try:
+        return copy.deepcopy(loss)
+    except Exception:  # whatever a class of the user's raises
+        return None
 
 
 def _called(loss, logits, target):

@@ -44,7 +44,8 @@ class Loss(nn.Module):
     """Base class of a loss, `loss(logits, target) -> scalar`, with defaults for all but one method.
 
     A loss of your own derives from this class and has `forward`, or `from_sums` with `needs`. A plain nn.Module
-    with `forward` works too (see `as_loss`): the defaults then hold.
+    with `forward` works too (see `as_loss`): the defaults then hold. Its parameters are trained with the network, and kept
+    in checkpoints with its buffers; it is in training mode but for the validation.
 
     Attributes:
         activation: softmax (one label per pixel), sigmoid (multi-label), or None for either.
@@ -142,7 +143,8 @@ class OwnLoss(Loss):
         self.module = module
 
     def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        return self.module(logits, target if target.is_floating_point() else target.long())
+        whole = isinstance(target, torch.Tensor) and not target.is_floating_point()
+        return self.module(logits, target.long() if whole else target)
 
 
 def as_loss(module: nn.Module) -> Loss:

@@ -52,7 +52,7 @@ def read_last(folder: Path) -> dict:
 def write_best(folder: Path, epoch, config: str) -> None:
     """Write the weights of a segtrain.training Epoch, with the text of the run's config. Raises DiskError."""
     weights = {"model": epoch.best.weights, "epoch": epoch.number, "step": epoch.step, "config": config}
-    write_checkpoint(folder / "best.pt", weights)
+    write_checkpoint(folder / "best.pt", weights | ({"loss": epoch.best.loss} if epoch.best.loss else {}))
     (folder / "best.safetensors").unlink(missing_ok=True)  # of a training that goes on: that of the best epoch before
 
 

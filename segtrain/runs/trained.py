@@ -57,6 +57,7 @@ class Trained:
         run: its folder.
         config: its settings, of which parts are built: dataset, inference, metric, loss, …
         network: uint8 images [N,B,H,W] -> logits [N,C,H,W].
+        loss_state: what its loss has learned or counted (segtrain.losses.state).
         result: its scores and thresholds.
         epoch: after which the checkpoint was written, from 1.
         image_size: the usual height and width of a training image; None where environment.json does not give it.
@@ -66,6 +67,7 @@ class Trained:
     run: Path
     config: Any
     network: Any
+    loss_state: dict
     result: Result
     epoch: int
     image_size: list[int] | None
@@ -143,7 +145,7 @@ def load(
         size = None
     elif size is not None and mistake(size, Size):
         raise ConfigError(f"image_size {mistake(size, Size)}", str(environment), "restore the file")
-    return Trained(folder, cfg, network, Result.read(folder), epoch, size, trust or [])
+    return Trained(folder, cfg, network, content.get("loss", {}), Result.read(folder), epoch, size, trust or [])
 
 
 def _palette(dataset, num_classes: int) -> np.ndarray | None:

@@ -9,6 +9,7 @@ import torch
 from segtrain.errors import DataError, NotFinite
 from segtrain.inference import Predictor
 from segtrain.losses import Loss
+from segtrain.losses.state import in_evaluation
 from segtrain.metrics.metric import Metric
 from segtrain.ranks import ALONE, Processes
 from segtrain.signals import leave_if_stopped
@@ -40,22 +41,24 @@ def evaluate(
     Raises DataError for no image, NotFinite for logits that are not; Preempted and such after a stop signal.
     """
     scores.reset()
-    loss.eval()
     done = []  # of each batch: indices of its images, what the loss needs of it, whether the logits are finite
-    for batch, target, indices in batches:
-        if limit is not None and indices[0] >= limit:
-            break
-        leave_if_stopped()
-        target = target.to(predictor.device, non_blocking=True)
-        with part("validation: forward"):
-            logits = predictor.logits(batch)
-            finite = logits.sum(dim=(1, 2, 3), dtype=torch.float32).isfinite()
-        with part("validation: loss"):
-            done.append((indices, loss.piece(logits, target), finite))
-        wanted = {"logits": logits} if scores.needs_logits else {}
-        with part("validation: scores"):
-            scores.update(predictor.decide(logits), target, [names[i] for i in indices] if names else None, **wanted)
-        advance(len(batch))
+    with in_evaluation(loss):
+        for batch, target, indices in batches:
+            if limit is not None and indices[0] >= limit:
+                break
+            leave_if_stopped()
+            target = target.to(predictor.device, non_blocking=True)
+            with part("validation: forward"):
+                logits = predictor.logits(batch)
+                finite = logits.sum(dim=(1, 2, 3), dtype=torch.float32).isfinite()
+            with part("validation: loss"):
+                done.append((indices, loss.piece(logits, target), finite))
+            wanted = {"logits": logits} if scores.needs_logits else {}
+            with part("validation: scores"):
+                scores.update(
+                    predictor.decide(logits), target, [names[i] for i in indices] if names else None, **wanted
+                )
+            advance(len(batch))
     if processes.size > 1:
         done = _join(processes, scores, done)
     if not done:

@@ -45,7 +45,7 @@ class Profile:
                 f"{what} the training has {batches}", "trainer.profile", "lower it, or train for more steps"
             )
         if left < self._needed:
-            log.warning(f"{what} {left} are left: there will be no profile")
+            log.warning(f"{what} {left} are left: there will be no new profile")
 
     def finished(self) -> bool:
         """True once: at the end of the epoch in which the profile is complete."""

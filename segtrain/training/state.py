@@ -1,5 +1,6 @@
 """Dataclasses for the parts, the state and the epoch results of a training."""
 
+import copy
 import logging
 from dataclasses import dataclass, field
 from typing import get_type_hints
@@ -117,17 +118,20 @@ class Best:
 
     Attributes:
         weights: state dict of the network that was validated, not a copy: it changes with the next epoch.
+        loss: likewise, what `own_state` gives of the loss.
         counts: arrays of which every score is a function, as of SegmentationScores.state.
         per_class: columns by name, one value per class.
     """
 
     weights: dict[str, torch.Tensor]
+    loss: dict
     counts: dict[str, np.ndarray]
     per_class: dict[str, np.ndarray]
 
     def keep(self) -> None:
         """Copy the weights, before the training goes on."""
         self.weights = {name: tensor.detach().clone() for name, tensor in self.weights.items()}
+        self.loss = copy.deepcopy(self.loss)
 
 
 @dataclass(frozen=True)

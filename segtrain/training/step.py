@@ -1,11 +1,13 @@
 """One optimizer step: forward, loss, backward, clipping, the optimizer, the moving average."""
 
 import contextlib
+import copy
 
 import torch
 
 from segtrain.errors import batch_norm_explained
 from segtrain.losses.loss import computed_over, scaled, total
+from segtrain.losses.state import load_own_state, own_state
 from segtrain.optimizers import is_of_encoder
 from segtrain.ranks import ALONE, Processes
 from segtrain.training.average import Average
@@ -49,7 +51,7 @@ class Step:
         self.batch_size = parts.train.batch_size // processes.size if compiled else None
         self.labels = parts.labels.to(device)
         self.loss = self.labels.training_loss(parts.loss).to(device)
-        self.loss_as_built = {name: tensor.clone() for name, tensor in self.loss.state_dict().items()}
+        self.own_loss = parts.loss  # without what the labels add to it
         self.trained = [*self.model.parameters(), *parts.loss.parameters()]
         self.optimizer, self.schedule = parts.optimizer, parts.schedule
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
@@ -78,7 +80,6 @@ class Step:
     def train(self, frozen_encoder: bool) -> None:
         """Training mode. A frozen encoder has no gradient and keeps its batch statistics."""
         self.model.train()
-        self.loss.train()
         for parameter in self.encoder:
             parameter.requires_grad_(not frozen_encoder)
         for name, module in self.model.named_modules():
@@ -94,6 +95,7 @@ class Step:
         self.processes.seed(number)
         indices, masks = [index for batch in batches for index in batch[2]], [batch[1] for batch in batches]
         buffers = [buffer.clone() for buffer in self.model.buffers()] if self.skip else []
+        of_loss = copy.deepcopy(own_state(self.own_loss)) if self.skip else {}
         counts = [len(batch[2]) for batch in batches]
         with self.part("transfer"):
             batches = [[one.to(self.device, non_blocking=True) for one in batch[:2]] for batch in batches]
@@ -125,7 +127,7 @@ class Step:
         self.finite.record(bad, **known, images=[images for images, _ in batches], terms=found)
         if self.skip and self.finite.bad:
             self.finite.refuse_labels()
-            self._leave_out(buffers)
+            self._leave_out(buffers, of_loss)
             return {}
         with self.part("optimizer"):
             self._update(number)
@@ -147,8 +149,9 @@ class Step:
             norm = torch.nn.utils.get_total_norm(gradients)
         return torch.zeros((), device=self.device) if self.scaler.is_enabled() else norm
 
-    def _leave_out(self, buffers: list[torch.Tensor]) -> None:
-        """Batch statistics of a bad batch are forgotten, too."""
+    def _leave_out(self, buffers: list[torch.Tensor], of_loss: dict) -> None:
+        """Batch statistics of a bad batch, and what the loss has counted in it, are forgotten, too."""
+        load_own_state(self.own_loss, of_loss, self.device)
         for buffer, before in zip(self.model.buffers(), buffers, strict=True):
             buffer.copy_(before)
         self.finite.forget()
@@ -195,8 +198,7 @@ class Step:
         check_weights(self.validated)  # the moving average, too, is spoilt by one bad step
         cuda = [torch.cuda.get_rng_state(self.device)] if self.device.type == "cuda" else []
         states = {name: part.state_dict() for name, part in self._resumed().items()}
-        loss, built = self.loss.state_dict(), self.loss_as_built  # what a loss of the user's has learned or counted
-        states["loss"] = {name: tensor for name, tensor in loss.items() if not torch.equal(tensor, built[name])}
+        states |= {"loss": state} if (state := own_state(self.own_loss)) else {}
         return {**states, "random": torch.get_rng_state(), "random_cuda": cuda}
 
     def load_state_dict(self, content: dict) -> None:
@@ -208,7 +210,7 @@ class Step:
             raise ValueError(found)
         for name, part in self._resumed().items():
             part.load_state_dict(content[name])
-        self.loss.load_state_dict({**self.loss_as_built, **content.get("loss", {})})
+        load_own_state(self.own_loss, content.get("loss", {}), self.device)
         torch.set_rng_state(content["random"].cpu())
         if content["random_cuda"] and self.device.type == "cuda":
             torch.cuda.set_rng_state(content["random_cuda"][0].cpu(), self.device)

@@ -13,6 +13,7 @@ from segtrain.arguments import FractionBelowOne, NonNegativeInt, Positive, Posit
 from segtrain.data.loader import killed_workers_explained
 from segtrain.errors import ConfigError, NotFinite, did_you_mean, out_of_memory_explained
 from segtrain.inference import Inference, Predictor
+from segtrain.losses.state import own_state
 from segtrain.metrics.metric import Metric, numbers
 from segtrain.metrics.records import LOSS, Score, all_records
 from segtrain.ranks import ALONE, Processes
@@ -258,13 +259,12 @@ class Trainer:
         )
         progress.close()
         scores = {**numbers(parts.scores.compute()), LOSS.name: loss}
-        value = None if math.isnan(scores[self.monitor]) else scores[self.monitor]
         best, records = None, all_records(parts.scores)
-        monitor = records[self.monitor]
+        value, monitor = (None if math.isnan(scores[self.monitor]) else scores[self.monitor]), records[self.monitor]
         if state.is_best(value, monitor.higher_is_better):
             state.best = {"epoch": state.epoch + 1, "monitor": self.monitor, "value": value}
-            weights = self.step.validated.state_dict()
-            best = Best(weights, parts.scores.state(), parts.scores.per_class())
+            kept = own_state(parts.loss), parts.scores.state(), parts.scores.per_class()
+            best = Best(self.step.validated.state_dict(), *kept)
         return Epoch(
             number=state.epoch + 1,
             step=state.step,

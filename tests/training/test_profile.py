@@ -49,7 +49,7 @@ def test_milliseconds_and_shares():
 
 def test_a_resumed_training_of_few_steps_says_that_there_will_be_no_profile(caplog):
     Profile(2, torch.device("cpu")).check(20, WARM + 3)
-    assert f"looks at {WARM + 4} batches, and {WARM + 3} are left: there will be no profile" in caplog.text
+    assert f"looks at {WARM + 4} batches, and {WARM + 3} are left: there will be no new profile" in caplog.text
 
 
 def test_waiting_for_data_is_counted():
