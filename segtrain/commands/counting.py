@@ -9,7 +9,7 @@ from segtrain.config.build import build, refusals
 from segtrain.data.dataset import typical_size
 from segtrain.data.mask_values import both_ways
 from segtrain.dataset_check.samples import DARK, range_to_set
-from segtrain.errors import DataError, few
+from segtrain.errors import DataError, SegtrainError, few
 from segtrain.ranks import Processes
 from segtrain.report.scores import counts_table
 from segtrain.runs.environment import fingerprint
@@ -99,10 +99,15 @@ def class_weights(cfg, counts: ClassCounts) -> list[float] | None:
         return None
     weighting = build(cfg, "weighting")
     with refusals(f"weighting ({cfg.weighting._target_})"):
-        found = weighting(counts)
+        try:
+            found = weighting(counts)
+        except (SegtrainError, ValueError):
+            raise
+        except Exception as error:  # whatever a class of the user's raises
+            raise ValueError(f"{type(error).__name__}: {error} (debug=true: where)") from error
         try:
             weights = np.asarray(found, dtype=float)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, RuntimeError):
             weights = np.array(np.nan)
         if weights.shape != counts.pixels.shape:
             given = f"{len(weights)} weights" if weights.ndim == 1 else repr(found)[:100]

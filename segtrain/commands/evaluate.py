@@ -4,6 +4,7 @@ import hashlib
 import logging
 import re
 from argparse import Namespace
+from pathlib import Path
 
 import numpy as np
 
@@ -16,8 +17,8 @@ from segtrain.commands.scoring import (
     intervals_of,
 )
 from segtrain.config.schema import flat
-from segtrain.errors import ConfigError, printable
-from segtrain.files import write_arrays, write_json, write_rows
+from segtrain.errors import ConfigError, counted, few, printable
+from segtrain.files import read_arrays, write_arrays, write_json, write_rows
 from segtrain.report.logger import log_to_screen
 from segtrain.report.pages.evaluation import write_evaluation_page
 from segtrain.report.scores import cross_fitted_line, means_line, more_tables, not_defined, scores_table
@@ -42,6 +43,8 @@ def main(arguments: Namespace) -> int:
     threshold = choose_thresholds(trained)
     cross_fitted = choose_presence(trained, bool(threshold))
     scores, result, dataset, draw = evaluate_split(trained, arguments.split)
+    if arguments.split == "val" and trained.config.dataset.get("splits") == "kfold":
+        warn_of_others(arguments.run, scores.names)
     groups = groups_of(dataset, scores.names)
     if arguments.split == "val":
         if threshold and not cross_fitted and trained.config.inference.presence is None:
@@ -78,6 +81,15 @@ def warn_of_images(overrides: list[str]) -> None:
     """Name settings that may let images be scored that the run was trained on."""
     if moved := [word for word in overrides if word.startswith(DIVIDING)]:
         log.warning(f"{', '.join(moved)}: images that the run was trained on may be among those that are scored")
+
+
+def warn_of_others(run: Path, names: list[str]) -> None:
+    """Warn of images of val that the run has not validated, as when earlier versions divided the folds."""
+    file = run / "per_image.npz"
+    known = read_arrays(file).get("names", []) if file.is_file() else []
+    if len(known) and (others := [str(name) for name in names if name not in {*map(str, known)}]):
+        what = f"{counted(len(others), 'image')} of val not among those that the run validated ({few(others, 3)})"
+        log.warning(f"{what}: it may have been trained on them")
 
 
 def folder_name(split: str, checkpoint: str, settings: list[str]) -> str:

@@ -4,7 +4,7 @@ import numpy as np
 
 from segtrain.comparison.statistics import Estimate, estimate, needed
 from segtrain.comparison.verdict import Comparison
-from segtrain.errors import counted
+from segtrain.errors import counted, few
 
 SUSPICIOUS = 1.7  # times the pooled spread between seeds, where the test does not tell it apart
 
@@ -73,7 +73,8 @@ def _best_and_baseline(found: Comparison) -> list[str]:
         return [f"{best}{chosen}: {gain} over {base}{common}{limits}, {_basis(found)}{of_classes}."]
     unit, others = "images" if found.groups == found.images else "groups of images", len(found.settings) - 1
     groups = found.scores.groups
-    unit += f" with {found.by.partition('/')[2]}" * (groups < found.groups)
+    if groups < found.groups:
+        unit += f" with {part}" if (part := found.by.partition("/")[2]) else " without foreground"
     seeds = max(len(setting.repeats) for setting in found.settings)
     more = needed(difference, seeds, int(found.noise.freedom.max()), groups, others, unit)
     pair = f"{best}{chosen + ',' * bool(chosen)} from {base}{common}"
@@ -107,8 +108,8 @@ def pair_of(found: Comparison, one: int, other: int) -> tuple[str, str, str]:
 
 def _limits(found: Comparison) -> list[str]:
     """What the answer does not speak of."""
-    lines, one_group, single = [], found.images > 0 and found.groups == 1, found.by.partition("/")[2] in found.seen_once
-    of_images = found.images > 0 and not one_group and not single
+    lines, one_group, single = [], found.images > 0 and found.groups == 1, found.scores.groups < 2
+    of_images = found.images > 0 and not single
     if not found.noise.known:
         images = "other images" if of_images else "these images alone"
         one = "seed" if _has_folds(found) else "training"
@@ -125,10 +126,11 @@ def _limits(found: Comparison) -> list[str]:
         lines.append(f"{why}: this speaks of these images only.")
     if one_group:
         lines.append("All images are of one group (dataset.groups): this speaks of these images only.")
+    elif single and found.images > 0:
+        lines.append(f"A single {_unit(found)} decides {found.by}: this speaks of these images only.")
     elif found.seen_once:
-        what = "image" if found.groups == found.images else "group of images"
-        known = "this speaks of these images only" if single else "of others with it the intervals know nothing"
-        lines.append(f"A single {what} shows {' and '.join(found.seen_once)}: {known}.")
+        names = f"{few(found.seen_once)} {'are each' if len(found.seen_once) > 1 else 'is'} in a single {_unit(found)}"
+        lines.append(f"{names}: of others the intervals know nothing.")
     for i, values in enumerate(found.scores.full):
         spread = float(values.std(ddof=1)) if len(values) > 1 else 0.0
         if found.noise.own[i] or spread > SUSPICIOUS * np.sqrt(found.noise.variance[i]):
@@ -136,6 +138,11 @@ def _limits(found: Comparison) -> list[str]:
             lines.append(f"The seeds of {found.settings[i].label} differ by more than those of the others (± {text(found, spread)}): "
                          f"its intervals {worth}.")  # fmt: skip
     return lines
+
+
+def _unit(found: Comparison) -> str:
+    """What is drawn."""
+    return "image" if found.groups == found.images else "group of images"
 
 
 def _gains(found: Comparison) -> str:

@@ -26,12 +26,13 @@ def choose_baseline(settings: list[Setting], wanted: str | None) -> int:
         plain = [(_plain_values(setting.varied), _usual_values(setting.varied, usual)) for setting in settings]
         # of equal ones the first that was trained: were it chosen by its score, it would look worse than it is
         return min(range(len(plain)), key=lambda i: ([-n for n in plain[i]], str(settings[i].runs[0].path)))
+    if by_label := [i for i, setting in enumerate(settings) if setting.label == wanted]:
+        return by_label[0]
     pairs = [pair.partition("=") for pair in re.split(r",(?![^\[]*\])", wanted)]  # at commas, but not those of a list
     found = [
         i
         for i, setting in enumerate(settings)
-        if setting.label == wanted
-        or any(run.path.resolve() == Path(wanted).resolve() for run in setting.runs)
+        if any(run.path.resolve() == Path(wanted).resolve() for run in setting.runs)
         or (all(eq for _, eq, _ in pairs) and all(_is(setting.varied.get(_key(k, setting)), v) for k, _, v in pairs))
     ]
     if len(found) != 1:

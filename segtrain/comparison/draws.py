@@ -71,6 +71,8 @@ class Counted:
 
     Attributes:
         tables: int64 [images, 4, C], of each run or seed.
+        name: under which `pooled_score` knows the score.
+        classes: of the tables.
         foreground: bool [C].
     """
 
@@ -96,7 +98,7 @@ def counted_for(
     """The counts for a score: presence and specificity are recall and precision of images in place of pixels.
 
     Args:
-        min_area: predicted pixels from which on a class is found in an image; None: not known, or not one.
+        min_area: predicted pixels from which on a class is found in an image; None where runs differ in it.
     """
     kind, _, part = name.partition("/")
     if min_area is None or not counts_images(name):
@@ -114,9 +116,9 @@ def counted_for(
 
 def _images(present: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     """int64 [images, 4, C] of bool [images, C]: what is 1 for tp, fp, fn, and for every image."""
-    return np.stack([present & predicted, ~present & predicted, present & ~predicted, present | True], axis=1).astype(
-        np.int64
-    )
+    return np.stack(
+        [present & predicted, ~present & predicted, present & ~predicted, np.ones_like(present)], axis=1
+    ).astype(np.int64)
 
 
 def _ratio(over: np.ndarray, under: np.ndarray) -> np.ndarray:

@@ -64,8 +64,9 @@ class Setting:
         return self.label_of(self.named) or "all"
 
     def label_of(self, keys: list[str]) -> str:
-        """Those of `named` that it has, as text: loss=ce has no alpha."""
-        return " ".join(f"{short(key, self.named)}={self.text_of(key)}" for key in keys if self.has(key))
+        """Those of `named` that it has, as text: loss=ce has no alpha. All of them where it has none."""
+        there = [key for key in keys if self.has(key)] or keys
+        return " ".join(f"{short(key, self.named)}={setting_text(self.varied[key])}" for key in there)
 
     def has(self, key: str) -> bool:
         return self.varied[key] is not None or key in self.runs[0].settings

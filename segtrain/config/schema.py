@@ -8,7 +8,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
 from segtrain.arguments import Range, Weights, mistake
-from segtrain.config.signatures import members_of, signature_of
+from segtrain.config.signatures import is_function, members_of, signature_of
 from segtrain.errors import ConfigError, did_you_mean
 from segtrain.protocols import PROTOCOLS
 
@@ -122,9 +122,8 @@ def _node_mistakes(node: DictConfig, path: str, provided: set[str], part: str) -
     for name in sorted(provided - {"strict", *signature.annotations}) if not signature.open else []:
         yield f"{path}: {target} is given {name!r}, which it does not take: name a class or function that does"
     missing = [name for name in signature.required if name not in keys and name not in provided]
-    if of_a_call := [name for name in missing if name in OF_A_CALL]:
-        what = f"takes {', '.join(of_a_call)}, which are there in a training and not when it is built"
-        yield f"{path}: {target} {what}: name a class, whose objects are called"
+    if set(missing) & set(OF_A_CALL) and is_function(target):
+        yield f"{path}: {target} is a function of {', '.join(missing)}: name a class, whose objects are called with them"
         return
     for name in missing:
         yield f"{path}: {target} needs {name!r}: give +{path}.{name}=VALUE"

@@ -44,7 +44,8 @@ class _Module:
     def dotted(self, node: ast.expr) -> str:
         """The dotted name that an expression such as `nn.Module` stands for in this file."""
         first, *rest = ast.unparse(node).split(".")
-        owner = f"{self.name}." if first in self.nodes else "builtins." if first in vars(builtins) else ""
+        own = first in self.nodes or first in self.aliases
+        owner = f"{self.name}." if own else "builtins." if first in vars(builtins) else ""
         return ".".join([self.imports.get(first, owner + first), *rest])
 
 
@@ -53,6 +54,12 @@ def signature_of(target: str) -> Signature:
     """Signature of a class or function by its dotted name. Raises LookupError with a sentence for the user."""
     found = _definition(target)
     return _imported(target) if found is None else _of_node(*found)
+
+
+def is_function(target: str) -> bool:
+    """Whether a dotted name is a function by its source, and no class."""
+    found = _definition(target)
+    return found is not None and isinstance(found[0], ast.FunctionDef)
 
 
 def docstring_of(target: str) -> str:
@@ -81,8 +88,9 @@ def members_of(target: str, without: Collection[str]) -> set[str] | None:
     every = [n for n in ast.walk(node) if isinstance(n, ast.Attribute | ast.Name)]
     used = {n.attr if isinstance(n, ast.Attribute) else n.id for n in every}
     names = {part.name for part in node.body if isinstance(part, ast.FunctionDef)}
-    arguments_given = [argument for n in ast.walk(node) if isinstance(n, ast.Call) for argument in n.args]
-    handed_on = any(isinstance(a, ast.Name) and a.id == "self" for a in arguments_given)  # and set there
+    calls = [n for n in ast.walk(node) if isinstance(n, ast.Call) and ast.unparse(n.func) != "super"]
+    given = [argument for call in calls for argument in (*call.args, *(k.value for k in call.keywords))]
+    handed_on = any(isinstance(argument, ast.Name) and argument.id == "self" for argument in given)  # and set there
     if None in below or handed_on or used & {"setattr", "vars", "__dict__"} or "__getattr__" in names:
         return None
     assigned = [target for part in node.body if isinstance(part, ast.Assign) for target in part.targets]

@@ -3,6 +3,7 @@
 `counts` is always the ClassCounts of the training split.
 """
 
+import contextlib
 import inspect
 from dataclasses import dataclass
 
@@ -63,11 +64,12 @@ class _Plain(Sampling):
 def as_sampling(part) -> Sampling:
     """`part` when it derives from Sampling, else wrapped. Raises ConfigError for what cannot be called so."""
     sampling = adopted(part, "sampling", Sampling, _Plain)
-    try:
-        inspect.signature(part).bind(None, 0, 0)
-    except TypeError as error:
-        what = f"{type(part).__name__} is called as sampling(counts, seed, epoch): {error}"
-        raise ConfigError(what, "sampling", "give its __call__ these arguments") from error
+    with contextlib.suppress(ValueError):  # of a callable that shows no signature
+        try:
+            inspect.signature(part).bind(None, 0, 0)
+        except TypeError as error:
+            what = f"{type(part).__name__} is called as sampling(counts, seed, epoch): {error}"
+            raise ConfigError(what, "sampling", "give its __call__ these arguments") from error
     return sampling
 
 

@@ -28,10 +28,14 @@ def check_dataset(splits: dict, crop: list[int] | None) -> list[SplitReport]:
     """
     reports = [_read_split(name, as_dataset(d)) for name, d in splits.items()]
     needing = [error for report in reports for error in report.errors if isinstance(error, NeedsRange)]
+    wanted = unused_levels(reports)
     for report in reports:
-        _add_errors(report, needing)
-        _add_oddities(report, crop if report.name == "train" else None)
-    _add_unused_levels(reports)
+        _add_errors(report, needing, wanted)
+        _add_oddities(report, crop if report.name == "train" else None, wanted)
+    if wanted is not None:
+        first, levels = reports[0], wanted[1] // 256 + 1
+        what = f"the images have 16 bits and no value above {wanted[1]}: {levels} of 256 grey levels are used"
+        first.add("warning", what, _files(first, first.readable[:1]), f"set dataset.image_range=[0,{wanted[1]}]")
     _add_duplicates(reports)
     _add_missing_classes(reports)
     _add_shared_groups(reports)
@@ -54,13 +58,6 @@ def unused_levels(reports: list[SplitReport]) -> list[int] | None:
     return range_to_set(first.dataset, highest, first.readable[0].index) if first.readable else None
 
 
-def _add_unused_levels(reports: list[SplitReport]) -> None:
-    if (wanted := unused_levels(reports)) is not None:
-        what = f"the images have 16 bits and no value above {wanted[1]}: {wanted[1] // 256 + 1} of 256 grey levels are used"
-        files = _files(reports[0], reports[0].readable[:1])
-        reports[0].add("warning", what, files, f"set dataset.image_range=[0,{wanted[1]}]")
-
-
 def _read_split(name: str, dataset) -> SplitReport:
     objects = SmallestObjects(dataset.num_classes, dataset.background)
     indices = range(len(dataset.names))
@@ -68,11 +65,12 @@ def _read_split(name: str, dataset) -> SplitReport:
     return SplitReport(name, dataset, list(samples), list(dataset.findings), objects)
 
 
-def _add_errors(report: SplitReport, needing: list[NeedsRange]) -> None:
+def _add_errors(report: SplitReport, needing: list[NeedsRange], wanted: list[int] | None) -> None:
     """One finding per kind of error: the same words but for the numbers.
 
     Args:
         needing: the errors of all splits for images that need a range, which is one for all.
+        wanted: that of the images which can be read.
     """
     kinds: dict[str, list[DataError]] = {}
     every = report.errors
@@ -85,11 +83,11 @@ def _add_errors(report: SplitReport, needing: list[NeedsRange]) -> None:
         more = f" (and {len(errors) - 1} more files like it)" if errors[1:] else ""
         alike = len({error.what for error in errors}) == 1
         files = [error.where if alike else f"{error.where}: {error.what}" for error in errors]
-        fix = NeedsRange.fix_of(needing) if isinstance(errors[0], NeedsRange) else errors[0].fix
+        fix = NeedsRange.fix_of(needing, wanted) if isinstance(errors[0], NeedsRange) else errors[0].fix
         report.add("error", errors[0].what + more, files, fix)
 
 
-def _add_oddities(report: SplitReport, crop) -> None:
+def _add_oddities(report: SplitReport, crop, wanted: list[int] | None) -> None:
     """What is no error in one file, but may be one."""
     dataset, samples = report.dataset, report.readable
     foreground = [c for c in range(dataset.num_classes) if c != dataset.background]
@@ -97,9 +95,7 @@ def _add_oddities(report: SplitReport, crop) -> None:
     ignored_255 = dataset.ignore_index == 255 and _has_format(dataset, IndexMask)
     lost = [s for s in samples if ignored_255 and s.valid and s.ignored and np.flatnonzero(s.pixels).tolist() == [0]]
     all_lost = lost and not dataset.multilabel and not report.pixels[1:].any()
-    highest = max((s.levels[1] for s in samples), default=255)
-    known = range_to_set(dataset, highest, samples[0].index) if samples else None  # a finding of its own
-    dark = [s for s in samples if s.levels[0] < s.levels[1] <= DARK] if known is None else []
+    dark = [s for s in samples if s.levels[0] < s.levels[1] <= DARK] if wanted is None else []
     given = dataset.image_range if isinstance(dataset, Folder) else None
     share = f"{100 * len(empty) / max(len(samples), 1):.0f} %"
     rows = [
@@ -112,7 +108,8 @@ def _add_oddities(report: SplitReport, crop) -> None:
         ("warning", [s for s in samples if s.levels[0] == s.levels[1]], "image", "with one value everywhere",
          "open some of them"),
         ("warning", dark, "image", f"with no value above {max((s.levels[1] for s in dark), default=0)} of 255",
-         f"look at dataset.image_range={given}" if given else "open some of them"),
+         f"look at dataset.image_range={given}" if given else "open some of them; 16 bits of which few are used need "
+         "dataset.image_range"),
         ("warning", [s for s in samples if min(s.size) < SMALL], "image", f"smaller than {SMALL} pixels",
          "open some of them"),
         ("warning", [s for s in samples if max(s.size) > LARGE], "image", f"larger than {LARGE} pixels",

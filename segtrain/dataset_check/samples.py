@@ -73,11 +73,18 @@ class SplitReport:
 def range_to_set(dataset, highest: int, index: int = 0) -> list[int] | None:
     """dataset.image_range for images of 16 bits, such as `index`, whose high bytes reach no higher than `highest` of 255.
 
-    None for other images, and where a range is set.
+    None for other images, where a range is set, and where the images are resized: that flattens their highest values.
     """
-    if highest >= UNUSED or not isinstance(dataset, Folder) or dataset.image_range is not None:
+    if (
+        highest >= UNUSED
+        or not isinstance(dataset, Folder)
+        or dataset.image_range is not None
+        or dataset.resize is not None
+    ):
         return None
-    return [0, 256 * highest + 255] if read_values(dataset.images[index]).dtype.itemsize == 2 else None
+    values = read_values(dataset.images[index])
+    to_grey = dataset.channels == 1 and values.ndim == 3  # likewise
+    return [0, 256 * highest + 255] if values.dtype.itemsize == 2 and not to_grey else None
 
 
 def check_one(dataset: SegmentationDataset, index: int, objects: SmallestObjects) -> Sample:

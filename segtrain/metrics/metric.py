@@ -1,5 +1,6 @@
 """The protocol of a metric: what it must have, and a default for what it may have."""
 
+import contextlib
 import inspect
 
 import numpy as np
@@ -135,10 +136,13 @@ def as_metric(part, class_names: list[str]) -> Metric:
     metric.class_names = metric.class_names or list(class_names)
     metric.reset()
     name = type(part).__name__
-    try:
-        inspect.signature(part.update).bind(None, None, [])
-    except TypeError as error:
-        raise ValueError(f"{name}.update is called as update(prediction, target, names): {error}") from error
+    with contextlib.suppress(ValueError):  # of a callable that shows no signature
+        try:
+            inspect.signature(part.update).bind(None, None, [])
+        except TypeError as error:
+            raise ConfigError(
+                f"{name}.update is called as update(prediction, target, names): {error}", "metric", "give it these"
+            ) from error
     try:
         known = metric.score_names()
     except Exception as error:
@@ -156,7 +160,7 @@ def numbers(scores: dict) -> dict[str, float]:
     for name, value in scores.items():
         try:
             found[str(name)] = float(value)
-        except (TypeError, ValueError, RuntimeError) as error:
+        except (TypeError, ValueError, RuntimeError, OverflowError) as error:
             what = f"the score {name} is {type(value).__name__}, not a number"
             raise ConfigError(what, "metric", "let compute() give a number for each name") from error
     return found

@@ -166,26 +166,46 @@ def test_a_file_that_is_no_yaml_is_named(segtrain, tmp_path, content, what, wher
     assert where in done.err, done
 
 
-OWN = {
-    "dataset": "class Own:\n    def __init__(self, num_classes): ...\n",
-    "loss": "from torch import nn\nclass Own(nn.Module):\n    def forward(self, logits, target): return logits.mean(dim=1)\n",
-    "weighting": "class Own:\n    def __call__(self, counts): return [1.0, 2.0]\n",
-}
-SAID = {
-    "dataset": "dataset: own.Own is given 'split', which it does not take: name a class or function that does",
-    "loss": "forward returns a tensor of [2, 64, 64]: it must return one number",
-    "weighting": "2 weights for 4 classes",
-}
+MODULE = "from torch import nn\nclass Own(nn.Module):\n"
+OWN = [  # group, source of own.py, what is said
+    (
+        "dataset",
+        "class Own:\n    def __init__(self, num_classes): ...\n",
+        "dataset: own.Own is given 'split', which it does not take: name a class or function that does",
+    ),
+    (
+        "loss",
+        f"{MODULE}    def forward(self, logits, target): return logits.mean(dim=1)\n",
+        "forward returns a tensor of [2, 64, 64]: it must return one number",
+    ),
+    (
+        "loss",
+        f"{MODULE}    def forward(self, logits): return logits.mean()\n",
+        "with tensors of [2, 4, 64, 64] and [2, 64, 64] ends in TypeError: Own.forward() takes 2 positional arguments",
+    ),
+    (
+        "loss",
+        f"{MODULE}    def __init__(self): self.part = nn.ReLU()\n    def forward(self, logits, target): ...\n",
+        "own.Own cannot be built: AttributeError: cannot assign module before Module.__init__() call",
+    ),
+    ("weighting", "class Own:\n    def __call__(self, counts): return [1.0, 2.0]\n", "2 weights for 4 classes"),
+    (
+        "weighting",
+        "class Own:\n    def __call__(self, counts): return [1.0, 2.0, -1.0, 0.0]\n",
+        "weights of 1, 2, -1, 0: each must be a number, 0 or more",
+    ),
+    ("weighting", "class Own:\n    def __call__(self, counts): return {}['x']\n", "KeyError: 'x' (debug=true: where)"),
+]
 
 
-@pytest.mark.parametrize("group", OWN)
-def test_a_class_of_ones_own_that_does_not_fit_is_named(segtrain, tmp_path, group):
+@pytest.mark.parametrize(("group", "source", "said"), OWN)
+def test_a_class_of_ones_own_that_does_not_fit_is_named(segtrain, tmp_path, group, source, said):
     (tmp_path / f"conf/{group}").mkdir(parents=True)
     more = "num_classes: 4\nignore_index: 255\nbackground: 0\n" if group == "dataset" else ""
     (tmp_path / f"conf/{group}/own.yaml").write_text(f"_target_: own.Own\n{more}")
-    (tmp_path / "own.py").write_text(OWN[group])
+    (tmp_path / "own.py").write_text(source)
     small = ["dataset.train_images=4", "dataset.val_images=2"] if group != "dataset" else []
     done = segtrain("--config-dir", "conf", f"{group}=own", *small, "loader.workers=0", "hydra.run.dir=run")
     assert done.code == 2, done
-    assert SAID[group] in done.err, done
+    assert said in done.err, done
     assert "own.Own" in done.err, done

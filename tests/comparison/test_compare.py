@@ -212,11 +212,11 @@ def test_a_class_in_a_single_image_says_nothing_of_others(tmp_path):
     found = compare(settings, by="iou/rare")
     assert not found.real.any()
     text = " ".join(answer(found))
-    assert "A single image shows rare: this speaks of these images only." in text
+    assert "A single image decides iou/rare: this speaks of these images only." in text
     assert "interval" not in text.partition(".")[0]
     found = compare(settings)
     assert "rare" not in found.class_gains
-    assert "A single image shows rare: of others with it the intervals know nothing." in answer(found)
+    assert "rare is in a single image: of others the intervals know nothing." in answer(found)
 
 
 def test_seeds_that_differ_more_than_those_of_others_are_named(tmp_path):
@@ -523,6 +523,7 @@ def test_a_setting_that_a_loss_does_not_have_is_not_named(tmp_path):
     found = compare(settings_from(find_runs([tmp_path])[0]))
     assert [setting.label for setting in found.settings] == ["loss=dice alpha=1", "loss=dice alpha=0.5", "loss=ce"]
     assert " – " in comparison_table(found)
+    assert found.settings[compare([*found.settings], baseline="loss=ce").baseline].label == "loss=ce"
 
 
 @pytest.mark.parametrize(

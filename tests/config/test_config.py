@@ -407,7 +407,13 @@ class ByAnother(Keys):
         Keys.__init__(self, **keys)
 
 
-Alias = Good
+class ByTarget(Good):
+    def __init__(self, target: float):
+        self.target = target
+
+
+First = Good
+Alias = First
 VALUE = 3
 
 
@@ -459,7 +465,8 @@ def test_the_check_accepts_what_is_there_and_what_the_source_does_not_tell(own, 
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("called", "takes logits, target, which are there in a training and not when it is built: name a class"),
+        ("called", "lacking.called is a function of logits, target: name a class, whose objects are called with them"),
+        ("ByTarget", "lacking.ByTarget needs 'target': give +loss.target=VALUE"),
         ("VALUE", "lacking.VALUE is a value, not a class"),
     ],
 )

@@ -73,7 +73,7 @@ def test_an_update_of_other_arguments_and_no_scores_at_all_are_named_at_once():
     with pytest.raises(ValueError, match=r"Right.compute\(\) gives no score before the first image"):
         as_metric(part, ["a", "b"])
     type(part).update = lambda self, prediction, target: None
-    with pytest.raises(ValueError, match=r"Right.update is called as update\(prediction, target, names\)"):
+    with pytest.raises(ConfigError, match=r"Right.update is called as update\(prediction, target, names\)"):
         as_metric(part, ["a", "b"])
 
 

@@ -45,7 +45,7 @@ class Folder(SegmentationDataset):
             files: `root/images`, `root/masks`, and `root/train.txt`, `root/val.txt` with one file stem per line.
             ratio: `root/images`, `root/masks`; the share `val_ratio` of the stems with the smallest hash is val, so
                 a file stays in its split when others are added.
-            kfold: as ratio; of `folds` parts of nearly as many images, part number `fold` (from 0) is val. The parts
+            kfold: as ratio; of `folds` parts of about equal size, part number `fold` (from 0) is val. The parts
                 change when files are added.
         images: the folder of the images below `root`, `{split}` filled in; None: those of `splits`.
         masks: pattern of an image's mask, from the image's folder: `{stem}_mask.png`, `../masks/{stem}.png`.

@@ -168,7 +168,8 @@ def two_values(values: np.ndarray, threshold: int | None, path: Path) -> np.ndar
         between = np.unique(values[grey])
         hint = f"set where the class begins: dataset.threshold={int(highest) // 2} takes what is above"
         if len(between) == 1:
-            hint = f"to ignore {highest}: dataset.ignore_values=[{highest}]; or {hint}"
+            odd = min(between[0], 0) or highest
+            hint = f"to ignore {odd}: dataset.ignore_values=[{odd}]; or {hint}"
         what = f"value {between[0]}" if len(between) == 1 else f"{len(between)} values"
         raise DataError(
             f"a binary mask with {int(grey.sum())} pixels between 0 and {highest} ({what})", str(path), hint

@@ -152,7 +152,8 @@ def _folder_per_class(layout) -> str:
     stems = {path.stem for path in images.iterdir()}
 
     def holds_masks(folder: Path) -> bool:
-        return any(path.stem in stems and path.suffix.lower() in MASK_SUFFIXES for path in folder.iterdir())
+        fits = any(path.stem in stems and path.suffix.lower() in MASK_SUFFIXES for path in folder.iterdir())
+        return fits and _of_grey(folder) and re.fullmatch(r"[\w-]+", folder.name) is not None
 
     classes = [folder.name for folder in _folders(layout.root) if folder != images and holds_masks(folder)]
     if len(classes) < 2:

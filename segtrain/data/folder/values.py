@@ -41,9 +41,11 @@ class NeedsRange(DataError):
         super().__init__(what, where, fix or self.fix_of([self]))
 
     @staticmethod
-    def fix_of(errors: list["NeedsRange"]) -> str:
-        """The range of all images with such an error."""
+    def fix_of(errors: list["NeedsRange"], of_others: list[int] | None = None) -> str:
+        """The range of all images with such an error, and of others of 16 bits that can be read."""
         low, high = min(error.low for error in errors), max(error.high for error in errors)
+        if of_others is not None:
+            return f"set dataset.image_range=[{min(low, 0)},{max(high, of_others[1])}]"
         found = f"[{min(low, 0)},{high}]" if low < 0 or high > 255 else "[0,1]" if high <= 1 else "[0,255]"
         brighter = "; [0,65535] where other images are brighter" * any(error.deep for error in errors)
         return f"set which values of all images are black and white, for example dataset.image_range={found}{brighter}"

@@ -89,7 +89,8 @@ def over_number(found: Comparison) -> str:
     if (key := next(numeric, None)) is None:
         return ""
     for setting, one in zip(found.settings, found.estimates, strict=True):
-        label = " ".join(f"{short(k, keys)}={setting_text(v)}" for k, v in setting.varied.items() if k != key)
+        others = [k for k in keys if k != key and setting.has(k)]
+        label = " ".join(f"{short(k, keys)}={setting_text(setting.varied[k])}" for k in others)
         lines.setdefault(label, []).append((setting.varied[key], one.value, one.low, one.high))
     return charts.lines_with_intervals(
         {name: sorted(points) for name, points in lines.items()}, short(key, keys), found.by, found.unit
