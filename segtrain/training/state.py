@@ -118,15 +118,15 @@ class Best:
 
     Attributes:
         weights: state dict of the network that was validated, not a copy: it changes with the next epoch.
-        loss: likewise, what `own_state` gives of the loss.
         counts: arrays of which every score is a function, as of SegmentationScores.state.
         per_class: columns by name, one value per class.
+        loss: what segtrain.losses.state gives of the loss; likewise no copy.
     """
 
     weights: dict[str, torch.Tensor]
-    loss: dict
     counts: dict[str, np.ndarray]
     per_class: dict[str, np.ndarray]
+    loss: dict = field(default_factory=dict)
 
     def keep(self) -> None:
         """Copy the weights, before the training goes on."""

@@ -263,7 +263,7 @@ class Trainer:
         value, monitor = (None if math.isnan(scores[self.monitor]) else scores[self.monitor]), records[self.monitor]
         if state.is_best(value, monitor.higher_is_better):
             state.best = {"epoch": state.epoch + 1, "monitor": self.monitor, "value": value}
-            kept = own_state(parts.loss), parts.scores.state(), parts.scores.per_class()
+            kept = parts.scores.state(), parts.scores.per_class(), own_state(parts.loss)
             best = Best(self.step.validated.state_dict(), *kept)
         return Epoch(
             number=state.epoch + 1,
