@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from segtrain.commands.evaluate import warn_of_others
+from segtrain.files import write_arrays
 from segtrain.report.advice import padding_advice
 
 
@@ -209,3 +211,12 @@ def test_a_class_of_ones_own_that_does_not_fit_is_named(segtrain, tmp_path, grou
     assert done.code == 2, done
     assert said in done.err, done
     assert "own.Own" in done.err, done
+
+
+def test_images_that_a_run_did_not_validate_are_named(tmp_path, caplog):
+    """Folds of an earlier version hold other images, which the network may have seen."""
+    write_arrays(tmp_path / "per_image.npz", {"names": np.array(["a", "b"])})
+    warn_of_others(tmp_path, ["a", "b"])
+    assert not caplog.text
+    warn_of_others(tmp_path, ["a", "c"])
+    assert "1 image of val not among those that the run validated (c): it may have been trained on them" in caplog.text
