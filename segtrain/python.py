@@ -148,6 +148,10 @@ def load(
     Raises ConfigError for a folder without a run, a damaged one, classes that are not trusted, and overrides that do not
     matter to predictions.
     """
+    if Path(checkpoint).name != checkpoint or checkpoint.endswith(".pt"):
+        raise ConfigError(
+            "a file, in place of its name in the run", f"checkpoint={checkpoint!r}", "give 'best' or 'last'"
+        )
     refuse_idle(_words(overrides, "overrides", "inference.flips=[horizontal]"))
     return Run(trained.load(str(run), checkpoint, _words(trust, "trust", "my_package"), overrides))
 

@@ -159,6 +159,11 @@ def test_mistakes_are_found_before_a_folder_is_made(tmp_path, words, dataset, ki
     assert not list(tmp_path.iterdir())
 
 
+def test_a_checkpoint_is_named_and_no_file(trained):
+    with pytest.raises(ConfigError, match="give 'best' or 'last'"):
+        segtrain.load(trained, checkpoint=str(trained / "checkpoints/best.pt"))
+
+
 def test_a_pair_is_divided_already():
     with pytest.raises(ConfigError, match="a pair of datasets is divided already"):
         segtrain.train([], dataset=(Plain(3), Plain(3)), val_ratio=0.5)
