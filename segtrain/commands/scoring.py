@@ -36,7 +36,13 @@ def evaluate_split(trained: Trained, split: str):
     dataset = build_dataset(cfg, split)
     trainer, scores = build(cfg, "trainer"), build_scores(cfg, dataset)
     loss = build_loss(cfg, dataset)
-    load_own_state(loss, trained.loss_state)
+    try:
+        load_own_state(loss, trained.loss_state)
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        what = f"the checkpoint does not fit the loss: {' '.join(str(error).split())[:300]}"
+        raise ConfigError(
+            what, str(trained.run), "leave loss.* as the run had it, or restore the checkpoint"
+        ) from error
     loss.to(trainer.device)
     loss.start_epoch(max(trained.epoch - 1, 0))  # of phases, the one that the checkpoint was validated with
     warn_of_other_sizes(trained, dataset, cfg.inference.resize)

@@ -10,6 +10,7 @@ from small_training import Tiny, fit, parts
 from torch import nn
 
 from segtrain.errors import ConfigError
+from segtrain.files import write_checkpoint
 from segtrain.losses import CrossEntropy, Loss, as_loss
 from segtrain.losses.state import load_own_state
 from segtrain.optimizers import adamw, add_parameters
@@ -160,6 +161,11 @@ def test_evaluate_takes_the_loss_as_it_was_learned(segtrain, tmp_path, monkeypat
     assert json.loads((tmp_path / "run/evaluation/val/scores.json").read_text())["scores"]["loss"] == pytest.approx(
         trained
     )
+    best = tmp_path / "run/checkpoints/best.pt"
+    for wrong in (5, {"module.u": torch.ones(())}, {"module.t": torch.ones(3)}):
+        write_checkpoint(best, {**read_checkpoint(best), "loss": wrong})
+        refused = segtrain("evaluate", "run", "--trust", "mine")
+        assert (refused.code, "the checkpoint does not fit the loss" in refused.err) == (2, True), refused
     words = ("--allow", "trainer.epochs", "trainer.epochs=3")
     assert segtrain("resume", "run", "--trust", "mine", *words).code == 0
 
