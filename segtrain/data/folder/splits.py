@@ -170,7 +170,7 @@ def names_of_split(layout: Layout, images: dict[str, Path], found: FileLists) ->
         chosen = for_validation([layout.group_of(name) for name in images], layout.val_ratio)
         in_val = {name for name, own in zip(images, chosen, strict=True) if own}
     else:
-        folds = folds_of([layout.group_of(name) for name in images], layout.folds)
+        folds = equal_folds([layout.group_of(name) for name in images], layout.folds)
         in_val = {name for name, fold in zip(images, folds, strict=True) if fold == layout.fold}
     return sorted(in_val if layout.split == "val" else images.keys() - in_val)
 
@@ -184,7 +184,7 @@ def for_validation(groups: list[str], val_ratio: float) -> list[bool]:
     return [share < val_ratio for share in shares]
 
 
-def folds_of(groups: list[str], folds: int) -> list[int]:
+def equal_folds(groups: list[str], folds: int) -> list[int]:
     """The fold of each image: groups stay whole, the largest first, each in the fold that has the fewest images so far."""
     sizes, filled_up, fold_of = Counter(groups), [0] * folds, {}
     for group in sorted(sizes, key=lambda group: (-sizes[group], hash_share(group))):

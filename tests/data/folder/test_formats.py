@@ -21,7 +21,7 @@ from segtrain.data.folder import Folder
 from segtrain.data.folder.colors import ColorMask
 from segtrain.data.folder.images import image_size, naming, orientation, read_image, read_values
 from segtrain.data.folder.masks import BinaryMask, ChannelMask, ClassFiles, IndexMask
-from segtrain.data.folder.splits import folds_of
+from segtrain.data.folder.splits import equal_folds
 from segtrain.data.resize import resize_image, resize_mask
 from segtrain.dataset_check.findings import check_dataset
 from segtrain.errors import ConfigError, DataError, Preempted
@@ -247,10 +247,10 @@ def test_kfold_parts_are_whole_disjoint_and_of_one_size(tmp_path):
 
 def test_folds_of_few_groups_are_as_even_as_they_can_be():
     groups = [group for group, size in {"a": 9, "b": 3, "c": 3, "d": 2, "e": 1}.items() for _ in range(size)]
-    folds = folds_of(groups, 3)
+    folds = equal_folds(groups, 3)
     assert all(len({fold for fold, name in zip(folds, groups, strict=True) if name == group}) == 1 for group in "abcde")
     assert sorted(folds.count(fold) for fold in range(3)) == [4, 5, 9]
-    assert folds_of(groups[::-1], 3) == folds[::-1]
+    assert equal_folds(groups[::-1], 3) == folds[::-1]
 
 
 def preset(name, root, *overrides):
