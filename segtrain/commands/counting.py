@@ -5,11 +5,11 @@ import logging
 import numpy as np
 
 from segtrain.class_counts import ClassCounts, count_classes, default_cache
-from segtrain.config.build import build, refusals
+from segtrain.config.build import all_refused, build, refusals
 from segtrain.data.dataset import typical_size
 from segtrain.data.mask_values import both_ways
 from segtrain.dataset_check.samples import DARK, range_to_set
-from segtrain.errors import DataError, SegtrainError, few
+from segtrain.errors import DataError, few
 from segtrain.ranks import Processes
 from segtrain.report.scores import counts_table
 from segtrain.runs.environment import fingerprint
@@ -99,12 +99,8 @@ def class_weights(cfg, counts: ClassCounts) -> list[float] | None:
         return None
     weighting = build(cfg, "weighting")
     with refusals(f"weighting ({cfg.weighting._target_})"):
-        try:
+        with all_refused("weighting(counts)"):
             found = weighting(counts)
-        except (SegtrainError, ValueError):
-            raise
-        except Exception as error:  # whatever a class of the user's raises
-            raise ValueError(f"{type(error).__name__}: {error} (debug=true: where)") from error
         try:
             weights = np.asarray(found, dtype=float)
         except (TypeError, ValueError, RuntimeError):

@@ -38,6 +38,17 @@ def refusals(where: str):
         raise ConfigError(str(error), where, "correct it, or leave it out") from error
 
 
+@contextlib.contextmanager
+def all_refused(call: str):
+    """Whatever a class of the user's raises in this call becomes a ValueError, for `refusals`."""
+    try:
+        yield
+    except (SegtrainError, ValueError):
+        raise
+    except Exception as error:
+        raise ValueError(f"{call} ends in {type(error).__name__}: {error} (debug=true: where)") from error
+
+
 def build_dataset(cfg: DictConfig, split: str):
     """One split of the dataset. Raises ConfigError when a class of the user's lacks what segtrain needs."""
     dataset = as_dataset(build(cfg, "dataset", split=split))
@@ -178,14 +189,9 @@ def _copy(loss):
 
 def _called(loss, logits, target):
     """The value of a loss. Raises ValueError for whatever one of the user's raises."""
-    try:
+    shapes = [list(part.shape) for part in (logits, *(target if isinstance(target, tuple) else (target,)))]
+    with all_refused(f"forward(logits, target) with tensors of {' and '.join(map(str, shapes))}"):
         return loss(logits, target)
-    except (SegtrainError, ValueError):
-        raise
-    except Exception as error:
-        shapes = [list(part.shape) for part in (logits, *(target if isinstance(target, tuple) else (target,)))]
-        called = f"forward(logits, target) with tensors of {' and '.join(map(str, shapes))}"
-        raise ValueError(f"{called} ends in {type(error).__name__}: {error} (debug=true: where)") from error
 
 
 def _check_value(value) -> None:

@@ -130,7 +130,7 @@ def _facts(dataset, index: int, image, mask, pixels, objects: SmallestObjects) -
     counted = labelled.sum(axis=(0, 1)) if dataset.multilabel else np.full(len(pixels), valid)
     objects.add(mask, pixels)
     rows = np.ascontiguousarray(image[::8])
-    bright = rows.max() > DARK and rows.min() < rows.max()  # then the image is: all of it takes eight times as long
+    bright = rows.max() >= UNUSED and rows.min() < rows.max()  # then the image is: all of it takes eight times as long
     levels = rows if bright else image
     return Sample(
         index,

@@ -10,10 +10,8 @@ from segtrain.weighting import same_as
 
 LOSSES = (["loss=ce_dice", "loss.alpha=1.0"], ["loss=ce"], ["loss=ce_lovasz"], ["loss=ce_dice", "loss.alpha=0.25"])
 MULTILABEL_LOSSES = (["loss=bce_dice"], ["loss=bce"], ["loss=bce_jaccard"])
-LARGE = (
-    "weighting=median_frequency",
-    "weighting=inverse_frequency",
-)  # not the best on any of four datasets (docs/recipes.md)
+# Not the best on any of four datasets (docs/recipes.md).
+LARGE = ("weighting=median_frequency", "weighting=inverse_frequency")
 RARE = 0.25  # share of the images below which sampling=auto brings a class more often
 UNEVEN = 1.5  # times as often as another an image must come, for sampling=rare_classes to be tried
 

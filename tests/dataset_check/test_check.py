@@ -16,7 +16,7 @@ from scipy import ndimage
 from segtrain.class_counts import count_classes
 from segtrain.data.folder import Folder
 from segtrain.data.shapes import Shapes, ShapesMultilabel
-from segtrain.dataset_check.findings import check_dataset
+from segtrain.dataset_check.findings import check_dataset, unused_levels
 from segtrain.dataset_check.smallest_objects import SmallestObjects, least_areas
 from segtrain.errors import ConfigError, DataError
 
@@ -403,6 +403,17 @@ def test_the_smallest_objects_of_multi_label_masks():
     objects = SmallestObjects(2, None)
     objects.add(mask, (mask == 1).sum(axis=(0, 1)))
     assert objects.found().tolist() == [1, 8]
+
+
+def test_a_range_is_that_of_every_row(tmp_path):
+    """One bright row of 16 bits, which is not among every eighth, is part of the range."""
+    root = healthy(tmp_path / "data")
+    for file in root.glob("*/images/*.png"):
+        values = np.asarray(Image.open(file))[..., 0].astype(np.uint16) * 16
+        values[3] = 9000
+        save(file, values)
+    reports = check_dataset({split: Folder(str(root), split, 3) for split in ("train", "val")}, None)
+    assert unused_levels(reports) == [0, 9215]
 
 
 def test_a_folder_of_masks_for_each_class_is_recognised_step_by_step(segtrain, tmp_path):
