@@ -169,7 +169,8 @@ def _save_till_stopped(file: Path, times: int) -> None:
     rng, content, stops = random.Random(0), {str(k): torch.zeros(16) for k in range(300)}, []
     while len(stops) < times:
         try:
-            signal.setitimer(signal.ITIMER_REAL, rng.uniform(0.001, 0.02), 0.05)
+            # Again after 10 s only where a destructor swallows the error: sooner may hit the handler below on a busy machine.
+            signal.setitimer(signal.ITIMER_REAL, rng.uniform(0.001, 0.02), 10)
             while True:
                 write_checkpoint(file, content)
         except Preempted as stopped:
