@@ -176,6 +176,8 @@ def _option_mistakes(override, options: list[str]) -> Iterator[str]:
         shown = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
         off = value in (None, False) and "none" in options
         meant = ", did you mean 'none'?" if off else did_you_mean(shown, options)
+        if override.key_or_group == "experiment" and value is None:
+            meant = ": leave it out for none"
         if shown in options:  # a file 1.yaml
             meant = f" without quotes: '{override.key_or_group}=\"{shown}\"'"
         yield f"{override.key_or_group} has no option {shown!r}{meant} (options: {', '.join(sorted(options))})"

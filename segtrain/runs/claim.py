@@ -71,8 +71,8 @@ def unlock(folder: Path) -> None:
 def make_run_folder(name: Callable[[], Path]) -> Path:
     """Make and lock the folder of a new run; `name` is asked again when another run has just taken the name it made up.
 
-    Raises ConfigError when the folder holds a run, DiskError when it cannot be made. A run that ended before its first checkpoint may be started again in its folder, and a job that Slurm has queued
-    again goes on in it.
+    A run that ended before its first checkpoint may be started again in its folder, and a job that Slurm has queued
+    again goes on in it. Raises ConfigError when the folder holds a run, DiskError when it cannot be made.
     """
     folder = name()
     try:
@@ -83,7 +83,7 @@ def make_run_folder(name: Callable[[], Path]) -> Path:
         if held and os.environ.get("SLURM_RESTART_COUNT", "0") == "0":  # else Slurm has started this job before
             unlock(folder)
             kind = "sweep" if (folder / "multirun.yaml").exists() else "run"
-            fix = f"name another folder, or `segtrain resume {shlex.quote(str(folder))}`"
+            fix = f"name another with hydra.{kind}.dir=DIR, or `segtrain resume {shlex.quote(str(folder))}`"
             raise ConfigError(f"the folder holds a {kind} already", str(folder), fix)
         (folder / ".writable").touch()
         (folder / ".writable").unlink()
