@@ -112,7 +112,10 @@ class RegionLoss(Loss):
         return weighted_mean(per_class, weighted(selected.amax(dim=0), self.class_weights), dim=0)
 
     def _losses(self, P: torch.Tensor, TP: torch.Tensor, Y: torch.Tensor) -> torch.Tensor:
-        rest = scaled(P - TP, self.fp_weight) + scaled(Y - TP, self.fn_weight)
+        if self.fp_weight == self.fn_weight:
+            rest = scaled((P - TP) + (Y - TP), self.fp_weight)
+        else:
+            rest = scaled(P - TP, self.fp_weight) + scaled(Y - TP, self.fn_weight)
         # 1 - T is written as rest / (...): no digits are lost when T is close to 1.
         whole = TP + rest + self.smooth
         loss = torch.log(whole / (TP + self.smooth)) if self.log else rest / whole

@@ -135,7 +135,7 @@ def softmax_sums(logits: torch.Tensor, target: torch.Tensor, ignore_index: int, 
 
         sums = triton.SoftmaxSums.apply
     elif how == "dense":
-        sums = dense.DenseHardSums.apply if hard else dense.soft_sums
+        sums = dense.hard_sums if hard else dense.soft_sums
     elif hard:
         ignore_index = ignore_index if check_labels(target, logits.shape[1], ignore_index) else None
         logits, sums = _by_rows(logits), HardSums.apply

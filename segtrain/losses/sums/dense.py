@@ -11,40 +11,45 @@ from segtrain.losses.sums.function import SumsFunction
 from segtrain.losses.targets import is_ignored, work_dtype
 
 
-class DenseHardSums(SumsFunction):
+def hard_sums(logits: torch.Tensor, target: torch.Tensor, ignore_index: int, gamma: float, smoothing: bool):
+    """pixel, uniform, P, TP, Y, present and valid, each [N,C], of a softmax against class indices [N,H,W]."""
+    log_p = logits.flatten(2).log_softmax(dim=1, dtype=work_dtype(logits))
+    return _HardSums.apply(log_p, target, ignore_index, gamma, smoothing)
+
+
+class _HardSums(SumsFunction):
+    """The sums of log p [N,C,P], with a gradient that keeps no product of that size, as autograd would."""
+
     @staticmethod
-    def forward(logits, target, ignore_index, gamma, smoothing):
-        dtype, y = work_dtype(logits), target.flatten(1)
-        classes = torch.arange(logits.shape[1], device=y.device, dtype=y.dtype)
+    def forward(log_p, target, ignore_index, gamma, smoothing):
+        y = target.flatten(1)
+        classes = torch.arange(log_p.shape[1], device=y.device, dtype=y.dtype)
         valid, truth = (y != ignore_index)[:, None], y[:, None] == classes[:, None]
-        if ignore_index < logits.shape[1]:
+        if ignore_index < log_p.shape[1]:
             truth &= valid
-        log_p = logits.flatten(2).log_softmax(dim=1, dtype=dtype)
         p = log_p.exp()
         surprise = log_p if gamma == 0 else log_p * (1 - p) ** gamma
         # where, not a product: 0 times the -inf of a class that has no probability would be NaN
         pixel = -torch.where(truth, surprise, 0).sum(dim=2)
         TP, P = (p * truth).sum(dim=2), (p * valid).sum(dim=2)
         uniform = -torch.where(valid, log_p, 0).sum(dim=2) if smoothing else None
-        Y, count = truth.sum(dim=2, dtype=dtype), valid.sum(dim=2, dtype=dtype)
+        Y, count = truth.sum(dim=2, dtype=p.dtype), valid.sum(dim=2, dtype=p.dtype)
         Y.masked_fill_(Y.sum(dim=1, keepdim=True) != count, torch.nan)
-        return pixel, uniform, P, TP, Y, Y > 0, count.expand_as(Y), log_p, truth, valid
+        return pixel, uniform, P, TP, Y, Y > 0, count.expand_as(Y), truth, valid
 
     @staticmethod
     @once_differentiable
     def backward(ctx, d_pixel, d_uniform, d_P, d_TP, *_):
-        (logits, _, log_p, truth, valid), (_, gamma, smoothing) = ctx.saved_tensors, ctx.settings
+        (log_p, _, truth, valid), (_, gamma, smoothing) = ctx.saved_tensors, ctx.settings
         p = log_p.exp()
-        slope = torch.zeros_like(p) if d_P is None else p * (d_P[..., None] * valid)  # dL/d(ln p_c)
-        if d_TP is not None:
-            slope += truth * p * d_TP[..., None]
+        others = torch.zeros_like(p) if d_P is None else p * d_P[..., None]  # dL/d(ln p_c) where c is not the label
+        if smoothing and d_uniform is not None:
+            others -= d_uniform[..., None]
+        at_label = others if d_TP is None else torch.addcmul(others, p, d_TP[..., None])
         if d_pixel is not None:
             k = d_pixel[..., None] if gamma == 0 else d_pixel[..., None] * focal_slope(p, log_p, gamma)
-            slope -= torch.where(truth, k, 0)
-        if smoothing and d_uniform is not None:
-            slope -= d_uniform[..., None] * valid
-        slope = torch.addcmul(slope, p, slope.sum(dim=1, keepdim=True), value=-1)
-        return slope.view(logits.shape).to(logits.dtype), None, None, None, None
+            at_label = at_label - k
+        return torch.where(truth, at_label, others) * valid, None, None, None, None
 
 
 def focal_slope(p: torch.Tensor, log_p: torch.Tensor, gamma: float) -> torch.Tensor:
