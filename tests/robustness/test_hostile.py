@@ -237,7 +237,7 @@ def attacked(trained: Path, tmp_path: Path, kind: str, command: str) -> str:
     content.pop("checksum")
     (run / "result.json").write_text(json.dumps(content))
     KINDS[kind](run, canary)
-    started = time.monotonic()
+    started = time.process_time()  # not the clock's: other tests run beside this one
     try:
         COMMANDS[command](run)
         outcome = "done"
@@ -247,7 +247,7 @@ def attacked(trained: Path, tmp_path: Path, kind: str, command: str) -> str:
         outcome = "done"
     if canary.exists():
         return "executed"
-    return f"slow, {outcome}" if outcome == "refused" and time.monotonic() - started > 2 else outcome
+    return f"slow, {outcome}" if outcome == "refused" and time.process_time() - started > 2 else outcome
 
 
 @pytest.fixture(autouse=True)
