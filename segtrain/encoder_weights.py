@@ -12,6 +12,8 @@ from segtrain.files import read_checkpoint
 
 log = logging.getLogger("segtrain")
 
+# What files hold a state dict under, beside other things.
+STATES = ("model_state_dict", "state_dict", "model_state", "model", "network", "net", "encoder")
 FIX = "give a .safetensors or .pt file with a state dict of this encoder, alone or in a network, or the folder of a run"
 
 
@@ -72,11 +74,14 @@ def read_state(file: Path) -> dict[str, torch.Tensor]:
     except Exception as error:  # damaged files are told of in many ways
         why = error.what if isinstance(error, ConfigError) else type(error).__name__
         raise ConfigError(f"damaged, or no file of weights ({why})", str(file), FIX) from error
-    while isinstance(content, dict) and not any(isinstance(value, torch.Tensor) for value in content.values()):
-        content = next((content[key] for key in ("model", "state_dict", "network", "encoder") if key in content), None)
-    if not isinstance(content, dict):
+    while isinstance(content, dict) and (
+        within := [content[key] for key in STATES if isinstance(content.get(key), dict)]
+    ):
+        content = within[0]
+    tensors = content.items() if isinstance(content, dict) else ()
+    if not (state := {name: value for name, value in tensors if isinstance(value, torch.Tensor)}):
         raise ConfigError("no state dict", str(file), FIX)
-    return {name: value for name, value in content.items() if isinstance(value, torch.Tensor)}
+    return state
 
 
 def best_names(found: dict, wanted: dict) -> dict[str, str]:

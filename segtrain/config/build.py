@@ -79,7 +79,10 @@ def build_sampling(cfg: DictConfig) -> Sampling:
 
 def build_augment(cfg: DictConfig, dataset) -> Augmentation:
     """The augmentation, with the crop that suits the dataset when augment.size=auto."""
-    automatic = {"size": crop_size(dataset)} if cfg.augment.get("size") == "auto" else {}
+    automatic = {}
+    if cfg.augment.get("size") == "auto":
+        zooms = any(cfg.augment.get(name) for name in ("scale", "rotate_90"))
+        automatic["size"] = crop_size(dataset, zooms)
     return as_augment(build(cfg, "augment", **automatic))
 
 

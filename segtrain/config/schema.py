@@ -139,8 +139,9 @@ def reads_class_weights(cfg: DictConfig) -> bool:
     """Whether any node holds `${class_weights}`, or in a saved config the very weights."""
     if "${class_weights}" in OmegaConf.to_yaml(cfg, resolve=False):
         return True
-    values = [value for key, value in flat(cfg).items() if key != "class_weights"]
-    return cfg.get("class_weights") is not None and list(cfg.class_weights) in values
+    content = OmegaConf.to_container(cfg, resolve=True)
+    weights = content.pop("class_weights", None)
+    return weights is not None and replaced(content, weights, None) != content
 
 
 def _weighting_mistakes(cfg: DictConfig) -> list[str]:

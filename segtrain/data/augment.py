@@ -196,15 +196,18 @@ class Augment(Augmentation):
         return albucore.multiply_add(image, gain * contrast, gain * mean * (1 - contrast), inplace=True)
 
 
-def crop_size(dataset) -> list[int] | None:
+def crop_size(dataset, zooms: bool = False) -> list[int] | None:
     """[height, width] of the training crop that `augment.size=auto` stands for; None: whole images.
 
     Images of one size of at most 256×256 stay whole. Otherwise crops of at most 256 a side, of small images as large as
     most of them are: more steps, and of different places, in the time of a step on a whole image.
+
+    Args:
+        zooms: whether samples change in size, so that there must be a crop: of small images, of their own size.
     """
     sizes = known_sizes(dataset)
     if len(set(sizes)) == 1 and max(sizes[0]) <= LARGEST_CROP:
-        return None
+        return list(sizes[0]) if zooms else None
     height, width = np.median(sizes, axis=0)
     return [min(LARGEST_CROP, 32 * math.ceil(length / 32)) for length in (height, width)]  # encoders halve five times
 

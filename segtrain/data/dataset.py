@@ -10,6 +10,8 @@ from segtrain.protocols import PROTOCOLS, adopted
 
 log = logging.getLogger("segtrain")
 
+READ = 16  # images, to learn the sizes of a dataset that does not know them
+
 
 class SegmentationDataset:
     """One split of a dataset. Built as `YourClass(split="train", **the keys of its YAML)`.
@@ -128,7 +130,8 @@ def _with_required(part) -> SegmentationDataset:
 def check_classes(owner: str, num_classes: int, class_names, background: int | None) -> list[str]:
     """Class names as given, or "class 0" and so on. Raises ConfigError when they do not match num_classes."""
     if not 1 <= num_classes <= 255:
-        raise ConfigError(f"num_classes={num_classes} is not from 1 to 255", owner, "set dataset.num_classes")
+        fix = "merge some with dataset.remap" if num_classes > 255 else "set dataset.num_classes"
+        raise ConfigError(f"num_classes={num_classes}, where 1 to 255 classes are possible", owner, fix)
     names = [f"class {i}" for i in range(num_classes)] if class_names is None else [str(name) for name in class_names]
     if len(names) != num_classes:
         what = f"{len(names)} class names for num_classes={num_classes}"
@@ -181,9 +184,11 @@ def check_mask(mask: np.ndarray, dataset: SegmentationDataset, index: int) -> No
 
 
 def known_sizes(dataset: SegmentationDataset, every: int = 1) -> list[tuple[int, int]]:
-    """Height and width of each image, or of one in `every`; of the first alone when the dataset does not know them."""
+    """Height and width of each image, or of one in `every`; of a dataset that does not know them, of some that are read."""
     sizes = [dataset.size(index) for index in range(0, len(dataset.names), every)]
-    return [dataset.image(0).shape[:2]] if None in sizes else sizes
+    if None not in sizes:
+        return sizes
+    return [dataset.image(index).shape[:2] for index in range(0, len(dataset.names), 1 + len(dataset.names) // READ)]
 
 
 def typical_size(dataset: SegmentationDataset) -> tuple[int, int]:

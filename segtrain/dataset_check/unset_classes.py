@@ -68,7 +68,11 @@ def _other_masks(dataset: Folder, indices: list[int], colours: bool) -> ConfigEr
         return None
     if isinstance(values[0], int):
         values = sorted(values)
-        fix = _numbered(values, dataset.ignore_index) if len(values) <= MANY else f"{GREY}, or save class indices"
+        fix = _numbered(values, dataset.ignore_index) if len(values) <= MANY else GREY
+        if len(values) > 255:
+            fix += "; of class indices there can be 255, so merge some with dataset.remap"
+        elif len(values) > MANY:
+            fix += ", or save class indices"
         return ConfigError(f"{UNSET}{_listed(values, 'values')}", "dataset.num_classes", fix)
     if len(values) > MANY:
         fix = "save them as PNG, drawn without smooth edges: each pixel has the colour of its class"

@@ -494,6 +494,7 @@ def test_a_config_from_before_the_weights_are_known_keeps_what_reads_them(tmp_pa
     pixel = found.loss.losses[0] if loss == "phased" else found.loss.pixel
     assert pixel.class_weights == [1.0, 2.0, 3.0, 4.0]
     assert "${" not in as_text(found)
+    assert config_mistakes(load_saved(saved(tmp_path, as_text(found)), [], [])) == []
     assert changes(settings_in(text), found, []) == {}
     found.weighting.mu = 0.5
     assert changes(settings_in(text), found, ["weighting.mu"]) == {"weighting.mu": 0.5}

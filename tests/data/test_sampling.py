@@ -73,6 +73,17 @@ def test_the_automatic_crop_is_256_or_what_small_images_have(sizes, crop):
     assert crop_size(Sizes(*sizes)) == crop
 
 
+def test_small_images_that_are_zoomed_have_a_crop_of_their_size():
+    assert crop_size(Sizes(*[(64, 80)] * 3), zooms=True) == [64, 80]
+    assert crop_size(Sizes(*[(512, 512)] * 3), zooms=True) == [256, 256]
+
+
+def test_images_of_a_dataset_that_does_not_know_their_sizes_are_looked_at():
+    dataset = Sizes(*[None] * 40)
+    dataset.image = lambda index: np.zeros((60, 60 + index, 3), np.uint8)
+    assert crop_size(dataset) == [64, 96]
+
+
 def test_of_a_small_dataset_each_image_comes_several_times_an_epoch():
     counts = counts_of(TABLE[:30])
     order = EpochOrder(counts, 4, Uniform(), seed=0, min_images=128)

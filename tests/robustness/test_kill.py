@@ -22,7 +22,7 @@ SETTINGS = [
     ["trainer.ema_decay=0.9"],
     ["trainer.accumulate=2", "trainer.checkpoint_every=2"],
     ["model=fpn"],  # with dropout
-    ["loss=phased", "loss.starts=[0,2]"],
+    ["loss=phased", "loss.starts=[0,2]", "weighting=log_ratio"],
     ["trainer.patience=1", "trainer.checkpoint_every=1"],
     ["sampling=foreground_crops", "augment.size=[32,32]", "weighting=median_frequency"],
     ["dataset=shapes_multilabel", "loss=bce_dice", "trainer.checkpoint_minutes=0.005"],

@@ -69,6 +69,8 @@ def list_files(layout: Layout, strict: bool) -> FileLists:
             "ratio": f"change dataset.val_ratio={layout.val_ratio}, or add images ({FORMATS})",
             "kfold": f"lower dataset.folds={layout.folds} to the number of images, or of groups (dataset.groups), or fewer",
         }[layout.splits]
+        if layout.splits == "ratio" and len(candidates) == 1:
+            fix = "a training needs two images at least, one of them for validation"
         found.add("error", f"the {layout.split} split is empty", [folders[0]], fix)
     if strict:
         found.raise_errors()
