@@ -5,14 +5,15 @@ from pathlib import Path
 
 import numpy as np
 
-from segtrain.config.saved import settings_of
+from segtrain.config.saved import choices_of, settings_of
 from segtrain.errors import ConfigError, SegtrainError
 from segtrain.files import read_arrays, read_json
-from segtrain.runs.environment import FREE, changed_settings, floats_as_ints, signature
+from segtrain.runs.environment import FREE, changed_settings, floats_as_ints, signature, trained_on
 from segtrain.runs.result import Result
-from segtrain.runs.sweep import command_of, read_sweep, words_of
+from segtrain.runs.sweep import command_of, read_sweep, swept, without_weights, words_of
 
-FOLD = "dataset.fold"
+FOLD, ROOT = "dataset.fold", "dataset.root"
+FINGERPRINT = "dataset.fingerprint"  # no setting, but what tells runs apart whose masks differ and nothing else
 WEIGHTS = ("class_weights", "pos_weight")
 DERIVED = (
     "_target_",
@@ -33,6 +34,7 @@ class Run:
     Attributes:
         settings: by dotted key, and for each group the name of the option that was chosen.
         key: equal for repeats of one setting.
+        data: equal for runs of one dataset, wherever it lies.
         given: the keys of the settings on the command line.
         unscored: as `key`, but equal for runs that differ in what they scored (metric), too.
         on_val: scores of the training, also where `result` has those of another split.
@@ -46,6 +48,7 @@ class Run:
     key: str
     on_val: dict[str, float]
     command: str
+    data: str = ""
     given: frozenset[str] = frozenset()
     unscored: str = ""
     names: np.ndarray = field(default_factory=lambda: np.zeros(0, str))
@@ -76,10 +79,13 @@ def find_runs(folders: list[Path], split: str | None = None) -> tuple[list[Run],
     found, unread, seen = [], [], set()
     for folder in folders:
         files = sorted(folder.glob("**/result.json"))
-        last = finals_of(folder)
-        if finals := [file for file in files if file.parent.resolve() in last]:
-            unread.append(f"{folder}: {len(files) - len(finals)} shorter trainings of the search's stages are left out")
-            files = finals
+        for search in sorted({file.parent.parent for file in files if file.parent != folder}):
+            last = finals_of(search)
+            if finals := [file for file in files if file.parent.resolve() in last]:
+                others = [file for file in files if file.parent.parent != search]
+                stages = len(files) - len(others) - len(finals)
+                unread.append(f"{search}: {stages} shorter trainings of the search's stages are left out")
+                files = sorted([*others, *finals])
         new = [file for file in files if file.resolve() not in seen]
         seen |= {file.resolve() for file in files}
         before = len(found) + len(unread)
@@ -124,6 +130,10 @@ def read_run(path: Path, split: str | None = None) -> Run:
         file = folder / "per_image.npz"
     changed = changed_settings(environment)  # since it was resumed
     settings = {name: floats_as_ints(value) for name, value in (settings | changed).items()}
+    key = str(environment.get("signature", ""))
+    if key and not set(changed) <= FREE:  # as that of a run that was started with these settings
+        config = {name: value for name, value in settings.items() if name not in choices_of(path)}
+        key = signature(without_weights(config))
     command = command_of(path)
     given = frozenset(word.partition("=")[0].lstrip("+") for word in words_of(command) if "=" in word)
     by_hand = settings.get("weighting") == "none" or any(last_word(key) in WEIGHTS for key in given)
@@ -132,28 +142,43 @@ def read_run(path: Path, split: str | None = None) -> Run:
     trained = {key: value for key, value in settings.items() if key.split(".")[0] not in ("metric", "experiment")}
     own = {key: value for key, value in trained.items() if key != FOLD and last_word(key) not in DERIVED}
     kfold = settings.get("dataset.splits") == "kfold"
-    known = "signature" in environment and not kfold and set(changed) <= FREE
-    key = str(environment["signature"]) if known else signature(own)
+    known = bool(key) and not kfold
+    key = key if known else signature(own)
+    data = _data(path, settings, None if kfold else trained_on(environment))
     if not settings:  # nothing is known of it
         key = str(path)
+    elif data and known:
+        settings[FINGERPRINT] = trained_on(environment)
     on_val = result.scores if split == "val" else on_val
-    run = Run(path, result, settings, key, on_val, command, given, signature(trained) if known else key)
+    unscored = signature(trained) if known else key
+    run = Run(path, result, settings, f"{key} {data}", on_val, command, data, given, f"{unscored} {data}")
     if file.is_file():
-        arrays = read_arrays(file)
-        if not {*COUNTS, "names", "classes"} <= arrays.keys():
-            return run
-        plain = arrays["names"].ndim == arrays["classes"].ndim == 1
-        shape = (len(arrays["names"]), len(arrays["classes"])) if plain else None
-        texts = all(arrays[name].dtype.kind == "U" for name in ("names", "classes"))
-        groups = arrays.get("groups", arrays["names"])
-        counted = all(arrays[name].shape == shape and arrays[name].dtype.kind == "i" for name in COUNTS)
-        if not texts or not counted or groups.shape != arrays["names"].shape:
-            raise ConfigError("not the counts of a run", str(file), "restore the file, or leave this folder out")
-        order = np.argsort(arrays["names"])
-        run.names, run.classes = arrays["names"][order], tuple(arrays["classes"].tolist())
-        run.groups = groups[order]
-        run.counts = np.stack([arrays[name] for name in COUNTS], axis=1)[order]
+        _read_counts(run, file)
     return run
+
+
+def _read_counts(run: Run, file: Path) -> None:
+    """Of per_image.npz; nothing of one without counts. Raises ConfigError for a damaged one."""
+    arrays = read_arrays(file)
+    if not {*COUNTS, "names", "classes"} <= arrays.keys():
+        return
+    plain = arrays["names"].ndim == arrays["classes"].ndim == 1
+    shape = (len(arrays["names"]), len(arrays["classes"])) if plain else None
+    texts = all(arrays[name].dtype.kind == "U" for name in ("names", "classes"))
+    groups = arrays.get("groups", arrays["names"])
+    counted = all(arrays[name].shape == shape and arrays[name].dtype.kind == "i" for name in COUNTS)
+    if not texts or not counted or groups.shape != arrays["names"].shape:
+        raise ConfigError("not the counts of a run", str(file), "restore the file, or leave this folder out")
+    order = np.argsort(arrays["names"])
+    run.names, run.classes = arrays["names"][order], tuple(arrays["classes"].tolist())
+    run.groups = groups[order]
+    run.counts = np.stack([arrays[name] for name in COUNTS], axis=1)[order]
+
+
+def _data(path: Path, settings: dict, fingerprint: str | None) -> str:
+    """What is known of a run's dataset; of a sweep over several folders its folder, too, whose images may be other ones."""
+    folder = settings.get(ROOT) if swept(path, ROOT) else None
+    return " ".join(str(word) for word in (fingerprint, folder) if word is not None)
 
 
 def without_copies(runs: list[Run]) -> tuple[list[Run], list[str]]:

@@ -1,11 +1,12 @@
 """Repeats of one setting put together, and the settings in which they differ from others."""
 
 import shlex
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
 
-from segtrain.comparison.runs import DERIVED, FOLD, Run, last_word
+from segtrain.comparison.runs import DERIVED, FOLD, ROOT, Run, last_word
 from segtrain.runs.environment import UNSIGNED
 from segtrain.runs.sweep import words_of
 
@@ -120,7 +121,8 @@ def settings_from(runs: list[Run]) -> list[Setting]:
         first = alike.setdefault(run.unscored, run)
         keys.setdefault(first.key if _metric(first) != _metric(run) else run.key, []).append(run)
     given = frozenset().union(*(run.given for run in runs))
-    columns, named = varied_keys([members[0].settings for members in keys.values()], given)
+    shown = {ROOT} if len({run.data for run in runs}) > 1 else set()
+    columns, named = varied_keys([members[0].settings for members in keys.values()], given, shown)
     settings = []
     for members in keys.values():
         repeats: list[list[Run]] = []
@@ -153,14 +155,20 @@ def counts_of(repeat: list[Run]) -> tuple[np.ndarray, np.ndarray, np.ndarray] | 
     return names[order], groups[order], counts[order]
 
 
-def varied_keys(configs: list[dict], given: frozenset[str] = frozenset()) -> tuple[list[str], list[str]]:
+def varied_keys(
+    configs: list[dict], given: frozenset[str] = frozenset(), shown: Collection[str] = ()
+) -> tuple[list[str], list[str]]:
     """Settings that differ, and of them those that name a config.
 
     A group's option (`weighting`) or a given setting that differs is always one of both. Another (`loss.alpha`) is left out
     when it differs just as one before or follows from its group's option, and names a config when what is before does not
     tell it from all others.
+
+    Args:
+        shown: keys that count though they are `hidden` elsewhere.
     """
-    keys = [key for key in dict.fromkeys(key for config in configs for key in config) if not hidden(key)]
+    keys = dict.fromkeys(key for config in configs for key in config)
+    keys = [key for key in keys if key in shown or not hidden(key)]
     keys.sort(key=lambda key: ("." in key, ORDER.index(first) if (first := key.split(".")[0]) in ORDER else len(ORDER)))
     varied, named, seen, apart, of_group = [], [], set(), [()] * len(configs), {}
     for key in keys:

@@ -44,7 +44,7 @@ class SweepJob:
         settings = settings_in(file.read_text(encoding="utf-8", errors="replace"), str(file))
         started, seed = read_json(self.folder / "environment.json"), settings.get("seed")
         if "signature" in started:
-            now = [(signature(each), seed) for each in (settings, _without_weights(settings))]
+            now = [(signature(each), seed) for each in (settings, without_weights(settings))]
             same = (started["signature"], started.get("seed")) in now
         else:
             same = _digest(settings) == self.digest
@@ -108,6 +108,13 @@ def command_of(run: Path) -> str:
     return shlex.join(["segtrain", *place, *overrides[run.name]])
 
 
+def swept(run: Path, key: str) -> bool:
+    """Whether the jobs of a run's sweep were given several values of a setting."""
+    file = run.parent / FILE
+    overrides = _overrides(file, file.stat().st_mtime_ns) if file.is_file() else {}
+    return len({word for words in overrides.values() for word in words if word.partition("=")[0] == key}) > 1
+
+
 def words_of(command: str) -> list[str]:
     """The words of a command as it was typed; none of one that a hand has changed and no shell reads."""
     try:
@@ -133,12 +140,12 @@ def _listed(file: Path) -> list[tuple[str, list[str], str]]:
         raise ConfigError("it lists no jobs", str(file), "restore the file, or resume its runs one by one") from error
 
 
-def _without_weights(settings: dict[str, object]) -> dict[str, object]:
+def without_weights(settings: dict[str, object]) -> dict[str, object]:
     """Settings by dotted key, the same before and after the class weights are filled in."""
     others = {key: value for key, value in settings.items() if key != "class_weights"}
     return replaced(replaced(others, settings.get("class_weights"), None), CLASS_WEIGHTS, None)
 
 
 def _digest(settings: dict[str, object]) -> str:
-    text = json.dumps(_without_weights(settings), sort_keys=True, default=str)
+    text = json.dumps(without_weights(settings), sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

@@ -14,7 +14,7 @@ import yaml
 
 from segtrain.comparison import statistics
 from segtrain.comparison.answer import answer
-from segtrain.comparison.runs import find_runs
+from segtrain.comparison.runs import find_runs, without_copies
 from segtrain.comparison.settings import settings_from, varied_keys, without_parts
 from segtrain.comparison.verdict import compare, direction_and_unit
 from segtrain.config.saved import settings_of
@@ -176,9 +176,43 @@ def test_of_a_search_the_final_trainings_are_compared(tmp_path):
     assert len(find_runs([tmp_path])[0]) == 2  # it is not that far
     for number, name in enumerate(names[2:]):
         make_run(tmp_path / name, {"trainer": {"alpha": number, "epochs": 9}}, 0.5, seed=1)
-    runs, left_out = find_runs([tmp_path])
-    assert [run.path.name for run in runs] == names[2:]
+    for folder in (tmp_path, tmp_path.parent):
+        runs, left_out = find_runs([folder])
+        assert [run.path.name for run in runs] == names[2:]
+    assert len(find_runs([tmp_path / names[0]])[0]) == 1, "it is named itself"
     assert left_out == [f"{tmp_path}: 2 shorter trainings of the search's stages are left out"]
+
+
+def test_runs_on_other_training_images_are_no_repeats(tmp_path):
+    for number, (root, fingerprint) in enumerate((("a", "1"), ("b", "1"), ("c", "2"))):
+        run = make_run(tmp_path / root, {"dataset": {"root": root}}, 0.5 + 0.05 * number, seed=number, group="same")
+        write_json(run / "environment.json", {"signature": "same", "dataset_fingerprint": fingerprint})
+    settings = settings_from(find_runs([tmp_path])[0])
+    assert [(setting.label, len(setting.repeats)) for setting in settings] == [("root=a", 2), ("root=c", 1)]
+
+
+def test_folders_that_a_sweep_varies_are_settings(tmp_path):
+    jobs = [{"folder": root, "overrides": [f"dataset.root={root}"], "config": ""} for root in ("a", "b")]
+    write_json(tmp_path / "sweep.json", {"jobs": jobs})
+    for root in ("a", "b"):
+        run = make_run(tmp_path / root, {"dataset": {"root": root}}, 0.5, group="same")
+        write_json(run / "environment.json", {"signature": "same", "dataset_fingerprint": "1"})
+    runs, _ = find_runs([tmp_path])
+    assert [setting.label for setting in settings_from(runs)] == ["root=a", "root=b"]
+    assert without_copies(runs)[1] == []
+
+
+def test_a_run_with_changed_settings_is_one_that_was_started_with_them(tmp_path):
+    keys = []
+    for name, epochs, changed in (("whole", 4, {}), ("longer", 2, {"trainer.epochs": 4})):
+        settings = {"trainer": {"epochs": epochs}, "class_weights": [1, 2], "loss": {"class_weights": [1, 2]}}
+        run = make_run(tmp_path / name, settings, 0.5)
+        config = {"dataset": {"background": 0, "palette": None}, "trainer": {"epochs": epochs}}
+        config["loss"] = {"class_weights": None}
+        content = {"signature": signature(config), "resumes": [{"changed": changed}]}
+        write_json(run / "environment.json", content)
+        keys.append(find_runs([run])[0][0].key)
+    assert keys[0] == keys[1]
 
 
 @pytest.mark.parametrize(("values", "drawn"), [((0, 0.5), True), ((False, True), False), (("a", "b"), False)])
