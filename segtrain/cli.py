@@ -15,7 +15,7 @@ from segtrain.commands import COMMANDS
 from segtrain.cpu import importing, keep_memory, let_waiting_threads_sleep
 from segtrain.errors import ConfigError, DiskError, Preempted, SegtrainError, did_you_mean, out_of_memory_explained
 from segtrain.ranks import Processes, refuse_several, together
-from segtrain.signals import watched
+from segtrain.signals import is_job, watched
 
 FIRST = ("--config-dir", "-cd", "--config-name", "-cn")  # options that may stand before a command
 
@@ -169,7 +169,10 @@ def _job(cfg, folder: Path, processes: Processes) -> float | None:
 
             return job(cfg, run, processes)
     except SegtrainError as error:
-        if not isinstance(error, Preempted) and not cfg.sweep.fail_fast:
+        if isinstance(error, Preempted):
+            if is_job():  # the process that runs the sweep tells of it
+                return None
+        elif not cfg.sweep.fail_fast:
             raise
         _say(error)
         sys.exit(error.exit_code)  # after an ordinary error, Hydra would go on with the next job of the sweep

@@ -2,6 +2,8 @@
 
 import contextlib
 import logging
+import multiprocessing
+import os
 import signal
 import threading
 import time
@@ -17,6 +19,7 @@ DEFAULTS = (signal.SIG_DFL, signal.default_int_handler)
 AT_ONCE_SECONDS = 5.0  # a second signal within this time does not wait for the step
 
 _watching = False
+_job = False  # whether this process trains jobs of a sweep that another one runs
 _received: signal.Signals | None = None
 _received_at = 0.0
 
@@ -42,6 +45,54 @@ def receive(number: int) -> None:
 
 
 @contextlib.contextmanager
+def passed_on():
+    """Within this, stop signals are passed on as SIGTERM to the processes that this one has started, and it waits for them.
+
+    Raises KeyboardInterrupt after Ctrl-C and Preempted after another stop signal.
+    """
+    first: list[signal.Signals] = []
+
+    def pass_on(number: int, _frame) -> None:
+        first.append(signal.Signals(number))
+        for process in multiprocessing.active_children():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGTERM)
+
+    before = {number: signal.signal(number, pass_on) for number in STOPS if signal.getsignal(number) in DEFAULTS}
+    try:
+        yield
+    except Exception:
+        if not first:
+            raise
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if first and first[0] == signal.SIGINT:
+        raise KeyboardInterrupt
+    if first:
+        raise Preempted(f"stopped by {first[0].name}")
+
+
+def may_start_job() -> bool:
+    """Of a process that trains jobs of a sweep and to which signals are `passed_on`: whether none has come."""
+    global _job
+    if not _job:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal goes to all, and is passed on besides
+        signal.signal(signal.SIGTERM, _between_jobs)
+        _job = True
+    return _received is None
+
+
+def is_job() -> bool:
+    """Whether this process trains jobs of a sweep that another one runs."""
+    return _job
+
+
+def _between_jobs(number: int, _frame) -> None:
+    receive(number)
+
+
+@contextlib.contextmanager
 def watched():
     """Within this, a stop signal only sets the flag, and a second one within five seconds ends the work at once.
 
@@ -53,12 +104,13 @@ def watched():
     if _watching or threading.current_thread() is not threading.main_thread():
         yield
         return
-    _received, _watching = None, True
+    _received, _watching = _received if _job else None, True
     # What is ignored stays so, as Ctrl-C in the background.
     before = {
         number: handler
         for number in STOPS
-        if (handler := signal.getsignal(number)) in DEFAULTS or (number in CHAINED and handler != signal.SIG_IGN)
+        if (handler := signal.getsignal(number)) in (*DEFAULTS, _between_jobs)
+        or (number in CHAINED and handler != signal.SIG_IGN)
     }
     for number in before:
         signal.signal(number, _note)
@@ -71,7 +123,7 @@ def watched():
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        _received, _watching = None, False
+        _received, _watching = _received if _job else None, False  # a job that was stopped is the last one
         if left in CHAINED and (handler := before.get(left, signal.SIG_DFL)) not in DEFAULTS:
             handler(left, None)
 

@@ -1,7 +1,9 @@
 """Launch one job, or the jobs of a sweep, with Hydra."""
 
+import os
 from argparse import Namespace
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +20,7 @@ from segtrain.config.schema import check_config, config_error
 from segtrain.config.space import SWEEPER, check_keys, search_space
 from segtrain.cpu import cores, share_cores
 from segtrain.errors import ConfigError, SegtrainError
+from segtrain.signals import may_start_job, passed_on
 
 Task = Callable[[DictConfig, Path], float | None]
 MakeFolder = Callable[[Callable[[], Path]], Path]
@@ -137,18 +140,25 @@ def _sweep(arguments: Namespace, task: Task, make_folder: MakeFolder, begin_swee
     names = [_job_folder(cfg, number, overrides, fixed) for number, (overrides, *_) in enumerate(jobs)]
     begin_sweep(folder, [Job(name, *job) for name, job in zip(names, jobs, strict=True)])
 
+    sweeping = os.getpid()
+
     def job(cfg: DictConfig) -> float | None:
+        if os.getpid() != sweeping and at_once > 1 and not may_start_job():
+            return None
         register_resolvers()  # this may be another process
         check_config(cfg)
         return task(cfg, Path(HydraConfig.get().runtime.output_dir))
 
+    at_once = 1
     if cfg.hydra.launcher._target_.endswith("JoblibLauncher"):
         at_once = cfg.hydra.launcher.n_jobs
-        share_cores(min(at_once if at_once > 0 else cores() + 1 + at_once, len(jobs) or cores()))
+        at_once = at_once if at_once > 0 else cores() + 1 + at_once
+        share_cores(min(at_once, len(jobs) or cores()))
     context = internals.context(cfg, internals.config_loader(arguments.config_dir))
     sweeper = Plugins.instance().instantiate_sweeper(config=cfg, hydra_context=context, task_function=job)
     try:
-        sweeper.sweep(arguments=OmegaConf.to_container(cfg.hydra.overrides.task, resolve=False))
+        with passed_on() if at_once > 1 else nullcontext():
+            sweeper.sweep(arguments=OmegaConf.to_container(cfg.hydra.overrides.task, resolve=False))
     except Exception as error:
         if type(error).__name__ != "TerminatedWorkerError":  # joblib's, which is not installed everywhere
             raise

@@ -12,6 +12,7 @@ from processes import alive, children
 from test_kill import TINY
 
 from segtrain.errors import Preempted
+from segtrain.runs.result import Result
 from segtrain.signals import leave_if_stopped, received, watched
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
@@ -44,6 +45,23 @@ def test_a_second_signal_stops_at_once(server, tmp_path):
     time.sleep(0.002)
     command.kill(signal.SIGTERM)
     assert command.wait() == 75, command.text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda n: n.name)
+def test_a_signal_to_a_sweep_in_parallel_stops_its_jobs_after_the_step(server, tmp_path, number):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    words = [*TINY, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "trainer.epochs=200", "hydra.sweep.dir=sweep"]
+    command = server.start("-m", "seed=0,1,2", *words, cwd=tmp_path)
+    jobs = [tmp_path / f"sweep/0{seed}_seed={seed}" for seed in range(3)]
+    for job in jobs[:2]:
+        command.wait_for(job / "metrics.csv")
+    processes = children(command.pid)
+    command.kill(number, group=number == signal.SIGINT)  # as Ctrl-C does
+    assert command.wait() == (130 if number == signal.SIGINT else 75), command.text()
+    assert alive(processes) == []
+    assert [Result.read(job).status for job in jobs] == ["preempted", "preempted", ""]
+    assert all((job / "checkpoints/last.pt").is_file() for job in jobs[:2])
 
 
 @pytest.mark.slow
