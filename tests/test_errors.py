@@ -50,6 +50,8 @@ CONFIG_ERRORS = {
     ),
     "key of another option": (["optimizer.momentum=0.9"], "optimizer.momentum is a setting of optimizer=sgd: add"),
     "no option": (["weighting=null"], "weighting has no option 'null', did you mean 'none'? (options: "),
+    "a config of a sweep": (["-m", "loss.alpha=0,1", "--cfg", "job"], "each job of a sweep has a config of its own"),
+    "a pattern that fits no option": (["-m", "loss=glob(bad*)"], "a range or glob without values"),
     "no option, in a sweep": (["-m", "weighting=none,null"], "weighting has no option 'null', did you mean 'none'?"),
     "a number for an option": (["loss=1"], "loss has no option '1' (options: bce, "),
     "a list of options": (["dataset=[shapes,x]"], "dataset has no option 'x' (options: ade20k, "),

@@ -1,5 +1,6 @@
 """`segtrain compare`: which setting wins, on which class, and whether the difference is real."""
 
+import shlex
 from argparse import Namespace
 from pathlib import Path
 
@@ -68,6 +69,9 @@ def write(arguments: Namespace, comparisons: list[Comparison], below: str) -> st
         shown, reason = pictures(comparison, arguments) if arguments.pictures else ([], "")
         missing += [reason] if reason else []
         write_comparison_page(pages[-1], comparison, shown, below)
+    for page in arguments.out.glob("comparison[2-9].html"):  # of a comparison of more groups before
+        if page not in pages:
+            page.unlink()
     missing = "".join(f"no pictures on the page: {reason}\n" for reason in missing)
     return (
         f"{missing}\nwritten to {arguments.out}: comparison.csv, comparison.json, {', '.join(p.name for p in pages)}\n"
@@ -170,7 +174,7 @@ def kinds_of(comparisons: list[Comparison]) -> list[str]:
 def pictures(found: Comparison, arguments: Namespace) -> tuple[list[tuple[str, np.ndarray]], str]:
     """Captions and pictures of the images that baseline and best predict most differently; none, with the reason, when a
     run cannot be loaded."""
-    scored, best = image_scores(found), int(found.baseline == 0)
+    scored, best = image_scores(found, first=True), int(found.baseline == 0)
     if scored is None or len(found.settings) < 2:
         return [], ""
     pair = [found.settings[i].runs[0].path for i in (found.baseline, best)]
@@ -182,7 +186,7 @@ def pictures(found: Comparison, arguments: Namespace) -> tuple[list[tuple[str, n
     from segtrain.runs.trained import load
     from segtrain.training import predict_one
 
-    (names, values), (_, of_first) = scored, image_scores(found, first=True)
+    names, values = scored
     try:
         loaded = [load(str(path), trust=arguments.trust) for path in pair]  # each reads images as it was trained
         datasets = [build_dataset(trained.config, arguments.split or "val") for trained in loaded]
@@ -195,7 +199,7 @@ def pictures(found: Comparison, arguments: Namespace) -> tuple[list[tuple[str, n
             each = zip(predictors, datasets, indices, strict=True)
             predicted = [predict_one(one, dataset.image(index)) for one, dataset, index in each]
             picture = example(datasets[0], indices[0], predicted)
-            before, after = percent(of_first[found.baseline, i]), percent(of_first[best, i])
+            before, after = percent(values[found.baseline, i]), percent(values[best, i])
             drawn.append((f"{names[i]}: IoU {before} → {after} %", picture))
         return drawn, ""
     except SegtrainError as error:
@@ -215,7 +219,8 @@ def to_start(folder: Path) -> str:
         missing, jobs = not_started(folder)
     except SegtrainError as error:
         return f"{error.where}: {error.what}"
-    return f"{missing} of {jobs} jobs of {folder} were not started: `segtrain resume {folder}`" if missing else ""
+    again = f"`segtrain resume {shlex.quote(str(folder))}`"
+    return f"{missing} of {jobs} jobs of {folder} were not started: {again}" if missing else ""
 
 
 def nothing_to_compare(arguments: Namespace, runs: list[Run]) -> ConfigError:

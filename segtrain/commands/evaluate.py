@@ -16,6 +16,7 @@ from segtrain.commands.scoring import (
     groups_of,
     intervals_of,
 )
+from segtrain.config.saved import choices_of
 from segtrain.config.schema import flat
 from segtrain.errors import ConfigError, counted, few, printable
 from segtrain.files import read_arrays, write_arrays, write_json, write_rows
@@ -52,7 +53,8 @@ def main(arguments: Namespace) -> int:
         result.cross_fitted = cross_fitted
     if arguments.bootstrap:
         result.intervals = intervals_of(scores, groups, arguments.bootstrap)
-    named = [word for word in arguments.overrides if not word.startswith(UNNAMED)]
+    usual = {f"{group}={option}" for group, option in choices_of(arguments.run).items()}
+    named = [word for word in arguments.overrides if not word.startswith(UNNAMED) and word not in usual]
     settings = [*(["original-size"] if arguments.original_size else []), *named]
     request = {"split": arguments.split, "checkpoint": arguments.checkpoint, "settings": settings}
     out = arguments.run / "evaluation" / folder_name(**request)

@@ -1,5 +1,6 @@
 """`segtrain repeat`: train again from a run's config.yaml, in a new folder, and say whether the result is equal."""
 
+import shlex
 from argparse import Namespace
 from itertools import count
 from pathlib import Path
@@ -41,7 +42,11 @@ def main(arguments: Namespace) -> int:
 def check_repeatable(run: Path) -> None:
     """Raise ConfigError for a run that is not finished, or whose settings were changed, on the way or afterwards."""
     if (status := Result.read(run).status) != "finished":
-        raise ConfigError(f"the run is {status or 'not there'}", str(run), f"finish it first: `segtrain resume {run}`")
+        raise ConfigError(
+            f"the run is {status or 'not there'}",
+            str(run),
+            f"finish it first: `segtrain resume {shlex.quote(str(run))}`",
+        )
     content = read_json(run / "environment.json")
     changed = [key for key in changed_settings(content) if key not in FREE]
     changed += ["dataset"] * (trained_on(content) != content.get("dataset_fingerprint"))

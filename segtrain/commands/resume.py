@@ -8,6 +8,7 @@ from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
+from segtrain.config.launch import Job, composed, parsed
 from segtrain.config.saved import choices_of, load_saved, no_run
 from segtrain.config.schema import check_config
 from segtrain.errors import ConfigError, Preempted, Pruned, SegtrainError, counted, printable
@@ -18,7 +19,7 @@ from segtrain.report.sweep import jobs_table
 from segtrain.runs.claim import lock, unlock
 from segtrain.runs.environment import FREE, changes
 from segtrain.runs.folder import RunFolder, SilentRunFolder
-from segtrain.runs.sweep import SweepJob, read_sweep
+from segtrain.runs.sweep import SweepJob, read_sweep, words_of, write_job
 from segtrain.signals import watched
 
 log = logging.getLogger("segtrain")
@@ -48,7 +49,7 @@ def resume_sweep(arguments: Namespace) -> int:
     code = 0
     try:
         for job in read_sweep(arguments.run):
-            if job.result.status == "finished" and not arguments.allow:
+            if job.result.status == "finished" and not LONGER & {*arguments.allow}:
                 continue
             print(printable(f"\n{job.result.status or 'not started'}: {job.folder.name}"))
             error = attempt(job, arguments.overrides, arguments.allow, arguments.trust)
@@ -61,6 +62,8 @@ def resume_sweep(arguments: Namespace) -> int:
 def attempt(job: SweepJob, overrides: list[str], allow: list[str], trust: list[str], **how) -> SegtrainError | None:
     """Start or continue a job as `resume` does; its error, which is printed, so that the other jobs go on."""
     try:
+        if not (job.folder / "config.yaml").is_file():
+            write_job(job.folder, again(job))
         job.check_unchanged()
         resume(job.folder, overrides, allow, trust, **how)
     except (Preempted, Pruned):
@@ -70,6 +73,12 @@ def attempt(job: SweepJob, overrides: list[str], allow: list[str], trust: list[s
         print(f"\n{error}", file=sys.stderr)
         return error
     return None
+
+
+def again(job: SweepJob) -> Job:
+    """A job whose folder was removed, from its overrides and the command of its sweep."""
+    given = parsed(words_of(str(read_json(job.folder.parent / "sweep.json").get("command", ""))))
+    return Job(job.folder.name, job.overrides, *composed(job.overrides, given))
 
 
 def check_goes_on(run: RunFolder, checkpoint: dict | None, trainer, changed: dict, trust: list[str]) -> None:
@@ -87,9 +96,9 @@ def check_goes_on(run: RunFolder, checkpoint: dict | None, trainer, changed: dic
     if "trainer.monitor" in changed:
         what = "the best epoch so far was chosen by another score"
         raise ConfigError(what, "trainer.monitor", "start a new run, or evaluate the checkpoints")
-    if run.result.status != "finished":
-        return
     ended = limits(checkpoint["state"], trainer) if checkpoint else {}
+    if run.result.status != "finished" and not changed.keys() & ended.keys():
+        return
     how = " ".join(f"--allow {key} {key}=NUMBER" for key in ended or ("trainer.epochs",))
     if not changed.keys() & LONGER:
         fix = f"start a new run, or train on: `segtrain resume {shlex.quote(str(run.path))} {how}`"

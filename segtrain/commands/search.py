@@ -4,6 +4,7 @@ There is no storage but the sweep: the study is made anew from the trials' setti
 sampler is seeded by their number, so a search goes on after a kill as if there had been none.
 """
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -247,7 +248,7 @@ class Search:
         lines = [table(["trial", *self.objectives], rows, title)]
         lines += [line] if (line := self.importance(study)) else []
         lines.append(
-            f"`segtrain compare {self.folder} --out report`; a trial is one seed: train the best again with seed=1,2,3 before you believe it"
+            f"`segtrain compare {shlex.quote(str(self.folder))} --out report`; a trial is one seed: train the best again with seed=1,2,3 before you believe it"
         )
         return printable("\n".join(lines))
 

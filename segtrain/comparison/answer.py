@@ -52,12 +52,12 @@ def _basis(found: Comparison) -> str:
 def _baseline_and_next(found: Comparison) -> str:
     """Where the baseline is the best: how much better than the next."""
     other = estimate(found.scores, found.noise, 0, 1)
-    _, following, _ = pair_of(found, 0, 1)
+    _, following, common = pair_of(found, 0, 1)
     settings = f"{len(found.settings)} settings{' on val' * bool(found.split)}"
     verdict = "" if found.against_best[1] else ", but cannot be told apart from the next"
     return (
         f"{found.settings[0].label}, the baseline, is the best of {settings}{verdict}: {text(found, other.value, True)} "
-        f"{_by(found)} over {following}{_within(found, other, True)}, {_basis(found)}."
+        f"{_by(found)} over {following}{common}{_within(found, other, True)}, {_basis(found)}."
     )
 
 
@@ -90,7 +90,7 @@ def _as_good(found: Comparison) -> list[str]:
     """Settings that cannot be told apart from the best, where the first sentence does not say so."""
     named = found.baseline if found.real[0] else -1  # the first sentence is about it, at a level of its own
     alike = [s.label for i, s in enumerate(found.settings) if i not in (0, named) and not found.against_best[i]]
-    if not alike or found.baseline == 0 or len(found.settings) < 3:
+    if not alike or found.baseline == 0 or len(found.settings) < 3 or np.ptp(found.scores.means) == 0:
         return []
     more = f" and {len(alike) - 4} more" if len(alike) > 4 else ""
     return [f"The best cannot be told apart from {'; '.join(alike[:4])}{more}."]
@@ -159,8 +159,10 @@ def text(found: Comparison, value: float, signed: bool = False) -> str:
     """A score, or a difference with its sign, in percent or as it is."""
     if np.isnan(value):
         return "n/a"
-    scaled = f"{100 * value:{'+' * signed}.1f}" if found.unit == "%" else f"{value:{'+' * signed}.4g}"
-    return scaled.replace("-", "−")
+    if found.unit != "%":
+        return f"{value:{'+' * signed}.4g}".replace("-", "−")
+    digits = 2 if 0.005 <= abs(100 * value) < 0.1 else 1  # of a calibration error, which may be as small
+    return f"{100 * value:{'+' * signed}z.{digits}f}".replace("-", "−")
 
 
 def _within(found: Comparison, one: Estimate, signed: bool = False) -> str:

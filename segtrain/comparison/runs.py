@@ -1,5 +1,6 @@
 """Find runs, and read their settings, their scores and what they counted on each image."""
 
+import shlex
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -125,7 +126,8 @@ def read_run(path: Path, split: str | None = None) -> Run:
         folder = path / "evaluation" / split
         saved = read_json(folder / "scores.json")
         if not saved:
-            raise ConfigError(f"{split} was not evaluated", str(path), f"`segtrain evaluate {path} --split {split}`")
+            again = f"`segtrain evaluate {shlex.quote(str(path))} --split {split}`"
+            raise ConfigError(f"{split} was not evaluated", str(path), again)
         result = replace(result, **{name: saved[name] for name in OF_SPLIT if name in saved})
         file = folder / "per_image.npz"
     changed = changed_settings(environment)  # since it was resumed

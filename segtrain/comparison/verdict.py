@@ -95,7 +95,7 @@ def compare(
     scores = scored.scores(scored.name) if resampled else fixed_scores(settings, by)
     noise, chosen = seed_noise(scores), choose_baseline(settings, baseline)
     estimates = [estimate(scores, noise, i) for i in range(len(settings))]
-    if resampled:  # shares, none of which is below 0 or above 1
+    if unit == "%":  # shares, none of which is below 0 or above 1
         estimates = [replace(one, low=np.maximum(one.low, 0.0), high=np.minimum(one.high, 1.0)) for one in estimates]
     differences = [estimate(scores, noise, i, chosen) if i != chosen else None for i in range(len(settings))]
     corrected = np.full(len(settings), np.nan)

@@ -1,6 +1,7 @@
 """Launch one job, or the jobs of a sweep, with Hydra."""
 
 import os
+import shlex
 from argparse import Namespace
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -25,6 +26,11 @@ from segtrain.signals import may_start_job, passed_on
 Task = Callable[[DictConfig, Path], float | None]
 MakeFolder = Callable[[Callable[[], Path]], Path]
 SHOWS = ("hydra_help", "cfg", "info", "shell_completion")  # options that print and do not run
+
+
+def parsed(words: list[str]) -> Namespace:
+    """What a command line of Hydra gives, of any command of segtrain: overrides, config_dir, config_name, …"""
+    return internals.parser().parse_known_args(words)[0]
 
 
 def checked_config(arguments: Namespace) -> DictConfig:
@@ -77,8 +83,10 @@ def launch(
             fix = "--config-dir DIR adds a folder of your YAML files; `segtrain repeat RUN` runs a run again"
             raise ConfigError("segtrain does not take this option of Hydra", f"--{option.replace('_', '-')}", fix)
     if any(vars(arguments)[name] for name in SHOWS):
+        if arguments.cfg and arguments.multirun:
+            raise ConfigError("-m and --cfg: each job of a sweep has a config of its own", fix="leave out -m")
         if arguments.cfg:  # Hydra's words for a mistake are a traceback
-            compose(arguments.overrides, arguments.config_dir, arguments.config_name, sweep=arguments.multirun)
+            compose(arguments.overrides, arguments.config_dir, arguments.config_name)
         internals.show(arguments)
     elif arguments.multirun:
         _sweep(arguments, task, make_folder, begin_sweep, search)
@@ -163,7 +171,9 @@ def _sweep(arguments: Namespace, task: Task, make_folder: MakeFolder, begin_swee
         if type(error).__name__ != "TerminatedWorkerError":  # joblib's, which is not installed everywhere
             raise
         what = "a process that trained was killed, perhaps for want of memory, and joblib ended the others"
-        raise SegtrainError(what, str(folder), f"`segtrain resume {folder}` continues them") from error
+        raise SegtrainError(
+            what, str(folder), f"`segtrain resume {shlex.quote(str(folder))}` continues them"
+        ) from error
 
 
 def _refuse_chdir(cfg: DictConfig) -> None:
@@ -216,7 +226,9 @@ def _checked_jobs(
         raise ConfigError("Hydra's own sweeper cannot draw values from an interval", ranges[0], fix)
     jobs = internals.jobs_of_sweep(overrides)
     if not jobs:
-        raise ConfigError("nothing to sweep: a range without values", "-m", "range(START,STOP,STEP) ends before STOP")
+        empty = " ".join(override.input_line for override in overrides if override.is_sweep_override())
+        fix = "range(START,STOP,STEP) ends before STOP, and glob needs an option that its pattern fits"
+        raise ConfigError("nothing to sweep: a range or glob without values", empty, fix)
     hydra_overrides = [o for o in arguments.overrides if o.lstrip("+~").startswith("hydra")]
     mistakes, found = {}, []
     for job in jobs:  # a twentieth of a second each

@@ -224,7 +224,7 @@ def _nodes(value) -> Iterator[DictConfig]:
 
 def no_run(folder: Path) -> ConfigError:
     """The error for a folder that holds no config.yaml, with what it is instead."""
-    if "=" in str(folder) and not folder.exists():
+    if re.match(r"[^/=]+=", str(folder)) and not folder.exists():
         return ConfigError(f"{folder} is a setting: the folder of the run comes first", fix="write RUN key=value …")
     fix = "name the folder of a run, which a training prints in its last lines"
     if not folder.exists():

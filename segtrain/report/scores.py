@@ -1,6 +1,7 @@
 """Tables of class counts and of scores, as text."""
 
 import math
+import shlex
 from pathlib import Path
 
 from segtrain.class_counts import ClassCounts
@@ -140,11 +141,12 @@ def final_report(result: Result, counts: ClassCounts, folder: Path, records: dic
     if class_sections(records):  # the standard scores are on the page and in result.json
         lines += ["", "\n\n".join(more_tables(result, records)), ""]
     if result.thresholds:
-        lines += [thresholds_line(result), f"`segtrain evaluate {folder}` applies these thresholds"]
+        lines += [thresholds_line(result), f"`segtrain evaluate {shlex.quote(str(folder))}` applies these thresholds"]
     lines += not_defined(result.per_class)
     lines += hardly_found(result.per_class, tips)
     lines += ["", f"run folder: {folder}"]
     if (folder / "page.html").is_file():
         lines.append(f"scores, and the images with the largest errors: {folder / 'page.html'}")
-    lines.append(f"TensorBoard: tensorboard --logdir {folder if folder.parent == Path() else folder.parent}")
+    logs = folder if folder.parent == Path() else folder.parent
+    lines.append(f"TensorBoard: tensorboard --logdir {shlex.quote(str(logs))}")
     return "\n".join(lines)

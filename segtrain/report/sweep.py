@@ -1,5 +1,6 @@
 """The jobs of a sweep as a table: status, score, and why one failed."""
 
+import shlex
 from pathlib import Path
 
 from segtrain.report.text import score_text, table
@@ -26,5 +27,6 @@ def jobs_table(jobs: list[SweepJob], folder: Path) -> str:
         row[3] = row[3][: max(LINE - before, SHORTEST)]
     done = sum(job.result.status == "finished" for job in jobs)
     title = f"{done} of {len(jobs)} jobs finished in {folder}"
-    hint = f"`segtrain compare {folder}`" + (f", `segtrain resume {folder}` for the others" if done < len(jobs) else "")
+    named = shlex.quote(str(folder))
+    hint = f"`segtrain compare {named}`" + (f", `segtrain resume {named}` for the others" if done < len(jobs) else "")
     return f"{table(['job', 'status', 'best', 'reason'], rows, title, left=('status', 'best', 'reason'))}\n\n{hint}"

@@ -6,6 +6,7 @@ are written anew from it, so that they say what it says wherever a run was kille
 
 import logging
 import re
+import shlex
 import time
 import traceback
 from dataclasses import asdict
@@ -91,7 +92,7 @@ class RunFolder:
                 return
         stopped = isinstance(error, KeyboardInterrupt | Preempted)
         again = "goes on where this stopped" if self.can_be_resumed else "starts it again"
-        hint = f"`segtrain resume {self.path}` {again}"
+        hint = f"`segtrain resume {shlex.quote(str(self.path))}` {again}"
         if isinstance(error, Preempted):
             error.where, error.fix = str(self.path), hint
         elif stopped:
@@ -139,11 +140,9 @@ class RunFolder:
         content = read_json(self.path / "environment.json")
         before = trained_on(content)
         if before not in (None, fingerprint) and "dataset" not in self._allowed:
-            raise ConfigError(
-                "the dataset has changed since the run was started: other images, or masks with other classes",
-                str(self.path),
-                f"restore it, or start a new run; to go on nevertheless: `segtrain resume {self.path} --allow dataset …`",
-            )
+            what = "the dataset has changed since the run was started: other images, or masks with other classes"
+            fix = "restore it, or start a new run; to go on nevertheless: `segtrain resume RUN --allow dataset …`"
+            raise ConfigError(what, str(self.path), fix)
         if before is None:
             content |= {"dataset_fingerprint": fingerprint, "image_size": list(size)}
             write_json(self.path / "environment.json", content)

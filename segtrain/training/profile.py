@@ -44,7 +44,7 @@ class Profile:
             raise ConfigError(
                 f"{what} the training has {batches}", "trainer.profile", "lower it, or train for more steps"
             )
-        if left < self._needed:
+        if self.batches and left < self._needed:
             log.warning(f"{what} {left} are left: there will be no new profile")
 
     def finished(self) -> bool:

@@ -46,7 +46,7 @@ def test_one_job_of_an_experiment_is_a_single_run():
     [
         (["experiment=alpha_sweep"], "add -m"),
         (["-m", "seed=0"], "nothing to sweep"),
-        (["-m", "loss.alpha=range(3,1)"], "a range without values"),
+        (["-m", "loss.alpha=range(3,1)"], "a range or glob without values"),
     ],
 )
 def test_a_sweep_needs_m_and_m_a_sweep(segtrain, words, what):

@@ -93,12 +93,15 @@ def test_failed_jobs_are_listed_and_run_again_and_the_others_are_left_alone(serv
     untouched = (sweep / JOBS[0] / "result.json").stat().st_mtime_ns
     config = sweep / JOBS[2] / "config.yaml"
     text_of = json.loads((sweep / "sweep.json").read_text())
+    shutil.rmtree(sweep / JOBS[3])  # to be trained again
     config.write_text(config.read_text().replace("seed: 0", "seed: 7"))
     shutil.copy(whole / JOBS[1] / "config.yaml", sweep / JOBS[1] / "config.yaml")
     code, text = server.run("resume", "sweep", cwd=tmp_path)
     assert code == 2, text
     assert "changed since the sweep was started" in text
     assert (sweep / JOBS[0] / "result.json").stat().st_mtime_ns == untouched
+    again, before = (read_json(folder / JOBS[3] / "result.json")["scores"] for folder in (sweep, whole))
+    assert again == before
     assert text_of == json.loads((sweep / "sweep.json").read_text())
 
 
