@@ -132,7 +132,7 @@ def test_evaluate_and_predict_look_where_another_run_sees_foreground(server, tra
     words = [f"inference.regions={trained_copy}", "inference.window=[16,16]", "inference.region_recall=0.9"]
     code, text = server.run("evaluate", str(trained_copy), *words, cwd=tmp_path)
     assert code == 0, text
-    assert "regions: windows are looked at where the coarse network" in text
+    assert "regions: only windows where the coarse network" in text
     code, text = server.run("evaluate", str(trained_copy), *words, "inference.resize=2.0", cwd=tmp_path)
     assert code == 0, text  # of images four times as large, in nine times as many windows
     from PIL import Image

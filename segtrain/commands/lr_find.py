@@ -35,7 +35,7 @@ def main(arguments: Namespace) -> int:
         set_prior_bias(model, counts)
     batches = loader.train(train_set, augment, sampling, counts, cfg.seed, annotated=labels.annotated)
     parts = Parts(model, loss, optimizer, None, batches, None, None, labels)
-    print("training some steps with ever higher rates, for about a minute and a half at most", flush=True)
+    print("training some steps with ever higher learning rates, for at most about a minute and a half", flush=True)
     found = range_test(trainer, parts, cfg.optimizer.lr)
 
     rows = [{"lr": rate, "loss": value} for rate, value in zip(found.rates, found.losses, strict=True)]

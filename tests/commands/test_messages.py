@@ -42,7 +42,7 @@ def dataset(root, values, images="images", masks="masks"):
         ("--config-dir deep check grey", "the masks hold 0, 128, 255", "dataset.num_classes=3"),
         ("evaluate run other", "other has no value", "one run is evaluated at a time"),
         ("resume run --allow trainer.epochs trainer.patience", "trainer.patience has no value", "--allow KEY"),
-        ("repeat run seed=3", "seed stays as it was in a repeat", "dataset.root may be another"),
+        ("repeat run seed=3", "seed cannot change in a repeat", "only dataset.root may change"),
         ("check grey", "the masks hold 0, 128, 255", "dataset.num_classes=3 'dataset.remap={128: 1, 255: 2}'"),
         ("evaluate deep/inner/train/images", "holds no run", "name the folder of a run"),
     ],

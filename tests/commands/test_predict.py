@@ -137,8 +137,8 @@ def test_200_images_of_which_5_are_damaged_after_a_kill(server, trained, tmp_pat
         (["images", "trainer.epochs=3", "--out", "out"], "trainer.epochs does not matter to predict"),
         (["nowhere/*.png", "--out", "out"], "no such file, folder or pattern"),
         (["seed=1.png", "--out", "out"], "no such file, folder or pattern"),
-        (["out/masks", "--out", "out"], "lies where predictions are written"),
-        (["images", "--out", "out"], "it holds masks, which segtrain predict has not written"),
+        (["out/masks", "--out", "out"], "is in a folder where predictions are written"),
+        (["images", "--out", "out"], "it holds masks, which segtrain predict did not write"),
         (["images", "--out", "images/val_00000.png"], "is a file"),
     ],
 )
@@ -190,7 +190,7 @@ def test_what_changed_is_predicted_again_and_other_rows_stay(segtrain, trained, 
     (tmp_path / "other").mkdir()
     Image.fromarray(images.image(4)).save(tmp_path / f"other/{kept}.png")
     other = segtrain("predict", trained, f"other/{kept}.png", "--out", "out")
-    assert (other.code, f"images/{kept}.png was predicted under the name of other" in other.err) == (2, True), other
+    assert (other.code, f"images/{kept}.png, which has the same name as other" in other.err) == (2, True), other
     inside = [segtrain("predict", trained, "other", "--out", "other/predicted") for _ in range(2)]
     assert [(one.code, "1 image: " in one.out) for one in inside] == [(0, True)] * 2, inside
 

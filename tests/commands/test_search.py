@@ -161,7 +161,7 @@ def test_a_search_goes_on_with_the_settings_it_has(segtrain, tmp_path):
     for name in ("search", "find"):
         write_json(tmp_path / f"{name}.json", {})
         done = segtrain("resume", tmp_path, "seed=1", "--allow", "seed")
-        assert (done.code, "goes on with the settings it has" in done.err) == (2, True), done
+        assert (done.code, "can only continue with its own settings" in done.err) == (2, True), done
 
 
 def test_a_damaged_search_is_refused(tmp_path):

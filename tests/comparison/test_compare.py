@@ -356,7 +356,7 @@ def test_a_baseline_and_a_score_that_one_group_of_runs_has(segtrain, tmp_path):
     assert done.code == 0, done
     assert "2 groups of runs" in done.out
     assert "alpha=1, the baseline, is the best" in done.out
-    assert "no setting is alpha=1 among the settings of sweep/b0: compared with the plainest" in done.out
+    assert "no setting is alpha=1 among the settings of sweep/b0: comparing with the plainest" in done.out
     assert segtrain("compare", "sweep", "--baseline", "gamma=1").code == 2
 
 
@@ -665,7 +665,7 @@ def test_images_with_another_ground_truth_are_compared_apart(segtrain, sweep):
         write_arrays(run / "per_image.npz", counts)
     done = segtrain("compare", sweep)
     assert "2 groups of runs with different images or classes, compared separately" in done.out
-    assert "of other sizes, or other masks" in done.out
+    assert "with other sizes or masks" in done.out
 
 
 def test_a_difference_that_is_real_for_a_pair_alone_says_so(sweep):

@@ -151,9 +151,9 @@ def test_a_search_that_is_killed_goes_on_to_its_answer(server, tmp_path):
 def test_mistakes_are_told_before_anything_is_trained(segtrain, tmp_path):
     for words, what in (
         (["--hours", "0"], "--hours 0"),
-        (["--hours", "1", "loss=ce", "weighting=none", "sampling=uniform"], "nothing to choose among"),
+        (["--hours", "1", "loss=ce", "weighting=none", "sampling=uniform"], "nothing to choose from"),
         (["--hours", "1", "loss=cee"], "did you mean"),
-        (["--hours", "1", "trainer.epochs=1"], "trainings of two epochs or more"),
+        (["--hours", "1", "trainer.epochs=1"], "trainings of at least two epochs"),
     ):
         done = segtrain("find", *TINY, "trainer.epochs=2", *words)
         assert done.code == 2, done
