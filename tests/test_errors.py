@@ -177,9 +177,9 @@ DATA_ERRORS = {
     wrong_value: "data error: mask values outside the classes 0 to 2 and ignore_index=255: 9 (7 pixels)",
     truncate_a_mask: "data error: cannot be decoded:",
     empty_file: "data error: the file is empty (0 bytes)",
-    colour_mask: "data error: a mask of 3 channels; one channel of class indices is needed",
+    colour_mask: "data error: a mask with 3 channels, but one channel of class indices is needed",
     grey_255_is_foreground: "data error: the training masks hold 1 class (class 0) and",
-    five_channels: "data error: the image has 5 channels, dataset.channels=3",
+    five_channels: "data error: the image has 5 channels, but dataset.channels=3",
     no_val_images: "data error: the val split is empty",
 }
 

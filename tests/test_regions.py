@@ -142,7 +142,7 @@ def test_evaluate_and_predict_look_where_another_run_sees_foreground(server, tra
     assert code == 0, text
     assert (tmp_path / "out/masks/image.png").is_file()
     code, text = server.run(*words[:2], "trainer.epochs=1", cwd=tmp_path)
-    assert (code, "regions are for a trained network" in text) == (2, True), text
+    assert (code, "regions need a trained network" in text) == (2, True), text
 
 
 def test_a_run_is_trained_where_another_sees_foreground(server, trained_copy, tmp_path):

@@ -133,7 +133,7 @@ def _check_prediction(prediction: torch.Tensor, num_classes: int) -> None:
     wrong = (prediction < 0) | (prediction >= num_classes)
     if wrong.any():
         values = ", ".join(map(str, sorted(prediction[wrong].unique().tolist())[:5]))
-        raise ValueError(f"prediction {values} is no class of 0 to {num_classes - 1}: {int(wrong.sum())} pixels")
+        raise ValueError(f"prediction {values} is not a class from 0 to {num_classes - 1}: {int(wrong.sum())} pixels")
 
 
 def exact_histogram(values: list[np.ndarray], bins: list[int]) -> np.ndarray:

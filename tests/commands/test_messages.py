@@ -154,7 +154,7 @@ def test_a_mistake_is_named_once(segtrain):
 @pytest.mark.parametrize(
     ("content", "what", "where"),
     [
-        (b"_target_: segtrain.losses.Dice\n  x: y: z\n", "a file is no YAML: mapping values", "line 2"),
+        (b"_target_: segtrain.losses.Dice\n  x: y: z\n", "a file is not valid YAML: mapping values", "line 2"),
         (b"# Gr\xf6\xdfe\n_target_: segtrain.losses.Dice\n", "a file is not UTF-8", ""),
     ],
 )
@@ -183,7 +183,7 @@ OWN = [  # group, source of own.py, what is said
     (
         "loss",
         f"{MODULE}    def forward(self, logits): return logits.mean()\n",
-        "with tensors of [2, 4, 64, 64] and [2, 64, 64] ends in TypeError: Own.forward() takes 2 positional arguments",
+        "with tensors of [2, 4, 64, 64] and [2, 64, 64] raises TypeError: Own.forward() takes 2 positional arguments",
     ),
     (
         "loss",
@@ -196,7 +196,11 @@ OWN = [  # group, source of own.py, what is said
         "class Own:\n    def __call__(self, counts): return [1.0, 2.0, -1.0, 0.0]\n",
         "weights of 1, 2, -1, 0: each must be a number, 0 or more",
     ),
-    ("weighting", "class Own:\n    def __call__(self, counts): return {}['x']\n", "KeyError: 'x' (debug=true: where)"),
+    (
+        "weighting",
+        "class Own:\n    def __call__(self, counts): return {}['x']\n",
+        "KeyError: 'x' (debug=true shows where)",
+    ),
 ]
 
 

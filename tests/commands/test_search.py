@@ -46,7 +46,7 @@ def test_all_of_hydras_grammar_for_values_is_a_space():
     ("words", "what"),
     [
         (["loss.alpha=1"], "nothing to search"),
-        (["loss=interval(0,1)"], "no space to search"),
+        (["loss=interval(0,1)"], "not a space to search"),
         (["loss.alpha=interval(0,2)", "loss=ce,ce_dice"], "has no key 'alpha'.* \\(with loss=ce\\)"),
         (["loss.alpah=interval(0,2)"], "no key 'alpah'"),
         (["weighting=none,log_ration"], "no option 'log_ration'"),

@@ -553,7 +553,7 @@ def test_quarter_turns_of_crops():
 def test_foreground_oversampling_of_whole_images_is_refused():
     data = Shapes("train", [32, 32], train_images=4)
     for sampling in (ForegroundCrops(), RareClasses(foreground_share=0.5)):
-        with pytest.raises(ConfigError, match="foreground oversampling of whole images"):
+        with pytest.raises(ConfigError, match="foreground oversampling needs crops"):
             Loader(workers=0, min_images=1).train(data, Augment(), sampling, count_classes(data), 0)
 
 

@@ -404,7 +404,7 @@ def test_labels_that_are_no_class_are_named():
     target[1, :2, 0] = 7
     with pytest.raises(
         ValueError,
-        match="label 7 is no class of 0 to 2 and not ignore_index=255: 2 pixels, the first in image 1",
+        match="label 7 is not a class from 0 to 2 and not ignore_index=255: 2 pixels, the first in image 1",
     ):
         CrossEntropy()(logits, target)
 

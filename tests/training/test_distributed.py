@@ -299,12 +299,12 @@ def test_a_mistake_in_the_config_is_said_once(plain, server):
 def test_refusals(plain, server):
     both = start(server, plain, 2, "-m", "seed=0,1")
     assert [process.wait() for process in both] == [2, 2]
-    assert "a sweep (-m) runs in one process, 2 were started" in both[0].text()
+    assert "a sweep (-m) runs in one process, but 2 were started" in both[0].text()
     (plain / "swept").mkdir()
     (plain / "swept/sweep.json").write_text("{}")
     both = start(server, plain, 2, "resume", "swept")
     assert [process.wait() for process in both] == [2, 2]
-    assert "a sweep runs in one process, 2 were started" in both[0].text()
+    assert "a sweep runs in one process, but 2 were started" in both[0].text()
 
     def refused(preset: str, fix: str) -> None:
         loss = build_loss(without_hydra(compose([f"loss={preset}"])), Images(2))
