@@ -144,7 +144,7 @@ def test_from_the_command_line(segtrain, tmp_path):
     assert len({scores["scores"]["loss"] for scores in saved}) == 2
     refused = segtrain(*TINY, "inference.threshold=0.3")
     assert refused.code == 2
-    assert "threshold=0.3 for 4 classes of which a pixel has one" in refused.err
+    assert "threshold=0.3 for 4 classes, one per pixel" in refused.err
 
 
 def test_a_run_with_several_labels_keeps_its_best_thresholds_and_evaluate_uses_them(segtrain, tmp_path):

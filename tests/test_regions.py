@@ -197,7 +197,7 @@ def test_the_factor_of_the_coarse_run_is_of_images_as_they_are():
     assert foreground(0.25, 0.5)(image).shape[1:] == (10, 20)
     assert foreground([6, 8], 0.5)(image).shape[1:] == (6, 8)
     assert foreground(None, 0.5)(image).shape[1:] == foreground(1.0, 0.5)(image).shape[1:] == (40, 80)
-    with pytest.raises(ConfigError, match="a factor, and this training a size"):
+    with pytest.raises(ConfigError, match="a factor, but this training has a size"):
         foreground(0.25, [20, 40])
 
 

@@ -46,10 +46,10 @@ class Inference:
         region_recall: Fraction = 0.99,
     ):
         if regions is not None and window is None:
-            raise ValueError("regions without windows to look at: give inference.window=[256,256]")
+            raise ValueError("regions need windows to look at: give inference.window, such as [256,256]")
         check_keys(presence)
         if not scales:
-            raise ValueError("scales is empty: give [1.0] for the image as it is")
+            raise ValueError("scales is empty: give [1.0] for the unscaled image")
         self.flips, self.scales, self.window, self.overlap = tuple(dict.fromkeys(flips)), scales, window, overlap
         self.threshold, self.presence, self.resize = threshold, presence, resize
         self.regions, self.region_recall = regions, region_recall

@@ -22,7 +22,7 @@ def is_hard(logits: torch.Tensor, target: torch.Tensor) -> bool:
         return False
     raise ValueError(
         f"target must be integer [{n},{h},{w}] or [N,C,H,W] like the logits {list(logits.shape)}, "
-        f"it is {target.dtype} {list(target.shape)}"
+        f"but it is {target.dtype} {list(target.shape)}"
     )
 
 

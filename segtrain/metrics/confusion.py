@@ -30,8 +30,8 @@ def predict(logits: torch.Tensor, multilabel: bool, threshold: float | list[floa
         return logits > cuts.view(-1, 1, 1)
     if classes != 2 or cuts.ndim:
         raise ValueError(
-            f"threshold={threshold} for {classes} classes of which a pixel has one: the most probable is predicted; "
-            "leave it null; a threshold is for multi-label masks, and a single number for two classes"
+            f"threshold={threshold} for {classes} classes, one per pixel, where the most probable class is predicted: leave it "
+            "null; only multi-label masks take a threshold, and two classes a single number"
         )
     return (logits[:, 1] - logits[:, 0] > cuts).to(torch.uint8)
 

@@ -79,7 +79,9 @@ class SegmentationScores(Metric):
         if len(self.class_names) != num_classes or len(set(self.class_names)) < num_classes:
             raise ValueError(f"class_names={self.class_names} must be {num_classes} different names")
         if num_classes > 256 and not multilabel:
-            raise ValueError(f"{num_classes} classes, one a pixel: predictions are bytes, for at most 256")
+            raise ValueError(
+                f"{num_classes} classes with one class per pixel: predictions are stored as bytes, which hold at most 256"
+            )
         if background is not None and background >= num_classes:
             raise ValueError(f"background={background} is not a class from 0 to {num_classes - 1}")
         self.classes = classes = Classes(self.class_names, ignore_index, background, multilabel)

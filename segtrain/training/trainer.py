@@ -195,7 +195,7 @@ class Trainer:
                 self.state = State.of(resume_from["state"], len(parts.train))
             except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
                 what = f"the checkpoint does not fit the training: {' '.join(str(error).split())[:300]}"
-                fix = "resume it with the settings and version it has"
+                fix = "resume it with the settings and version it was written with"
                 raise ConfigError(what, "checkpoints/last.pt", fix) from error
             log.info(f"resuming after {self.state.epoch} epochs and {self.state.step} steps")
         self.profiled.check(self.steps * self.accumulate, (self.steps - self.state.step) * self.accumulate)

@@ -313,9 +313,9 @@ def test_refusals(plain, server):
 
     for preset in ("lovasz", "ce_lovasz", "phased"):
         refused(preset, "loss.aggregate=image")
-    with pytest.raises(ConfigError, match="Own is computed from a whole batch"):
+    with pytest.raises(ConfigError, match="Own needs the whole batch"):
         SeveralProcesses(Rank(0, 2)).check(as_loss(type("Own", (torch.nn.Module,), {"forward": lambda *_: None})()), 4)
-    with pytest.raises(ConfigError, match="one device, cuda:1, for 2 processes"):
+    with pytest.raises(ConfigError, match="2 processes cannot share one device, cuda:1"):
         SeveralProcesses(Rank(0, 2)).device("cuda:1")
 
 
