@@ -52,7 +52,7 @@ def main(arguments: Namespace) -> int:
     known = {name: row for name, row in before.items() if name in files}
     done = {name for name, row in known.items() if is_done(arguments.out, row, files[name], classes, *kinds)}
     if done:
-        log.info(f"{len(done)} of {counted(len(files), 'image')} were done before")
+        log.info(f"{len(done)} of {counted(len(files), 'image')} done before")
     with watched():
         rows, damaged = predict_all(arguments, trained, predictor, files, before, done)
     if not arguments.no_overlays:

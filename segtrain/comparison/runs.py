@@ -78,7 +78,9 @@ def find_runs(folders: list[Path], split: str | None = None) -> tuple[list[Run],
         files = sorted(folder.glob("**/result.json"))
         last = finals_of(folder)
         if finals := [file for file in files if file.parent.resolve() in last]:
-            unread.append(f"{folder}: {len(files) - len(finals)} shorter trainings of the search's stages are left out")
+            unread.append(
+                f"{folder}: {len(files) - len(finals)} shorter trainings from the stages of the search are left out"
+            )
             files = finals
         new = [file for file in files if file.resolve() not in seen]
         seen |= {file.resolve() for file in files}
@@ -163,7 +165,7 @@ def without_copies(runs: list[Run]) -> tuple[list[Run], list[str]]:
     for run in runs:
         part = (run.key, str(run.seed), str(run.settings.get(FOLD)), run.classes, tuple(run.names.tolist()))
         if (before := first.setdefault(part, run)) is not run:
-            lines.append(f"not counted again: {run.path}, of the settings and seed of {before.path}")
+            lines.append(f"not counted again: {run.path}, because {before.path} has the same settings and seed")
     return list(first.values()), lines
 
 

@@ -153,7 +153,7 @@ def test_values_that_a_setting_may_not_have_are_refused_before_the_first_trial(w
 
 @pytest.mark.parametrize("word", ["loss.alpha=interval(2,0)", "optimizer.lr=tag(log,interval(0,1))"])
 def test_an_interval_that_is_none_is_refused(word):
-    with pytest.raises(ConfigError, match="no interval"):
+    with pytest.raises(ConfigError, match="not an interval"):
         space_of(word)
 
 

@@ -111,7 +111,7 @@ def test_one_seed_speaks_of_other_images_only(tmp_path):
     for alpha, iou in ((0, 0.5), (1, 0.6)):
         make_run(tmp_path / f"{alpha}", {"trainer": {"alpha": alpha}}, iou)
     found = compare(settings_from(find_runs([tmp_path])[0]))
-    assert "not of other trainings" in " ".join(answer(found))
+    assert "not for other trainings" in " ".join(answer(found))
 
 
 def test_what_cannot_be_told_apart_is_said_with_what_it_would_take(tmp_path):
@@ -156,7 +156,7 @@ def test_only_finished_trainings_count_each_of_them_once(segtrain, sweep, tmp_pa
     for line in (
         "not compared, running or killed: sweep/running",
         "not compared, pruned: sweep/pruned",
-        "not counted again: sweep/1.0_0_repeat, of the settings and seed of sweep/1.0_0",
+        "not counted again: sweep/1.0_0_repeat, because sweep/1.0_0 has the same settings and seed",
         "1 of 2 jobs of sweep were not started",
     ):
         assert done.out.count(line) >= 1, line
@@ -178,7 +178,7 @@ def test_of_a_search_the_final_trainings_are_compared(tmp_path):
         make_run(tmp_path / name, {"trainer": {"alpha": number, "epochs": 9}}, 0.5, seed=1)
     runs, left_out = find_runs([tmp_path])
     assert [run.path.name for run in runs] == names[2:]
-    assert left_out == [f"{tmp_path}: 2 shorter trainings of the search's stages are left out"]
+    assert left_out == [f"{tmp_path}: 2 shorter trainings from the stages of the search are left out"]
 
 
 @pytest.mark.parametrize(("values", "drawn"), [((0, 0.5), True), ((False, True), False), (("a", "b"), False)])
@@ -194,11 +194,11 @@ def test_images_of_one_group_say_nothing_of_others(sweep):
     for file in sweep.glob("*/per_image.npz"):
         write_arrays(file, {**read_arrays(file), "groups": np.full(40, "drive")})
     runs = find_runs([sweep])[0]
-    assert "All images are of one group (dataset.groups)" in " ".join(answer(compare(settings_from(runs))))
+    assert "All images belong to one group (dataset.groups)" in " ".join(answer(compare(settings_from(runs))))
     alone = " ".join(answer(compare(settings_from([run for run in runs if run.seed == 0]))))
     assert alone.startswith("Cannot tell alpha=1 from alpha=0")
     assert "interval" not in alone
-    assert "One training each: this speaks of these images alone" in alone
+    assert "One training each: this holds for these images alone" in alone
 
 
 def test_a_class_in_a_single_image_says_nothing_of_others(tmp_path):
@@ -212,11 +212,11 @@ def test_a_class_in_a_single_image_says_nothing_of_others(tmp_path):
     found = compare(settings, by="iou/rare")
     assert not found.real.any()
     text = " ".join(answer(found))
-    assert "A single image decides iou/rare: this speaks of these images only." in text
+    assert "A single image decides iou/rare: this holds for these images only." in text
     assert "interval" not in text.partition(".")[0]
     found = compare(settings)
     assert "rare" not in found.class_gains
-    assert "rare is in a single image: of others the intervals know nothing." in answer(found)
+    assert "rare is in a single image: the intervals say nothing about others." in answer(found)
 
 
 def test_seeds_that_differ_more_than_those_of_others_are_named(tmp_path):
@@ -272,7 +272,7 @@ def test_a_seed_of_which_a_fold_is_missing_is_left_out(tmp_path):
             make_run(tmp_path / f"{alpha}_{fold}", settings, 0.5, images=10, names=names)
     settings, lines = without_parts(settings_from(find_runs([tmp_path])[0]))
     assert [setting.varied["trainer.alpha"] for setting in settings] == [0, 2]
-    assert lines == [f"left out: {tmp_path / '1_0'}, of which other folds are missing"]
+    assert lines == [f"left out: {tmp_path / '1_0'}, because other folds of it are missing"]
     assert compare(settings).images == 20
 
 
