@@ -1,4 +1,4 @@
-"""What a new user mistypes first, and what is said of it: what, where and what to do."""
+"""What a new user mistypes first, and the answer: what, where and what to do."""
 
 import numpy as np
 import pytest
@@ -169,7 +169,7 @@ def test_a_file_that_is_no_yaml_is_named(segtrain, tmp_path, content, what, wher
 
 
 MODULE = "from torch import nn\nclass Own(nn.Module):\n"
-OWN = [  # group, source of own.py, what is said
+OWN = [  # group, source of own.py, message
     (
         "dataset",
         "class Own:\n    def __init__(self, num_classes): ...\n",

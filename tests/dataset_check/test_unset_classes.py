@@ -1,4 +1,4 @@
-"""What is said of masks when dataset.num_classes is not set and they cannot be read as class indices."""
+"""The error for masks that cannot be read as class indices when dataset.num_classes is not set."""
 
 import numpy as np
 import pytest

@@ -250,7 +250,7 @@ def test_masks_by_the_name_of_their_folder(root, tmp_path, images, masks, settin
     data = Folder(str(tmp_path / "other"), "train", 3, **settings)
     assert data.names
     assert data.masks[0][0].parent == tmp_path / "other" / masks
-    assert bool(data.findings) == ("images" not in settings)  # what was assumed is said
+    assert bool(data.findings) == ("images" not in settings)  # what was assumed is reported
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])
