@@ -36,16 +36,16 @@ KEPT = 0.1  # share of the free memory that may be kept, of each split
 
 
 class Loader:
-    """Settings of loading: how many images a batch, how many worker processes, what is kept in memory.
+    """Settings of loading: images per batch, worker processes, what is kept in memory.
 
     Args:
-        batch_size: images a step (a micro-batch when `trainer.accumulate` > 1), of all processes (torchrun) together.
-        workers: processes that read and augment; 0 does it in the main process. auto: a core less than there are, of those
-            of this rank.
-        cache: `ram` decodes every image once, at the start, and keeps it as uint8; `auto` does so with the images that a
-            training reads again and again, where they are at most 500 MB, or a tenth of the free memory, of each split.
+        batch_size: images per step (a micro-batch when `trainer.accumulate` > 1), over all processes (torchrun) together.
+        workers: processes that read and augment; 0 does it in the main process. auto: one fewer than the
+            cores of this rank.
+        cache: `ram` decodes every image once, at the start, and keeps it as uint8; `auto` does so if the images that a
+            training reads repeatedly take at most 500 MB, or a tenth of the free memory, per split.
             Workers, and processes that train together on a machine, share them.
-        min_images: about as many images an epoch at least: of a smaller dataset each is drawn several times.
+        min_images: about the least number of images per epoch: each image of a smaller dataset is drawn several times.
     """
 
     @checked

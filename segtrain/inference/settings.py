@@ -15,9 +15,9 @@ class Inference:
     Args:
         flips: horizontal, vertical: average the probabilities over the flipped images, too (both: over all four); with
             windows, over each flipped window.
-        scales: average the probabilities over the image at these sizes; 1 is its own.
+        scales: average the probabilities over the image scaled by these factors; 1 is its own size.
         window: [height, width] of sliding windows, for images larger than that; null: the whole image at once.
-        overlap: of neighbouring windows, as a share of the window. Where they overlap logits are averaged, with
+        overlap: of neighbouring windows, as a share of the window. Where they overlap, logits are averaged, with
             weights that fall off as a Gaussian from the window's centre (Isensee et al., 2021, nnU-Net).
         threshold: probability above which a class is predicted, one for all or one per class; null: 0.5 (`segtrain
             evaluate` takes those that maximised Dice on val). For multi-label, and for the second of two classes.
