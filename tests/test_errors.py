@@ -216,7 +216,7 @@ MODEL_ERRORS = {
     "encoder": (["model.encoder=resnet19"], "no encoder 'resnet19', did you mean 'resnet18'?"),
     "cuda": (["trainer.device=cuda:7"], "device 'cuda:7', but"),
     "monitor": (["trainer.monitor=iou/crss"], "no score 'iou/crss', did you mean 'iou/cross'?"),
-    "label kind": (["loss=bce"], "the loss is for multi-label masks, the dataset has one label per pixel"),
+    "label kind": (["loss=bce"], "the loss is for multi-label masks, but the dataset has one label per pixel"),
     "manual weights": (["weighting=manual", "weighting.weights=[1,2]"], "Manual: 2 weights for 4 classes"),
     "region classes": (["loss.region.classes=[7]"], "classes=[7], but there are 4 classes, counted from 0"),
     "betas": (["optimizer.betas=[0.9]"], "must be two numbers >= 0 and < 1"),

@@ -42,7 +42,7 @@ def main(arguments: Namespace) -> int:
     write_rows(arguments.out / "lr_find.csv", rows)
     write_bytes(arguments.out / "lr_find.svg", learning_rates(found.rates, found.losses, found.smooth, found.suggested))
     print(
-        f"{len(rows)} steps from {found.rates[0]:.0e} to {found.rates[-1]:.0e}: the loss falls fastest at the rate to try, "
+        f"{len(rows)} steps from {found.rates[0]:.0e} to {found.rates[-1]:.0e}: the loss falls fastest at the suggested rate, "
         f"optimizer.lr={found.suggested:g}\nplot: {arguments.out / 'lr_find.svg'}"
     )
     return 0

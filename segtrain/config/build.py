@@ -119,7 +119,7 @@ def build_labels(cfg: DictConfig, dataset):
     labels = build(cfg, "labels")
     if labels.class_names and list(labels.class_names) != list(dataset.class_names):
         raise ConfigError(
-            f"the teacher has the classes {', '.join(labels.class_names)}, the dataset has {', '.join(dataset.class_names)}",
+            f"the teacher has the classes {', '.join(labels.class_names)}, but the dataset has {', '.join(dataset.class_names)}",
             "labels.teacher.run",
             "name a run on the same classes, in the same order",
         )
@@ -150,7 +150,7 @@ def build_loss(cfg: DictConfig, dataset, labels=None):
         kinds = {"softmax": "one label per pixel", "sigmoid": "multi-label masks"}
         options = "bce, bce_dice, bce_jaccard" if dataset.multilabel else "ce, ce_dice, dice, …"
         raise ConfigError(
-            f"the loss is for {kinds[loss.activation]}, the dataset has {kinds[wanted]}",
+            f"the loss is for {kinds[loss.activation]}, but the dataset has {kinds[wanted]}",
             f"{place}, dataset ({cfg.dataset._target_})",
             f"choose a loss for {kinds[wanted]}: {options}",
         )

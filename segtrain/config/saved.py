@@ -147,7 +147,7 @@ def _parsed(text: str, where: str, resolved: bool = True) -> dict:
 def _refuse_interpolations(content: dict, where: str) -> None:
     referring = any("${" in str(part) and part != CLASS_WEIGHTS for _, part in _parts(content))
     if referring or content.get("class_weights") == CLASS_WEIGHTS:
-        raise _damaged("a saved config must be resolved, this one holds ${…}", where)
+        raise _damaged("a saved config must be resolved, but this one holds ${…}", where)
 
 
 def _parts(value) -> Iterator[tuple[bool, object]]:
