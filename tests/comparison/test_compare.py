@@ -137,7 +137,7 @@ def test_other_images_are_compared_apart_and_failures_are_named(segtrain, sweep,
     done = segtrain("compare", "sweep", "--out", "report")
     assert done.code == 0, done
     assert "3 groups of runs with different images or classes" in done.out
-    assert "1 setting; 2 classes; 40 images of other names; such as sweep/other" in done.out
+    assert "1 setting; 2 classes; 40 images with other names; such as sweep/other" in done.out
     assert "not compared, preempted: sweep/killed: stopped" in done.out
     assert "sweep/damaged: not JSON" in done.out
     assert "sweep/odd: not the counts of a run" in done.out
