@@ -137,7 +137,7 @@ class Tversky(RegionLoss):
     def __init__(self, fp_weight: NonNegative = 0.3, fn_weight: NonNegative = 0.7, **same):
         super().__init__(**same)
         if fp_weight == fn_weight == 0:
-            raise ValueError("fp_weight and fn_weight are both 0, so the loss is always 0")
+            raise ValueError("fp_weight and fn_weight are 0, so the loss is always 0")
         self.fp_weight, self.fn_weight = fp_weight, fn_weight
 
 
