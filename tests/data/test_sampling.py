@@ -505,7 +505,7 @@ def test_parts_of_ones_own_that_do_not_fit_are_named():
     for augment, sampling, what in (
         (Augment(), Half(), "2 samples for 4 images"),
         (Augment(), outside, "indices outside of the 4 images"),
-        (Augment(), lambda counts, seed, epoch: [0, 1, 2, 3], "gives list, not segtrain.data.sampling.Samples"),
+        (Augment(), lambda counts, seed, epoch: [0, 1, 2, 3], "returns list, not segtrain.data.sampling.Samples"),
         (Augment(), lambda counts, seed: None, r"called as sampling\(counts, seed, epoch\): too many positional"),
         (crop_of_the_image, Uniform(), r"an image of \[16, 16\] and a mask of \[32, 32\]"),
     ):

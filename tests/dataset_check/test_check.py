@@ -172,7 +172,7 @@ BROKEN = {
     "labels from 1 with some unlabelled": (lambda r: every_mask(r, lambda m: np.where(np.arange(32) < 2, 0, m + 1).astype(np.uint8)), "ignore_values=[0]", "together hold 0, 1, 2, 3", {}),
     "0 and 255, 255 ignored": (lambda r: every_mask(r, two), "train0.png", "hold 0 and 255 (", {"num_classes": 2}),
     "one 0 and 255 mask": (lambda r: save(r / f"{V}.png", two(mask_of(r / f"{V}.png"))), "train1.png", "nothing but 0 and 255, and 255 is ignored", {}),
-    "rgb masks read as index": (lambda r: every_mask(r, lambda m: RGB[m]), "train0.png", "a mask of 3 channels", {}),
+    "rgb masks read as index": (lambda r: every_mask(r, lambda m: RGB[m]), "train0.png", "a mask with 3 channels", {}),
     "one rgb mask": (lambda r: save(r / f"{V}.png", RGB[mask_of(r / f"{V}.png")]), "train1.png", "3 channels", {}),
     "masks are jpeg": (
         lambda r: replace_all(r, "masks", ".jpg", save), "train0", "without a mask", {},

@@ -56,7 +56,7 @@ def test_other_masks_are_answered_by_the_first(tmp_path):
     def two_channels(mask):
         return np.stack([mask, np.arange(mask.size, dtype=np.uint8).reshape(mask.shape)], axis=2)
 
-    with pytest.raises(DataError, match="a mask of 2 channels"):
+    with pytest.raises(DataError, match="a mask with 2 channels"):
         run_command("check", [written(tmp_path / "data", two_channels)])
 
 

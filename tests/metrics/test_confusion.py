@@ -112,7 +112,7 @@ def test_a_threshold_for_two_classes_is_for_the_second():
     logits = torch.stack([(1 - probability).log(), probability.log()])[None, :, None]
     assert predict(logits, False, 0.25).tolist() == [[[0, 1, 1]]]
     assert torch.equal(predict(logits, False, 0.5), predict(logits, False))
-    with pytest.raises(ValueError, match=r"threshold=0.25 for 3 classes .* the most probable class is predicted"):
+    with pytest.raises(ValueError, match=r"threshold=0.25 for 3 classes, .* the most probable class is predicted"):
         predict(torch.zeros(1, 3, 1, 1), False, 0.25)
 
 

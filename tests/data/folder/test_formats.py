@@ -336,7 +336,7 @@ def test_a_run_on_five_bands(tmp_path, segtrain):
     assert done.code == 0, done
     done = segtrain(*words, "dataset.channels=5", "augment.hue=0.1")
     assert done.code == 2
-    assert "images of 5 channels have no saturation or hue" in done.err
+    assert "images with 5 channels have no saturation or hue" in done.err
     done = segtrain(*words)
     assert done.code == 3
     assert "the image has 5 channels, but dataset.channels=3" in done.err
@@ -453,7 +453,7 @@ def test_mask_tiffs_that_pillow_does_not_know(tmp_path):
     values = np.array([[0, 1, 1], [2, 2, 2]])
     tifffile.imwrite(tmp_path / "m.tif", values)  # int64
     assert INDEX.read(tmp_path / "m.tif").tolist() == values.tolist()
-    with pytest.raises(DataError, match="this has int64"):
+    with pytest.raises(DataError, match="this one has int64"):
         ColorMask(["a", "b"], 255, True, [[0, 0, 0], [9, 9, 9]]).read(tmp_path / "m.tif")
 
 
@@ -520,7 +520,7 @@ def test_whatever_is_damaged_is_an_error_that_names_the_file(suffix, tmp_path):
 def test_a_second_plane_of_a_mask_is_not_dropped(tmp_path):
     planes = np.stack([np.zeros((4, 5), np.uint8), np.eye(4, 5, dtype=np.uint8)], axis=2)
     np.save(tmp_path / "m.npy", planes)
-    with pytest.raises(DataError, match="a mask of 2 channels"):
+    with pytest.raises(DataError, match="a mask with 2 channels"):
         INDEX.read(tmp_path / "m.npy")
     Image.fromarray(np.stack([planes[..., 1], np.full((4, 5), 255, np.uint8)], axis=2)).save(tmp_path / "m.png")
     assert INDEX.read(tmp_path / "m.png").tolist() == planes[..., 1].tolist()
