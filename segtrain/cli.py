@@ -47,7 +47,7 @@ def main() -> None:
     except OSError as error:
         if verbose or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES):
             raise
-        fix = "look at who may read and write it" if error.errno == errno.EACCES else "free space, or write elsewhere"
+        fix = "check who may read and write it" if error.errno == errno.EACCES else "free space, or write elsewhere"
         _say(DiskError(error.strerror, str(error.filename or ""), fix))
         sys.exit(DiskError.exit_code)
 
@@ -80,7 +80,7 @@ def _dispatch(words: list[str]) -> int:
         if command not in COMMANDS:
             fix = f"commands: {', '.join(COMMANDS)}; settings are written key=value; `segtrain help` lists all"
             if Path(command).is_dir():
-                fix = f"of a dataset: `segtrain check {command}`, `segtrain train {command} dataset.num_classes=N`; of a run: "
+                fix = f"for a dataset: `segtrain check {command}`, `segtrain train {command} dataset.num_classes=N`; for a run: "
                 fix += f"`segtrain evaluate {command}`"
                 raise ConfigError(f"{command} is a folder, not a command", fix=fix)
             if "." in command and not Path(command).exists() and "/" not in command:

@@ -42,7 +42,7 @@ def load_encoder(encoder: nn.Module, path: str) -> tuple[list[float], list[float
         raise ConfigError(f"not the weights of this encoder: {wrong[0]} is {sizes}", str(file), FIX)
     encoder.load_state_dict(state, strict=False)
     if left := sorted(set(found) - set(names.values())):
-        what = f"left out, as this network has no use for them: {few(left, 3)} ({len(left)} in all)"
+        what = f"not used by this network: {few(left, 3)} ({len(left)} in all)"
         log.info(f"encoder weights from {file}; {what}")
     if not {"scale", "shift"} <= found.keys():
         return None
@@ -73,14 +73,14 @@ def read_state(file: Path) -> dict[str, torch.Tensor]:
             content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged files are told of in many ways
         why = error.what if isinstance(error, ConfigError) else type(error).__name__
-        raise ConfigError(f"damaged, or no file of weights ({why})", str(file), FIX) from error
+        raise ConfigError(f"damaged, or not a file of weights ({why})", str(file), FIX) from error
     while isinstance(content, dict) and (
         within := [content[key] for key in STATES if isinstance(content.get(key), dict)]
     ):
         content = within[0]
     tensors = content.items() if isinstance(content, dict) else ()
     if not (state := {name: value for name, value in tensors if isinstance(value, torch.Tensor)}):
-        raise ConfigError("no state dict", str(file), FIX)
+        raise ConfigError("it holds no state dict", str(file), FIX)
     return state
 
 

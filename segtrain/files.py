@@ -95,13 +95,13 @@ def read_json(file: Path) -> dict:
         return {}
     with _explained(file, "JSON"):
         if file.stat().st_size > MAX_TEXT:
-            raise ValueError(f"{file.stat().st_size / 2**20:,.0f} MiB are too many")
+            raise ValueError(f"{file.stat().st_size / 2**20:,.0f} MiB is too large")
         content = json.loads(file.read_text(encoding="utf-8"))
     if not isinstance(content, dict):
         raise _damaged(file, "not a JSON object")
     checksum = content.pop(CHECKSUM, None)
     if checksum is not None and checksum != _checksum(content):
-        raise _damaged(file, "it was changed after it was written: its checksum does not fit")
+        raise _damaged(file, "it was changed after it was written: its checksum does not match")
     return content
 
 
@@ -139,7 +139,7 @@ def read_checkpoint(file: Path) -> dict:
             if any(record.compress_type != zipfile.ZIP_STORED for record in archive.infolist()):
                 raise ValueError("its records are compressed")
             if (record := archive.testzip()) is not None:
-                raise ValueError(f"the checksum of {record} does not fit")
+                raise ValueError(f"the checksum of {record} does not match")
             for name in (record for record in archive.namelist() if record.endswith(".pkl")):
                 _check_classes(archive.read(name))
         content = torch.load(file, map_location="cpu", weights_only=True)
@@ -155,7 +155,7 @@ def _check_classes(pickled: bytes) -> None:
 
     for operation, value, _ in pickletools.genops(pickled):
         if operation.name in ("INST", "STACK_GLOBAL") or (operation.name == "GLOBAL" and not PICKLED.fullmatch(value)):
-            raise ValueError(f"it holds {value or 'a class'}, which is no tensor, number, text, list or mapping")
+            raise ValueError(f"it holds {value or 'a class'}, which is not a tensor, number, text, list or mapping")
 
 
 def _check_sizes(value) -> None:

@@ -38,7 +38,7 @@ class SegmentationModel(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         height, width = images.shape[-2:]
         if images.shape[1] != len(self.scale):  # which would else be spread over the channels without a word
-            raise ValueError(f"images of {images.shape[1]} channels for a network of {len(self.scale)}")
+            raise ValueError(f"images with {images.shape[1]} channels, but the network takes {len(self.scale)}")
         x = images.to(self.scale.dtype) * self.scale - self.shift
         bottom, right = -height % self.stride, -width % self.stride
         exporting = torch.compiler.is_exporting()  # for images of any size
@@ -140,8 +140,10 @@ def _model(
     if decoder_channels is not None:
         depth = len(decoder_channels)
         if depth not in DEPTHS:
-            what = f"a decoder of {counted(depth, 'block')}"
-            raise ConfigError(what, "model.decoder_channels", f"give {DEPTHS[0]} to {DEPTHS[-1]} numbers of channels")
+            what = f"a decoder with {counted(depth, 'block')}"
+            raise ConfigError(
+                what, "model.decoder_channels", f"give {DEPTHS[0]} to {DEPTHS[-1]} numbers, the channels of each block"
+            )
         shape |= {"decoder_channels": decoder_channels, "encoder_depth": depth}
     try:
         network = getattr(smp, name)(encoder, **shape)
@@ -151,8 +153,8 @@ def _model(
         raise ConfigError(
             f"the imagenet weights of {encoder} cannot be loaded: {str(error).splitlines()[0]}",
             "model.encoder_weights=imagenet",
-            f"they are fetched once and kept in {HF_HUB_CACHE}; without a network copy that folder from a machine that has "
-            "them (HF_HOME sets another), or use model.encoder_weights=PATH or model.encoder_weights=null",
+            f"they are downloaded once and kept in {HF_HUB_CACHE}; without a network, copy that folder from a machine that has "
+            "them (HF_HOME sets another folder), or use model.encoder_weights=PATH or model.encoder_weights=null",
         ) from error
     if depth < DEPTHS[-1]:
         _remove_unused(network.encoder, in_channels)
@@ -289,5 +291,5 @@ def _check_encoder(encoder: str, known) -> None:
     raise ConfigError(
         f"no encoder {encoder!r}{did_you_mean(encoder, known)}",
         "model.encoder",
-        "use a name from segmentation-models-pytorch (resnet18, resnet50, efficientnet-b0, mit_b0, …) or tu-NAME of timm",
+        "use a name from segmentation-models-pytorch (resnet18, resnet50, efficientnet-b0, mit_b0, …) or tu-NAME from timm",
     )

@@ -120,10 +120,10 @@ def _check_array(image: Any, channels: int, value_range: Sequence[float] | None)
     elif image.ndim == 3 and image.shape[0] == channels != image.shape[2]:
         fix = f"channels come last: image.transpose(1, 2, 0); {fix}"
     elif image.dtype == np.uint16 and image.ndim == 2:
-        fix = f"Image.fromarray(image), which is read as files of 16 bits are; {fix}"
+        fix = f"Image.fromarray(image), which is read like a 16-bit file; {fix}"
     elif image.dtype != np.uint8:
         scaled = (
-            "" if value_range is None else f", of which 0 stands for {value_range[0]:g} and 255 for {value_range[1]:g}"
+            "" if value_range is None else f", where 0 stands for {value_range[0]:g} and 255 for {value_range[1]:g}"
         )
         fix = f"with values from 0 to 255{scaled}: {fix}"
     elif image.ndim in (2, 3) and image.size:
@@ -150,7 +150,7 @@ def load(
     """
     if Path(checkpoint).name != checkpoint or checkpoint.endswith(".pt"):
         raise ConfigError(
-            "a file, in place of its name in the run", f"checkpoint={checkpoint!r}", "give 'best' or 'last'"
+            "this is a file, not the name of a checkpoint", f"checkpoint={checkpoint!r}", "give 'best' or 'last'"
         )
     refuse_idle(_words(overrides, "overrides", "inference.flips=[horizontal]"))
     return Run(trained.load(str(run), checkpoint, _words(trust, "trust", "my_package"), overrides))
@@ -159,7 +159,7 @@ def load(
 def _words(given: list[str] | None, name: str, example: str) -> list[str]:
     """Raise ConfigError for a single text, whose letters would be taken, and for a mapping."""
     if isinstance(given, str | dict):
-        raise ConfigError(f"{name} is no list: {given!r:.60}", name, f"give a list: [{example!r}]")
+        raise ConfigError(f"{name} is not a list: {given!r:.60}", name, f"give a list: [{example!r}]")
     return list(given or [])
 
 
@@ -185,16 +185,18 @@ def train(
     """
     words, datasets = _words(overrides, "overrides", "loss=ce_dice"), None
     if {"-m", "--multirun"} & {*words}:
-        raise ConfigError("a sweep is of the command line", "-m", "leave it out, and call train for each setting")
+        raise ConfigError(
+            "sweeps run only from the command line", "-m", "leave it out, and call train for each setting"
+        )
     if dataset is not None:
         if named := [word for word in words if word.partition("=")[0].split(".")[0].lstrip("+~") == "dataset"]:
-            raise ConfigError("a dataset object is given, too", named[0], "leave it out, or leave out dataset=…")
+            raise ConfigError("a dataset object is given as well", named[0], "leave it out, or leave out dataset=…")
         if isinstance(dataset, str | Path):
             fix = f'segtrain.train(["dataset=folder", "dataset.root={dataset}", "dataset.num_classes=2"])'
-            raise ConfigError(f"a path, {dataset}, in place of a dataset object", "dataset", fix)
+            raise ConfigError(f"the path {dataset} is given instead of a dataset object", "dataset", fix)
         if isinstance(dataset, type):
             raise ConfigError(
-                f"the class {dataset.__name__}", "dataset", f"give an object of it: {dataset.__name__}(…)"
+                f"the class {dataset.__name__} itself is given", "dataset", f"give an object: {dataset.__name__}(…)"
             )
         datasets = _pair(dataset, val_ratio)
         settings = given_arguments(datasets[0])
@@ -215,7 +217,7 @@ def train(
         run.begin(cfg, command=command, options=options)
         if left_out:
             keys = ", ".join(f"dataset.{key}" for key in left_out)
-            log.warning(f"a dataset object is used as it is: {keys} of the experiment left out")
+            log.warning(f"the dataset object is used unchanged; not used: {keys} of the experiment")
         run_training(cfg, run, datasets=datasets)
     return load(path, trust=packages_of(cfg))
 
@@ -224,9 +226,9 @@ def _pair(dataset: Any, val_ratio: float | None) -> tuple:
     """The datasets of training and validation, checked. Raises ConfigError when their classes differ."""
     if isinstance(dataset, tuple | list):
         if len(dataset) != 2:
-            raise ConfigError(f"{len(dataset)} datasets", "dataset", "give one, or a pair: (TRAIN, VAL)")
+            raise ConfigError(f"{len(dataset)} datasets are given", "dataset", "give one, or a pair: (TRAIN, VAL)")
         if val_ratio is not None:
-            raise ConfigError("a pair of datasets is divided already", f"val_ratio={val_ratio}", "leave it out")
+            raise ConfigError("a pair of datasets is already divided", f"val_ratio={val_ratio}", "leave it out")
         pair, owners = (as_dataset(dataset[0]), as_dataset(dataset[1])), [type(each).__name__ for each in dataset]
     else:
         owners = [type(dataset).__name__] * 2
@@ -238,5 +240,5 @@ def _pair(dataset: Any, val_ratio: float | None) -> tuple:
     first, second = map(given_arguments, pair)
     if different := [key for key in first if first[key] != second[key]]:
         what = f"the two datasets differ in {', '.join(different)}"
-        raise ConfigError(what, "dataset", "give both the same classes")
+        raise ConfigError(what, "dataset", "make them the same in both")
     return pair

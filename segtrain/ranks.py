@@ -37,7 +37,7 @@ def launched() -> Rank:
     if "RANK" not in given and int(given.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
         if given.get("SLURM_STEP_NUM_NODES", "1") != "1" and "MASTER_ADDR" not in given:
             raise ConfigError(
-                "processes on several machines, which do not know the address of the first",
+                "processes run on several machines but do not know the address of the first",
                 "MASTER_ADDR",
                 'before srun: export MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)',
             )
@@ -55,8 +55,8 @@ def launched() -> Rank:
 def refuse_several(what: str) -> None:
     """Raise ConfigError for what one process does when several were started."""
     if (size := launched().size) > 1:
-        fix = "start it without torchrun or srun; a training and `segtrain resume RUN` are for several processes"
-        raise ConfigError(f"{what} runs in one process, {size} were started", fix=fix)
+        fix = "start it without torchrun or srun; only a training and `segtrain resume RUN` take several processes"
+        raise ConfigError(f"{what} runs in one process, but {size} were started", fix=fix)
 
 
 class Processes:

@@ -60,6 +60,6 @@ def _progress(step: int, warmup: int, steps: int) -> float:
 
 def _schedule(optimizer: Optimizer, steps: int, warmup: int, factor: Callable[[int], float]) -> LambdaLR:
     if warmup and warmup >= steps:
-        what = f"a warm-up of {warmup} steps in a training of {steps}, which would not reach its learning rate"
+        what = f"a training of {steps} steps with a warm-up of {warmup} steps would not reach its learning rate"
         raise ConfigError(what, "schedule.warmup", "shorten it, or train longer")
     return LambdaLR(optimizer, lambda step: (step + 1) / (warmup + 1) if step < warmup else factor(step))

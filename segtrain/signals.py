@@ -134,4 +134,4 @@ def _note(number: int, _frame) -> None:
     _received, _received_at = signal.Signals(number), time.monotonic()
     if again:
         leave_if_stopped()
-    log.info(f"{_received.name}: stopping after the current step; once more within 5 s stops at once")
+    log.info(f"{_received.name}: stopping after the current step; a second signal within 5 s stops at once")

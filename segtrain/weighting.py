@@ -146,7 +146,7 @@ class Manual(Scheme):
         if len(weights) != len(counts.pixels):
             names = ", ".join(counts.class_names)
             raise ValueError(
-                f"Manual: {len(weights)} weights for {len(counts.pixels)} classes; give one of each: {names}"
+                f"Manual: {len(weights)} weights for {len(counts.pixels)} classes; give one per class: {names}"
             )
         return np.asarray(weights, dtype=np.float64)
 

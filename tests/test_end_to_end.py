@@ -345,7 +345,7 @@ def test_folder_dataset_of_different_sizes(segtrain, tmp_path):
             Image.new(mode, (61, 33)).save(root / split / part / "odd.png")
     words = ["dataset=folder", f"dataset.root={root}", "dataset.num_classes=3", "augment=strong"]
     words += [w for w in TINY if not w.startswith("dataset.")]
-    assert "of whole images: they would differ in size" in segtrain(*words, "augment.size=null").err
+    assert "with whole images: they would differ in size" in segtrain(*words, "augment.size=null").err
     assert "training images differ in size" in segtrain(*words, "augment.size=null", "augment.scale=0").err
     trained = segtrain(*words)
     assert trained.code == 0, trained

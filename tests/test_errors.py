@@ -179,9 +179,9 @@ DATA_ERRORS = {
     wrong_value: "data error: mask values outside the classes 0 to 2 and ignore_index=255: 9 (7 pixels)",
     truncate_a_mask: "data error: cannot be decoded:",
     empty_file: "data error: the file is empty (0 bytes)",
-    colour_mask: "data error: a mask of 3 channels; one channel of class indices is needed",
+    colour_mask: "data error: a mask with 3 channels, but one channel of class indices is needed",
     grey_255_is_foreground: "data error: the training masks hold 1 class (class 0) and",
-    five_channels: "data error: the image has 5 channels, dataset.channels=3",
+    five_channels: "data error: the image has 5 channels, but dataset.channels=3",
     no_val_images: "data error: the val split is empty",
 }
 
@@ -218,7 +218,7 @@ MODEL_ERRORS = {
     "encoder": (["model.encoder=resnet19"], "no encoder 'resnet19', did you mean 'resnet18'?"),
     "cuda": (["trainer.device=cuda:7"], "device 'cuda:7', but"),
     "monitor": (["trainer.monitor=iou/crss"], "no score 'iou/crss', did you mean 'iou/cross'?"),
-    "label kind": (["loss=bce"], "the loss is for multi-label masks, the dataset has one label per pixel"),
+    "label kind": (["loss=bce"], "the loss is for multi-label masks, but the dataset has one label per pixel"),
     "manual weights": (["weighting=manual", "weighting.weights=[1,2]"], "Manual: 2 weights for 4 classes"),
     "region classes": (["loss.region.classes=[7]"], "classes=[7], but there are 4 classes, counted from 0"),
     "betas": (["optimizer.betas=[0.9]"], "must be two numbers >= 0 and < 1"),

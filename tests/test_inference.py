@@ -144,7 +144,7 @@ def test_from_the_command_line(segtrain, tmp_path):
     assert len({scores["scores"]["loss"] for scores in saved}) == 2
     refused = segtrain(*TINY, "inference.threshold=0.3")
     assert refused.code == 2
-    assert "threshold=0.3 for 4 classes of which a pixel has one" in refused.err
+    assert "threshold=0.3 for 4 classes, one per pixel" in refused.err
 
 
 def test_a_run_with_several_labels_keeps_its_best_thresholds_and_evaluate_uses_them(segtrain, tmp_path):
@@ -240,7 +240,7 @@ def test_a_class_with_too_few_sure_pixels_is_predicted_nowhere():
 def test_evaluate_chooses_presence_on_val_and_scores_it_on_other_images(segtrain, trained_copy, tmp_path):
     done = segtrain("evaluate", "run", "inference.presence=best", "--bootstrap", "0")
     assert done.code == 0, done
-    assert "least evidence for a class in an image, chosen on val:" in done.out
+    assert "least evidence for a class to be present in an image, chosen on val:" in done.out
     assert "chosen on other images (cross-fitted): iou/foreground" in done.out
     saved = json.loads((tmp_path / "run/evaluation/val_inference.presence=best/scores.json").read_text())
     assert len(saved["presence.area"]) == len(saved["presence.confidence"]) == 4
@@ -248,7 +248,7 @@ def test_evaluate_chooses_presence_on_val_and_scores_it_on_other_images(segtrain
     done = segtrain("evaluate", "run", "inference.presence={false_alarms: 0}", "metric=detection", "--bootstrap", "0")
     assert done.code == 0, done
     assert (
-        "val images without foreground: at most 0.0 % of them were asked for; with presence chosen on others"
+        "val images without foreground: at most 0.0 % with a false alarm were requested; with presence chosen on other images"
         in done.out
     )
     (folder,) = (tmp_path / "run/evaluation").glob("*false_alarms*")

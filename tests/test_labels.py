@@ -319,7 +319,7 @@ def test_a_teacher_of_other_classes_is_refused_before_training(segtrain, folder_
     assert segtrain(*data, *words, "hydra.run.dir=teacher").code == 0
     done = segtrain(*data, *words, "labels=teacher", "labels.teacher.run=teacher", "dataset.class_names=[a,b,c]")
     assert done.code == 2
-    assert "the teacher has the classes class 0, class 1, class 2, the dataset has a, b, c" in done.err
+    assert "the teacher has the classes class 0, class 1, class 2, but the dataset has a, b, c" in done.err
 
 
 def test_annotators_and_centred_crops(annotated_folder):

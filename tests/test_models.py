@@ -125,7 +125,7 @@ def test_encoder_weights_from_files_of_every_kind(tmp_path, caplog):
         second = models.unet(3, encoder=name, encoder_weights=str(tmp_path / file))
         for key, value in second.network.encoder.state_dict().items():
             assert torch.equal(value, encoder[key]), (file, key)
-    assert "no use for them: classifier.weight (1 in all)" in caplog.text
+    assert "not used by this network: classifier.weight (1 in all)" in caplog.text
     with pytest.raises(ConfigError, match="no file"):
         models.unet(3, encoder=name, encoder_weights=str(tmp_path / "nowhere.pt"))
 
@@ -193,13 +193,13 @@ def test_a_shallower_encoder_takes_the_weights_of_a_whole_one(tmp_path, caplog):
         model = models.unet(2, decoder_channels=[32, 16, 8, 8], encoder_weights=str(tmp_path / "network.pt"))
     for name, tensor in model.network.encoder.state_dict().items():
         assert torch.equal(tensor, whole.network.encoder.state_dict()[name]), name
-    assert "left out, as this network has no use for them" in caplog.text
+    assert "not used by this network" in caplog.text
     assert models.unetplusplus(2, decoder_channels=[32, 16, 8]).stride == 8
 
 
 @pytest.mark.parametrize("channels", [[16, 8], [64, 32, 16, 8, 8, 8]])
 def test_decoders_of_other_depths_are_refused(channels):
-    with pytest.raises(ConfigError, match=f"a decoder of {len(channels)} blocks"):
+    with pytest.raises(ConfigError, match=f"a decoder with {len(channels)} blocks"):
         models.unet(2, decoder_channels=channels)
 
 

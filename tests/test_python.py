@@ -87,8 +87,8 @@ def test_a_loaded_run_predicts_what_validation_counted(trained, tmp_path):
         assert fix in error.value.fix
     for settings, what in (
         ({"overrides": ["trainer.epochs=3"]}, "trainer.epochs does not matter to predict"),
-        ({"overrides": "inference.flips=[horizontal]"}, "overrides is no list"),
-        ({"trust": "package"}, "trust is no list"),
+        ({"overrides": "inference.flips=[horizontal]"}, "overrides is not a list"),
+        ({"trust": "package"}, "trust is not a list"),
     ):
         with pytest.raises(ConfigError, match=what):
             segtrain.load(trained, **settings)
@@ -104,11 +104,11 @@ def test_training_on_objects(tmp_path):
     assert run.predict(Plain().image(0)).shape == (32, 32)
     assert "epoch" in (tmp_path / "run/segtrain.log").read_text()
     assert "dataset=…" in json.loads((tmp_path / "run/environment.json").read_text())["command"]
-    with pytest.raises(ConfigError, match="dataset objects, which are not in its folder"):
+    with pytest.raises(ConfigError, match="dataset objects, which its folder does not hold"):
         run_command("evaluate", [str(tmp_path / "run")])
     with pytest.raises(ConfigError, match="the folder holds a run already"):
         segtrain.train(words, dataset=Plain(), folder=tmp_path / "run")
-    with pytest.raises(ConfigError, match="in place of a dataset object") as error:
+    with pytest.raises(ConfigError, match="instead of a dataset object") as error:
         segtrain.train(words, dataset="my/images")
     assert "dataset.root=my/images" in error.value.fix
 
@@ -136,13 +136,13 @@ class Floats(Plain):
 @pytest.mark.parametrize(
     ("words", "dataset", "kind", "what"),
     [
-        (["dataset.root=x"], Plain(), ConfigError, "a dataset object is given, too"),
+        (["dataset.root=x"], Plain(), ConfigError, "a dataset object is given as well"),
         (["loss.alhpa=1"], Plain(), ConfigError, "config error: loss has no key 'alhpa', did you mean 'alpha'?\n"),
-        ("loss=ce", Plain(), ConfigError, "overrides is no list: 'loss=ce'"),
-        ({"loss": "ce"}, Plain(), ConfigError, "overrides is no list"),
+        ("loss=ce", Plain(), ConfigError, "overrides is not a list: 'loss=ce'"),
+        ({"loss": "ce"}, Plain(), ConfigError, "overrides is not a list"),
         (["loss=bce"], (Plain(), ThreeClasses()), ConfigError, "differ in num_classes, class_names"),
         ([], (Plain(),), ConfigError, "1 datasets"),
-        (["-m", "seed=0,1"], Plain(), ConfigError, "a sweep is of the command line"),
+        (["-m", "seed=0,1"], Plain(), ConfigError, "sweeps run only from the command line"),
         ([], Alike(), DataError, "6 images of the train split have the name 'x'"),
         ([], object(), ConfigError, "the dataset class has no num_classes"),
         ([], Plain(1), DataError, "no image for val: 1 image in 1 group"),
@@ -165,7 +165,7 @@ def test_a_checkpoint_is_named_and_no_file(trained):
 
 
 def test_a_pair_is_divided_already():
-    with pytest.raises(ConfigError, match="a pair of datasets is divided already"):
+    with pytest.raises(ConfigError, match="a pair of datasets is already divided"):
         segtrain.train([], dataset=(Plain(3), Plain(3)), val_ratio=0.5)
 
 

@@ -132,7 +132,7 @@ def test_evaluate_and_predict_look_where_another_run_sees_foreground(server, tra
     words = [f"inference.regions={trained_copy}", "inference.window=[16,16]", "inference.region_recall=0.9"]
     code, text = server.run("evaluate", str(trained_copy), *words, cwd=tmp_path)
     assert code == 0, text
-    assert "regions: windows are looked at where the coarse network" in text
+    assert "regions: only windows where the coarse network" in text
     code, text = server.run("evaluate", str(trained_copy), *words, "inference.resize=2.0", cwd=tmp_path)
     assert code == 0, text  # of images four times as large, in nine times as many windows
     from PIL import Image
@@ -142,7 +142,7 @@ def test_evaluate_and_predict_look_where_another_run_sees_foreground(server, tra
     assert code == 0, text
     assert (tmp_path / "out/masks/image.png").is_file()
     code, text = server.run(*words[:2], "trainer.epochs=1", cwd=tmp_path)
-    assert (code, "regions are for a trained network" in text) == (2, True), text
+    assert (code, "regions need a trained network" in text) == (2, True), text
 
 
 def test_a_run_is_trained_where_another_sees_foreground(server, trained_copy, tmp_path):
@@ -197,7 +197,7 @@ def test_the_factor_of_the_coarse_run_is_of_images_as_they_are():
     assert foreground(0.25, 0.5)(image).shape[1:] == (10, 20)
     assert foreground([6, 8], 0.5)(image).shape[1:] == (6, 8)
     assert foreground(None, 0.5)(image).shape[1:] == foreground(1.0, 0.5)(image).shape[1:] == (40, 80)
-    with pytest.raises(ConfigError, match="a factor, and this training a size"):
+    with pytest.raises(ConfigError, match="a factor, but this training has a size"):
         foreground(0.25, [20, 40])
 
 

@@ -71,7 +71,7 @@ def _locked(file: Path):
                 leave_if_stopped()
                 seconds += 1
                 if seconds == 2:
-                    log.info(f"waiting for another process that counts these masks (it holds {file}.lock)")
+                    log.info(f"waiting for another process that is counting these masks (it holds {file}.lock)")
     except (OSError, NotImplementedError):  # read-only, or a file system without locks, of which filelock says this
         pass  # at worst two processes count the same masks, to the same numbers
     try:

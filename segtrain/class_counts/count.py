@@ -142,7 +142,7 @@ def _count(dataset, indices, threads: int | None, locations: bool) -> np.ndarray
         if all(isinstance(error, WrongValues) for error in errors):
             first = of_all(dataset, errors, summed(table, dataset).pixels)
         elif errors[1:]:
-            more, fix = f" (and {len(errors) - 1} more masks have errors)", "; `segtrain check` lists them all"
+            more, fix = f" ({len(errors) - 1} more masks have errors)", "; `segtrain check` lists them all"
         raise DataError(first.what + more, first.where, first.fix + fix)
     return table
 

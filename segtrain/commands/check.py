@@ -25,7 +25,7 @@ def main(arguments: Namespace) -> int:
             words.append(f"dataset.num_classes={counted_classes(arguments)}")
     cfg = checked_config(arguments)
     if not any(word.startswith("dataset") for word in words):
-        print(f"no dataset is named: checking the one of the settings, {cfg.dataset._target_}")
+        print(f"no dataset is given: checking the one in the settings, {cfg.dataset._target_}")
     crop = cfg.augment.get("size")
     found = datasets(cfg)
     reports = check_dataset(found, None if crop == "auto" else crop)

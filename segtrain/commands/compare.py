@@ -98,7 +98,7 @@ def baselines_of(groups: list[list[Setting]], wanted: str | None) -> tuple[list[
         except ConfigError as error:
             baselines.append(None)
             where = settings[0].runs[0].path
-            lines.append(f"{error.what} among the settings of {where}: compared with the plainest")
+            lines.append(f"{error.what} among the settings of {where}: comparing with the plainest setting")
     return (baselines, lines) if wanted in baselines else ([wanted] * len(groups), [])
 
 
@@ -111,7 +111,7 @@ def importances(searches: list[Path]) -> list[str]:
         try:
             lines.append(Search(folder, []).importance())
         except ConfigError as error:
-            lines.append(f"no importance of the settings in {folder}: {error.what}")
+            lines.append(f"cannot compute the importance of the settings in {folder}: {error.what}")
     return [line for line in lines if line]
 
 
@@ -161,11 +161,11 @@ def kinds_of(comparisons: list[Comparison]) -> list[str]:
         named = f": {', '.join(run.classes)}" if run.classes != first.classes else ""
         parts = [counted(len(found.settings), "setting"), f"{len(run.classes)} classes{named}"]
         if sorted(run.classes) == sorted(first.classes) and run.classes != first.classes:
-            parts[-1] += " (another order)"
-        parts += [counted(len(run.names), "image")] if len(run.names) else ["images that are not known"]
+            parts[-1] += " (in another order)"
+        parts += [counted(len(run.names), "image")] if len(run.names) else ["unknown images"]
         if run is not first and len(run.names) == len(first.names) and run.classes == first.classes:
-            other = "names" if run.names.tolist() != first.names.tolist() else "sizes, or other masks"
-            parts[-1] += f" of other {other}"
+            other = "names" if run.names.tolist() != first.names.tolist() else "sizes or masks"
+            parts[-1] += f" with other {other}"
         parts += [f"{key}={setting_text(values[key])}" for key in differing]
         words.append("; ".join([*parts, f"such as {run.path}"]))
     return words
@@ -229,5 +229,5 @@ def nothing_to_compare(arguments: Namespace, runs: list[Run]) -> ConfigError:
         fix = f"`segtrain evaluate RUN --split {arguments.split}` for each"
         return ConfigError(f"no run was evaluated on {arguments.split}", where, fix)
     if not runs:
-        return ConfigError("no run in it", where, "name folders that hold a result.json")
+        return ConfigError("it holds no run", where, "name folders that hold a result.json")
     return ConfigError("no run has finished", where, "finish one: `segtrain resume RUN`")

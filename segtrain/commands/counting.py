@@ -44,11 +44,11 @@ def warn_of_samples(cfg, train_set, val_set, counts: ClassCounts, val_counts: Cl
     if (wanted := range_to_set(train_set, highest)) is not None:
         log.warning(
             f"the first training images have 16 bits and no value above {wanted[1]}: {highest + 1} of 256 grey levels are used. "
-            f"Set dataset.image_range=[0,{wanted[1]}], or what `segtrain check` finds for all images"
+            f"Set dataset.image_range=[0,{wanted[1]}], or the range that `segtrain check` finds for all images"
         )
     elif highest <= DARK:
         given = cfg.dataset.get("image_range")
-        fix = f"look at dataset.image_range={given}" if given else "look at some"
+        fix = f"check dataset.image_range={given}" if given else "open some of them"
         log.warning(
             f"the first training images have no value above {highest} of 255: {fix}; `segtrain check` looks at all"
         )
@@ -58,7 +58,7 @@ def warn_of_samples(cfg, train_set, val_set, counts: ClassCounts, val_counts: Cl
     if len(both) > len(val_set.names) / 2:
         log.warning(
             f"{len(both)} of {len(val_set.names)} validation images have the name and the class pixels of a training image "
-            f"({few(both, 3)}): when they are the same, scores say nothing about other images; `segtrain check` compares them"
+            f"({few(both, 3)}): if they are the same images, scores say nothing about other images; `segtrain check` compares them"
         )
 
 
@@ -76,7 +76,7 @@ def check_counts(counts: ClassCounts) -> None:
             f"the training masks hold {there} class{'es' * (there != 1)} ({only}) and {counts.ignored_pixels:,} ignored "
             "pixels: there is nothing to tell apart",
             "the train split",
-            f"of masks of 0 and 255, {both_ways(counts.class_names)}. Otherwise look at dataset.ignore_index and num_classes",
+            f"for masks of 0 and 255, {both_ways(counts.class_names)}. Otherwise check dataset.ignore_index and num_classes",
         )
     if counts.absent:
         log.warning(
@@ -93,7 +93,7 @@ def class_weights(cfg, counts: ClassCounts) -> list[float] | None:
                 "class_weights in the config",
                 "leave class_weights=null, or give one per class",
             )
-        log.info(f"using class_weights from the config; {cfg.weighting._target_} skipped")
+        log.info(f"using class_weights from the config; {cfg.weighting._target_} is not used")
         return list(cfg.class_weights)
     if cfg.weighting._target_ == "segtrain.weighting.NoWeighting":
         return None
@@ -107,7 +107,7 @@ def class_weights(cfg, counts: ClassCounts) -> list[float] | None:
             weights = np.array(np.nan)
         if weights.shape != counts.pixels.shape:
             given = f"{len(weights)} weights" if weights.ndim == 1 else repr(found)[:100]
-            raise ValueError(f"{given} for {len(counts.pixels)} classes: a weighting gives a number for each class")
+            raise ValueError(f"{given} for {len(counts.pixels)} classes: a weighting must return one number per class")
         if not np.isfinite(weights).all() or weights.min() < 0:
             raise ValueError(f"weights of {', '.join(f'{w:g}' for w in weights)}: each must be a number, 0 or more")
         return weights.tolist()

@@ -82,7 +82,7 @@ def main(arguments: Namespace) -> int:
 def warn_of_images(overrides: list[str]) -> None:
     """Name settings that may let images be scored that the run was trained on."""
     if moved := [word for word in overrides if word.startswith(DIVIDING)]:
-        log.warning(f"{', '.join(moved)}: images that the run was trained on may be among those that are scored")
+        log.warning(f"{', '.join(moved)}: the scored images may include images that the run was trained on")
 
 
 def warn_of_others(run: Path, names: list[str]) -> None:

@@ -28,7 +28,9 @@ def main(arguments: Namespace) -> int:
     inference = build_inference(cfg, classes)
     note_what_is_left_out(trained, inference)
     exported = Exported(trained.network, arguments.output, classes.multilabel, inference.threshold).eval()
-    log.info(f"tracing the network for {arguments.format}: 10 s to a minute, and the comparison after it")
+    log.info(
+        f"tracing the network for {arguments.format}: this takes 10 s to a minute; then the file is compared with the network"
+    )
     content = content_of(exported, trained.channels, arguments.format, about(trained, classes, exported))
     check(content, exported, trained.channels, arguments.format)
     write_bytes(arguments.out, content)
@@ -75,7 +77,7 @@ def check(content: bytes, exported: Exported, channels: int, kind: str) -> None:
         difference = "n/a" if c.difference is None else f"{c.difference:.1e}"
         rows.append(["×".join(map(str, c.shape)), difference, f"{c.most:.1e}", f"{100 * c.equal:.3f}"])
     runner = "onnxruntime" if kind == "onnx" else "torch.export"
-    title = f"The file beside the network, on random pixels ({runner}, CPU)"
+    title = f"The file compared with the network, on random pixels ({runner}, CPU)"
     print(table(["images", "largest difference", "allowed", "equal predictions %"], rows, title))
     if any(c.failed for c in found):
         raise ConfigError(

@@ -36,7 +36,7 @@ def main(arguments: Namespace) -> int:
     cfg, chosen = composed(arguments.overrides, arguments)
     if cfg.trainer.epochs < 2:
         raise ConfigError(
-            "a search compares trainings of two epochs or more", "trainer.epochs", "leave it out, or raise it"
+            "a search needs trainings of at least two epochs", "trainer.epochs", "leave it out, or raise it"
         )
     check_comparable(["loss"], cfg.trainer.monitor, "trainer.monitor", "choose by a score, such as iou/mean")
     train_set = build_dataset(cfg, "train")
@@ -46,7 +46,9 @@ def main(arguments: Namespace) -> int:
     usual = compose([]).hydra.runtime.choices
     fixed |= {group for group, option in chosen.items() if option != usual.get(group)}  # by an experiment, too
     if counts.multilabel and "loss" not in fixed:  # the default is for one label per pixel
-        print("a pixel may have several classes: beginning with loss=bce_dice, the default is for one")
+        print(
+            "the dataset is multi-label: starting from loss=bce_dice, because the default loss is for one class per pixel"
+        )
         arguments.overrides.append("loss=bce_dice")
         cfg = checked_config(arguments)
     build_loss(cfg, train_set)  # a mistake is told before a folder is made
@@ -63,7 +65,7 @@ def main(arguments: Namespace) -> int:
         chosen = [group for group in ("loss", "weighting", "sampling") if group in fixed]
         fix = "leave one of loss, weighting and sampling open"
         raise ConfigError(
-            "nothing to choose among: one setting suits the dataset", f"given: {', '.join(chosen) or 'none'}", fix
+            "nothing to choose from: only one setting suits the dataset", f"given: {', '.join(chosen) or 'none'}", fix
         )
     with_hydra = compose(arguments.overrides, arguments.config_dir, arguments.config_name, sweep=True)
     folder = make_run_folder(lambda: folder_of(with_hydra, "hydra.sweep.dir"))
@@ -147,7 +149,9 @@ class Stages:
         """Made when an epoch of the first candidate has been timed."""
         first = self.jobs()[0]
         if first.result.status != "finished":
-            raise ConfigError("the config as it is cannot be trained", str(first.folder), "fix the error printed above")
+            raise ConfigError(
+                "the unchanged config cannot be trained", str(first.folder), "fix the error printed above"
+            )
         row = read_rows(first.folder / "metrics.csv")[0]
         epoch = float(row["seconds"]) + float(row["validation_seconds"])
         around = first.result.seconds - epoch
@@ -155,7 +159,7 @@ class Stages:
         self.plan = plan(left, epoch, around, self.epochs, len(self.candidates))
         if self.plan is None:
             remove_run_folder(self.folder)  # as after other mistakes: there is nothing to go on with
-            what = f"a training of one epoch takes {epoch + around:.1f} s: {self.seconds / 60:g} minutes are too short for a search"
+            what = f"a training of one epoch takes {epoch + around:.1f} s: {self.seconds / 60:g} minutes are not enough for a search"
             while not plan(left, epoch, around, self.epochs, len(self.candidates)):
                 left = 1.1 * max(left, epoch)
             fix = f"give it at least {(left + self.used()) / 3600:.2g} hours, or smaller images (dataset.resize, augment.size)"
@@ -256,13 +260,15 @@ class Stages:
             said = f"dropped after {name}: {'; '.join(dropped) or 'none'}"
             lines += textwrap.wrap(said, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
             if len(stage.tried) > 1 and len({score_of(jobs[n]) for n in stage.tried}) == 1:
-                lines.append(f"{name} told nothing: all scored the same. Give it more hours, or more epochs")
+                lines.append(
+                    f"{name} decided nothing, because all settings scored the same. Give the search more hours, or more epochs"
+                )
         finals = jobs[len(self.candidates) :]
         took = f"{(self.used() - sum(stage.seconds for stage in self.stages)) / 60:.1f} min"
         rows.append(["finals", f"{len(finals)} trainings", str(self.plan.epochs), took])
         untried = len(self.candidates) - self.plan.candidates
         title = f"{self.used() / 60:.1f} of {self.seconds / 60:.3g} minutes"
-        title += f"; {untried} settings not tried, for lack of time" * bool(untried)
+        title += f"; {untried} settings not tried for lack of time" * bool(untried)
         return "\n".join([table(["", "settings", "epochs", "time"], rows, title), "", *lines])
 
 

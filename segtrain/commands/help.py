@@ -20,19 +20,19 @@ OVERVIEW = """segtrain trains segmentation models on badly imbalanced classes.
 {commands}
   segtrain help, segtrain --help             this text
   segtrain help scores                       every score with its meaning
-  segtrain help loss                         the options of a group, what each is, and its settings
+  segtrain help loss                         the options of a group, each with its meaning and settings
   segtrain help trainer                      the settings of trainer, loader, inference or sweep
 
 == Groups: group=option chooses, `segtrain help GROUP` explains the options and their settings ==
 {groups}
 
-== Settings that are changed most: key=value ==
+== Settings that are changed most often: key=value ==
 dataset.root=PATH             with dataset=folder, the folder of images and masks; `segtrain check PATH` says what it holds
-dataset.num_classes=4         the background included
+dataset.num_classes=4         including the background
 dataset.resize=null           with dataset=folder, [height,width] or a factor
-augment.size=auto             of the crops to train on; null: whole images
-loss.alpha=1.0                with loss=ce_dice, weight of Dice beside cross-entropy
-model.encoder=resnet18        of segmentation-models-pytorch, or tu-NAME of timm
+augment.size=auto             size of the training crops; null: whole images
+loss.alpha=1.0                with loss=ce_dice, the weight of Dice added to cross-entropy
+model.encoder=resnet18        a name from segmentation-models-pytorch, or tu-NAME from timm
 model.encoder_weights=null    imagenet, a file, or a run
 optimizer.lr=0.002            `segtrain lr-find` suggests one
 loader.batch_size=4
@@ -42,8 +42,8 @@ trainer.precision=auto        float32, bfloat16 or float16
 seed=0
 hydra.run.dir=DIR             the run's folder
 
-All of them: `segtrain help GROUP`, of trainer, loader, inference and sweep, too; `segtrain --cfg job` prints their values.
-Everything of Hydra works: --cfg job, -m, --config-dir DIR, --config-name NAME; see --hydra-help."""
+All settings: `segtrain help GROUP`, also for trainer, loader, inference and sweep; `segtrain --cfg job` prints their values.
+Options of Hydra work, too: --cfg job, -m, --config-dir DIR, --config-name NAME; see --hydra-help."""
 
 
 def main(arguments: Namespace) -> int:
@@ -175,7 +175,7 @@ def scores_table() -> str:
             parts.setdefault(score.part, score.meaning.removeprefix(meaning).removeprefix("; "))
         better = "higher" if scores[0].higher_is_better else "lower"
         rows.append([kind, " ".join(score.part for score in scores), better, meaning])
-    title = "Scores of metric=all; any that the chosen metric has can be trainer.monitor"
+    title = "Scores of metric=all; trainer.monitor takes any score of the chosen metric"
     of_kinds = table(["score", "parts", "better", "meaning"], rows, title, left=("parts", "meaning"))
     named = [[part, words] for part, words in parts.items() if part]
     title = "A score with parts is named score/part, such as iou/mean"

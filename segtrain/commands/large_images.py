@@ -50,7 +50,7 @@ def refuse_too_large(predictor: Predictor, image, num_classes: int, probabilitie
         )
         raise DataError(
             f"{image.shape[0]}×{image.shape[1]} pixels with {what} take at least {needed / 1e9:.1f} GB, "
-            f"{free / 1e9:.1f} GB are free",
+            f"but {free / 1e9:.1f} GB are free",
             what,
             f"{fix}, or cut the image",
         )

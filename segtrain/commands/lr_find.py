@@ -35,14 +35,14 @@ def main(arguments: Namespace) -> int:
         set_prior_bias(model, counts)
     batches = loader.train(train_set, augment, sampling, counts, cfg.seed, annotated=labels.annotated)
     parts = Parts(model, loss, optimizer, None, batches, None, None, labels)
-    print("training some steps with ever higher rates, for about a minute and a half at most", flush=True)
+    print("training some steps with ever higher learning rates, for at most about a minute and a half", flush=True)
     found = range_test(trainer, parts, cfg.optimizer.lr)
 
     rows = [{"lr": rate, "loss": value} for rate, value in zip(found.rates, found.losses, strict=True)]
     write_rows(arguments.out / "lr_find.csv", rows)
     write_bytes(arguments.out / "lr_find.svg", learning_rates(found.rates, found.losses, found.smooth, found.suggested))
     print(
-        f"{len(rows)} steps from {found.rates[0]:.0e} to {found.rates[-1]:.0e}: the loss falls fastest at the rate to try, "
+        f"{len(rows)} steps from {found.rates[0]:.0e} to {found.rates[-1]:.0e}: the loss falls fastest at the suggested rate, "
         f"optimizer.lr={found.suggested:g}\nplot: {arguments.out / 'lr_find.svg'}"
     )
     return 0

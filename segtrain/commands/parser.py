@@ -26,9 +26,9 @@ class Parser(argparse.ArgumentParser):
             "overrides",
             nargs="*",
             metavar="key=value",
-            help="settings; FOLDER alone stands for dataset=folder dataset.root=FOLDER; all but check need dataset.num_classes=N",
+            help="settings; FOLDER alone stands for dataset=folder dataset.root=FOLDER; all commands but check need dataset.num_classes=N",
         )
-        self.add_argument("--config-dir", "-cd", metavar="DIR", help="where YAML files of your own options are")
+        self.add_argument("--config-dir", "-cd", metavar="DIR", help="folder with the YAML files of your own options")
         self.add_argument("--config-name", "-cn", metavar="NAME", help="another config instead of `config`")
 
     def parse_settings(self, words: list[str]) -> argparse.Namespace:
@@ -38,7 +38,7 @@ class Parser(argparse.ArgumentParser):
 
     def add_trust(self) -> None:
         self.add_argument(
-            "--trust", action="append", default=[], metavar="PACKAGE", help="allow classes of this package of yours"
+            "--trust", action="append", default=[], metavar="PACKAGE", help="allow classes from this package of yours"
         )
 
     def add_checkpoint(self) -> None:

@@ -20,22 +20,22 @@ TRAINER_MATTERS = ("trainer.device", "trainer.precision", "trainer.val_batches")
 
 
 def help(words: list[str]) -> Arguments:
-    """`segtrain help [TOPIC]`: the commands, or every score with its meaning, the options of a group, the settings of a part.
+    """`segtrain help [TOPIC]`: print the commands, or every score with its meaning, the options of a group, the settings of a part.
 
     Example: segtrain help loss
     """
     parser = Parser("help", help.__doc__)
     topic = "scores, a group of settings such as loss, or a part such as trainer"
     parser.add_argument("topic", nargs="?", metavar="TOPIC", help=topic)
-    parser.add_argument("--config-dir", "-cd", metavar="DIR", help="where YAML files of your own options are")
+    parser.add_argument("--config-dir", "-cd", metavar="DIR", help="folder with the YAML files of your own options")
     return parser.parse_args(words)
 
 
 def check(words: list[str]) -> Arguments:
     """`segtrain check key=value … [--out DIR]`: read every file of a dataset and report what is wrong with it.
 
-    FOLDER stands for dataset=folder dataset.root=FOLDER; without dataset.num_classes, the classes are those of its masks.
-    All settings of a training may be given; dataset.* and augment.size matter. The exit code is 3 when there are errors.
+    FOLDER stands for dataset=folder dataset.root=FOLDER; without dataset.num_classes, the classes are those found in its masks.
+    All settings of a training are accepted; dataset.* and augment.size matter. The exit code is 3 when there are errors.
     --out writes a page with samples.
 
     Example: segtrain check photos --out report
@@ -57,20 +57,20 @@ def weights(words: list[str]) -> Arguments:
 
 
 def find(words: list[str]) -> Arguments:
-    """`segtrain find key=value … --hours H`: which loss, weighting and sampling to train with, within a budget of time.
+    """`segtrain find key=value … --hours H`: which loss, weighting and sampling to train with, within a time budget.
 
-    Many settings are trained briefly, a third of them goes on for three times as long, and the two best are trained anew
-    with several seeds beside the config as it is; `segtrain compare` says what the difference is worth. The folder is a
-    sweep's: `segtrain resume FOLDER` continues a search that was killed.
+    Many settings are trained briefly, the best third of them for three times as long. The two best and your unchanged
+    config are then trained from the start with several seeds, and compared as by `segtrain compare`. The results are in
+    the folder of a sweep: `segtrain resume FOLDER` continues a search that was killed.
 
     Example: segtrain find dataset=folder dataset.root=photos dataset.num_classes=3 --hours 2
     """
     parser = Parser("find", find.__doc__)
     parser.add_settings()
-    parser.add_argument("--hours", type=float, metavar="H", required=True, help="the time it may take")
+    parser.add_argument("--hours", type=float, metavar="H", required=True, help="the time budget, in hours")
     arguments = parser.parse_settings(words)
     if not 0 < arguments.hours < 10_000:
-        what = f"--hours {arguments.hours:g} is no time that a search can take"
+        what = f"--hours {arguments.hours:g} is not a time that a search can take"
         raise ConfigError(what, fix="give hours: --hours 2, --hours 0.25")
     return arguments
 
@@ -83,7 +83,7 @@ def lr_find(words: list[str]) -> Arguments:
     parser = Parser("lr-find", lr_find.__doc__)
     parser.add_settings()
     folder = Path("outputs/lr_find")
-    parser.add_argument("--out", type=_named, metavar="DIR", default=folder, help="for the plot and its data")
+    parser.add_argument("--out", type=_named, metavar="DIR", default=folder, help="folder for the plot and its data")
     return parser.parse_settings(words)
 
 
@@ -99,10 +99,12 @@ def evaluate(words: list[str]) -> Arguments:
     parser.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="for example dataset.root=PATH")
     parser.add_argument("--split", default="val", choices=["train", "val", "test"])
     parser.add_checkpoint()
-    original_size = "of a run with dataset.resize: score the files' own masks"
+    original_size = "for a run with dataset.resize: score at the original size of the masks"
     parser.add_argument("--original-size", action="store_true", help=original_size)
-    parser.add_argument("--bootstrap", type=_draws, default=1000, metavar="N", help="draws for the intervals; 0: none")
-    parser.add_argument("--config-dir", metavar="DIR", help="where your own option of metric=NAME is")
+    parser.add_argument(
+        "--bootstrap", type=_draws, default=1000, metavar="N", help="draws; 0: no intervals (default 1000)"
+    )
+    parser.add_argument("--config-dir", metavar="DIR", help="folder with your own option of metric=NAME")
     parser.add_trust()
     arguments = _of_a_run(parser, words)
     refuse_bare(arguments.overrides, "one run is evaluated at a time: segtrain evaluate RUN key=value …")
@@ -113,26 +115,26 @@ def evaluate(words: list[str]) -> Arguments:
             fix = f"leave it out, or train another: `segtrain {word} …`"
             raise ConfigError(f"{key}: the network is that of the run", word, fix)
         if group in TRAINING_ALONE and not word.startswith(TRAINER_MATTERS):
-            fix = f"leave it out; of trainer, {', '.join(TRAINER_MATTERS)} matter"
+            fix = f"leave it out; of the trainer settings, only {', '.join(TRAINER_MATTERS)} matter"
             raise ConfigError(f"{key} does not matter to evaluate", word, fix)
     return arguments
 
 
 def predict(words: list[str]) -> Arguments:
-    """`segtrain predict RUN IMAGES… --out DIR`: masks, overlays and a table for images without ground truth.
+    """`segtrain predict RUN IMAGES… --out DIR`: write masks, overlays and a table for images without ground truth.
 
     IMAGES are files, folders or patterns ('scans/*.tif'). Windows, flips, thresholds and presence are the run's
-    inference.* and can be given; of images with more than 8 bits dataset.image_range, too. A damaged file is named and left out, with exit code 3 at the end; a call that was
-    stopped goes on where it was.
+    inference.* and can be changed; so can dataset.image_range for images with more than 8 bits. A damaged file is named
+    and left out, with exit code 3 at the end. A call that was stopped continues where it stopped.
 
     Example: segtrain predict outputs/folder/RUN 'scans/*.tif' --out predicted
     """
     parser = Parser("predict", predict.__doc__)
     parser.add_run()
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="files, folders, patterns; and inference.key=value")
-    parser.add_argument("--out", "-o", type=_named, required=True, metavar="DIR", help="folder for what is written")
-    parser.add_argument("--probabilities", action="store_true", help="write float16 [C, H, W] of each image, too")
-    parser.add_argument("--no-overlays", action="store_true", help="masks and the table only")
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="files, folders, patterns, or inference.key=value")
+    parser.add_argument("--out", "-o", type=_named, required=True, metavar="DIR", help="output folder")
+    parser.add_argument("--probabilities", action="store_true", help="also write float16 [C, H, W] of each image")
+    parser.add_argument("--no-overlays", action="store_true", help="write only the masks and the table")
     parser.add_checkpoint()
     parser.add_trust()
     arguments = _of_a_run(parser, words)
@@ -141,7 +143,7 @@ def predict(words: list[str]) -> Arguments:
     refuse_idle(overrides)
     arguments.overrides, arguments.images = overrides, [w for w in arguments.images if w not in overrides]
     if not arguments.images:
-        raise ConfigError("no image is named", fix="segtrain predict RUN IMAGE… --out DIR")
+        raise ConfigError("no image is given", fix="segtrain predict RUN IMAGE… --out DIR")
     return arguments
 
 
@@ -161,8 +163,8 @@ def refuse_bare(overrides: list[str], fix: str) -> None:
 def export(words: list[str]) -> Arguments:
     """`segtrain export RUN --format onnx|torch_export`: the trained network as a file that runs without segtrain.
 
-    It takes pixels, uint8 [N, channels, H, W] of any batch and size, and gives logits or classes; normalisation and padding
-    are inside, class names, colours and thresholds beside. The file is compared with the network before it is kept.
+    The file takes pixels, uint8 [N, channels, H, W] of any batch and image size, and returns logits or classes. It holds
+    normalisation, padding, class names, colours and thresholds, and is compared with the network before it is kept.
 
     Example: segtrain export outputs/folder/RUN --out model.onnx
     """
@@ -178,11 +180,11 @@ def export(words: list[str]) -> Arguments:
     arguments = _of_a_run(parser, words)
     for word in arguments.overrides:
         if (key := word.partition("=")[0]) != "inference.threshold":
-            raise ConfigError(f"{key} does not matter to export", word, "the key is inference.threshold")
+            raise ConfigError(f"{key} does not matter to export", word, "the only setting is inference.threshold")
     suffix = EXPORT_SUFFIXES[arguments.format]
     out = arguments.out = arguments.out or arguments.run / f"model{suffix}"
     if out.is_dir():
-        raise ConfigError("a folder, where a file is wanted", f"--out {out}", f"--out {out / f'model{suffix}'}")
+        raise ConfigError("this is a folder, a file is needed", f"--out {out}", f"--out {out / f'model{suffix}'}")
     if out.suffix != suffix:
         raise ConfigError(f"a file of --format {arguments.format} ends in {suffix}", f"--out {out}", "rename it")
     return arguments
@@ -191,23 +193,24 @@ def export(words: list[str]) -> Arguments:
 def resume(words: list[str]) -> Arguments:
     """`segtrain resume RUN_OR_SWEEP`: continue a run in its own folder, from its last checkpoint; without one, from the start.
 
-    Of a sweep, what is missing, interrupted or failed; of a search (`segtrain find`), what it has not decided yet.
+    In a sweep, it trains the runs that are missing, interrupted or failed; in a search (`segtrain find`), what is still
+    undecided.
 
-    A setting may be changed when it is named: RUN --allow trainer.epochs trainer.epochs=40. Workers, device and how often
-    checkpoints are written are free.
+    A setting may change when --allow names it: RUN --allow trainer.epochs trainer.epochs=40. Workers, device and how often
+    checkpoints are written may always change.
 
     Example: segtrain resume outputs/folder/RUN
     """
     parser = Parser("resume", resume.__doc__)
     parser.add_argument("run", type=Path, metavar="RUN_OR_SWEEP", help="folder of a run or a sweep")
-    parser.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="settings that are to differ")
-    allow = "a setting that may differ; `dataset` stands for its files"
+    parser.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="settings to change")
+    allow = "a setting that may change; `dataset` stands for its files"
     parser.add_argument("--allow", action="append", default=[], metavar="KEY", help=allow)
     parser.add_trust()
     arguments = parser.parse_intermixed_args(words)
     arguments.allow = [key for keys in arguments.allow for key in keys.split(",")]
     refuse_bare(
-        arguments.overrides, "a setting is written key=value; of several that may differ each has its --allow KEY"
+        arguments.overrides, "a setting is written key=value; each setting that may change needs its own --allow KEY"
     )
     return arguments
 
@@ -224,13 +227,13 @@ def repeat(words: list[str]) -> Arguments:
     parser.add_argument(
         "overrides", nargs="*", default=[], metavar="dataset.root=PATH", help="where the dataset is now"
     )
-    parser.add_argument("--out", type=_named, metavar="DIR", help="the new folder; without it RUN_repeat")
+    parser.add_argument("--out", type=_named, metavar="DIR", help="the new folder; default: RUN_repeat")
     parser.add_trust()
     arguments = _of_a_run(parser, words)
     refuse_bare(arguments.overrides, "one run is repeated at a time: segtrain repeat RUN")
     for word in arguments.overrides:
         if (key := word.partition("=")[0]) != "dataset.root":
-            raise ConfigError(f"{key} stays as it was in a repeat", word, "leave it out; dataset.root may be another")
+            raise ConfigError(f"{key} cannot change in a repeat", word, "leave it out; only dataset.root may change")
     return arguments
 
 
@@ -243,12 +246,12 @@ def compare(words: list[str]) -> Arguments:
     """
     parser = Parser("compare", compare.__doc__)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN_OR_SWEEP", help="folders of runs or sweeps")
-    parser.add_argument("--by", metavar="SCORE", help="such as iou/foreground; without it, the one all runs monitored")
-    baseline = "a run's folder, or loss.alpha=0,weighting=none; without it, the plainest setting, of a search the config as it is"
+    parser.add_argument("--by", metavar="SCORE", help="such as iou/foreground; default: the score all runs monitored")
+    baseline = "a run's folder, or loss.alpha=0,weighting=none; default: the plainest setting, in a search the unchanged config"
     parser.add_argument("--baseline", metavar="RUN_OR_SETTING", help=baseline)
-    parser.add_argument("--split", metavar="SPLIT", help="take the scores of `segtrain evaluate RUN --split SPLIT`")
+    parser.add_argument("--split", metavar="SPLIT", help="compare the scores of `segtrain evaluate RUN --split SPLIT`")
     parser.add_argument("--out", type=_named, metavar="DIR", help="folder for comparison.csv, .json and .html")
-    pictures = "images on the page that baseline and best predict most differently (6; 0: none, which is quicker)"
+    pictures = "how many images to show on the page, those that baseline and best predict most differently (default 6; 0: none, faster)"
     parser.add_argument("--pictures", type=_number, default=6, metavar="N", help=pictures)
     parser.add_trust()
     return parser.parse_intermixed_args(words)
@@ -271,17 +274,17 @@ def _of_a_run(parser: Parser, words: list[str]) -> Arguments:
 def _draws(text: str) -> int:
     """How often the bootstrap draws."""
     if not text.lstrip("-").isdigit():
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of draws")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of draws")
     number = int(text)
     if number != 0 and number < 20:
-        raise argparse.ArgumentTypeError(f"{number} draws make no interval: give 0, or 20 and more")
+        raise argparse.ArgumentTypeError(f"{number} draws are too few for an interval: give 0, or at least 20")
     return number
 
 
 def _number(text: str) -> int:
     """Of pictures."""
     if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of pictures")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of pictures")
     return int(text)
 
 

@@ -80,15 +80,15 @@ def refuse_inputs(out: Path, files: dict[str, Path]) -> None:
     written = {(out / kind).resolve() for kind in WRITTEN}
     if out.resolve() in {file.resolve().parent for file in files.values()}:
         raise ConfigError(
-            f"the images themselves are in {out}", "--out", f"choose another folder, such as {out}/predicted"
+            f"the images to predict are in {out}", "--out", f"choose another folder, such as {out}/predicted"
         )
     for file in files.values():
         if written & {(real := file.resolve()), *real.parents}:
-            raise ConfigError(f"{file} lies where predictions are written", "--out", "choose another folder")
+            raise ConfigError(f"{file} is in a folder where predictions are written", "--out", "choose another folder")
     if not read_json(out / MARK):
         others = [out / name for name in ("predictions.csv", MARK, "config.yaml")]
         if there := [path.name for path in (*written, *others) if path.exists()]:
-            what = f"it holds {', '.join(sorted(there))}, which segtrain predict has not written"
+            what = f"it holds {', '.join(sorted(there))}, which segtrain predict did not write"
             raise ConfigError(what, f"--out {out}", "choose a new folder")
 
 
@@ -148,7 +148,7 @@ def is_done(out: Path, row: dict, file: Path, classes: Classes, overlays: bool, 
     """Whether an image was predicted as it is now, and its files are there. Raises ConfigError for another of its name."""
     same = is_same(row, file)
     if not same and Path(row["image"]).resolve() != file.resolve():
-        what = f"{row['image']} was predicted under the name of {file}"
+        what = f"{row['image']}, which has the same name as {file}, was predicted into this folder"
         raise ConfigError(what, str(out), "choose another --out")
     return same and all(file.is_file() for file in files_of(out, row["name"], classes, overlays, probabilities))
 
@@ -210,11 +210,11 @@ def warn_of_dark(images: list[str], dataset) -> None:
     what = f"{counted(len(images), 'image')} with no value above {DARK} of 255 ({few(images, 3)})"
     if given := dataset.get("image_range"):
         log.warning(
-            f"{what}, as dataset.image_range={list(given)} of the training scales them: give these images' own range"
+            f"{what}, scaled by dataset.image_range={list(given)} of the training: give the range of these images"
         )
         return
     way = "give dataset.image_range=[0,4095]" if "image_range" in dataset else "scale them to 8 bits"
-    log.warning(f"{what}. If they have 10 or 12 bits and those of the training 8, {way}")
+    log.warning(f"{what}. If they have 10 or 12 bits and the training images 8, {way}")
 
 
 def predicted(

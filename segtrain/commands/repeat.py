@@ -51,7 +51,7 @@ def check_repeatable(run: Path) -> None:
     changed = [key for key in changed_settings(content) if key not in FREE]
     changed += ["dataset"] * (trained_on(content) != content.get("dataset_fingerprint"))
     if changed:
-        what = f"the run was resumed with other settings ({', '.join(changed)}): no run from its start equals it"
+        what = f"the run was resumed with other settings ({', '.join(changed)}), so no run from the start can equal it"
         raise ConfigError(what, str(run), "start a new run with the settings you want")
     check_unchanged(run, read_checkpoint(run / "checkpoints" / "best.pt"))
 
@@ -79,9 +79,9 @@ def verdict(first: Path, second: Path) -> tuple[str, bool]:
     lines.append(f"metrics.csv: {parted or 'equal'}")
     environment = environment_differences(first, second)
     lines += [f"environment: {text}" for text in environment]
-    hint = "on CUDA only trainer.deterministic=true gives the same numbers again"
+    hint = "on CUDA, only trainer.deterministic=true gives the same numbers again"
     if environment:
-        hint = "with another machine, number of threads or version, sums are added in another order"
+        hint = "another machine, number of threads or version adds up sums in another order"
     return f"{first} and {second} are not equal\n" + "".join(f"  {line}\n" for line in lines) + f"  {hint}", False
 
 

@@ -34,7 +34,7 @@ def main(arguments: Namespace) -> int:
             refuse_several("a search")
             if given := [*arguments.overrides, *(f"--allow {key}" for key in arguments.allow)]:
                 fix = "leave it out, or resume one of the runs in it"
-                raise ConfigError("a search goes on with the settings it has", " ".join(given), fix)
+                raise ConfigError("a search can only continue with its own settings", " ".join(given), fix)
             return import_module(f"segtrain.commands.{search}").go_on(arguments.run, arguments.trust)
     if (arguments.run / "sweep.json").is_file():
         refuse_several("a sweep")
@@ -91,7 +91,7 @@ def check_goes_on(run: RunFolder, checkpoint: dict | None, trainer, changed: dic
     try:
         load_saved(run.path / "config.yaml", [], trust, changed={**run.changed, **changed})  # as the next resume will
     except ConfigError as error:
-        what = f"{error.what}: a mapping cannot change when a run goes on"
+        what = f"{error.what}: a mapping cannot change when a run is resumed"
         raise ConfigError(what, ", ".join(changed), "leave it as it was, or start a new run") from error
     if "trainer.monitor" in changed:
         what = "the best epoch so far was chosen by another score"
@@ -101,11 +101,11 @@ def check_goes_on(run: RunFolder, checkpoint: dict | None, trainer, changed: dic
         return
     how = " ".join(f"--allow {key} {key}=NUMBER" for key in ended or ("trainer.epochs",))
     if not changed.keys() & LONGER:
-        fix = f"start a new run, or train on: `segtrain resume {shlex.quote(str(run.path))} {how}`"
+        fix = f"start a new run, or train longer: `segtrain resume {shlex.quote(str(run.path))} {how}`"
         raise ConfigError("the run is finished", str(run.path), fix)
     if ended:
         raise ConfigError(
-            f"nothing is left to train: {', '.join(ended.values())}", str(run.path), f"{how}, a larger one"
+            f"nothing is left to train: {', '.join(ended.values())}", str(run.path), f"{how}, with a larger number"
         )
 
 
@@ -154,7 +154,7 @@ def resume(
         changed = changes(run.settings(), cfg, [*allow, *free], str(file))
         check_goes_on(run, checkpoint, cfg.trainer, changed, trust)
         if checkpoint and any(key.split(".")[0] in OF_LOSS for key in changed) and checkpoint.pop("loss", None):
-            log.warning("what the loss has learned or counted begins anew: its settings were changed")
+            log.warning("what the loss has learned or counted starts from scratch, because its settings were changed")
         if processes.first:
             log_to_screen(run.path / "segtrain.log", only_warnings)
         from segtrain.commands.train import train

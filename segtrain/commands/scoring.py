@@ -70,8 +70,8 @@ def warn_of_other_sizes(trained: Trained, dataset, resize) -> None:
     times = math.sqrt(here[0] * here[1] / (there[0] * there[1]))
     if not 1 / SIZES_ALIKE < times < SIZES_ALIKE:
         log.warning(
-            f"the images are {here[0]}×{here[1]} (height × width), those of the training {there[0]}×{there[1]}: when they show the "
-            f"same, objects are {times:.2g} times as large as the network knows them; inference.resize=[{there[0]},{there[1]}] resizes them"
+            f"the images are {here[0]}×{here[1]} (height × width), those of the training {there[0]}×{there[1]}: if they show the "
+            f"same scenes, objects are {times:.2g} times as large as in training; inference.resize=[{there[0]},{there[1]}] resizes them"
         )
 
 
@@ -109,7 +109,7 @@ def choose_thresholds(trained: Trained) -> list[float] | None:
     trained.config.inference.threshold = chosen = [found.get(name, 0.5) for name in names]
     values = ", ".join(f"{value:.3g}" for value in chosen)
     log.info(
-        f"using the thresholds that maximised Dice on val in the best epoch: {values} (inference.threshold=0.5 for one half)"
+        f"using the thresholds that maximised Dice on val in the best epoch: {values} (inference.threshold=0.5 sets one half)"
     )
     return chosen
 
@@ -126,8 +126,8 @@ def choose_presence(trained: Trained, thresholds: bool) -> dict[str, float]:
     if not is_chosen(cfg.inference.presence):
         return {}
     if "groups" not in cfg.metric:
-        fix = "give it, {area: 20, confidence: 0.8}; `segtrain evaluate` takes metric=detection, too"
-        raise ConfigError("presence is chosen by segtrain's own metric", "inference.presence", fix)
+        fix = "give values, such as {area: 20, confidence: 0.8}; `segtrain evaluate` also takes metric=detection"
+        raise ConfigError("only segtrain's own metric can choose presence", "inference.presence", fix)
     classes = trained.classes
     if classes.background is None and not classes.multilabel:
         what = "a class that is absent from an image becomes background, and this dataset has none (dataset.background=null)"
@@ -138,19 +138,19 @@ def choose_presence(trained: Trained, thresholds: bool) -> dict[str, float]:
     cfg.inference.presence, cfg.metric.groups = None, ["thresholds"]
     scores, _, dataset, _ = evaluate_split(trained, "val")
     if limit and not any(scores.false_alarms()[0]):
-        what = "no val image is without foreground, so that false alarms cannot be counted"
-        raise ConfigError(what, "inference.presence", "take inference.presence=best")
+        what = "every val image has foreground, so false alarms cannot be counted"
+        raise ConfigError(what, "inference.presence", "use inference.presence=best")
     found = scores.best_presence(**limit)
     cfg.inference.presence, cfg.metric.groups = found, groups
     check_classes(found, dataset)
     rows = zip(scores.class_names, found["area"], found["confidence"], strict=True)
     needed = [f"{name} {_smallest(area, confidence)}" for name, area, confidence in rows if area]
-    print(f"least evidence for a class in an image, chosen on val: {', '.join(needed) or 'any pixel'}")
+    print(f"least evidence for a class to be present in an image, chosen on val: {', '.join(needed) or 'any pixel'}")
     fitted = scores.cross_fitted(groups_of(dataset, scores.names), thresholds, presence=True, **limit)
     if (clean := fitted.get("specificity", math.nan)) == clean:
-        most = f"at most {percent(limit['false_alarms'])} % of them were asked for; " if limit else ""
+        most = f"at most {percent(limit['false_alarms'])} % with a false alarm were requested; " if limit else ""
         print(
-            f"val images without foreground: {most}with presence chosen on others {percent(1 - clean)} % have a false alarm"
+            f"val images without foreground: {most}with presence chosen on other images, {percent(1 - clean)} % have a false alarm"
         )
     return fitted
 
@@ -203,7 +203,7 @@ def regions_of(trained: Trained, trainer, inference, classes) -> Regions | None:
     kept = values >= found.threshold
     recall = pixels[kept].sum() / max(pixels.sum(), 1)
     print(
-        f"regions: windows are looked at where the coarse network's probability of foreground reaches "
-        f"{100 * found.threshold:.3g} %: {100 * kept.mean():.1f} % of the windows of val, with {100 * recall:.2f} % of its foreground"
+        f"regions: only windows where the coarse network's probability of foreground reaches {100 * found.threshold:.3g} % "
+        f"are predicted: {100 * kept.mean():.1f} % of the windows of val, with {100 * recall:.2f} % of its foreground"
     )
     return found

@@ -49,7 +49,9 @@ def begin(make_folder: Callable[[], Path], settings: dict, templates: list[Job])
     objectives = [cfg.trainer.monitor] if settings["objectives"] is None else settings["objectives"]
     if not objectives or len(set(objectives)) < len(objectives):
         raise ConfigError(
-            "no score, or one twice", f"hydra.sweeper.objectives={objectives}", "name scores, each once, or null"
+            "no score is named, or one is named twice",
+            f"hydra.sweeper.objectives={objectives}",
+            "name scores, each once, or null",
         )
     if unknown := [name for name in objectives if name not in records]:
         fix = f"choose among {', '.join(records)}; another metric has more (`segtrain help scores`), such as metric=all"
@@ -248,7 +250,7 @@ class Search:
         lines = [table(["trial", *self.objectives], rows, title)]
         lines += [line] if (line := self.importance(study)) else []
         lines.append(
-            f"`segtrain compare {shlex.quote(str(self.folder))} --out report`; a trial is one seed: train the best again with seed=1,2,3 before you believe it"
+            f"`segtrain compare {shlex.quote(str(self.folder))} --out report`; each trial has one seed: train the best again with seed=1,2,3 before you trust it"
         )
         return printable("\n".join(lines))
 

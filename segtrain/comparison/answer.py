@@ -113,24 +113,24 @@ def _limits(found: Comparison) -> list[str]:
     if not found.noise.known:
         images = "other images" if of_images else "these images alone"
         one = "seed" if _has_folds(found) else "training"
-        lines.append(f"One {one} each: this speaks of {images}, not of other trainings. Repeat it with seed=0,1,2.")
+        lines.append(f"One {one} each: this holds for {images}, not for other trainings. Repeat it with seed=0,1,2.")
     elif once := [found.settings[i].label for i in {0, found.baseline} if len(found.scores.full[i]) == 1]:
         whose = " and ".join(once)
-        lines.append(f"{whose} was trained once: how far its seeds differ is taken from the other settings.")
+        lines.append(f"{whose} was trained once: the spread of its seeds is estimated from the other settings.")
     if found.images == 0:
-        why = "The counts of single images are not there"
+        why = "There are no counts of single images"
         if all(run.counts is not None for setting in found.settings for run in setting.runs):
-            why = f"{found.by} is not computed for draws of images" + ", and is the mean of the folds" * _has_folds(
+            why = f"{found.by} cannot be computed for draws of images" + ", and is the mean of the folds" * _has_folds(
                 found
             )
-        lines.append(f"{why}: this speaks of these images only.")
+        lines.append(f"{why}: this holds for these images only.")
     if one_group:
-        lines.append("All images are of one group (dataset.groups): this speaks of these images only.")
+        lines.append("All images belong to one group (dataset.groups): this holds for these images only.")
     elif single and found.images > 0:
-        lines.append(f"A single {_unit(found)} decides {found.by}: this speaks of these images only.")
+        lines.append(f"A single {_unit(found)} decides {found.by}: this holds for these images only.")
     elif found.seen_once:
         names = f"{few(found.seen_once)} {'are each' if len(found.seen_once) > 1 else 'is'} in a single {_unit(found)}"
-        lines.append(f"{names}: of others the intervals know nothing.")
+        lines.append(f"{names}: the intervals say nothing about others.")
     for i, values in enumerate(found.scores.full):
         spread = float(values.std(ddof=1)) if len(values) > 1 else 0.0
         if found.noise.own[i] or spread > SUSPICIOUS * np.sqrt(found.noise.variance[i]):

@@ -85,7 +85,7 @@ def find_runs(folders: list[Path], split: str | None = None) -> tuple[list[Run],
             if finals := [file for file in files if file.parent.resolve() in last]:
                 others = [file for file in files if file.parent.parent != search]
                 stages = len(files) - len(others) - len(finals)
-                unread.append(f"{search}: {stages} shorter trainings of the search's stages are left out")
+                unread.append(f"{search}: {stages} shorter trainings from the stages of the search are left out")
                 files = sorted([*others, *finals])
         new = [file for file in files if file.resolve() not in seen]
         seen |= {file.resolve() for file in files}
@@ -190,7 +190,7 @@ def without_copies(runs: list[Run]) -> tuple[list[Run], list[str]]:
     for run in runs:
         part = (run.key, str(run.seed), str(run.settings.get(FOLD)), run.classes, tuple(run.names.tolist()))
         if (before := first.setdefault(part, run)) is not run:
-            lines.append(f"not counted again: {run.path}, of the settings and seed of {before.path}")
+            lines.append(f"not counted again: {run.path}, because {before.path} has the same settings and seed")
     return list(first.values()), lines
 
 

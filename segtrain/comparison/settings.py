@@ -101,14 +101,14 @@ def without_parts(settings: list[Setting]) -> tuple[list[Setting], list[str]]:
     first, kept, lines = settings[0].runs[0].settings, [], []
     if first.get("dataset.splits") == "kfold" and len(folds) < first.get("dataset.folds", 0):
         missing = f"{first['dataset.folds'] - len(folds)} of the {first['dataset.folds']} folds"
-        lines.append(f"no run of {missing}: their images are not compared")
+        lines.append(f"there is no run of {missing}: their images are not compared")
     for setting in settings:
         whole = []
         for repeat in setting.repeats:
             if sum(len(run.names) for run in repeat) in (0, len(images)):
                 whole.append(repeat)
             else:
-                lines.append(f"left out: {repeat[0].path}, of which other folds are missing")
+                lines.append(f"left out: {repeat[0].path}, because other folds of it are missing")
         kept += [Setting(setting.varied, setting.named, whole)] if whole else []
     return kept, lines
 

@@ -246,7 +246,7 @@ def own_scores(setting: Setting, name: str, chosen_on_val: bool = False) -> np.n
         where = " on val" * chosen_on_val
         what = f"not all runs have the score {name}{where}{did_you_mean(name, setting.runs[0].result.scores)}"
         if all(name in known for repeat in scores for known in repeat):
-            what = f"{name} is not defined for all runs{where}, as of a class in neither ground truth nor prediction"
+            what = f"{name} is not defined for all runs{where}, as for a class in neither ground truth nor prediction"
         raise ConfigError(what, "--by", "name another; `segtrain help scores` lists them")
     return np.array([np.mean(repeat) for repeat in values])
 
@@ -260,7 +260,7 @@ def common_monitor(settings: list[Setting]) -> str:
         return monitors.pop()
     common = [name for name in runs[0].result.scores if all(run.result.scores.get(name) is not None for run in runs)]
     if not common:
-        raise ConfigError("the runs have no score in common", "compare", "compare runs of one metric")
+        raise ConfigError("the runs have no score in common", "compare", "compare runs of the same metric")
     return "iou/mean" if "iou/mean" in common else common[0]
 
 

@@ -46,7 +46,7 @@ def all_refused(call: str):
     except (SegtrainError, ValueError):
         raise
     except Exception as error:
-        raise ValueError(f"{call} ends in {type(error).__name__}: {error} (debug=true: where)") from error
+        raise ValueError(f"{call} raises {type(error).__name__}: {error} (debug=true shows where)") from error
 
 
 def build_dataset(cfg: DictConfig, split: str):
@@ -106,9 +106,11 @@ def build_inference(cfg: DictConfig, dataset, training: bool = False):
             )
         check_classes(inference.presence, dataset)
         if training and inference.regions is not None:
-            raise ValueError("regions are for a trained network: `segtrain evaluate RUN inference.regions=RUN`")
+            raise ValueError("regions need a trained network: `segtrain evaluate RUN inference.regions=RUN`")
         if inference.regions is not None and dataset.background is None and not dataset.multilabel:
-            raise ValueError("regions: the dataset has no background (dataset.background), which the rest would be")
+            raise ValueError(
+                "regions: the dataset has no background (dataset.background) for the pixels outside the windows"
+            )
     return inference
 
 
@@ -120,12 +122,12 @@ def build_labels(cfg: DictConfig, dataset):
     labels = build(cfg, "labels")
     if labels.class_names and list(labels.class_names) != list(dataset.class_names):
         raise ConfigError(
-            f"the teacher has the classes {', '.join(labels.class_names)}, the dataset has {', '.join(dataset.class_names)}",
+            f"the teacher has the classes {', '.join(labels.class_names)}, but the dataset has {', '.join(dataset.class_names)}",
             "labels.teacher.run",
             "name a run on the same classes, in the same order",
         )
     if labels.annotated and (dataset.num_annotators < 2 or dataset.multilabel):
-        several = "annotators are averaged for one label per pixel"
+        several = "masks of annotators can only be averaged with one label per pixel"
         what = several if dataset.multilabel else "the dataset has one mask per image"
         fix = "set dataset.annotators=[FOLDER,FOLDER], or labels=hard"
         raise ConfigError(what, f"labels ({cfg.labels._target_})", fix)
@@ -151,13 +153,13 @@ def build_loss(cfg: DictConfig, dataset, labels=None):
         kinds = {"softmax": "one label per pixel", "sigmoid": "multi-label masks"}
         options = "bce, bce_dice, bce_jaccard" if dataset.multilabel else "ce, ce_dice, dice, …"
         raise ConfigError(
-            f"the loss is for {kinds[loss.activation]}, the dataset has {kinds[wanted]}",
+            f"the loss is for {kinds[loss.activation]}, but the dataset has {kinds[wanted]}",
             f"{place}, dataset ({cfg.dataset._target_})",
             f"choose a loss for {kinds[wanted]}: {options}",
         )
     if len(loss.starts) > 1 and cfg.trainer.monitor == "loss":
         raise ConfigError(
-            "the validation losses of phases are different losses and cannot be compared",
+            "the phases have different losses, so their validation losses cannot be compared",
             "trainer.monitor=loss",
             "use another score, such as trainer.monitor=iou/mean",
         )
@@ -203,9 +205,11 @@ def _check_value(value) -> None:
 
     if not isinstance(value, torch.Tensor) or value.ndim:
         kind = f"a tensor of {list(value.shape)}" if isinstance(value, torch.Tensor) else f"a {type(value).__name__}"
-        raise ValueError(f"forward returns {kind}: it must return one number, a tensor of []")
+        raise ValueError(f"forward returns {kind}: it must return one number, a tensor of shape []")
     if not value.requires_grad:
-        raise ValueError("forward returns a number that does not depend on the logits: nothing can be learned from it")
+        raise ValueError(
+            "forward returns a number that does not depend on the logits, so nothing can be learned from it"
+        )
 
 
 def build_scores(cfg: DictConfig, dataset):

@@ -86,7 +86,7 @@ def _not_yaml(error: YAMLError | UnicodeDecodeError, config_dir: str | None) -> 
     lines = [line.strip() for line in str(error).splitlines()]
     where = next((line.removeprefix("in ") for line in reversed(lines) if line.startswith("in ")), config_dir or "")
     problem = error.problem if isinstance(error, MarkedYAMLError) else lines[0]
-    return ConfigError(f"a file is no YAML: {problem}", where, "correct it")
+    return ConfigError(f"a file is not valid YAML: {problem}", where, "correct it")
 
 
 def _quoted(key: str, value: str) -> str:

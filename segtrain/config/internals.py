@@ -42,7 +42,9 @@ def with_folder(words: list[str]) -> list[str]:
     """
     folders = [word for word in words if "=" not in word and Path(word).is_dir()]
     if len(folders) > 1:
-        raise ConfigError(f"{len(folders)} folders are named", ", ".join(folders), "name the one of the dataset")
+        raise ConfigError(
+            f"{len(folders)} folders are given", ", ".join(folders), "give only the folder of the dataset"
+        )
     for word in folders:
         settings = [] if any(other.startswith("dataset=") for other in words) else ["dataset=folder"]
         quoted = word if re.fullmatch(r"[\w./-]+", word) else f"'{word}'" if "'" not in word else f'"{word}"'

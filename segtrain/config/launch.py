@@ -80,7 +80,7 @@ def launch(
     arguments.overrides = internals.with_folder(arguments.overrides)
     for option in ("config_path", "experimental_rerun"):
         if vars(arguments)[option] is not None:
-            fix = "--config-dir DIR adds a folder of your YAML files; `segtrain repeat RUN` runs a run again"
+            fix = "--config-dir DIR adds a folder of your YAML files; `segtrain repeat RUN` repeats a run"
             raise ConfigError("segtrain does not take this option of Hydra", f"--{option.replace('_', '-')}", fix)
     if any(vars(arguments)[name] for name in SHOWS):
         if arguments.cfg and arguments.multirun:
@@ -170,16 +170,15 @@ def _sweep(arguments: Namespace, task: Task, make_folder: MakeFolder, begin_swee
     except Exception as error:
         if type(error).__name__ != "TerminatedWorkerError":  # joblib's, which is not installed everywhere
             raise
-        what = "a process that trained was killed, perhaps for want of memory, and joblib ended the others"
-        raise SegtrainError(
-            what, str(folder), f"`segtrain resume {shlex.quote(str(folder))}` continues them"
-        ) from error
+        what = "a training process was killed, perhaps because memory ran out, and joblib ended the others"
+        fix = f"`segtrain resume {shlex.quote(str(folder))}` continues them"
+        raise SegtrainError(what, str(folder), fix) from error
 
 
 def _refuse_chdir(cfg: DictConfig) -> None:
     """Raise ConfigError for a change of the working directory, after which the config's relative paths lead elsewhere."""
     if cfg.hydra.job.chdir:
-        fix = "leave it out: all that a run writes is in its folder anyway"
+        fix = "leave it out: a run writes only into its own folder anyway"
         raise ConfigError("segtrain does not change the working directory", "hydra.job.chdir=true", fix)
 
 

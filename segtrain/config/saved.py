@@ -77,16 +77,14 @@ def value_of(text: str):
     try:
         override = OverridesParser.create().parse_override(text)
         if override.is_sweep_override():
-            raise ConfigError(f"{text!r} has several values", fix="give one; a sweep is a matter of trainings (-m)")
+            raise ConfigError(f"{text!r} has several values", fix="give one; only trainings can be swept (-m)")
         return override.value()
     except HydraException:
         pass
     try:
         return OmegaConf.from_dotlist([f"v={text.partition('=')[2]}"]).v
     except YAMLError as error:
-        raise ConfigError(
-            f"{text!r} has no value that can be read", fix="close brackets and quotation marks"
-        ) from error
+        raise ConfigError(f"the value of {text!r} cannot be read", fix="close brackets and quotation marks") from error
 
 
 def _update(cfg: DictConfig, key: str, value) -> None:
@@ -94,7 +92,9 @@ def _update(cfg: DictConfig, key: str, value) -> None:
         raise config_error(wrong)
     now = OmegaConf.select(cfg, key)
     if isinstance(now, DictConfig) and "_target_" in now:
-        raise ConfigError(f"{key}: a saved run has no groups to choose from", fix=f"set single keys, {key}.NAME=VALUE")
+        raise ConfigError(
+            f"{key}: the groups of a saved run cannot be chosen again", fix=f"set single keys, {key}.NAME=VALUE"
+        )
     OmegaConf.update(cfg, key, value, merge=False)
 
 
@@ -110,7 +110,7 @@ def _damaged(what: str, where: Path | str) -> ConfigError:
 def _text(file: Path) -> str:
     """The content of a config."""
     if file.stat().st_size > MAX_BYTES:
-        raise _damaged(f"not a config: {file.stat().st_size:,} bytes", file)
+        raise _damaged(f"not a config: {file.stat().st_size:,} bytes are too many", file)
     return file.read_text(encoding="utf-8", errors="replace")
 
 
@@ -125,7 +125,7 @@ def _parsed(text: str, where: str, resolved: bool = True) -> dict:
 
     loader = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader  # which is twenty times as slow
     if len(text) > MAX_BYTES:
-        raise _damaged(f"not a config: {len(text):,} characters", where)
+        raise _damaged(f"not a config: {len(text):,} characters are too many", where)
     try:
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, loader)):
             raise ValueError("it holds an alias")  # a few lines of which stand for gigabytes
@@ -133,7 +133,7 @@ def _parsed(text: str, where: str, resolved: bool = True) -> dict:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise _damaged(f"not a config: {str(error).splitlines()[0]}", where) from error
     if not isinstance(content, dict):
-        raise _damaged("not a config: no mapping", where)
+        raise _damaged("not a config: not a mapping", where)
     for is_key, part in _parts(content):
         odd_key = is_key and not isinstance(part, str) and type(part) is not int
         if odd_key or (isinstance(part, int) and abs(part) >= 2**63):  # more digits than any setting has
@@ -147,7 +147,7 @@ def _parsed(text: str, where: str, resolved: bool = True) -> dict:
 def _refuse_interpolations(content: dict, where: str) -> None:
     referring = any("${" in str(part) and part != CLASS_WEIGHTS for _, part in _parts(content))
     if referring or content.get("class_weights") == CLASS_WEIGHTS:
-        raise _damaged("a saved config must be resolved, this one holds ${…}", where)
+        raise _damaged("a saved config must be resolved, but this one holds ${…}", where)
 
 
 def _parts(value) -> Iterator[tuple[bool, object]]:
@@ -178,7 +178,7 @@ def _check_targets(cfg: DictConfig, trust: list[str], file: Path) -> None:
             raise ConfigError(
                 f"the run's config builds {target}, which is not a class of segtrain",
                 str(file),
-                f"when you trust its code: --trust {package}, from Python trust=[{package!r}]",
+                f"if you trust its code: --trust {package}, from Python trust=[{package!r}]",
             )
 
 

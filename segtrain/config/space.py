@@ -48,10 +48,12 @@ def search_space(cfg: DictConfig, overrides: list) -> tuple[dict[str, dict], lis
             ends, whole, log = (interval.start, interval.end), isinstance(interval.start, int), "log" in interval.tags
             if ends[0] > ends[1] or (log and ends[0] <= 0):
                 fix = f"interval(LOW,HIGH) with LOW {'above 0 and ' * log}at most HIGH"
-                raise ConfigError("no interval", override.input_line, fix)
+                raise ConfigError("not an interval", override.input_line, fix)
             space[key] = {"low": ends[0], "high": ends[1], "step": None, "log": log, "whole": whole}
         else:
-            raise ConfigError("no space to search", override.input_line, "give values, interval(LOW,HIGH) or range(…)")
+            raise ConfigError(
+                "not a space to search", override.input_line, "give values, interval(LOW,HIGH) or range(…)"
+            )
     combinations = [dict(zip(groups, options, strict=True)) for options in itertools.product(*groups.values())]
     if not (groups or space):
         raise ConfigError(

@@ -104,10 +104,12 @@ class Augment(Augmentation):
         paste: Fraction = 0.0,
     ):
         if size == "auto":
-            raise ConfigError("no dataset to choose a crop for", "size=auto", "pass size=crop_size(dataset)")
+            raise ConfigError(
+                "augment.size=auto needs a dataset to choose a crop", "size=auto", "pass size=crop_size(dataset)"
+            )
         for name, value in {"scale": scale, "rotate_90": rotate_90}.items():
             if value and size is None:
-                what = f"{name}={value} of whole images: they would differ in size"
+                what = f"{name}={value} with whole images: they would differ in size"
                 fix = f"set a crop, for example augment.size=[256,256], or augment.{name}=0"
                 raise ConfigError(what, f"augment.{name}, augment.size=null", fix)
         self.keeps_size, self.crops = size is None, size is not None
@@ -142,7 +144,7 @@ class Augment(Augmentation):
         Raises ConfigError for a change of colours of an image that has none.
         """
         if self._colour and image.shape[2] not in (1, 3):
-            what = f"images of {image.shape[2]} channels have no saturation or hue"
+            what = f"images with {image.shape[2]} channels have no saturation or hue"
             raise ConfigError(what, "augment", "set augment.saturation=0 augment.hue=0")
         rng = np.random.default_rng(seed)
         middle = divmod(centre, image.shape[1]) if centre >= 0 else None  # row and column

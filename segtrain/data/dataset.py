@@ -117,7 +117,7 @@ def as_dataset(part) -> SegmentationDataset:
 def _with_required(part) -> SegmentationDataset:
     if "group" in dir(part):
         log.warning(
-            f"{type(part).__name__}.group is not used: derive the class from segtrain.data.dataset.SegmentationDataset, of which "
+            f"{type(part).__name__}.group is not used: derive the class from segtrain.data.dataset.SegmentationDataset, where "
             "it is an optional method"
         )
     dataset = SegmentationDataset()
@@ -139,16 +139,16 @@ def check_classes(owner: str, num_classes: int, class_names, background: int | N
     if len(set(names)) < len(names):
         raise ConfigError(f"class names repeat: {', '.join(names)}", owner, "make dataset.class_names unique")
     if background is not None and not 0 <= background < num_classes:
-        what = f"background={background} is no class of 0 to {num_classes - 1}"
+        what = f"background={background} is not a class from 0 to {num_classes - 1}"
         raise ConfigError(what, owner, "set dataset.background to a class index or null")
     if referring := [name for name in names if "${" in name]:
-        raise ConfigError(f"the class name {referring[0]!r} would be a reference", owner, "name it without ${")
+        raise ConfigError(f"the class name {referring[0]!r} would be read as a reference", owner, "name it without ${")
     # `iou/mean` and `iou/foreground` are the scores of all classes; with two classes the latter are the same.
     for reserved in ("mean", "foreground", "all"):
         if reserved in names and not (
             reserved == "foreground" and num_classes == 2 and background is not None and names[background] != reserved
         ):
-            what = f"the class name {reserved!r} is the name of scores of all classes, such as iou/mean"
+            what = f"the class name {reserved!r} is reserved for scores of all classes, such as iou/mean"
             raise ConfigError(what, owner, "rename the class")
     return names
 

@@ -36,7 +36,7 @@ class Given(SegmentationDataset):
     @property
     def names(self) -> NoReturn:
         raise ConfigError(
-            "the run was trained in Python on dataset objects, which are not in its folder",
+            "the run was trained in Python on dataset objects, which its folder does not hold",
             "dataset (segtrain.data.given.Given)",
             "`segtrain predict RUN IMAGES --out DIR`, `segtrain export RUN`, segtrain.load(RUN).predict(image) need no dataset; "
             "to score it, use segtrain.metrics.SegmentationScores",

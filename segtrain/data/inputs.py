@@ -108,13 +108,13 @@ def find_images(words: list[str]) -> dict[str, Path]:
         known = {file.resolve() for _, file in found}
         found += [(name, file) for name, file in images if file.resolve() not in known]
     if others:
-        log.warning(f"{counted(len(others), 'file')} left out, of formats that are not read: {few(others, 3)}")
+        log.warning(f"{counted(len(others), 'file')} left out, because their formats are not read: {few(others, 3)}")
     stems = Counter(name.with_suffix("") for name, _ in found)
     names = [str(name.with_suffix("") if stems[name.with_suffix("")] == 1 else name) for name, _ in found]
     if (name := Counter(names).most_common(1)[0])[1] > 1:
         same = [str(file) for own, (_, file) in zip(names, found, strict=True) if own == name[0]]
-        fix = "predict them with one call each, to folders of their own"
-        raise ConfigError(f"{len(same)} images of the name {name[0]}", ", ".join(same[:3]), fix)
+        fix = "predict them with separate calls, each with its own --out"
+        raise ConfigError(f"{len(same)} images have the name {name[0]}", ", ".join(same[:3]), fix)
     return dict(zip(names, (file for _, file in found), strict=True))
 
 
@@ -123,7 +123,7 @@ def _below(folder: Path, base: Path) -> list[tuple[Path, Path]]:
     files, seen = [], set()
 
     def refused(error: OSError) -> None:
-        log.warning(f"left out, for it cannot be read: {error.filename} ({error.strerror})")
+        log.warning(f"left out, because it cannot be read: {error.filename} ({error.strerror})")
 
     for parent, folders, names in os.walk(folder, onerror=refused, followlinks=True):
         if (real := os.path.realpath(parent)) in seen:  # a link back up

@@ -36,16 +36,16 @@ KEPT = 0.1  # share of the free memory that may be kept, of each split
 
 
 class Loader:
-    """Settings of loading: how many images a batch, how many worker processes, what is kept in memory.
+    """Settings of loading: images per batch, worker processes, what is kept in memory.
 
     Args:
-        batch_size: images a step (a micro-batch when `trainer.accumulate` > 1), of all processes (torchrun) together.
-        workers: processes that read and augment; 0 does it in the main process. auto: a core less than there are, of those
-            of this rank.
-        cache: `ram` decodes every image once, at the start, and keeps it as uint8; `auto` does so with the images that a
-            training reads again and again, where they are at most 500 MB, or a tenth of the free memory, of each split.
+        batch_size: images per step (a micro-batch when `trainer.accumulate` > 1), over all processes (torchrun) together.
+        workers: processes that read and augment; 0 does it in the main process. auto: one fewer than the
+            cores of this rank.
+        cache: `ram` decodes every image once, at the start, and keeps it as uint8; `auto` does so if the images that a
+            training reads repeatedly take at most 500 MB, or a tenth of the free memory, per split.
             Workers, and processes that train together on a machine, share them.
-        min_images: about as many images an epoch at least: of a smaller dataset each is drawn several times.
+        min_images: about the least number of images per epoch: each image of a smaller dataset is drawn several times.
     """
 
     @checked
@@ -85,9 +85,13 @@ class Loader:
         if augment.keeps_size:
             _check_equal_sizes(dataset)
         if sampling.foreground_share and sampling.needs_crops and not augment.crops:
-            raise ConfigError("foreground oversampling of whole images: there is no crop to centre", "sampling", CROP)
+            raise ConfigError(
+                "foreground oversampling needs crops: with whole images, there is no crop to centre", "sampling", CROP
+            )
         if annotated and augment.paste:
-            raise ConfigError("pasting with the masks of several annotators", "augment.paste", "set augment.paste=0")
+            raise ConfigError(
+                "pasting does not work with the masks of several annotators", "augment.paste", "set augment.paste=0"
+            )
         dataset = self._kept(EveryAnnotator(dataset) if annotated else dataset, True, processes)
         self.in_memory = isinstance(dataset, InMemory)
         order = EpochOrder(counts, self.batch_size, sampling, seed, self.min_images)
@@ -173,9 +177,9 @@ class EpochOrder:
         found = self.sampling(self.counts, self.seed, number)
         what = ""
         if not isinstance(found, Samples):
-            what = f"the sampling gives {type(found).__name__}, not segtrain.data.sampling.Samples"
+            what = f"the sampling returns {type(found).__name__}, not segtrain.data.sampling.Samples"
         elif (np.asarray(found.indices) < 0).any() or (np.asarray(found.indices) >= self.counts.num_images).any():
-            what = f"the sampling gives indices outside of the {self.counts.num_images} images"
+            what = f"the sampling returns indices outside of the {self.counts.num_images} images"
         if what:
             raise ConfigError(what, "sampling", "correct what its __call__(counts, seed, epoch) returns")
         return found
@@ -186,8 +190,10 @@ class EpochOrder:
         indices = np.concatenate([one.indices for one in passes]).tolist()
         centres = np.concatenate([one.centres for one in passes]).tolist()
         if len(indices) != self.length:
-            what = f"the sampling gives {len(indices)} samples for {self.length} images"
-            raise ConfigError(what, "sampling", "give as many as the dataset has images; one may come several times")
+            what = f"the sampling returns {len(indices)} samples for {self.length} images"
+            raise ConfigError(
+                what, "sampling", "return as many as the dataset has images; an image may be drawn several times"
+            )
         before, samples = Counter(), []  # each time that an image comes it is augmented in its own way
         for index, centre in zip(indices, centres, strict=True):
             samples.append((self.epoch, index, before[index], centre))
@@ -254,8 +260,8 @@ def killed_workers_explained():
         raise OutOfMemory(
             f"a process that loads images was killed: {str(error).splitlines()[0]}",
             "loader.workers",
-            "most often memory ran out: lower loader.workers or loader.batch_size, or set loader.cache=none; with "
-            "loader.workers=0 an error of its own is shown",
+            "usually memory ran out: lower loader.workers or loader.batch_size, or set loader.cache=none; with "
+            "loader.workers=0, its own error is shown",
         ) from error
 
 

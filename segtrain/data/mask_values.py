@@ -11,7 +11,7 @@ BOTH_WAYS = (
     "dataset.background=null loss=bce_dice, where {value} is class 0"
 )
 MANY = 64  # values of masks: they may be grey, not classes
-GREY = "for masks with grey edges dataset.num_classes=2 dataset.mask_format=binary dataset.threshold=127"
+GREY = "for masks with grey edges: dataset.num_classes=2 dataset.mask_format=binary dataset.threshold=127"
 _NAMED = 12  # values of a remap that are written out
 _COUNTED = 1 << 24  # pixels that OpenCV counts at once: it does so in float32
 
@@ -72,7 +72,7 @@ def of_all(dataset, errors: list[WrongValues], pixels: np.ndarray) -> WrongValue
     elif len(labels) == 2 and labels[0] == 0 and (labels[1] == 255 or classes == 2):
         fix = both_ways(dataset.class_names, labels[1])
     elif labels[-1] == classes and labels[0] > 0:
-        start = "labels start at 1, classes are counted from 0: "
+        start = "labels start at 1, but classes are counted from 0: "
         fix = f"{remap}, with dataset.background=null unless the first class is the background; or, where 0 is a class "
         fix += f"without pixels here, dataset.num_classes={classes + 1}"
     elif labels[-1] == classes:
@@ -102,7 +102,7 @@ def _fix(dataset, histogram: np.ndarray) -> str:
         return "correct the mask, num_classes or ignore_index of the dataset"
     wrong = wrong_values(dataset, histogram).tolist()
     if wrong == [255] and dataset.num_classes == 2:
-        return "masks of 0 and 255: dataset.mask_format=binary, or 'dataset.remap={255: 1}'"
+        return "for masks of 0 and 255: dataset.mask_format=binary, or 'dataset.remap={255: 1}'"
     return (
         f"correct the mask, set dataset.num_classes, map the values to classes, 'dataset.remap={{{wrong[0]}: CLASS}}', "
         f"or ignore them, dataset.ignore_values=[{','.join(map(str, wrong[:20]))}{',…' * (len(wrong) > 20)}]"

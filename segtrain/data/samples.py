@@ -58,10 +58,10 @@ class TrainSamples:
             image, mask = image.copy(), mask.copy()
         image, mask = self._augment(image, mask, seed=seed, centre=centre)
         if image.dtype != np.uint8 or mask.dtype != np.uint8:
-            what = f"the augmentation gives an image of {image.dtype} and a mask of {mask.dtype}"
-            raise ConfigError(what, "augment", "both must be uint8: the model normalises")
+            what = f"the augmentation returns an image of {image.dtype} and a mask of {mask.dtype}"
+            raise ConfigError(what, "augment", "both must be uint8, because the model normalises")
         if image.shape[:2] != mask.shape[:2]:
-            what = f"the augmentation gives an image of {[*image.shape[:2]]} and a mask of {[*mask.shape[:2]]} pixels"
+            what = f"the augmentation returns an image of {[*image.shape[:2]]} and a mask of {[*mask.shape[:2]]} pixels"
             raise ConfigError(what, "augment", "change both alike")
         return image, mask
 

@@ -100,7 +100,7 @@ def _mapped(process: int, memory: int, layout: list) -> list[tuple[np.ndarray, .
         with open(f"/proc/{process}/fd/{memory}", "rb") as stream:
             content = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
     except OSError as error:
-        what = f"the memory of another process of this machine cannot be read: {error.strerror}"
+        what = f"the memory of another process on this machine cannot be read: {error.strerror}"
         raise ConfigError(what, "loader.cache", "set loader.cache=none") from error
     return [
         tuple(np.frombuffer(content, dtype, math.prod(shape), offset).reshape(shape) for offset, shape, dtype in sample)

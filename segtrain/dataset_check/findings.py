@@ -102,22 +102,22 @@ def _add_oddities(report: SplitReport, crop, wanted: list[int] | None) -> None:
         ("warning", [s for s in samples if s.valid == 0], "mask", "with nothing but ignored pixels",
          "remove them: they have no effect"),
         ("warning", [] if all_lost else lost, "mask", "with nothing but 0 and 255, and 255 is ignored",
-         "when 255 is the class: dataset.mask_format=binary, or 'dataset.remap={255: 1}' with dataset.ignore_index=254"),
-        ("warning", [s for s in samples if s.turned_apart], "image", "turned by EXIF orientation where the mask is not",
-         "compare a sample with its mask (--out shows some); dataset.exif=ignore takes both as they are stored"),
+         "if 255 is the class: dataset.mask_format=binary, or 'dataset.remap={255: 1}' with dataset.ignore_index=254"),
+        ("warning", [s for s in samples if s.turned_apart], "image", "turned by EXIF orientation, unlike the mask",
+         "compare a sample with its mask (--out shows some); dataset.exif=ignore keeps both as stored"),
         ("warning", [s for s in samples if s.levels[0] == s.levels[1]], "image", "with one value everywhere",
          "open some of them"),
         ("warning", dark, "image", f"with no value above {max((s.levels[1] for s in dark), default=0)} of 255",
-         f"look at dataset.image_range={given}" if given else "open some of them; 16 bits of which few are used need "
+         f"check dataset.image_range={given}" if given else "open some of them; images that use few of 16 bits need "
          "dataset.image_range"),
         ("warning", [s for s in samples if min(s.size) < SMALL], "image", f"smaller than {SMALL} pixels",
          "open some of them"),
         ("warning", [s for s in samples if max(s.size) > LARGE], "image", f"larger than {LARGE} pixels",
-         "cut them into tiles: each is read whole"),
+         "cut them into tiles, because each file is read whole"),
         ("warning", [s for s in samples if crop and (s.size[0] < crop[0] or s.size[1] < crop[1])], "image",
-         f"smaller than the crop augment.size={list(crop or [])}, to be padded with ignored pixels",
+         f"smaller than the crop augment.size={list(crop or [])}, so they are padded with ignored pixels",
          "lower augment.size"),
-        ("note", empty, "image", f"({share}) without foreground", "that is no error"),
+        ("note", empty, "image", f"({share}) without foreground", "this is not an error"),
     ]  # fmt: skip
     for level, chosen, noun, what, fix in rows:
         if chosen:
@@ -130,8 +130,8 @@ def _add_classes_of_all(report: SplitReport, lost: list[Sample]) -> None:
     """Whether the masks of a split together have a background and something else; `lost`: those that ignore it as 255."""
     dataset, samples, background = report.dataset, report.readable, report.dataset.background
     if background is not None and not report.pixels[background]:
-        what = f"no pixel is {dataset.class_names[background]}, the background"
-        report.add("warning", what, [], "dataset.background=null, or another class index")
+        what = f"no pixel belongs to {dataset.class_names[background]}, the background"
+        report.add("warning", what, [], "set dataset.background=null, or another class index")
     there = np.flatnonzero(report.pixels)
     if len(samples) == len(report.samples) and dataset.num_classes > 1 and len(there) == 1:
         what = f"all masks hold one class, {dataset.class_names[there[0]]}: there is nothing to tell apart"
@@ -162,12 +162,12 @@ def _add_duplicates(reports: list[SplitReport]) -> None:
             else:
                 others.append((report, sample))
         if across:
-            fix = "remove them from one split: the scores are of images that were learned"
+            fix = "remove them from one split, or scores are measured on training images"
             what = f"{counted(len(across), 'image')} found in an earlier split too, pixel by pixel"
             report.add("error", what, across, fix)
         if within:
             what = f"{counted(len(within), 'image')} found twice, pixel by pixel"
-            report.add("warning", what, within, "remove the copies: they count double")
+            report.add("warning", what, within, "remove the copies, because they count double")
 
 
 def _add_missing_classes(reports: list[SplitReport]) -> None:
@@ -190,7 +190,12 @@ def _add_missing_classes(reports: list[SplitReport]) -> None:
         if only_train.any():
             what = f"no {report.name} pixel of {', '.join(names[only_train])}"
             with_it = _files(train, [s for s in train.readable if s.pixels[only_train].any()])
-            report.add("warning", what, with_it, "its score will be n/a: move images with it here, such as those named")
+            report.add(
+                "warning",
+                what,
+                with_it,
+                "its score will be n/a: move images with it to this split, such as those listed",
+            )
     if absent.any():
         what = f"no training pixel of {', '.join(names[absent])}{among}"
         by_file = _has_format(train.dataset, ClassFiles)

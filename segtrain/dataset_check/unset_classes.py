@@ -40,12 +40,12 @@ def number_of_classes(dataset: Folder) -> tuple[int, str]:
     count = 2 if values == [0, 255] else len(labels) if labels[:1] == [1] else labels[-1] + 1 if labels else 0
     listed = few([*map(str, values)], 20)
     if len(labels) > MANY:
-        fix = f"{GREY}; otherwise give their number"
+        fix = f"{GREY}; otherwise give the number of classes"
         raise ConfigError(f"{UNSET}{len(labels)} values", "dataset.num_classes", fix)
     if count < 2 or len(labels) < count - 1:
         fix = _numbered(values, dataset.ignore_index)
         if len(values) > 2:
-            fix += "; where a value is a mistake, dataset.num_classes alone, and `segtrain check` names the files"
+            fix += "; if a value is a mistake, set only dataset.num_classes, and `segtrain check` names the files"
         raise ConfigError(UNSET + listed, "dataset.num_classes", fix)
     return count, listed
 
@@ -78,9 +78,9 @@ def _other_masks(dataset: Folder, indices: list[int], colours: bool) -> ConfigEr
         fix = "save them as PNG, drawn without smooth edges: each pixel has the colour of its class"
         return ConfigError(f"{UNSET}{len(values):,} colours", "dataset.num_classes", fix)
     colors = ",".join(f"[{r},{g},{b}]" for r, g, b in values)
-    of_colours = f"for a class of each colour, dataset.mask_format=color dataset.num_classes={len(values)} "
+    of_colours = f"if each colour is a class, dataset.mask_format=color dataset.num_classes={len(values)} "
     of_colours += f"'dataset.colors=[{colors}]', the background first (here the colour of most pixels)"
-    of_channels = "for a class of each channel (multi-label), dataset.mask_format=channels dataset.num_classes=3 "
+    of_channels = "if each channel is a class (multi-label), dataset.mask_format=channels dataset.num_classes=3 "
     of_channels += "dataset.background=null loss=bce_dice"
     numbers = {number for color in values for number in color}
     ways = [of_colours]
@@ -118,5 +118,5 @@ def _numbered(values: list[int], ignored: int) -> str:
         return f"dataset.num_classes={len(chosen)}" + (f" 'dataset.remap={{{pairs}}}'" if pairs else "")
 
     if kept == values:
-        return f"for a class of each value, {as_classes(values)}"
-    return f"where {ignored} is a class, {as_classes(values)}; where it means unlabelled, {as_classes(kept)}"
+        return f"if each value is a class, {as_classes(values)}"
+    return f"if {ignored} is a class, {as_classes(values)}; if it means unlabelled, {as_classes(kept)}"

@@ -24,7 +24,7 @@ def check_keys(presence) -> None:
         raise ValueError(f"presence has {', '.join(map(str, presence))}: give area and confidence, or false_alarms")
     for name, value in presence.items():
         if text := mistake(value, KINDS[name]):
-            raise ValueError(f"presence.{name}={value!r} {text}, one of each class")
+            raise ValueError(f"presence.{name}={value!r} {text}, or one per class")
 
 
 def check_classes(presence, dataset) -> None:
@@ -32,7 +32,9 @@ def check_classes(presence, dataset) -> None:
     if presence is None:
         return
     if dataset.background is None and not dataset.multilabel:
-        raise ValueError("presence: the dataset has no background (dataset.background), which absent classes become")
+        raise ValueError(
+            "presence: the dataset has no background (dataset.background), which the pixels of absent classes would become"
+        )
     for name, values in presence.items():
         if isinstance(values, list) and len(values) != dataset.num_classes:
             raise ValueError(f"presence.{name}: {len(values)} numbers for {dataset.num_classes} classes")

@@ -46,7 +46,7 @@ class Foreground:
             resize = 1.0  # of images as they are
         if given is not None and isinstance(resize, int | float):
             if not isinstance(given, int | float):
-                what = f"{coarse.run} has dataset.resize={resize}, a factor, and this training a size"
+                what = f"{coarse.run} has dataset.resize={resize}, a factor, but this training has a size"
                 raise ConfigError(what, "dataset.resize", "train the coarse run with dataset.resize=[height,width]")
             resize = resize / given
         return cls(coarse.network.to(device), resize, coarse.classes.multilabel, coarse.classes.background)

@@ -15,9 +15,9 @@ class Inference:
     Args:
         flips: horizontal, vertical: average the probabilities over the flipped images, too (both: over all four); with
             windows, over each flipped window.
-        scales: average the probabilities over the image at these sizes; 1 is its own.
+        scales: average the probabilities over the image scaled by these factors; 1 is its own size.
         window: [height, width] of sliding windows, for images larger than that; null: the whole image at once.
-        overlap: of neighbouring windows, as a share of the window. Where they overlap logits are averaged, with
+        overlap: of neighbouring windows, as a share of the window. Where they overlap, logits are averaged, with
             weights that fall off as a Gaussian from the window's centre (Isensee et al., 2021, nnU-Net).
         threshold: probability above which a class is predicted, one for all or one per class; null: 0.5 (`segtrain
             evaluate` takes those that maximised Dice on val). For multi-label, and for the second of two classes.
@@ -46,10 +46,10 @@ class Inference:
         region_recall: Fraction = 0.99,
     ):
         if regions is not None and window is None:
-            raise ValueError("regions without windows to look at: give inference.window=[256,256]")
+            raise ValueError("regions need windows to look at: give inference.window, such as [256,256]")
         check_keys(presence)
         if not scales:
-            raise ValueError("scales is empty: give [1.0] for the image as it is")
+            raise ValueError("scales is empty: give [1.0] for the unscaled image")
         self.flips, self.scales, self.window, self.overlap = tuple(dict.fromkeys(flips)), scales, window, overlap
         self.threshold, self.presence, self.resize = threshold, presence, resize
         self.regions, self.region_recall = regions, region_recall

@@ -28,9 +28,11 @@ class PixelRegion(Loss):
         self.pixel, self.region, self.alpha, self.pixel_weight = as_loss(pixel), as_loss(region), alpha, pixel_weight
         both = (self.pixel, self.region)
         if alpha == pixel_weight == 0:
-            raise ValueError("PixelRegion: alpha and pixel_weight are 0, and the loss with them")
+            raise ValueError("PixelRegion: alpha and pixel_weight are 0, so the loss is always 0")
         if any(len(loss.starts) > 1 for loss in both):
-            raise ValueError("PixelRegion: a loss that changes by epoch; let Phased change between PixelRegion losses")
+            raise ValueError(
+                "PixelRegion cannot hold a loss that changes by epoch; let Phased change between PixelRegion losses"
+            )
         self.activation = one_of({loss.activation for loss in both}, "PixelRegion", "activation")
         self.ignore_index = one_of({loss.ignore_index for loss in both}, "PixelRegion", "ignore_index")
         needs = [loss.needs for loss in both]

@@ -73,7 +73,7 @@ class Loss(nn.Module):
 
     def _sums(self, logits: torch.Tensor, target: torch.Tensor) -> Sums:
         if None in (self.activation, self.needs, self.ignore_index):
-            raise ValueError(f"{type(self).__name__}: from_sums goes with values of activation, needs and ignore_index")
+            raise ValueError(f"{type(self).__name__}: from_sums requires values of activation, needs and ignore_index")
         if self.activation == "sigmoid":
             return sigmoid_sums(logits, target, self.ignore_index)
         return softmax_sums(logits, target, self.ignore_index, self.needs)
@@ -118,7 +118,7 @@ class Loss(nn.Module):
         if self.needs is None and not any(isinstance(module, Loss) for module in list(self.modules())[1:]):
             name = type(self.module if isinstance(self, OwnLoss) else self).__name__
             raise ConfigError(
-                f"{name} is computed from a whole batch, of which each process has a part",
+                f"{name} needs the whole batch, but each process has only a part of it",
                 "loss",
                 "train on one process, or derive it from segtrain.losses.Loss, with `needs` and `from_sums`",
             )
@@ -153,7 +153,7 @@ def as_loss(module: nn.Module) -> Loss:
     Raises ValueError for what is no torch.nn.Module, ConfigError for one without `forward`.
     """
     if not isinstance(module, nn.Module):
-        raise ValueError(f"{type(module).__name__} is no torch.nn.Module with forward(logits, target)")
+        raise ValueError(f"{type(module).__name__} is not a torch.nn.Module with forward(logits, target)")
     return adopted(module, "loss", Loss, OwnLoss, above=nn.Module)
 
 

@@ -59,7 +59,7 @@ class Lovasz(Loss):
             raise ValueError(
                 f"Lovasz(activation={self.activation}) takes hard labels only: "
                 + ("integer [N,H,W]" if self.activation == "softmax" else "[N,C,H,W] of 0 and 1")
-                + f", it got {target.dtype} {list(target.shape)}; use Jaccard for soft labels"
+                + f", but it got {target.dtype} {list(target.shape)}; use Jaccard for soft labels"
             )
         if hard and by_class:
             check_labels(target, logits.shape[1], self.ignore_index)
@@ -78,9 +78,9 @@ class Lovasz(Loss):
     def check_shared(self) -> None:
         if self.aggregate == "batch":
             raise ConfigError(
-                "the Lovász loss of a batch sorts the pixels of all its images, of which each process has a part",
+                "the Lovász loss of a batch sorts the pixels of all its images, but each process has only a part of them",
                 "loss.aggregate=batch",
-                "loss.aggregate=image (loss.region.aggregate=image where Lovasz is the region loss), or one process",
+                "set loss.aggregate=image (loss.region.aggregate=image if Lovasz is the region loss), or train on one process",
             )
 
 

@@ -23,7 +23,7 @@ class Phased(Loss):
     def __init__(self, losses: list, starts: list[int]):
         super().__init__()
         if len(losses) != len(starts) or not losses:
-            raise ValueError(f"Phased: {len(losses)} losses and {len(starts)} starts, one start per loss is needed")
+            raise ValueError(f"Phased: {len(losses)} losses and {len(starts)} starts: give one start per loss")
         if starts[0] != 0 or any(a >= b for a, b in pairwise(starts)):
             raise ValueError(f"Phased: starts={list(starts)} must rise from 0")
         self.losses, self.starts, self.phase = nn.ModuleList(map(as_loss, losses)), tuple(starts), 0

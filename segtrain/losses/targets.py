@@ -22,7 +22,7 @@ def is_hard(logits: torch.Tensor, target: torch.Tensor) -> bool:
         return False
     raise ValueError(
         f"target must be integer [{n},{h},{w}] or [N,C,H,W] like the logits {list(logits.shape)}, "
-        f"it is {target.dtype} {list(target.shape)}"
+        f"but it is {target.dtype} {list(target.shape)}"
     )
 
 
@@ -42,7 +42,7 @@ def check_labels(target: torch.Tensor, num_classes: int, ignore_index: int) -> b
         image = int(wrong.flatten(1).any(dim=1).nonzero()[0])
         values = sorted(target[wrong].unique().tolist())[:5]
         raise ValueError(
-            f"label {', '.join(map(str, values))} is no class of 0 to {num_classes - 1} and not "
+            f"label {', '.join(map(str, values))} is not a class from 0 to {num_classes - 1} and not "
             f"ignore_index={ignore_index}: {count} pixels, the first in image {image} of the batch"
         )
     return True

@@ -77,7 +77,7 @@ class RegionLoss(Loss):
         super().__init__()
         self.aggregates = _aggregates(aggregate)
         if class_weights is not None and [*self.aggregates] == ["agnostic"]:
-            raise ValueError("aggregate=agnostic adds all classes up: class_weights would have no effect")
+            raise ValueError("aggregate=agnostic adds up all classes, so class_weights would have no effect")
         self.classes, self.log, self.gamma, self.smooth = classes, log, gamma, smooth
         self.ignore_index, self.activation = ignore_index, activation
         self.register_buffer("class_weights", weights_tensor(class_weights), persistent=False)
@@ -137,7 +137,7 @@ class Tversky(RegionLoss):
     def __init__(self, fp_weight: NonNegative = 0.3, fn_weight: NonNegative = 0.7, **same):
         super().__init__(**same)
         if fp_weight == fn_weight == 0:
-            raise ValueError("fp_weight and fn_weight are 0, and the loss with them")
+            raise ValueError("fp_weight and fn_weight are 0, so the loss is always 0")
         self.fp_weight, self.fn_weight = fp_weight, fn_weight
 
 
@@ -157,7 +157,7 @@ def _aggregates(aggregate) -> dict[str, float]:
     known = get_args(Aggregate)
     for name, share in aggregate.items():
         if name not in known:
-            raise ValueError(f"aggregate: {name!r} is none of {' | '.join(known)}{did_you_mean(name, known)}")
+            raise ValueError(f"aggregate: {name!r} is not one of {' | '.join(known)}{did_you_mean(name, known)}")
         if not isinstance(share, int | float) or share < 0:
             raise ValueError(f"aggregate: the share of {name} is {share!r}, must be a number >= 0")
     if not any(aggregate.values()):

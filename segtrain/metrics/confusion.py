@@ -30,8 +30,8 @@ def predict(logits: torch.Tensor, multilabel: bool, threshold: float | list[floa
         return logits > cuts.view(-1, 1, 1)
     if classes != 2 or cuts.ndim:
         raise ValueError(
-            f"threshold={threshold} for {classes} classes of which a pixel has one: the most probable is predicted; "
-            "leave it null; a threshold is for multi-label masks, and a single number for two classes"
+            f"threshold={threshold} for {classes} classes, one per pixel, where the most probable class is predicted: leave it "
+            "null; only multi-label masks take a threshold, and two classes a single number"
         )
     return (logits[:, 1] - logits[:, 0] > cuts).to(torch.uint8)
 
@@ -133,7 +133,7 @@ def _check_prediction(prediction: torch.Tensor, num_classes: int) -> None:
     wrong = (prediction < 0) | (prediction >= num_classes)
     if wrong.any():
         values = ", ".join(map(str, sorted(prediction[wrong].unique().tolist())[:5]))
-        raise ValueError(f"prediction {values} is no class of 0 to {num_classes - 1}: {int(wrong.sum())} pixels")
+        raise ValueError(f"prediction {values} is not a class from 0 to {num_classes - 1}: {int(wrong.sum())} pixels")
 
 
 def exact_histogram(values: list[np.ndarray], bins: list[int]) -> np.ndarray:

@@ -147,10 +147,10 @@ def as_metric(part, class_names: list[str]) -> Metric:
         known = metric.score_names()
     except Exception as error:
         raise ValueError(
-            f"{name}.compute() fails before the first image ({error!r}); give NaN for its scores there"
+            f"{name}.compute() fails before the first image ({error!r}); return NaN for its scores there"
         ) from error
     if not known:
-        raise ValueError(f"{name}.compute() gives no score before the first image: give all names there, with NaN")
+        raise ValueError(f"{name}.compute() returns no score before the first image: return all names there, with NaN")
     return metric
 
 
@@ -162,5 +162,5 @@ def numbers(scores: dict) -> dict[str, float]:
             found[str(name)] = float(value)
         except (TypeError, ValueError, RuntimeError, OverflowError) as error:
             what = f"the score {name} is {type(value).__name__}, not a number"
-            raise ConfigError(what, "metric", "let compute() give a number for each name") from error
+            raise ConfigError(what, "metric", "let compute() return a number for each name") from error
     return found

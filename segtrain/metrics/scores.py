@@ -79,9 +79,11 @@ class SegmentationScores(Metric):
         if len(self.class_names) != num_classes or len(set(self.class_names)) < num_classes:
             raise ValueError(f"class_names={self.class_names} must be {num_classes} different names")
         if num_classes > 256 and not multilabel:
-            raise ValueError(f"{num_classes} classes, one a pixel: predictions are bytes, for at most 256")
+            raise ValueError(
+                f"{num_classes} classes with one class per pixel: predictions are stored as bytes, which hold at most 256"
+            )
         if background is not None and background >= num_classes:
-            raise ValueError(f"background={background} is no class of 0 to {num_classes - 1}")
+            raise ValueError(f"background={background} is not a class from 0 to {num_classes - 1}")
         self.classes = classes = Classes(self.class_names, ignore_index, background, multilabel)
         self.min_area, self.bins = min_area, confidence_bins
         every = {
@@ -260,7 +262,7 @@ class SegmentationScores(Metric):
         wrong = (table["valid"] < 0).any(axis=1) | (counted != table["valid"][:, 0])
         if wrong.any():
             raise ValueError(
-                f"labels or predictions that are no class of 0 to {1 if self.multilabel else self.num_classes - 1} and not "
+                f"labels or predictions that are not a class from 0 to {1 if self.multilabel else self.num_classes - 1} and not "
                 f"ignore_index={self.ignore_index} in {wrong.sum()} images, the first is {self.names[wrong.argmax()]}"
             )
         return self._scores(table)

@@ -35,7 +35,7 @@ def advice(loss: Loss, counts: ClassCounts, background: int | None, monitor: Sco
     classes = region.classes if aggregated or isinstance(region, Lovasz) else "present"
     if pixel is None and isinstance(classes, list) and background is not None and background not in classes:
         found.append(
-            f"the background is never learned: loss.classes={classes} leaves it out and there is no pixel term. Add "
+            f"the background is never learned, because loss.classes={classes} leaves it out and there is no pixel term. Add "
             f"{background} to loss.classes, or use loss=ce_dice"
         )
     if pixel is None and isinstance(region, Lovasz) and from_scratch:
@@ -54,7 +54,7 @@ def advice(loss: Loss, counts: ClassCounts, background: int | None, monitor: Sco
         )
     if pixel is None and isinstance(region, Dice | GeneralizedDice) and monitor.kind in IOU:
         found.append(
-            f"the loss is Dice and trainer.monitor={monitor.name}: use loss=jaccard, or trainer.monitor=dice/mean"
+            f"the loss is Dice, but trainer.monitor={monitor.name}: use loss=jaccard, or trainer.monitor=dice/mean"
         )
     return found
 

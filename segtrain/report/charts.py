@@ -103,7 +103,7 @@ def lines_with_intervals(lines: dict[str, list[tuple]], x: str, y: str, unit: st
 @as_typed()
 def points(of: dict[str, tuple[float, float]], others: list[tuple[float, float]], x: str, y: str) -> str:
     """A point a name of two shares (x, y), before the grey ones of `others`."""
-    figure, axes = _axes(x, y, "What is won, and what is lost for it")
+    figure, axes = _axes(x, y, "What is gained, and what is lost for it")
     axes.xaxis.get_major_locator().set_params(nbins=4)  # labels of close values are long
     _in_unit(axes.xaxis, "%")
     _in_unit(axes.yaxis, "%")

@@ -57,7 +57,7 @@ def comparison_table(found: Comparison) -> str:
     if shown := [name for name in rare if name not in dropped]:
         title += f"; {', '.join(shown)}: IoU"
     if lost := [name for name in rare if name in dropped]:
-        title += f"; no room for the rare {', '.join(lost)}: see --out"
+        title += f"; no room for rare classes {', '.join(lost)}: see --out"
     return table(list(columns), rows, title)
 
 

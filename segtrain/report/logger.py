@@ -99,13 +99,13 @@ class Logger:
             self._faster = ""
         if epoch.profile is not None:
             rows = [[name, str(calls), f"{each:.2f}", share(part)] for name, calls, each, part in epoch.profile.rows()]
-            title = "each part alone, the host waiting for it; trace.json:"
+            title = "time of each part alone, with the host waiting for it; trace.json:"
             log.info(table(["part", "times", "ms each", "share"], rows, title))
         try:
             self._draw(epoch, {**row, "best": best})
             self._board.flush()
         except (OSError, DiskError) as error:  # such as a full disk, with which the training goes on
-            log.warning(f"TensorBoard, plots/ or trace.json lack something of epoch {epoch.number}: {error}")
+            log.warning(f"TensorBoard, plots/ or trace.json are incomplete for epoch {epoch.number}: {error}")
             with contextlib.suppress(OSError):  # still full: the next epoch tries again
                 self._board = self._writer(str(self._folder / "tensorboard"))  # the thread of the old one has ended
 

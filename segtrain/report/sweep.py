@@ -20,7 +20,7 @@ def jobs_table(jobs: list[SweepJob], folder: Path) -> str:
         reason = (job.result.error or "").split("\n")[0]
         status = job.result.status or "not started"
         if status == "running" and not is_held(job.folder):
-            status, reason = "killed", "its process is gone"
+            status, reason = "killed", "its process has ended"
         rows.append([job.folder.name, status, score, reason])
     before = sum(max(len(row[column]) for row in rows) + 3 for column in range(3)) if rows else 0
     for row in rows:

@@ -11,11 +11,13 @@ from segtrain.weighting import FROM_SMALL_TO_LARGE, SCHEMES, same_as
 # Of docs/loss_and_weights.md.
 HIGH = 100  # pos_weight above which precision is lost
 EVIDENCE = (
-    "Begin with inverse_sqrt: with the default loss it is within 1 point of IoU of the best scheme on all four datasets that were "
-    "measured (shapes, thin cracks, CamVid from random weights, magnetic tiles with a trained encoder and rare classes sampled "
-    "more often; 3 seeds each), and so is log_ratio. none is within 4 (not shown), median_frequency within 5, "
-    "inverse_frequency loses 2 to 15. Classes differ more than means: on CamVid median_frequency found bicyclists, which training without weights did not, at half of the "
-    "buildings. With cross-entropy alone log_ratio gained 6 points on CamVid; on shapes no weighting helped: log_ratio lost 1 point and inverse_sqrt 4 (not shown), the others 8 and more."
+    "Begin with inverse_sqrt. With the default loss it is within 1 point of IoU of the best scheme on all four datasets that "
+    "were measured (shapes, thin cracks, CamVid from random weights, magnetic tiles with a pretrained encoder and rare "
+    "classes sampled more often; 3 seeds each), and so is log_ratio. weighting=none is within 4 points (which may be "
+    "chance), median_frequency within 5, and inverse_frequency loses 2 to 15. Classes differ more than means: on CamVid, "
+    "median_frequency found bicyclists, which training without weights did not, but only half of the buildings. With "
+    "cross-entropy alone, log_ratio gained 6 points on CamVid. On shapes, no weighting helped: log_ratio lost 1 point and "
+    "inverse_sqrt 4 (which may be chance), the others 8 and more."
 )
 
 
@@ -70,7 +72,7 @@ def plot(counts: ClassCounts, width: int = 50) -> str:
     there = np.flatnonzero(parts > 0)
     decades = max(1.0, np.ceil(-np.log10(parts[there].min()))) if len(there) else 1.0
     longest = max(len(name) for name in counts.class_names)
-    lines = [f"share of the pixels, from 1 down to 1e-{decades:.0f}, a decade is {width / decades:.0f} characters"]
+    lines = [f"share of the pixels, from 1 down to 1e-{decades:.0f}; {width / decades:.0f} characters are one decade"]
     for i in np.argsort(-parts, kind="stable"):
         bar = "█" * max(1, round(width * (1 + np.log10(parts[i]) / decades))) if parts[i] > 0 else ""
         lines.append(f" {counts.class_names[i]:<{longest}} {bar} {share(parts[i])}")
@@ -92,7 +94,7 @@ def recommendation(counts: ClassCounts, words: str = "", weighted: bool = True) 
     """
     there = counts.pixels > 0
     if there.sum() < (1 if counts.multilabel else 2):
-        return "There is one class only: weights change nothing."
+        return "There is only one class, so weights change nothing."
     settings = f"{words} " if words else ""
     if not weighted:
         return (
@@ -106,26 +108,30 @@ def recommendation(counts: ClassCounts, words: str = "", weighted: bool = True) 
     if counts.multilabel:
         ratios = SCHEMES["neg_pos_ratio"]()(counts)
         ratio = ratios.max()
-        text = f"Multi-label: neg_pos_ratio is the pos_weight of each class. The largest is {number(ratio)}"
+        text = f"Multi-label: neg_pos_ratio gives the pos_weight of each class. The largest is {number(ratio)}"
         if ratio > HIGH:
             cap = max(1.0, HIGH / ratios[ratios > 0].min())
-            text += f": cap it, weighting.max_ratio={cap:.2g}, or precision is lost"
+            text += f": cap it with weighting.max_ratio={cap:.2g}, or precision is lost"
         text += "."
-        return f"{text} Which helps is found out by `{sweep(['none', 'inverse_sqrt', 'neg_pos_ratio'])}`"
+        return f"{text} To find out which helps: `{sweep(['none', 'inverse_sqrt', 'neg_pos_ratio'])}`"
     weights = {name: SCHEMES[name]()(counts)[there] for name in FROM_SMALL_TO_LARGE}
     parts = counts.share[there]
     rarest, name = parts.argmin(), np.array(counts.class_names)[there][parts.argmin()]
     shares = [f"{scheme} {share((w * parts)[rarest] / (w * parts).sum())}" for scheme, w in weights.items()]
-    lines = [f"Of the cross-entropy the rarest class, {name}, has as its share: {', '.join(shares)}."]
+    lines = [f"Share of the rarest class, {name}, in the cross-entropy: {', '.join(shares)}."]
     first = same_as(counts)
-    lines += [f"{scheme} is {other} here, but for a factor." for scheme, other in first.items() if scheme != other]
+    lines += [
+        f"{scheme} is the same as {other} here, up to a constant factor."
+        for scheme, other in first.items()
+        if scheme != other
+    ]
     kept = [scheme for scheme, other in first.items() if scheme == other]
     if len(kept) == 1:
         return "\n".join([*lines, "Weights change nothing here."])
     lines.append(
-        "Large weights find more of a rare class and predict it where it is not; a region term (loss=ce_dice), crops on the "
-        "foreground and a trained encoder do part of their work."
+        "Large weights find more of a rare class, but also predict it where it is not. A region term (loss=ce_dice), foreground "
+        "oversampling and a pretrained encoder do part of their work."
     )
-    lines += [EVIDENCE, "Which is best on your images is found out by"]
+    lines += [EVIDENCE, "To find out which is best on your images:"]
     lines.append(f"  {sweep(kept)}")
     return "\n".join(lines)

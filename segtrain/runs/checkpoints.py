@@ -102,7 +102,7 @@ def check_space(folder: Path, model, keep: int) -> None:
     needed, free = (2 * 4 + 2 * 2 + 4 * keep) * weights, shutil.disk_usage(folder).free
     if free < needed:
         raise DiskError(
-            f"{free / 2**20:,.0f} MiB are free, the checkpoints take up to {needed / 2**20:,.0f} MiB",
+            f"{free / 2**20:,.0f} MiB are free, but the checkpoints take up to {needed / 2**20:,.0f} MiB",
             str(folder),
             "free space, or set hydra.run.dir to another disk",
         )

@@ -41,11 +41,11 @@ def lock(folder: Path) -> None:
     except (BlockingIOError, PermissionError) as error:
         os.close(file)
         raise ConfigError(
-            "another process is writing into this folder", str(folder), "wait for its end, or name another folder"
+            "another process is writing into this folder", str(folder), "wait until it ends, or name another folder"
         ) from error
     except OSError as error:  # a disk without locks
         os.close(file)
-        log.warning(f"{folder} cannot be locked ({error.strerror}): let no other process write into it")
+        log.warning(f"{folder} cannot be locked ({error.strerror}): make sure that no other process writes into it")
         return
     _held[folder] = file
 

@@ -72,9 +72,9 @@ def changes(before: dict, now, allowed: list[str], where: str = "") -> dict[str,
         lines = "".join(f"\n  - {key}: {before.get(key)} then, {now.get(key)} now" for key in refused)
         flags = " ".join(f"--allow {key}" for key in refused)
         raise ConfigError(
-            f"not the settings that the run was started with{lines}",
+            f"these are not the settings that the run was started with{lines}",
             where,
-            f"leave them as they were, or start a new run; to go on nevertheless: `segtrain resume RUN {flags} …`",
+            f"leave them as they were, or start a new run; to continue anyway: `segtrain resume RUN {flags} …`",
         )
     return found
 

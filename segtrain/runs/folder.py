@@ -91,7 +91,7 @@ class RunFolder:
                 remove_run_folder(self.path)  # a mistake that is found after the start leaves no folder
                 return
         stopped = isinstance(error, KeyboardInterrupt | Preempted)
-        again = "goes on where this stopped" if self.can_be_resumed else "starts it again"
+        again = "continues where this stopped" if self.can_be_resumed else "starts it again"
         hint = f"`segtrain resume {shlex.quote(str(self.path))}` {again}"
         if isinstance(error, Preempted):
             error.where, error.fix = str(self.path), hint
@@ -141,7 +141,7 @@ class RunFolder:
         before = trained_on(content)
         if before not in (None, fingerprint) and "dataset" not in self._allowed:
             what = "the dataset has changed since the run was started: other images, or masks with other classes"
-            fix = "restore it, or start a new run; to go on nevertheless: `segtrain resume RUN --allow dataset …`"
+            fix = "restore it, or start a new run; to continue anyway: `segtrain resume RUN --allow dataset …`"
             raise ConfigError(what, str(self.path), fix)
         if before is None:
             content |= {"dataset_fingerprint": fingerprint, "image_size": list(size)}
@@ -193,7 +193,7 @@ class RunFolder:
         self.changed = changed_settings(read_json(self.path / "environment.json"))
         if not self.can_be_resumed:
             if (file := self.checkpoints / "best.pt").is_file():
-                what = "last.pt is missing, without which no run is resumed"
+                what = "last.pt is missing, and a run cannot be resumed without it"
                 raise ConfigError(what, str(file.parent), "restore it; to start again, remove the folder checkpoints")
             return None
         checkpoint, written = checkpoints.read_last(self.checkpoints), self.result
@@ -240,14 +240,14 @@ class RunFolder:
         if epoch.best is not None and (kept is None or (epoch.value > kept) == epoch.monitor.higher_is_better):
             self._best, counts = epoch, epoch.best.counts
             if counts and "names" not in counts:
-                fix = "let it give the images' names as `names`, or {} to have no counts written"
-                raise ConfigError("what state() of the metric gives has no names", "metric", fix)
+                fix = "let it return the images' names as `names`, or {} to write no counts"
+                raise ConfigError("state() of the metric returns no names", "metric", fix)
             if counts:
                 counts["groups"] = np.array([(groups or {}).get(name, name) for name in counts["names"].tolist()])
             self.result.take(epoch, class_names)
         elif self._newer and self._newer.best["epoch"] == epoch.number:
             self.result = self._newer
-            log.info(f"epoch {epoch.number} was better before the run was stopped: its weights of then are kept")
+            log.info(f"epoch {epoch.number} was better before the run was stopped: its weights from then are kept")
         try:
             self._write_epoch()
         except DiskError as error:

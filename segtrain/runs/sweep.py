@@ -86,7 +86,7 @@ def read_sweep(folder: Path) -> list[SweepJob]:
     jobs = _listed(file)
     for name, _, _ in jobs:
         if Path(name).name != name or name in ("", ".", "..") or (folder / name).is_symlink():
-            raise ConfigError(f"{name!r} is no folder of the sweep", str(file), "restore the file and the folder")
+            raise ConfigError(f"{name!r} is not a folder of the sweep", str(file), "restore the file and the folder")
     return [SweepJob(folder / name, words, Result.read(folder / name), digest) for name, words, digest in jobs]
 
 

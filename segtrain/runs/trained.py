@@ -46,7 +46,7 @@ class Classes:
     def check_foreground(self, run: str) -> None:
         """Raise ConfigError when foreground cannot be told from background."""
         if self.background is None and not self.multilabel:
-            raise ConfigError("its dataset has no background", run, "name a run that tells foreground from it")
+            raise ConfigError("its dataset has no background", run, "name a run that tells foreground from background")
 
 
 @dataclass
@@ -91,7 +91,7 @@ class Trained:
         if not names or not all(isinstance(name, str) for name in names):
             raise ConfigError("its classes have no names", str(file), "restore the file")
         if not isinstance(multilabel, bool) or not (background is None or background in range(len(names))):
-            what = "it does not say which class is the background and whether a pixel may have several"
+            what = "it does not say which class is the background, or whether a pixel may have several classes"
             raise ConfigError(what, str(file), "restore the file")
         return Classes(names, background, multilabel, _palette(self.config.dataset, len(names)))
 
@@ -157,7 +157,7 @@ def _palette(dataset, num_classes: int) -> np.ndarray | None:
     if not colours:
         return None
     if len(colours) != num_classes or mistake(colours, list[Colour]):
-        raise ConfigError(f"{colours} are no colours", "dataset.palette", "give one [r,g,b] per class")
+        raise ConfigError(f"{colours} are not colours", "dataset.palette", "give one [r,g,b] per class")
     return np.array(colours, dtype=np.uint8)
 
 
@@ -168,5 +168,5 @@ def check_unchanged(folder: Path, content: dict) -> None:
     file = folder / "config.yaml"
     texts = str(text), file.read_text(encoding="utf-8", errors="replace")
     if changed := differing(*(settings_in(each, str(file)) for each in texts)):
-        fix = "restore the file; settings of the evaluation are given as key=value"
+        fix = "restore the file; give settings for the evaluation as key=value"
         raise ConfigError(f"changed since the checkpoint was written: {', '.join(changed)}", str(file), fix)

@@ -63,7 +63,7 @@ def one_of(names: list[str], folder: Path | None = None) -> Iterator[str]:
                     lock.release()
                 return
         if not waited:
-            log.info(f"waiting for one of {len(names)} GPUs, which other jobs have")
+            log.info(f"waiting for one of {len(names)} GPUs, which other jobs are using")
         waited = True
         leave_if_stopped()
         time.sleep(WAIT)
@@ -106,7 +106,7 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
         close = did_you_mean(str(name).replace("fp", "float"), known)
         raise ConfigError(f"no precision {name!r}{close}", "trainer.precision", f"use auto, {', '.join(known)}")
     if device.type == "cpu" and not _has(name):
-        log.warning(f"this CPU has no instructions for {name} and imitates them: float32 (trainer.precision) is faster")
+        log.warning(f"this CPU has no instructions for {name} and emulates them: float32 (trainer.precision) is faster")
     return known[name]
 
 

@@ -96,7 +96,7 @@ class SeveralProcesses(Processes):
 
     def device(self, name: str) -> str:
         if name not in ("auto", "cuda", "cpu"):
-            what = f"one device, {name}, for {self.size} processes"
+            what = f"{self.size} processes cannot share one device, {name}"
             raise ConfigError(what, "trainer.device", "use auto: each process takes the GPU of its own number")
         if name == "cpu" or not torch.cuda.is_available():
             return name
@@ -128,8 +128,8 @@ class SeveralProcesses(Processes):
         if device.type == "cuda":
             return nn.SyncBatchNorm.convert_sync_batchnorm(network)
         log.warning(
-            "PyTorch synchronises batch norm on CUDA only: each process normalises by the images it has itself, and "
-            "the batch statistics that are kept are the first process's (trainer.sync_batchnorm=false silences this)"
+            "PyTorch synchronises batch norm on CUDA only: each process normalises by its own images, and "
+            "the batch statistics of the first process are kept (trainer.sync_batchnorm=false silences this)"
         )
         return network
 
@@ -276,7 +276,7 @@ def _has_unused(network: nn.Module, images: torch.Tensor) -> bool:
 
 def _lost(number: int) -> dict:
     what = f"process {number} has ended, or hangs, without a message"
-    fix = "look at what it printed; when it was killed, most often memory ran out"
+    fix = "look at what it printed; if it was killed, memory usually ran out"
     return _described(number, SegtrainError(what, "", fix)) | {"lost": True}
 
 

@@ -66,7 +66,7 @@ class FiniteCheck:
             self.refuse_labels()
             seen = self._described()
             raise NotFinite(
-                "the gradient is not finite, however it is scaled; no step was made since"
+                "the gradient is not finite at any scale; no step was made since"
                 if lost
                 else "the loss or the gradient is not finite; the weights are those before that step",
                 f"step {seen['step']}",

@@ -35,7 +35,7 @@ def check_memory(
     if needed > MOST * free:
         raise OutOfMemory(
             f"a training step keeps at least {needed / 1e9:.1f} GB of a batch of {images} × {size[0]}×{size[1]} pixels, "
-            f"{free / 1e9:.1f} GB of {device.type.upper()} memory are free",
+            f"but {free / 1e9:.1f} GB of {device.type.upper()} memory are free",
             "loader.batch_size, augment.size",
             FIX,
         )

@@ -39,7 +39,7 @@ class Profile:
 
     def check(self, batches: int, left: int) -> None:
         """Raise ConfigError when a training of so many batches is too short; warn when so few of them are left."""
-        what = f"trainer.profile={self.batches} looks at {self._needed} batches, and"
+        what = f"trainer.profile={self.batches} needs {self._needed} batches, but"
         if batches < self._needed:
             raise ConfigError(
                 f"{what} the training has {batches}", "trainer.profile", "lower it, or train for more steps"

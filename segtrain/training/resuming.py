@@ -22,14 +22,14 @@ def misfit(saved, now, where: str) -> str | None:
         fits = type(saved) in (int, float)
     else:
         fits = type(saved) is type(now)
-    return None if fits else f"{where} is {_form(saved)}, where {_form(now)} is needed"
+    return None if fits else f"{where} is {_form(saved)}, but {_form(now)} is needed"
 
 
 def optimizer_misfit(saved, optimizer: torch.optim.Optimizer) -> str | None:
     """The same for an optimizer's state dict: groups as they are, and moments of the shapes of their parameters."""
     now = optimizer.state_dict()
     if not isinstance(saved, dict) or not isinstance(saved.get("state"), dict):
-        return "optimizer is of another form"
+        return "the state of the optimizer has another form"
     if text := misfit(saved.get("param_groups"), now["param_groups"], "optimizer.param_groups"):
         return text
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -42,7 +42,7 @@ def optimizer_misfit(saved, optimizer: torch.optim.Optimizer) -> str | None:
             if moment is None:
                 continue
             if not isinstance(moment, torch.Tensor) or moment.shape not in ((), parameters[index].shape):
-                return f"optimizer.state[{index}].{name} is {_form(moment)}, where {_form(parameters[index])} is needed"
+                return f"optimizer.state[{index}].{name} is {_form(moment)}, but {_form(parameters[index])} is needed"
     return None
 
 

@@ -77,7 +77,7 @@ class State:
         if isinstance(found.sums, dict) and not are_numbers(found.sums.values()):
             wrong.append("sums")
         if wrong:
-            raise ValueError(f"state has another {', '.join(wrong)} than a training writes")
+            raise ValueError(f"state has {', '.join(wrong)} in another form than a training writes")
         if found.batch > batches:
             raise ValueError(f"it was written after {found.batch} batches of {batches}")
         return found

@@ -36,33 +36,33 @@ class Trainer:
 
     Args:
         epochs: passes over the training images.
-        max_steps: stop after so many optimizer steps; None: when the epochs are done.
-        val_batches: batches of a validation; None: all.
+        max_steps: stop after this many optimizer steps; None: when the epochs are done.
+        val_batches: batches per validation; None: all.
         device: auto (CUDA when there is one), cpu, cuda, cuda:N.
         precision: auto is bfloat16 on CUDA and float32 on the CPU. Losses are always computed in float32.
         monitor: the score that chooses the best epoch: any name in metrics.csv after val/, or loss.
-        patience: stop when `monitor` has not improved for so many epochs; None: never.
-        checkpoint_every: steps between checkpoints; there is one after each validation, too, and often before it.
-        checkpoint_minutes: most minutes between them.
-        keep: of how many epochs before, checkpoints are kept as epoch_NNN.pt.
-        accumulate: micro-batches a step. Each term of the loss is weighed by its own amounts: pixel losses are those of
-            the whole batch; region losses the mean of the micro-batches'.
+        patience: stop when `monitor` has not improved for this many epochs; None: never.
+        checkpoint_every: steps between checkpoints, besides the one after each validation and often one before it.
+        checkpoint_minutes: at most this many minutes between checkpoints.
+        keep: number of earlier epochs whose checkpoints are kept, as epoch_NNN.pt.
+        accumulate: micro-batches per step. Each term of the loss is weighted by its own amounts: pixel losses are those
+            of the whole batch, region losses the mean over the micro-batches.
         clip_norm: largest norm of the gradient.
         nonfinite: when a loss or gradient is not finite, `stop` before the step, or `skip` the step (on CUDA the host
             then waits for the device in each step).
-        max_skipped: so many steps are skipped, then the training stops.
+        max_skipped: number of steps that may be skipped before the training stops.
         deterministic: the same numbers on every run, also on CUDA, where it costs time.
         compile: torch.compile the network, for training batches of loader.batch_size; others, and the validation, run
             without.
-        sync_batchnorm: of several processes (torchrun): batch norms count the images of all of them; on CUDA only.
-        ema_decay: validate and keep an exponential moving average of the weights, with this decay a step; None: the
-            weights. Epochs before the last, whose learning rate is high, score far better with it.
-        freeze_encoder: epochs in which the encoder, its batch statistics too, stays as it is.
+        sync_batchnorm: with several processes (torchrun), batch norms use the images of all of them; on CUDA only.
+        ema_decay: validate and keep an exponential moving average of the weights, with this decay per step; None: the
+            weights themselves. Epochs before the last, whose learning rate is high, score far better with it.
+        freeze_encoder: first epochs in which the encoder, including its batch statistics, does not change.
         prior_bias: the last layer's bias starts at the logarithms of the classes' shares of the pixels (multi-label: of
             their odds), so that the first epochs are not spent on the background (Lin et al., 2017, §4.1,
             https://arxiv.org/abs/1708.02002). The commands do it; with a trainer of your own call segtrain.models.set_prior_bias.
         panel_images: validation images drawn after each epoch.
-        profile: batches of which a trace is written, and as many of which the time of each part is told; 0: none.
+        profile: number of batches to trace, and then of batches in which each part is timed; 0: none.
     """
 
     @checked
@@ -195,7 +195,7 @@ class Trainer:
                 self.state = State.of(resume_from["state"], len(parts.train))
             except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
                 what = f"the checkpoint does not fit the training: {' '.join(str(error).split())[:300]}"
-                fix = "resume it with the settings and version it has"
+                fix = "resume it with the settings and version it was written with"
                 raise ConfigError(what, "checkpoints/last.pt", fix) from error
             log.info(f"resuming after {self.state.epoch} epochs and {self.state.step} steps")
         self.profiled.check(self.steps * self.accumulate, (self.steps - self.state.step) * self.accumulate)

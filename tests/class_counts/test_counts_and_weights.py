@@ -302,13 +302,16 @@ def test_arguments_are_checked():
     ("per_image", "words"),
     [
         ([[50, 50]], "Weights change nothing here."),
-        ([[9700, 300]], "has as its share: none 3 %, inverse_sqrt 15.0 %, log_ratio 9.8 %, median_frequency 50.0 %"),
-        ([[9700, 300]], "inverse_frequency is median_frequency here, but for a factor."),
+        (
+            [[9700, 300]],
+            "in the cross-entropy: none 3 %, inverse_sqrt 15.0 %, log_ratio 9.8 %, median_frequency 50.0 %",
+        ),
+        ([[9700, 300]], "inverse_frequency is the same as median_frequency here, up to a constant factor."),
         (
             [[9700, 300], [1000, 0]],
             "segtrain -m weighting=none,inverse_sqrt,log_ratio,median_frequency,inverse_frequency",
         ),
-        ([[100, 0]], "There is one class only"),
+        ([[100, 0]], "There is only one class"),
     ],
 )
 def test_the_recommendation_says_what_the_counts_say(per_image, words):

@@ -37,7 +37,7 @@ def test_a_folder_named_alone_is_the_dataset(segtrain, tmp_path):
 def test_one_folder_is_named(segtrain, tmp_path):
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
-    assert "2 folders are named\n  where: one, two" in segtrain("check", "one", "two").err
+    assert "2 folders are given\n  where: one, two" in segtrain("check", "one", "two").err
     assert "one is a folder, not a command\n" in segtrain("one").err
     assert "metric=all is a setting: the folder of the run comes first" in segtrain("evaluate", "metric=all", "one").err
 
@@ -121,7 +121,7 @@ def test_help_of_each_command_has_an_example(command, capsys):
         ([0, 1, 2], "the masks hold 0, 1, 2: taking dataset.num_classes=3"),
         ([1, 2, 3], "labels start at 1"),
         ([0, 255], "and 255 is class 1; or a sigmoid"),
-        ([*range(200)], "for masks with grey edges dataset.num_classes=2 dataset.mask_format=binary"),
+        ([*range(200)], "for masks with grey edges: dataset.num_classes=2 dataset.mask_format=binary"),
         ([0, 9, 200], "is not set, and the masks hold 0, 9, 200"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What a new user mistypes first, and what is said of it: what, where and what to do."""
+"""What a new user mistypes first, and the answer: what, where and what to do."""
 
 import numpy as np
 import pytest
@@ -42,7 +42,7 @@ def dataset(root, values, images="images", masks="masks"):
         ("--config-dir deep check grey", "the masks hold 0, 128, 255", "dataset.num_classes=3"),
         ("evaluate run other", "other has no value", "one run is evaluated at a time"),
         ("resume run --allow trainer.epochs trainer.patience", "trainer.patience has no value", "--allow KEY"),
-        ("repeat run seed=3", "seed stays as it was in a repeat", "dataset.root may be another"),
+        ("repeat run seed=3", "seed cannot change in a repeat", "only dataset.root may change"),
         ("check grey", "the masks hold 0, 128, 255", "dataset.num_classes=3 'dataset.remap={128: 1, 255: 2}'"),
         ("evaluate deep/inner/train/images", "holds no run", "name the folder of a run"),
     ],
@@ -154,7 +154,7 @@ def test_a_mistake_is_named_once(segtrain):
 @pytest.mark.parametrize(
     ("content", "what", "where"),
     [
-        (b"_target_: segtrain.losses.Dice\n  x: y: z\n", "a file is no YAML: mapping values", "line 2"),
+        (b"_target_: segtrain.losses.Dice\n  x: y: z\n", "a file is not valid YAML: mapping values", "line 2"),
         (b"# Gr\xf6\xdfe\n_target_: segtrain.losses.Dice\n", "a file is not UTF-8", ""),
     ],
 )
@@ -169,7 +169,7 @@ def test_a_file_that_is_no_yaml_is_named(segtrain, tmp_path, content, what, wher
 
 
 MODULE = "from torch import nn\nclass Own(nn.Module):\n"
-OWN = [  # group, source of own.py, what is said
+OWN = [  # group, source of own.py, message
     (
         "dataset",
         "class Own:\n    def __init__(self, num_classes): ...\n",
@@ -183,7 +183,7 @@ OWN = [  # group, source of own.py, what is said
     (
         "loss",
         f"{MODULE}    def forward(self, logits): return logits.mean()\n",
-        "with tensors of [2, 4, 64, 64] and [2, 64, 64] ends in TypeError: Own.forward() takes 2 positional arguments",
+        "with tensors of [2, 4, 64, 64] and [2, 64, 64] raises TypeError: Own.forward() takes 2 positional arguments",
     ),
     (
         "loss",
@@ -196,7 +196,11 @@ OWN = [  # group, source of own.py, what is said
         "class Own:\n    def __call__(self, counts): return [1.0, 2.0, -1.0, 0.0]\n",
         "weights of 1, 2, -1, 0: each must be a number, 0 or more",
     ),
-    ("weighting", "class Own:\n    def __call__(self, counts): return {}['x']\n", "KeyError: 'x' (debug=true: where)"),
+    (
+        "weighting",
+        "class Own:\n    def __call__(self, counts): return {}['x']\n",
+        "KeyError: 'x' (debug=true shows where)",
+    ),
 ]
 
 

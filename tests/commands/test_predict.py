@@ -137,8 +137,8 @@ def test_200_images_of_which_5_are_damaged_after_a_kill(server, trained, tmp_pat
         (["images", "trainer.epochs=3", "--out", "out"], "trainer.epochs does not matter to predict"),
         (["nowhere/*.png", "--out", "out"], "no such file, folder or pattern"),
         (["seed=1.png", "--out", "out"], "no such file, folder or pattern"),
-        (["out/masks", "--out", "out"], "lies where predictions are written"),
-        (["images", "--out", "out"], "it holds masks, which segtrain predict has not written"),
+        (["out/masks", "--out", "out"], "is in a folder where predictions are written"),
+        (["images", "--out", "out"], "it holds masks, which segtrain predict did not write"),
         (["images", "--out", "images/val_00000.png"], "is a file"),
     ],
 )
@@ -190,7 +190,7 @@ def test_what_changed_is_predicted_again_and_other_rows_stay(segtrain, trained, 
     (tmp_path / "other").mkdir()
     Image.fromarray(images.image(4)).save(tmp_path / f"other/{kept}.png")
     other = segtrain("predict", trained, f"other/{kept}.png", "--out", "out")
-    assert (other.code, f"images/{kept}.png was predicted under the name of other" in other.err) == (2, True), other
+    assert (other.code, f"images/{kept}.png, which has the same name as other" in other.err) == (2, True), other
     inside = [segtrain("predict", trained, "other", "--out", "other/predicted") for _ in range(2)]
     assert [(one.code, "1 image: " in one.out) for one in inside] == [(0, True)] * 2, inside
 
@@ -283,7 +283,7 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch, caplog):
 
     monkeypatch.setattr(os, "scandir", refuse)
     assert [*find_images([str(tmp_path / "images")])] == ["open/open"]
-    assert f"left out, for it cannot be read: {tmp_path / 'images/closed'} (Permission denied)" in caplog.text
+    assert f"left out, because it cannot be read: {tmp_path / 'images/closed'} (Permission denied)" in caplog.text
 
 
 def test_hidden_files_and_what_was_written_before_are_no_images_of_a_folder(tmp_path):
@@ -304,7 +304,7 @@ def test_names_of_files_folders_and_patterns(tmp_path):
     assert list(find_images([str(tmp_path / "c/x.png")])) == ["x"]
     assert sorted(find_images([str(tmp_path / "a/*")])) == ["b/x", "b/y.jpg", "b/y.png", "x"]
     assert sorted(find_images([str(tmp_path / "?")])) == ["a/b/x", "a/b/y.jpg", "a/b/y.png", "a/x", "c/x"]
-    with pytest.raises(ConfigError, match="2 images of the name x"):
+    with pytest.raises(ConfigError, match="2 images have the name x"):
         find_images([str(tmp_path / "a/x.png"), str(tmp_path / "c/x.png")])
 
 
@@ -314,7 +314,7 @@ def test_what_is_no_image_is_said(tmp_path, caplog):
         Image.new("RGB", (4, 4)).save(tmp_path / name)
     for word in ("a", "a/*"):
         assert list(find_images([str(tmp_path / word)])) == ["x"]
-    assert caplog.text.count("1 file left out, of formats that are not read: ") == 2
+    assert caplog.text.count("1 file left out, because their formats are not read: ") == 2
     for word, what in (("b", "no image in it"), ("b/*", "no image in it"), ("c", "no such file, folder or pattern")):
         with pytest.raises(ConfigError, match=what):
             find_images([str(tmp_path / word)])

@@ -111,7 +111,7 @@ def test_one_seed_speaks_of_other_images_only(tmp_path):
     for alpha, iou in ((0, 0.5), (1, 0.6)):
         make_run(tmp_path / f"{alpha}", {"trainer": {"alpha": alpha}}, iou)
     found = compare(settings_from(find_runs([tmp_path])[0]))
-    assert "not of other trainings" in " ".join(answer(found))
+    assert "not for other trainings" in " ".join(answer(found))
 
 
 def test_what_cannot_be_told_apart_is_said_with_what_it_would_take(tmp_path):
@@ -137,7 +137,7 @@ def test_other_images_are_compared_apart_and_failures_are_named(segtrain, sweep,
     done = segtrain("compare", "sweep", "--out", "report")
     assert done.code == 0, done
     assert "3 groups of runs with different images or classes" in done.out
-    assert "1 setting; 2 classes; 40 images of other names; such as sweep/other" in done.out
+    assert "1 setting; 2 classes; 40 images with other names; such as sweep/other" in done.out
     assert "not compared, preempted: sweep/killed: stopped" in done.out
     assert "sweep/damaged: not JSON" in done.out
     assert "sweep/odd: not the counts of a run" in done.out
@@ -156,7 +156,7 @@ def test_only_finished_trainings_count_each_of_them_once(segtrain, sweep, tmp_pa
     for line in (
         "not compared, running or killed: sweep/running",
         "not compared, pruned: sweep/pruned",
-        "not counted again: sweep/1.0_0_repeat, of the settings and seed of sweep/1.0_0",
+        "not counted again: sweep/1.0_0_repeat, because sweep/1.0_0 has the same settings and seed",
         "1 of 2 jobs of sweep were not started",
     ):
         assert done.out.count(line) >= 1, line
@@ -180,7 +180,7 @@ def test_of_a_search_the_final_trainings_are_compared(tmp_path):
         runs, left_out = find_runs([folder])
         assert [run.path.name for run in runs] == names[2:]
     assert len(find_runs([tmp_path / names[0]])[0]) == 1, "it is named itself"
-    assert left_out == [f"{tmp_path}: 2 shorter trainings of the search's stages are left out"]
+    assert left_out == [f"{tmp_path}: 2 shorter trainings from the stages of the search are left out"]
 
 
 def test_runs_on_other_training_images_are_no_repeats(tmp_path):
@@ -228,11 +228,11 @@ def test_images_of_one_group_say_nothing_of_others(sweep):
     for file in sweep.glob("*/per_image.npz"):
         write_arrays(file, {**read_arrays(file), "groups": np.full(40, "drive")})
     runs = find_runs([sweep])[0]
-    assert "All images are of one group (dataset.groups)" in " ".join(answer(compare(settings_from(runs))))
+    assert "All images belong to one group (dataset.groups)" in " ".join(answer(compare(settings_from(runs))))
     alone = " ".join(answer(compare(settings_from([run for run in runs if run.seed == 0]))))
     assert alone.startswith("Cannot tell alpha=1 from alpha=0")
     assert "interval" not in alone
-    assert "One training each: this speaks of these images alone" in alone
+    assert "One training each: this holds for these images alone" in alone
 
 
 def test_a_class_in_a_single_image_says_nothing_of_others(tmp_path):
@@ -246,11 +246,11 @@ def test_a_class_in_a_single_image_says_nothing_of_others(tmp_path):
     found = compare(settings, by="iou/rare")
     assert not found.real.any()
     text = " ".join(answer(found))
-    assert "A single image decides iou/rare: this speaks of these images only." in text
+    assert "A single image decides iou/rare: this holds for these images only." in text
     assert "interval" not in text.partition(".")[0]
     found = compare(settings)
     assert "rare" not in found.class_gains
-    assert "rare is in a single image: of others the intervals know nothing." in answer(found)
+    assert "rare is in a single image: the intervals say nothing about others." in answer(found)
 
 
 def test_seeds_that_differ_more_than_those_of_others_are_named(tmp_path):
@@ -306,7 +306,7 @@ def test_a_seed_of_which_a_fold_is_missing_is_left_out(tmp_path):
             make_run(tmp_path / f"{alpha}_{fold}", settings, 0.5, images=10, names=names)
     settings, lines = without_parts(settings_from(find_runs([tmp_path])[0]))
     assert [setting.varied["trainer.alpha"] for setting in settings] == [0, 2]
-    assert lines == [f"left out: {tmp_path / '1_0'}, of which other folds are missing"]
+    assert lines == [f"left out: {tmp_path / '1_0'}, because other folds of it are missing"]
     assert compare(settings).images == 20
 
 
@@ -390,7 +390,7 @@ def test_a_baseline_and_a_score_that_one_group_of_runs_has(segtrain, tmp_path):
     assert done.code == 0, done
     assert "2 groups of runs" in done.out
     assert "alpha=1, the baseline, is the best" in done.out
-    assert "no setting is alpha=1 among the settings of sweep/b0: compared with the plainest" in done.out
+    assert "no setting is alpha=1 among the settings of sweep/b0: comparing with the plainest" in done.out
     assert segtrain("compare", "sweep", "--baseline", "gamma=1").code == 2
 
 
@@ -699,7 +699,7 @@ def test_images_with_another_ground_truth_are_compared_apart(segtrain, sweep):
         write_arrays(run / "per_image.npz", counts)
     done = segtrain("compare", sweep)
     assert "2 groups of runs with different images or classes, compared separately" in done.out
-    assert "of other sizes, or other masks" in done.out
+    assert "with other sizes or masks" in done.out
 
 
 def test_a_difference_that_is_real_for_a_pair_alone_says_so(sweep):

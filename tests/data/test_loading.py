@@ -77,9 +77,9 @@ def test_class_names_must_fit(tmp_path):
     root = str(write_folder_dataset(tmp_path))
     with pytest.raises(ConfigError, match="2 class names for num_classes=3"):
         Folder(root, "train", num_classes=3, class_names=["a", "b"])
-    with pytest.raises(ConfigError, match="background=3 is no class of 0 to 2"):
+    with pytest.raises(ConfigError, match="background=3 is not a class from 0 to 2"):
         Folder(root, "train", num_classes=3, background=3)
-    with pytest.raises(ConfigError, match="'foreground' is the name of scores"):
+    with pytest.raises(ConfigError, match="'foreground' is reserved for scores"):
         Folder(root, "train", num_classes=3, class_names=["background", "foreground", "x"])
     assert Folder(root, "train", num_classes=2, class_names=["background", "foreground"]).num_classes == 2
 

@@ -516,7 +516,7 @@ def test_parts_of_ones_own_that_do_not_fit_are_named():
     for augment, sampling, what in (
         (Augment(), Half(), "2 samples for 4 images"),
         (Augment(), outside, "indices outside of the 4 images"),
-        (Augment(), lambda counts, seed, epoch: [0, 1, 2, 3], "gives list, not segtrain.data.sampling.Samples"),
+        (Augment(), lambda counts, seed, epoch: [0, 1, 2, 3], "returns list, not segtrain.data.sampling.Samples"),
         (Augment(), lambda counts, seed: None, r"called as sampling\(counts, seed, epoch\): too many positional"),
         (crop_of_the_image, Uniform(), r"an image of \[16, 16\] and a mask of \[32, 32\]"),
     ):
@@ -564,7 +564,7 @@ def test_quarter_turns_of_crops():
 def test_foreground_oversampling_of_whole_images_is_refused():
     data = Shapes("train", [32, 32], train_images=4)
     for sampling in (ForegroundCrops(), RareClasses(foreground_share=0.5)):
-        with pytest.raises(ConfigError, match="foreground oversampling of whole images"):
+        with pytest.raises(ConfigError, match="foreground oversampling needs crops"):
             Loader(workers=0, min_images=1).train(data, Augment(), sampling, count_classes(data), 0)
 
 

@@ -167,12 +167,12 @@ BROKEN = {
     "several wrong values": (lambda r: change(r / f"{V}.png", r0=7, r1=9), "train1.png", "7 (1 pixels), 9", {}),
     "wrong value in val": (lambda r: change(r / "val/masks/val2.png", r0=9), "val2.png", "9 (1 pixels)", {}),
     "0 and 255 read as index": (lambda r: every_mask(r, two), "train0.png", "255", {"ignore_index": 254, "num_classes": 2}),
-    "one class of 0 and 255": (lambda r: every_mask(r, two), "where 255 is class 0", "one class, to which every pixel", {"num_classes": 1}),
+    "one class of 0 and 255": (lambda r: every_mask(r, two), "where 255 is class 0", "with one class, every pixel", {"num_classes": 1}),
     "labels from 1": (lambda r: every_mask(r, lambda m: m + np.uint8(1)), "remap={1: 0, 2: 1, 3: 2}", "labels start at 1", {}),
     "labels from 1 with some unlabelled": (lambda r: every_mask(r, lambda m: np.where(np.arange(32) < 2, 0, m + 1).astype(np.uint8)), "ignore_values=[0]", "together hold 0, 1, 2, 3", {}),
     "0 and 255, 255 ignored": (lambda r: every_mask(r, two), "train0.png", "hold 0 and 255 (", {"num_classes": 2}),
     "one 0 and 255 mask": (lambda r: save(r / f"{V}.png", two(mask_of(r / f"{V}.png"))), "train1.png", "nothing but 0 and 255, and 255 is ignored", {}),
-    "rgb masks read as index": (lambda r: every_mask(r, lambda m: RGB[m]), "train0.png", "a mask of 3 channels", {}),
+    "rgb masks read as index": (lambda r: every_mask(r, lambda m: RGB[m]), "train0.png", "a mask with 3 channels", {}),
     "one rgb mask": (lambda r: save(r / f"{V}.png", RGB[mask_of(r / f"{V}.png")]), "train1.png", "3 channels", {}),
     "masks are jpeg": (
         lambda r: replace_all(r, "masks", ".jpg", save), "train0", "without a mask", {},
@@ -189,7 +189,7 @@ BROKEN = {
     "copy within a split": (lambda r: shutil.copy(r / f"{T}.png", r / "train/images/train2.png"), "train2.png", "found twice", {}),
     "leak": (lambda r: shutil.copy(r / f"{T}.png", r / "val/images/val0.png"), "val0.png", "in an earlier split too", {}),
     "leak saved anew": (lambda r: save(r / "val/images/val0.png", mask_of(r / f"{T}.png"), compress_level=1), "val0.png", "earlier split", {}),
-    "an image in GIF": (lambda r: save(r / f"{T}x.gif", np.eye(24, 32, dtype=np.uint8)), "train1x.gif", "1 file left out for the format", {}),
+    "an image in GIF": (lambda r: save(r / f"{T}x.gif", np.eye(24, 32, dtype=np.uint8)), "train1x.gif", "1 file left out because of the format", {}),
     "nothing but GIF": (lambda r: [replace_all(r, f, ".gif", save) for f in ("images", "masks")], "train/images", "the train split is empty", {}),
     "masks in GIF": (lambda r: replace_all(r, "masks", ".gif", save), "train0.png", "without a mask", {}),
     "tiny image": (lambda r: [save(r / f"{p}.png", np.eye(8, dtype=np.uint8)) for p in (T, V)], "train1.png", "smaller than 16", {}),
@@ -205,9 +205,9 @@ BROKEN = {
     "unknown colour": (lambda r: every_mask(r, lambda m: RGB[m] + np.uint8([0, 9, 0])), "train0.png", "nearest to (0, 0, 0), class 0", COLOURS),
     "one unknown colour": (lambda r: (every_mask(r, lambda m: RGB[m]), save(r / f"{V}.png", np.full((*SIZE, 3), [0, 0, 250], np.uint8))), "train1.png", "class 2", COLOURS),
     "grey edges": (lambda r: every_mask(r, lambda m: np.uint8([0, 128, 255])[m]), "train0.png", "pixels between 0 and 255", {"mask_format": "binary", "num_classes": 2}),
-    "too few channels": (lambda r: every_mask(r, lambda m: np.stack([m] * 3, 2)), "train0.png", "3 channels, dataset.num_classes=5", {"mask_format": "channels", "num_classes": 5, "background": None}),
-    "five channels": (lambda r: replace_all(r, "images", ".tif", lambda p, v: tifffile.imwrite(p, np.dstack([v, v[..., :2]]), photometric="minisblack", planarconfig="contig")), "train0.tif", "5 channels, dataset.channels=3", {}),
-    "rgb for four channels": (lambda r: None, "train0.png", "3 channels, dataset.channels=4", {"channels": 4}),
+    "too few channels": (lambda r: every_mask(r, lambda m: np.stack([m] * 3, 2)), "train0.png", "3 channels, but dataset.num_classes=5", {"mask_format": "channels", "num_classes": 5, "background": None}),
+    "five channels": (lambda r: replace_all(r, "images", ".tif", lambda p, v: tifffile.imwrite(p, np.dstack([v, v[..., :2]]), photometric="minisblack", planarconfig="contig")), "train0.tif", "5 channels, but dataset.channels=3", {}),
+    "rgb for four channels": (lambda r: None, "train0.png", "3 channels, but dataset.channels=4", {"channels": 4}),
     "dark 12 bits": (lambda r: replace_all(r, "images", ".png", lambda p, v: save(p, v[..., 0].astype(np.uint16) * 16)), "train0.png", "16 bits and no value above 4095", {}),
     "black image": (lambda r: save(r / f"{T}.png", np.zeros((*SIZE, 3), np.uint8)), "train1.png", "one value everywhere", {}),
     "link in a circle": (lambda r: link(r / f"{V}.png", "train1.png"), "masks/train1.png", "to nowhere", {}),
@@ -246,7 +246,7 @@ BROKEN = {
         lambda r: [save(r / c / s / f"{s}{i}.png", np.eye(*SIZE, dtype=np.uint8)) for s, cs in (("train", "ab"), ("val", "a")) for i in range(3) for c in cs] and [shutil.move(r / s / "images", (r / "images").mkdir(exist_ok=True) or r / "images" / s) for s in ("train", "val")],
         "b/val", "no masks of b", {"mask_format": "files", "num_classes": 2, "class_names": ["a", "b"], "background": None},
     ),
-    "black as 16 bits": (lambda r: replace_all(r, "images", ".png", lambda p, v: save(p, v[..., 0].astype(np.uint16))), "train0.png", "nothing but black, as 16 bits", {}),
+    "black as 16 bits": (lambda r: replace_all(r, "images", ".png", lambda p, v: save(p, v[..., 0].astype(np.uint16))), "train0.png", "as 16 bits, it would be nothing but black", {}),
     "empty split": (lambda r: [p.unlink() for p in r.glob("val/*/*")], "val", "the val split is empty", {}),
 }  # fmt: skip
 
@@ -427,7 +427,7 @@ def test_a_folder_of_masks_for_each_class_is_recognised_step_by_step(segtrain, t
     settings = (
         "dataset.mask_format=files 'dataset.class_names=[dent,scratch]' dataset.num_classes=2 dataset.background=null"
     )
-    assert f"if dent, scratch hold the masks of a class each: {settings} loss=bce_dice" in first.err
+    assert f"if dent, scratch each hold the masks of one class: {settings} loss=bce_dice" in first.err
     words = [word for word in shlex.split(settings) if "num_classes" not in word]  # as the names are known
     done = segtrain("check", "data", *words)
     assert done.code == 0, done

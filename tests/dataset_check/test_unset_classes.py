@@ -1,4 +1,4 @@
-"""What is said of masks when dataset.num_classes is not set and they cannot be read as class indices."""
+"""The error for masks that cannot be read as class indices when dataset.num_classes is not set."""
 
 import numpy as np
 import pytest
@@ -56,7 +56,7 @@ def test_other_masks_are_answered_by_the_first(tmp_path):
     def two_channels(mask):
         return np.stack([mask, np.arange(mask.size, dtype=np.uint8).reshape(mask.shape)], axis=2)
 
-    with pytest.raises(DataError, match="a mask of 2 channels"):
+    with pytest.raises(DataError, match="a mask with 2 channels"):
         run_command("check", [written(tmp_path / "data", two_channels)])
 
 

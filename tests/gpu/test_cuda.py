@@ -99,7 +99,7 @@ def test_labels_that_are_no_class_end_the_training_and_not_the_device():
     wrong = target.clone()
     wrong[0, 0, 0] = 77
     step([(images, wrong, indices)], 1)
-    with pytest.raises(DataError, match="label 77 is no class"):
+    with pytest.raises(DataError, match="label 77 is not a class"):
         step.finite.check()
     assert torch.ones(1, device="cuda").item() == 1
 

@@ -404,7 +404,7 @@ def test_labels_that_are_no_class_are_named():
     target[1, :2, 0] = 7
     with pytest.raises(
         ValueError,
-        match="label 7 is no class of 0 to 2 and not ignore_index=255: 2 pixels, the first in image 1",
+        match="label 7 is not a class from 0 to 2 and not ignore_index=255: 2 pixels, the first in image 1",
     ):
         CrossEntropy()(logits, target)
 
@@ -421,7 +421,7 @@ def test_shapes_and_arguments_are_checked():
         CrossEntropy(class_weights=[1.0, 2.0])(*batch())
     with pytest.raises(ValueError, match=r"Dice: aggregate='bach' must be .*batch"):
         Dice(aggregate="bach")
-    with pytest.raises(ValueError, match=r"aggregate: 'imag' is none of .*did you mean 'image'"):
+    with pytest.raises(ValueError, match=r"aggregate: 'imag' is not one of .*did you mean 'image'"):
         Dice(aggregate={"imag": 1.0})
     with pytest.raises(ValueError, match=r"classes=\[5\], but there are 3 classes"):
         Dice(classes=[5])(*batch())
@@ -636,7 +636,7 @@ def test_a_module_with_forward_alone_is_a_loss():
         PixelRegion(CrossEntropy(), Own(), alpha=2)(logits, target)
         == CrossEntropy()(logits, target) + 2 * logits.mean()
     )
-    with pytest.raises(ValueError, match="is no torch"):
+    with pytest.raises(ValueError, match="is not a torch"):
         as_loss(3)
 
 
@@ -695,7 +695,7 @@ def test_a_loss_of_ones_own_from_sums_names_what_it_needs():
         def from_sums(self, sums):
             return sums.P.sum()
 
-    with pytest.raises(ValueError, match="Own: from_sums goes with values of activation, needs and ignore_index"):
+    with pytest.raises(ValueError, match="Own: from_sums requires values of activation, needs and ignore_index"):
         Own()(torch.randn(1, 2, 3, 3), torch.zeros(1, 3, 3, dtype=torch.long))
 
 

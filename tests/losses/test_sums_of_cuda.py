@@ -73,7 +73,7 @@ def test_labels_that_are_no_class_make_the_loss_nan(name, loss, monkeypatch):
 def test_the_form_is_chosen_by_the_environment(monkeypatch):
     assert form(torch.zeros(1)) == "tiles"
     monkeypatch.setenv("SEGTRAIN_SUMS", "fast")
-    with pytest.raises(ValueError, match="SEGTRAIN_SUMS=fast is none of tiles, dense"):
+    with pytest.raises(ValueError, match="SEGTRAIN_SUMS=fast is not one of tiles, dense"):
         CrossEntropy()(*batch())
 
 

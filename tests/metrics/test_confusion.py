@@ -62,7 +62,9 @@ def test_what_cuda_is_given_refuses_values_that_are_no_class_in_the_end(multilab
     assert found[1] == pytest.approx(found[0], nan_ok=True)
     (target if where == "target" else prediction)[1, ..., 2] = value
     scores.update(prediction.bool() if multilabel else prediction, target, ["c", "d"])
-    with pytest.raises(ValueError, match=r"labels or predictions that are no class of .* in 1 images, the first is d"):
+    with pytest.raises(
+        ValueError, match=r"labels or predictions that are not a class from .* in 1 images, the first is d"
+    ):
         scores.compute()
 
 
@@ -82,9 +84,9 @@ def test_more_pixels_than_float32_can_count():
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int64])
 def test_values_that_are_no_class_are_refused(dtype):
-    with pytest.raises(ValueError, match=r"label 7 is no class of 0 to 2 .* 1 pixels, the first in image 1"):
+    with pytest.raises(ValueError, match=r"label 7 is not a class from 0 to 2 .* 1 pixels, the first in image 1"):
         confusion_per_image(torch.zeros(2, 1, 2, dtype=dtype), torch.tensor([[[0, 1]], [[7, 1]]], dtype=dtype), 3, 255)
-    with pytest.raises(ValueError, match="prediction 3 is no class of 0 to 2"):
+    with pytest.raises(ValueError, match="prediction 3 is not a class from 0 to 2"):
         confusion_per_image(torch.full((1, 1, 1), 3, dtype=dtype), torch.zeros(1, 1, 1, dtype=dtype), 3, 255)
 
 
@@ -110,7 +112,7 @@ def test_a_threshold_for_two_classes_is_for_the_second():
     logits = torch.stack([(1 - probability).log(), probability.log()])[None, :, None]
     assert predict(logits, False, 0.25).tolist() == [[[0, 1, 1]]]
     assert torch.equal(predict(logits, False, 0.5), predict(logits, False))
-    with pytest.raises(ValueError, match=r"threshold=0.25 for 3 classes .* the most probable is predicted"):
+    with pytest.raises(ValueError, match=r"threshold=0.25 for 3 classes, .* the most probable class is predicted"):
         predict(torch.zeros(1, 3, 1, 1), False, 0.25)
 
 

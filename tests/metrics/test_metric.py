@@ -70,7 +70,7 @@ def test_scores_of_any_kind_of_number_and_what_is_none():
 def test_an_update_of_other_arguments_and_no_scores_at_all_are_named_at_once():
     part = own()
     type(part).compute = lambda self: {}
-    with pytest.raises(ValueError, match=r"Right.compute\(\) gives no score before the first image"):
+    with pytest.raises(ValueError, match=r"Right.compute\(\) returns no score before the first image"):
         as_metric(part, ["a", "b"])
     type(part).update = lambda self, prediction, target: None
     with pytest.raises(ConfigError, match=r"Right.update is called as update\(prediction, target, names\)"):

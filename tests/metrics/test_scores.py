@@ -127,22 +127,22 @@ def test_predict():
 
 
 def test_values_that_are_no_class_are_refused():
-    with pytest.raises(ValueError, match="prediction 4 is no class of 0 to 2"):
+    with pytest.raises(ValueError, match="prediction 4 is not a class from 0 to 2"):
         scores_of([[[4]]], [[[0]]])
-    with pytest.raises(ValueError, match="label 7 is no class of 0 to 2"):
+    with pytest.raises(ValueError, match="label 7 is not a class from 0 to 2"):
         scores_of([[[0]]], [[[7]]])
 
 
 def test_an_ignored_value_is_no_prediction():
     for dtype in (torch.uint8, torch.int64):
-        with pytest.raises(ValueError, match="prediction 255 is no class of 0 to 2: 2 pixels"):
+        with pytest.raises(ValueError, match="prediction 255 is not a class from 0 to 2: 2 pixels"):
             scores_of(torch.tensor([[[0, 1, 255, 255]]], dtype=dtype), [[[0, 1, 1, 1]]])
 
 
 def test_names_and_background_must_fit():
     with pytest.raises(ValueError, match="must be 3 different names"):
         SegmentationScores(3, class_names=["a", "b"])
-    with pytest.raises(ValueError, match="background=7 is no class of 0 to 2"):
+    with pytest.raises(ValueError, match="background=7 is not a class from 0 to 2"):
         SegmentationScores(3, background=7)
 
 

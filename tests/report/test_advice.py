@@ -28,7 +28,7 @@ def say(loss, monitor="iou/mean", from_scratch=True):
         (Lovasz(), "Lovász alone starts slowly"),
         (Jaccard(aggregate="class"), "aggregate=class is noisy for crack"),
         (PixelRegion(CrossEntropy([1.0, 9.0]), Dice(class_weights=[1.0, 9.0])), "rare classes count twice"),
-        (Dice(), "the loss is Dice and trainer.monitor=iou/mean"),
+        (Dice(), "the loss is Dice, but trainer.monitor=iou/mean"),
     ],
 )
 def test_what_goes_wrong_is_said(loss, text):

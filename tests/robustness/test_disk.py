@@ -98,7 +98,7 @@ def test_the_third_failure_in_a_row_ends_the_run(tmp_path, monkeypatch):
 
 def test_space_is_looked_at_before_the_training(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(100, 100, 2**20))
-    with pytest.raises(DiskError, match="1 MiB are free, the checkpoints take up to 3 MiB"):
+    with pytest.raises(DiskError, match="1 MiB are free, but the checkpoints take up to 3 MiB"):
         checkpoints.check_space(tmp_path, torch.nn.Linear(2**16, 1, bias=False), keep=0)
 
 

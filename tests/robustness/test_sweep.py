@@ -260,5 +260,5 @@ def test_a_strangers_sweep_leads_nowhere_else(tmp_path, folder):
     (tmp_path / "sweep").mkdir()
     (tmp_path / "sweep/link").symlink_to(tmp_path)
     write_json(tmp_path / "sweep/sweep.json", {"jobs": [{"folder": folder, "overrides": [], "config": ""}]})
-    with pytest.raises(ConfigError, match="no folder of the sweep"):
+    with pytest.raises(ConfigError, match="not a folder of the sweep"):
         read_sweep(tmp_path / "sweep")

@@ -180,7 +180,7 @@ def test_counts_without_the_images_names_are_refused_in_the_first_epoch(tmp_path
     best = Best({}, {"right": np.zeros(3)}, {})
     with (
         RunFolder(tmp_path) as run,
-        pytest.raises(ConfigError, match="what state\\(\\) of the metric gives has no names"),
+        pytest.raises(ConfigError, match="state\\(\\) of the metric returns no names"),
     ):
         run.record(SimpleNamespace(best=best, row=dict), ["a"])
 

@@ -299,12 +299,12 @@ def test_a_mistake_in_the_config_is_said_once(plain, server):
 def test_refusals(plain, server):
     both = start(server, plain, 2, "-m", "seed=0,1")
     assert [process.wait() for process in both] == [2, 2]
-    assert "a sweep (-m) runs in one process, 2 were started" in both[0].text()
+    assert "a sweep (-m) runs in one process, but 2 were started" in both[0].text()
     (plain / "swept").mkdir()
     (plain / "swept/sweep.json").write_text("{}")
     both = start(server, plain, 2, "resume", "swept")
     assert [process.wait() for process in both] == [2, 2]
-    assert "a sweep runs in one process, 2 were started" in both[0].text()
+    assert "a sweep runs in one process, but 2 were started" in both[0].text()
 
     def refused(preset: str, fix: str) -> None:
         loss = build_loss(without_hydra(compose([f"loss={preset}"])), Images(2))
@@ -313,9 +313,9 @@ def test_refusals(plain, server):
 
     for preset in ("lovasz", "ce_lovasz", "phased"):
         refused(preset, "loss.aggregate=image")
-    with pytest.raises(ConfigError, match="Own is computed from a whole batch"):
+    with pytest.raises(ConfigError, match="Own needs the whole batch"):
         SeveralProcesses(Rank(0, 2)).check(as_loss(type("Own", (torch.nn.Module,), {"forward": lambda *_: None})()), 4)
-    with pytest.raises(ConfigError, match="one device, cuda:1, for 2 processes"):
+    with pytest.raises(ConfigError, match="2 processes cannot share one device, cuda:1"):
         SeveralProcesses(Rank(0, 2)).device("cuda:1")
 
 

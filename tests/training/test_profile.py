@@ -49,7 +49,7 @@ def test_milliseconds_and_shares():
 
 def test_a_resumed_training_of_few_steps_says_that_there_will_be_no_profile(caplog):
     Profile(2, torch.device("cpu")).check(20, WARM + 3)
-    assert f"looks at {WARM + 4} batches, and {WARM + 3} are left: there will be no new profile" in caplog.text
+    assert f"needs {WARM + 4} batches, but {WARM + 3} are left: there will be no new profile" in caplog.text
 
 
 def test_waiting_for_data_is_counted():
@@ -64,7 +64,7 @@ def test_waiting_for_data_is_counted():
 
 
 def test_a_training_that_is_too_short_is_refused():
-    with pytest.raises(ConfigError, match=r"trainer.profile=9 looks at 21 batches, and the training has 20"):
+    with pytest.raises(ConfigError, match=r"trainer.profile=9 needs 21 batches, but the training has 20"):
         Profile(9, torch.device("cpu")).check(20, 20)
 
 

@@ -40,7 +40,7 @@ def test_the_command_writes_a_plot_and_leaves_no_run(segtrain, tmp_path):
         "lr-find", *words, "--out", "found", "model.encoder=tu-test_resnet", "model.decoder_channels=[32,16,8,8,8]"
     )
     assert done.code == 0, done
-    assert "the rate to try, optimizer.lr=" in done.out
+    assert "the suggested rate, optimizer.lr=" in done.out
     assert (tmp_path / "found/lr_find.csv").read_text().startswith("lr,loss\n")
     assert b"</svg>" in (tmp_path / "found/lr_find.svg").read_bytes()
     assert not (tmp_path / "outputs").exists()

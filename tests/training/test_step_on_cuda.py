@@ -150,7 +150,7 @@ def test_labels_that_are_no_class_are_named_when_the_flag_is_read(skip):
     wrong = batch[1].clone()
     wrong[1, :2, 0] = 77
     before = [parameter.clone() for parameter in step.model.parameters()]
-    with pytest.raises(DataError, match=r"label 77 is no class .* 2 pixels, the first in image 1") as error:  # noqa: PT012
+    with pytest.raises(DataError, match=r"label 77 is not a class .* 2 pixels, the first in image 1") as error:  # noqa: PT012
         step([(batch[0], wrong, batch[2])], 0)
         for number in range(1, 2 * LOOK_EVERY + 1):
             step([batch], number)

@@ -418,7 +418,7 @@ def test_what_a_model_has_frozen_itself_stays_frozen():
 
 def test_a_warm_up_longer_than_the_training_is_refused():
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
-    with pytest.raises(ConfigError, match="a warm-up of 9 steps in a training of 9"):
+    with pytest.raises(ConfigError, match="a training of 9 steps with a warm-up of 9 steps"):
         schedules.poly(optimizer, 9, warmup=9)
 
 

@@ -25,7 +25,7 @@ class ColorMask(MaskFormat):
         self.class_names, self.exif = class_names, exif
         if colors is None or len(colors) != len(class_names):
             what = f"{len(colors or [])} colours for {len(class_names)} classes"
-            raise ConfigError(what, "dataset.colors", "give one [r,g,b] per class, or a list of such")
+            raise ConfigError(what, "dataset.colors", "give one [r,g,b] per class, or a list of them")
         self.codes: list[tuple[int, int]] = []
         for label, given in [*enumerate(colors), *((ignore_index, [c]) for c in ignore_colors)]:
             several = given if isinstance(given, list) and given and isinstance(given[0], list) else [given]
@@ -42,15 +42,19 @@ class ColorMask(MaskFormat):
         values = values_of(file)
         values = np.repeat(values[..., None], 3, axis=2) if values.ndim == 2 else values
         if values.dtype != np.uint8 or values.ndim != 3 or values.shape[2] not in (3, 4):
-            what = f"a colour-coded mask has 3 channels of 8 bits, this has {values.dtype} {list(values.shape)}"
-            raise DataError(what, str(path), "masks whose value is the class are dataset.mask_format=index")
+            what = f"a colour-coded mask has 3 channels of 8 bits, but this one has {values.dtype} {list(values.shape)}"
+            raise DataError(what, str(path), "for masks whose values are the classes, set dataset.mask_format=index")
         codes = color_codes(values)
         labels = _color_table(tuple(self.codes))[codes]
         unknown = labels < 0
         if unknown.any():
-            grey = "" if (codes % 0x010101).any() else "; masks whose value is the class: dataset.mask_format=index"
+            grey = (
+                ""
+                if (codes % 0x010101).any()
+                else "; for masks whose values are the classes: dataset.mask_format=index"
+            )
             what = self._unknown(codes[unknown])
-            fix = f"correct the mask, or dataset.colors; colours to ignore: dataset.ignore_colors{grey}"
+            fix = f"correct the mask, or dataset.colors; to ignore colours: dataset.ignore_colors{grey}"
             raise DataError(what, str(path), fix)
         return labels.astype(np.uint8)
 
@@ -66,7 +70,7 @@ class ColorMask(MaskFormat):
         nearest, label = self.codes[int(((known - color_of(most)) ** 2).sum(axis=1).argmin())]
         name = self.class_names[label] if label < len(self.class_names) else "ignored pixels"
         return (
-            f"{counted(len(found), 'colour')} of no class ({counted(int(counts.sum()), 'pixel')}), most often "
+            f"{counted(len(found), 'colour')} without a class ({counted(int(counts.sum()), 'pixel')}), most often "
             f"{color_of(most)}, which is nearest to {color_of(nearest)}, {name}"
         )
 
@@ -75,7 +79,7 @@ def rgb(color, key: str) -> list[int]:
     """Three numbers of 0 to 255. Raises ConfigError that names the key."""
     numbers = color if isinstance(color, list | tuple) else []
     if len(numbers) != 3 or not all(isinstance(v, int) and 0 <= v <= 255 for v in numbers):
-        raise ConfigError(f"{color!r} is no colour", key, "give [r,g,b], each 0 to 255, per class")
+        raise ConfigError(f"{color!r} is not a colour", key, "give [r,g,b], each 0 to 255, per class")
     return list(numbers)
 
 

@@ -55,12 +55,12 @@ def check_listings(found: FileLists, listings: list[Listing]) -> None:
     unread = list(dict.fromkeys(path for listing in listings for path in listing.unread))
     lost = list(dict.fromkeys(path for listing in listings for path in listing.lost))
     if unread:
-        what = f"{counted(len(unread), 'file')} left out for the format: {few([file.name for file in unread])}"
+        what = f"{counted(len(unread), 'file')} left out because of the format: {few([file.name for file in unread])}"
         found.add("warning", what, unread, f"save them as one of {FORMATS}; masks as PNG")
     if lost:
         what = f"{counted(len(lost), 'link')} to nowhere, in a circle, or to a folder that holds it: "
         what += few([file.name for file in lost])
-        found.add("warning", what, lost, "remove them: what they lead to is not read")
+        found.add("warning", what, lost, "remove them: what they point to is not read")
 
 
 def check_names(found: FileLists, masks: MaskFiles, candidates: dict[str, Path]) -> None:
@@ -83,7 +83,7 @@ def _check_class_files(found: FileLists, masks: MaskFiles) -> None:
     absent = {kind: f for kind, f in zip(masks.layout.kinds, masks.folders, strict=False) if not f.is_dir()}
     if absent:
         fix = "correct dataset.class_names, if it has images"
-        found.add("warning", f"no masks of {few([*absent])}: no such folder", [*absent.values()], fix)
+        found.add("warning", f"no masks of {few([*absent])}: there is no such folder", [*absent.values()], fix)
     if found.masks and not any(any(files) for files in found.masks):
         found.add("error", "no image has a mask of any class", [masks.expected(found.names[0], 0)], "see dataset.masks")
 
@@ -147,7 +147,7 @@ def _check_paths(found: FileLists, root: Path) -> None:
             outside.append(text)
     for level, noun, what, files, fix in (
         ("error", "link", "to nowhere, or in a circle", broken, "replace the links by files"),
-        ("warning", "file", "out of dataset.root", outside, "copy the files, if the dataset is to be moved"),
+        ("warning", "file", "pointing out of dataset.root", outside, "copy the files if you want to move the dataset"),
         ("warning", "name", "with characters that cannot be printed", odd, "rename the files"),
     ):
         if files:

@@ -125,19 +125,21 @@ class Folder(SegmentationDataset):
         self.format.max_pixels = self.max_pixels = max_pixels
         if num_classes == 1 and not self.format.multilabel:
             raise ConfigError(
-                "one class, to which every pixel would belong", "dataset.num_classes=1", both_ways(self.class_names)
+                "with one class, every pixel would belong to it", "dataset.num_classes=1", both_ways(self.class_names)
             )
         if self.format.multilabel and background is not None and self.class_names[background] != "background":
             what = (
-                f"{self.class_names[background]!r} would be the background: left out of foreground scores and sampling"
+                f"{self.class_names[background]!r} would be the background, left out of foreground scores and sampling"
             )
-            fix = "multi-label masks need none: set dataset.background=null; a class that is one is named background"
+            fix = "multi-label masks need no background: set dataset.background=null; if this class is one, name it background"
             raise ConfigError(what, f"dataset.background={background}", fix)
         self.resize, self.resize_masks = resize, resize_masks
         self.multilabel, self.num_annotators = self.format.multilabel, len(annotators or [""])
         self.palette = self._palette(palette)
         if annotators and self.multilabel:
-            raise ConfigError("annotators of multi-label masks", "dataset.annotators", "leave it null")
+            raise ConfigError(
+                "masks of several annotators cannot be multi-label", "dataset.annotators", "leave it null"
+            )
         kinds, kind = (self.class_names, "class") if mask_format == "files" else (annotators, "annotator")
         where = (Path(root).expanduser(), split, splits, images, masks, kinds, kind, stem_suffix, split_file)
         words = {name: str(word) for name, word in (split_names or {}).items()}
@@ -183,7 +185,7 @@ class Folder(SegmentationDataset):
                 f"image is {image[1]}×{image[0]}, its mask is {mask[1]}×{mask[0]} (width × height)"
                 + (": the image's EXIF orientation was not applied to the mask" if turned else ""),
                 f"{self.images[index]} and {file}",
-                "dataset.exif=ignore takes both as they are stored" if turned else "make both the same size",
+                "dataset.exif=ignore keeps both as stored" if turned else "make both the same size",
             )
 
     def has_mask(self, index: int) -> bool:
@@ -258,7 +260,7 @@ def without_damaged(dataset: Folder) -> tuple[list, list, list]:
     if len(errors) > max(1, MOST_SKIPPED * len(indices)) or 0 < len(errors) == len(indices):
         first = next(iter(errors.values()))
         what = f"{first.what} ({counted(len(errors), 'image')} of the split cannot be read, more than 1 %)"
-        raise DataError(what, first.where, "`segtrain check` lists them all; dataset.on_error=skip is for a few")
+        raise DataError(what, first.where, "`segtrain check` lists them all; dataset.on_error=skip is only for a few")
     kept = [index for index in indices if index not in errors]
     return tuple([entries[index] for index in kept] for entries in (dataset.names, dataset.images, dataset.masks))
 

@@ -124,7 +124,7 @@ def _check_lossless(file: Image.Image, path: Path) -> None:
     if jpeg or file.format in ("JPEG", "MPO", "JPEG2000", "WEBP", "AVIF"):
         kind = "JPEG" if jpeg or file.format == "MPO" else file.format
         raise DataError(
-            f"a mask in {kind}, which changes class values", str(path), "save masks as PNG, from the source"
+            f"a mask in {kind}, which changes class values", str(path), "save masks as PNG again, from the source"
         )
 
 
@@ -138,7 +138,7 @@ def _is_plain(file: Image.Image, path: Path) -> bool:
     several = _pictures(file) > 1
     if file.format != "TIFF":
         if several and file.format != "MPO":
-            raise DataError("several pictures in one file", str(path), "save one picture a file")
+            raise DataError("several pictures in one file", str(path), "save one picture per file")
         return True
     bands, bits = file.tag_v2.get(_BANDS, 1), np.max(file.tag_v2.get(_BITS, 1))
     planes, divided = file.tag_v2.get(_PLANES, 1) == 2, 1 in np.atleast_1d(file.tag_v2.get(_EXTRA, 0))
@@ -236,9 +236,9 @@ def _read_npy(path: Path, max_pixels: int = MAX_PIXELS, header_only: bool = Fals
         raise DataError(f"not a NumPy array: {error}", str(path), "save a plain array with np.save") from error
     if not isinstance(values, np.ndarray) or values.ndim not in (2, 3) or not values.size:
         form = list(values.shape) if isinstance(values, np.ndarray) else []
-        raise DataError(f"an array of shape {form}", str(path), "save [H, W], or [H, W, channels]")
+        raise DataError(f"this is an array of shape {form}", str(path), "save [H, W], or [H, W, channels]")
     if values.dtype.kind not in "biuf":
-        raise DataError(f"an array of {values.dtype}", str(path), "save whole numbers or floats")
+        raise DataError(f"this is an array of {values.dtype}", str(path), "save whole numbers or floats")
     if not header_only:
         check_pixels(*values.shape[:2], max_pixels, path)
         values = np.array(values)
@@ -257,7 +257,7 @@ def _read_tiff(path: Path, max_pixels: int = MAX_PIXELS, header_only: bool = Fal
         planar = len(series.shape) == 3 and not series.axes.endswith("S")  # pages, or planes, of bands
         turn = int(file.pages[0].tags.valueof(_ORIENTATION, 1))
     if values.ndim not in (2, 3) or not values.size:
-        raise DataError(f"a TIFF of shape {list(values.shape)}", str(path), "one page of [H, W, bands] is needed")
+        raise DataError(f"a TIFF of shape {list(values.shape)}", str(path), "save one page of [H, W, bands]")
     return _turned(np.moveaxis(values, 0, 2) if planar else values, turn)
 
 

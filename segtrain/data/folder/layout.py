@@ -115,7 +115,7 @@ class Layout:
             raise self._error(
                 f"no folder {self.root}",
                 "dataset.root",
-                "set dataset.root to the folder of the dataset; a relative path starts at the current folder",
+                "set dataset.root to the dataset's folder; a relative path starts at the current folder",
             )
         layouts = self.possible(self.split_folder)
         if there := next(filter(self._is_there, layouts), None):

@@ -46,8 +46,8 @@ class IndexMask(MaskFormat):
                     f"ignore_index={ignore_index}, for example {{255: 1}}",
                 )
             if value in ignore_values:
-                what = f"value {value} is in remap and in ignore_values"
-                raise ConfigError(what, "dataset.remap", "leave it in one of them")
+                what = f"value {value} is both in remap and in ignore_values"
+                raise ConfigError(what, "dataset.remap", "keep it in one of them")
         self.changes = {**(remap or {}), **dict.fromkeys(ignore_values, ignore_index)}
         self.table = np.arange(256, dtype=np.uint8)
         for value, label in self.changes.items():
@@ -88,7 +88,7 @@ class BinaryMask(MaskFormat):
         self, class_names: list[str], ignore_index: int, exif: bool, threshold: int | None = None, ignore_values=()
     ):
         if len(class_names) != 2:
-            what = f"a binary mask has 2 classes, num_classes={len(class_names)}"
+            what = f"a binary mask has 2 classes, but num_classes={len(class_names)}"
             raise ConfigError(what, "dataset.mask_format=binary", "set dataset.num_classes=2: background and the class")
         self.ignore_index, self.exif, self.threshold, self.ignore_values = ignore_index, exif, threshold, ignore_values
 
@@ -125,7 +125,7 @@ class ChannelMask(BinaryMask):
         if values.shape[2] == 4 and self.num_classes == 3:
             values = values[..., :3]  # alpha
         if values.shape[2] != self.num_classes:
-            what = f"the mask has {values.shape[2]} channels, dataset.num_classes={self.num_classes}"
+            what = f"the mask has {values.shape[2]} channels, but dataset.num_classes={self.num_classes}"
             raise DataError(what, str(path), "give one channel per class")
         return np.stack([self.binary(values[..., c], path) for c in range(self.num_classes)], axis=2)
 
@@ -166,7 +166,7 @@ def two_values(values: np.ndarray, threshold: int | None, path: Path) -> np.ndar
     grey = (values != 0) & (values != highest)
     if grey.any():
         between = np.unique(values[grey])
-        hint = f"set where the class begins: dataset.threshold={int(highest) // 2} takes what is above"
+        hint = f"set where the class begins: dataset.threshold={int(highest) // 2} takes all values above"
         if len(between) == 1:
             odd = min(between[0], 0) or highest
             hint = f"to ignore {odd}: dataset.ignore_values=[{odd}]; or {hint}"
@@ -185,7 +185,7 @@ def _one_channel(values: np.ndarray, path: Path) -> np.ndarray:
         colour = colour[..., : 1 if (colour[..., 1] == colour.max()).all() else 2]
     if (colour == colour[..., :1]).all():
         return colour[..., 0]  # grey, or saved as colour
-    what = f"a mask of {values.shape[2]} channels; one channel of class indices is needed"
-    fix = "colour-coded masks: dataset.mask_format=color with dataset.colors, which `segtrain check FOLDER` finds; "
-    fix += "a channel per class: dataset.mask_format=channels"
+    what = f"a mask with {values.shape[2]} channels, but one channel of class indices is needed"
+    fix = "for colour-coded masks: dataset.mask_format=color with dataset.colors, which `segtrain check FOLDER` finds; "
+    fix += "for one channel per class: dataset.mask_format=channels"
     raise DataError(what, str(path), fix)

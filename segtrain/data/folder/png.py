@@ -37,7 +37,7 @@ def read_png(path: Path, max_pixels: int) -> tuple[bytes, np.ndarray | None]:
 
     values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if values is None:
-        raise _damaged("cannot be decoded: not the pixels of the size in its header", path)
+        raise _damaged("cannot be decoded: the pixels do not match the size in its header", path)
     return data, values
 
 
@@ -45,9 +45,9 @@ def check_pixels(height: int, width: int, max_pixels: int, path: Path) -> None:
     """Raise DataError for an image of more than `max_pixels`, before it is decoded."""
     if height * width > max_pixels:
         raise DataError(
-            f"{width}×{height} are {height * width / 1e6:,.0f} million pixels, more than dataset.max_pixels={max_pixels:,}",
+            f"{width}×{height} is {height * width / 1e6:,.0f} million pixels, more than dataset.max_pixels={max_pixels:,}",
             str(path),
-            "cut it into tiles: each is read whole; or raise dataset.max_pixels",
+            "cut it into tiles, because each file is read whole; or raise dataset.max_pixels",
         )
 
 

@@ -34,9 +34,7 @@ def list_files(layout: Layout, strict: bool) -> FileLists:
     _refuse_idle(layout)
     folders = layout.folders()
     if layout.splits == "ratio" != given.splits:
-        what = (
-            f"no split folders: {100 * layout.val_ratio:g} % of the images, by a hash of the name, are for validation"
-        )
+        what = f"no split folders: {100 * layout.val_ratio:g} % of the images, chosen by a hash of the name, are for validation"
         found.add("note", what, folders, "set dataset.splits and dataset.val_ratio")
         if layout.split == "val":  # which is in every training
             log.info(what)
@@ -44,7 +42,7 @@ def list_files(layout: Layout, strict: bool) -> FileLists:
     longer = _longer_names(masks, listing)
     if longer or not layout.is_usual(folders):
         masks_at = [folder / longer.rpartition("/")[2] for folder in folders[1:]]
-        what = f"recognised images in {', masks in '.join(map(str, [folders[0], *masks_at]))}"
+        what = f"using images in {', masks in '.join(map(str, [folders[0], *masks_at]))}"
         found.add("note", what, folders, "if that is wrong, name dataset.images and dataset.masks")
         log.info(what)
     _check_word(layout, found)
@@ -67,7 +65,7 @@ def list_files(layout: Layout, strict: bool) -> FileLists:
             "folders": f"add images ({FORMATS}), or correct dataset.root",
             "files": f"name images in {layout.split_file}",
             "ratio": f"change dataset.val_ratio={layout.val_ratio}, or add images ({FORMATS})",
-            "kfold": f"lower dataset.folds={layout.folds} to the number of images, or of groups (dataset.groups), or fewer",
+            "kfold": f"lower dataset.folds={layout.folds} to at most the number of images, or of groups (dataset.groups)",
         }[layout.splits]
         if layout.splits == "ratio" and len(candidates) == 1:
             fix = "a training needs two images at least, one of them for validation"
@@ -90,11 +88,11 @@ def _check_word(layout: Layout, found: FileLists) -> None:
     """Report the word that names the split, and another one with files of its own."""
     word, fix = layout.split_folder, f"if that is wrong: 'dataset.split_names={{{layout.split}: NAME}}'"
     if word != layout.named_split:
-        what = f"taking {word} for {layout.split}"
+        what = f"using {word} as {layout.split}"
         found.add("note", what, [layout.root], fix)
         log.info(what)
     if others := layout.split_words[1:]:
-        what = f"{layout.split} is {word}; there is {', '.join(others)}, too, which is not read"
+        what = f"{layout.split} is {word}; {', '.join(others)} is there, too, but not read"
         found.add("warning", what, [layout.root], fix)
         log.warning(what)
 
@@ -236,7 +234,7 @@ def _names_in_file(file: Path, images: dict[str, Path], stem_suffix: str, found:
             lost.append(line)
     repeated = [name for name, times in names.items() if times > 1]
     for what, some in (
-        (f"{counted(len(outside), 'line')} of {file.name} out of the folder: {few(outside)}", outside),
+        (f"{counted(len(outside), 'line')} of {file.name} pointing out of the folder: {few(outside)}", outside),
         (f"{counted(len(lost), 'name')} in the split file without an image: {few(lost)}", lost),
         (f"{file.name} repeats {few(repeated)}", repeated),
     ):

@@ -13,7 +13,7 @@ from segtrain.errors import few
 
 GENERAL = (
     "correct dataset.root, choose dataset.splits=folders|files|ratio|kfold, name dataset.images and dataset.masks, or the "
-    "words for the splits: 'dataset.split_names={train: training, val: dev}'"
+    "names of the splits: 'dataset.split_names={train: training, val: dev}'"
 )
 
 
@@ -25,7 +25,7 @@ def what_would_fit(layout, images_there: bool) -> str:
         images_there: whether the folder of the images is.
     """
     if images_there:
-        return _masks_elsewhere(layout) or "name the folder of the masks (dataset.masks=NAME), or a pattern of theirs"
+        return _masks_elsewhere(layout) or "name the folder of the masks (dataset.masks=NAME), or a pattern for them"
     if layout.splits != "folders":
         return "set dataset.splits=folders" if layout.fits(splits="folders") else GENERAL
     if layout.split == "test":  # seldom there, and no part of a ratio
@@ -48,7 +48,7 @@ def what_would_fit(layout, images_there: bool) -> str:
         return f"for masks beside their images: {beside} dataset.splits=ratio, which {of_all}"
     if layout.images is not None and "{split}" not in layout.images and (layout.root / layout.images).is_dir():
         by_split = _setting("dataset.images", f"{layout.images}/{{split}}")
-        return f"for all images in one folder set dataset.splits=ratio; for a folder of each split {by_split}"
+        return f"if all images are in one folder, set dataset.splits=ratio; if each split has a folder, set {by_split}"
     return _folder_per_class(layout) or _where_it_is(layout) or GENERAL
 
 
@@ -58,7 +58,7 @@ def _where_it_is(layout) -> str:
         if layout.fits(root=deeper) or layout.fits(root=deeper, splits="ratio"):
             return f"it is one folder deeper: {_setting('dataset.root', str(deeper))}"
     if (layout.root / "config.yaml").is_file() and (layout.root / "checkpoints").is_dir():
-        return f"it is the folder of a run: `segtrain evaluate {layout.root}`, or name the folder of a dataset"
+        return f"this is the folder of a run: `segtrain evaluate {layout.root}`, or name the folder of a dataset"
     word, names = layout.split_folder, [folder.name for folder in _folders(layout.root / layout.split_folder)]
     for masks in names:
         for images in names:
@@ -159,7 +159,7 @@ def _folder_per_class(layout) -> str:
     if len(classes) < 2:
         return ""
     named = f"'dataset.class_names=[{','.join(classes)}]' dataset.num_classes={len(classes)}"
-    return f"if {few(classes)} hold the masks of a class each: dataset.mask_format=files {named} dataset.background=null loss=bce_dice"
+    return f"if {few(classes)} each hold the masks of one class: dataset.mask_format=files {named} dataset.background=null loss=bce_dice"
 
 
 def _folders(folder: Path) -> list[Path]:

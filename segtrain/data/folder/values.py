@@ -29,7 +29,9 @@ def as_bytes(values: np.ndarray, value_range: tuple[float, float] | None, path: 
     deep = values.dtype.kind == "u" and values.dtype.itemsize == 2
     if deep and (high > 255 or high == 0):
         return (values >> 8).astype(np.uint8)
-    what = f"{values.dtype} values from {low} to {high}" + (": nothing but black, as 16 bits" if deep else "")
+    what = f"{values.dtype} values from {low} to {high}" + (
+        ": as 16 bits, it would be nothing but black" if deep else ""
+    )
     raise NeedsRange(what, str(path), low=low, high=high, deep=deep)
 
 
@@ -48,7 +50,9 @@ class NeedsRange(DataError):
             return f"set dataset.image_range=[{min(low, 0)},{max(high, of_others[1])}]"
         found = f"[{min(low, 0)},{high}]" if low < 0 or high > 255 else "[0,1]" if high <= 1 else "[0,255]"
         brighter = "; [0,65535] where other images are brighter" * any(error.deep for error in errors)
-        return f"set which values of all images are black and white, for example dataset.image_range={found}{brighter}"
+        return (
+            f"set the values that are black and white in all images, for example dataset.image_range={found}{brighter}"
+        )
 
 
 def _as_number(value) -> float | int:
@@ -67,10 +71,10 @@ def with_channels(values: np.ndarray, channels: int, path: Path) -> np.ndarray:
     if channels == 1 and bands in (3, 4):
         return np.array(Image.fromarray(np.ascontiguousarray(values[..., :3])).convert("L"))[..., None]
     if values.shape[0] == channels or values.shape[0] < MANY_BANDS <= min(values.shape[1:]):
-        what = f"an image of {list(values.shape)}: channels come last"
+        what = f"an image of shape {list(values.shape)}: channels come last"
         raise DataError(what, str(path), "save [height, width, channels], as array.transpose(1, 2, 0) gives")
     raise DataError(
-        f"the image has {bands} channels, dataset.channels={channels}",
+        f"the image has {bands} channels, but dataset.channels={channels}",
         str(path),
-        f"train with dataset.channels={bands}, or give images of {channels}",
+        f"train with dataset.channels={bands}, or give images with {channels}",
     )

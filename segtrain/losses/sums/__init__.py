@@ -93,7 +93,7 @@ def form(logits: torch.Tensor) -> str:
     """
     if chosen := os.environ.get("SEGTRAIN_SUMS"):
         if chosen not in FORMS:
-            raise ValueError(f"SEGTRAIN_SUMS={chosen} is none of {', '.join(FORMS)}")
+            raise ValueError(f"SEGTRAIN_SUMS={chosen} is not one of {', '.join(FORMS)}")
         return chosen
     if logits.device.type != "cuda":
         return "tiles" if logits.device.type == "cpu" else "dense"
@@ -108,7 +108,7 @@ def _triton_runs() -> bool:
         return False
     compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
-        log.warning("no C compiler for Triton: the losses run without its kernels, which takes longer; install gcc")
+        log.warning("no C compiler for Triton: the losses run without its kernels, which is slower; install gcc")
     return compiler is not None
 
 
@@ -152,7 +152,7 @@ def softmax_sums(logits: torch.Tensor, target: torch.Tensor, ignore_index: int, 
 def sigmoid_sums(logits: torch.Tensor, target: torch.Tensor, ignore_index: int) -> Sums:
     """Sums for labels [N,C,H,W] from 0 to 1, each channel on its own; values of ignore_index are ignored."""
     if is_hard(logits, target):
-        raise ValueError(f"a sigmoid loss needs a target [N,C,H,W] like the logits, it is {list(target.shape)}")
+        raise ValueError(f"a sigmoid loss needs a target [N,C,H,W] like the logits, but it is {list(target.shape)}")
     how = form(logits)
     if how == "triton":
         from segtrain.losses.sums import triton

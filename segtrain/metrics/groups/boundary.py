@@ -73,11 +73,11 @@ class Boundary(Group):
         band = f"IoU of the bands inside the borders, {widths[0]} wide; equal to IoU for objects thinner than two bands"
         kinds = [
             Score("boundary_iou", band, section=SECTION),
-            Score("boundary_f1", f"F1 of the contours, right within {widths[1]}", section=SECTION),
+            Score("boundary_f1", f"F1 of the contours; a contour pixel is right within {widths[1]}", section=SECTION),
         ]
         records = [record for kind in kinds for record in kind.everywhere(names)]
         for name, pixels in self.ranges.items():
-            meaning = f"share of the wrong pixels whose distance from the true border is {pixels} pixels"
+            meaning = f"share of the wrong pixels that are {pixels} pixels from the true border"
             near = not pixels.startswith("beyond")  # of these shares, that far from the border is the worse one to have
             shown = {"section": SECTION, "chart": BY_DISTANCE, "label": f"{pixels} pixels"}
             kind = Score(name, meaning, higher_is_better=near, **shown)

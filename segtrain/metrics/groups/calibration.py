@@ -63,10 +63,10 @@ class Calibration(Thresholds):
 
     def records(self, table: Table) -> list[Score]:
         # Guo et al., 2017, https://arxiv.org/abs/1706.04599
-        error = f"mean distance of confidence and accuracy in {self.bins} bins of confidence"
-        of_class = f"mean distance of the class's probability and its frequency in {self.bins} bins of probability"
+        error = f"mean gap between confidence and accuracy in {self.bins} bins of confidence"
+        of_class = f"mean gap between the class's probability and its frequency in {self.bins} bins of probability"
         kinds = [
-            Score("average_precision", "area under precision over recall", section="Calibration"),
+            Score("average_precision", "area under the precision-recall curve", section="Calibration"),
             Score("class_ece", of_class, higher_is_better=False, section="Calibration"),
         ]
         return [

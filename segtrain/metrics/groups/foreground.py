@@ -44,11 +44,14 @@ class Foreground(Group):
         return {name: float(value) for name, value in scores.items()}
 
     def records(self, table: Table) -> list[Score]:
-        one, found = "of all classes but the background as one", "of the pixels that are foreground in both"
+        one, found = (
+            "of all foreground classes merged into one",
+            "of the pixels that are foreground in both prediction and ground truth",
+        )
         within = Score("within_foreground", f"IoU {found}", section="Detection")
         return [
             *(Score(f"foreground/{kind.lower()}", f"{kind} {one}") for kind in ("IoU", "Dice", "Precision", "Recall")),
-            Score("accuracy_within_foreground", f"share {found} whose class is right"),
+            Score("accuracy_within_foreground", f"accuracy {found}"),
             within.of("mean", "mean over the classes"),
             *within.of_classes([name for _, name in self._named()]),
         ]

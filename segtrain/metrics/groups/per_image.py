@@ -12,8 +12,8 @@ from segtrain.metrics.table import Classes, Table, mean, nanmean, ratio
 
 KINDS = {"iou": "IoU", "dice": "Dice", "accuracy": "recall"}
 OVER = {
-    "image": "mean over images of the mean over the classes of each",
-    "class": "mean over classes of the mean over the images of each",
+    "image": "mean over images of the mean over each image's classes",
+    "class": "mean over classes of the mean over each class's images",
 }
 
 

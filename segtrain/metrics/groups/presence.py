@@ -7,8 +7,8 @@ from segtrain.metrics.records import Score
 from segtrain.metrics.table import Classes, Table, ratio
 
 MEANINGS = {
-    "presence_recall": "of the images with the class, those in which it is predicted",
-    "presence_precision": "of the images in which the class is predicted, those that have it",
+    "presence_recall": "share of the images with the class in which it is predicted",
+    "presence_precision": "share of the images in which the class is predicted that hold it",
 }
 
 
@@ -28,7 +28,7 @@ class Presence(Group):
         return scores | {"specificity": float(ratio((empty & ~alarms).sum(), empty.sum()))}
 
     def records(self, table: Table) -> list[Score]:
-        meaning = "of the images without foreground, those in which none is predicted; the rest are false alarms"
+        meaning = "share of the images without foreground in which none is predicted; the rest are false alarms"
         kinds = [Score(name, text, section="Detection") for name, text in MEANINGS.items()]
         return [*(r for kind in kinds for r in kind.everywhere(self.classes.names)), Score("specificity", meaning)]
 

@@ -59,7 +59,7 @@ class Standard(Group):
             Score("frequency_weighted_iou", "IoU of each class, weighted by its share of the pixels"),
         ]
         if not self.classes.multilabel:
-            means.append(Score("kappa", "Cohen's kappa: agreement above that of chance", summary=True))
+            means.append(Score("kappa", "Cohen's kappa: agreement beyond chance", summary=True))
         return means + [record for kind in KINDS.values() for record in kind.of_classes(self.classes.names)]
 
     def per_class(self, table: Table) -> dict[str, np.ndarray]:

@@ -102,7 +102,7 @@ def sizes(report: SplitReport) -> str:
     """The size of the images, or the range of their sizes."""
     found = sorted({s.size for s in report.readable})
     if not found:
-        return "none could be read with its mask"
+        return "but none could be read with its mask"
     if len(found) == 1:
         return f"{found[0][1]}×{found[0][0]} (width × height)"
     heights, widths = zip(*found, strict=True)

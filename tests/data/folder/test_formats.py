@@ -90,12 +90,12 @@ def test_colour_masks(tmp_path):
     assert mask.read(tmp_path / "p.png").tolist() == [[0, 2]]
     values[0, 3] = [0, 0, 250]
     with pytest.raises(
-        DataError, match=r"1 colour of no class \(1 pixel\), most often \(0, 0, 250\), .* \(0, 0, 255\), c"
+        DataError, match=r"1 colour without a class \(1 pixel\), most often \(0, 0, 250\), .* \(0, 0, 255\), c"
     ):
         mask.read(saved(tmp_path / "m.png", values))
     with pytest.raises(ConfigError, match="given twice"):
         ColorMask(["a", "b"], 255, True, [[0, 0, 0], [0, 0, 0]])
-    with pytest.raises(ConfigError, match=r"\[0, 0\] is no colour"):
+    with pytest.raises(ConfigError, match=r"\[0, 0\] is not a colour"):
         ColorMask(["a", "b"], 255, True, [[0, 0], [0, 0, 0]])
 
 
@@ -191,7 +191,7 @@ def test_channels(tmp_path):
     tifffile.imwrite(tmp_path / "p.tif", np.moveaxis(bands, 2, 0), photometric="minisblack", planarconfig="separate")
     assert np.array_equal(read_image(tmp_path / "p.tif", channels=7), bands)
     assert image_size(tmp_path / "m.tif") == image_size(tmp_path / "p.tif") == (20, 30)
-    with pytest.raises(DataError, match="7 channels, dataset.channels=5"):
+    with pytest.raises(DataError, match="7 channels, but dataset.channels=5"):
         read_image(tmp_path / "m.tif", channels=5)
 
 
@@ -336,10 +336,10 @@ def test_a_run_on_five_bands(tmp_path, segtrain):
     assert done.code == 0, done
     done = segtrain(*words, "dataset.channels=5", "augment.hue=0.1")
     assert done.code == 2
-    assert "images of 5 channels have no saturation or hue" in done.err
+    assert "images with 5 channels have no saturation or hue" in done.err
     done = segtrain(*words)
     assert done.code == 3
-    assert "the image has 5 channels, dataset.channels=3" in done.err
+    assert "the image has 5 channels, but dataset.channels=3" in done.err
 
 
 def test_models_take_any_number_of_channels():
@@ -390,7 +390,7 @@ def test_pictures_have_the_colours_of_the_palette_of_colour_coded_masks_or_of_vo
     assert class_colours(coded)[:4].tolist() == [[0, 0, 9], [7, 8, 9], [4, 5, 6], [128] * 3]
     painted = Folder(str(tmp_path), "train", **given, palette=[[1, 1, 1], [2, 2, 2], [3, 3, 3]])
     assert colour_mask(np.array([[2, 0, 255]], np.uint8), painted).tolist() == [[[3] * 3, [1] * 3, [128] * 3]]
-    for palette, text in (([[1, 1, 1]], "1 colours for 3 classes"), ([[1, 1, 1], [2], [3] * 3], "is no colour")):
+    for palette, text in (([[1, 1, 1]], "1 colours for 3 classes"), ([[1, 1, 1], [2], [3] * 3], "is not a colour")):
         with pytest.raises(ConfigError, match=text) as error:
             Folder(str(tmp_path), "train", **given, palette=palette)
         assert "dataset.palette" in str(error.value)
@@ -453,7 +453,7 @@ def test_mask_tiffs_that_pillow_does_not_know(tmp_path):
     values = np.array([[0, 1, 1], [2, 2, 2]])
     tifffile.imwrite(tmp_path / "m.tif", values)  # int64
     assert INDEX.read(tmp_path / "m.tif").tolist() == values.tolist()
-    with pytest.raises(DataError, match="this has int64"):
+    with pytest.raises(DataError, match="this one has int64"):
         ColorMask(["a", "b"], 255, True, [[0, 0, 0], [9, 9, 9]]).read(tmp_path / "m.tif")
 
 
@@ -520,7 +520,7 @@ def test_whatever_is_damaged_is_an_error_that_names_the_file(suffix, tmp_path):
 def test_a_second_plane_of_a_mask_is_not_dropped(tmp_path):
     planes = np.stack([np.zeros((4, 5), np.uint8), np.eye(4, 5, dtype=np.uint8)], axis=2)
     np.save(tmp_path / "m.npy", planes)
-    with pytest.raises(DataError, match="a mask of 2 channels"):
+    with pytest.raises(DataError, match="a mask with 2 channels"):
         INDEX.read(tmp_path / "m.npy")
     Image.fromarray(np.stack([planes[..., 1], np.full((4, 5), 255, np.uint8)], axis=2)).save(tmp_path / "m.png")
     assert INDEX.read(tmp_path / "m.png").tolist() == planes[..., 1].tolist()
@@ -531,9 +531,9 @@ def test_a_colour_coded_mask_without_colours_may_be_saved_as_grey(tmp_path):
     for mode in ("L", "1", "LA", "P", "RGB"):
         Image.fromarray(np.array([[0, 255, 0]], np.uint8)).convert(mode).save(tmp_path / "m.png")
         assert mask.read(tmp_path / "m.png").tolist() == [[0, 1, 0]], mode
-    with pytest.raises(DataError, match="1 colour of no class") as error:
+    with pytest.raises(DataError, match="1 colour without a class") as error:
         mask.read(saved(tmp_path / "m.png", np.array([[0, 1, 1]], np.uint8)))
-    assert "masks whose value is the class: dataset.mask_format=index" in error.value.fix
+    assert "for masks whose values are the classes: dataset.mask_format=index" in error.value.fix
 
 
 def test_bands_as_pages_are_all_read(tmp_path):
@@ -541,7 +541,7 @@ def test_bands_as_pages_are_all_read(tmp_path):
     tifffile.imwrite(tmp_path / "i.tif", bands)
     assert np.array_equal(read_image(tmp_path / "i.tif", channels=5), np.moveaxis(bands, 0, 2))
     assert image_size(tmp_path / "i.tif") == (20, 30)
-    with pytest.raises(DataError, match="the image has 5 channels, dataset.channels=3"):
+    with pytest.raises(DataError, match="the image has 5 channels, but dataset.channels=3"):
         read_image(tmp_path / "i.tif")
 
 
@@ -550,11 +550,11 @@ def test_bands_as_pages_are_all_read(tmp_path):
     [
         ({"remap": {1: 300}}, "1: 300 does not map a mask value"),
         ({"remap": {1: "a"}}, "1: 'a' does not map a mask value"),
-        ({"mask_format": "color", "colors": [1, 2, 3]}, "1 is no colour"),
-        ({"mask_format": "color", "colors": [[0.5, 0, 0]] * 3}, r"\[0.5, 0, 0\] is no colour"),
-        ({"remap": {1: 0}, "ignore_values": [1]}, "value 1 is in remap and in ignore_values"),
+        ({"mask_format": "color", "colors": [1, 2, 3]}, "1 is not a colour"),
+        ({"mask_format": "color", "colors": [[0.5, 0, 0]] * 3}, r"\[0.5, 0, 0\] is not a colour"),
+        ({"remap": {1: 0}, "ignore_values": [1]}, "value 1 is both in remap and in ignore_values"),
         ({"images": "{nope}"}, "the pattern '{nope}' cannot be filled in"),
-        ({"mask_format": "binary"}, "a binary mask has 2 classes, num_classes=3"),
+        ({"mask_format": "binary"}, "a binary mask has 2 classes, but num_classes=3"),
         ({"mask_format": "channels", "ignore_index": 1}, "multi-label masks hold 0 and 1"),
     ],
 )
@@ -644,7 +644,7 @@ def test_images_of_more_pixels_than_are_read_are_refused_by_their_header(tmp_pat
         Image.new("L", (40, 30)).save(tmp_path / name)
     if name != "planes.tif":  # which Pillow calls it for, to find out that it does not know it
         monkeypatch.setattr(Image.Image, "load", None)  # decoding would fail
-    with pytest.raises(DataError, match="40×30 are 0 million pixels, more than dataset.max_pixels=1,199"):
+    with pytest.raises(DataError, match="40×30 is 0 million pixels, more than dataset.max_pixels=1,199"):
         read_values(tmp_path / name, max_pixels=1199)
 
 

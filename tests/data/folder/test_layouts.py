@@ -38,7 +38,7 @@ def test_usual_names_below_the_splits(root, names, caplog):
         data = Folder(str(root), "train", 3)
     assert data.names == expected
     assert data.mask(0).max() > 0
-    what = f"recognised images in {root / 'train' / names[0]}, masks in {root / 'train' / names[1]}"
+    what = f"using images in {root / 'train' / names[0]}, masks in {root / 'train' / names[1]}"
     assert what in caplog.text
     assert [(finding.level, finding.what) for finding in data.findings] == [("note", what)]
 
@@ -75,7 +75,7 @@ def test_other_words_for_the_splits(root, tmp_path, train, val, above, caplog):
     with caplog.at_level("INFO"):
         data = Folder(str(tmp_path / "other"), "val", 3)
     assert data.names == Folder(str(root), "val", 3).names
-    assert f"taking {val} for val" in caplog.text
+    assert f"using {val} as val" in caplog.text
     named = Folder(str(tmp_path / "other"), "val", 3, split_names={"val": val})
     assert (named.images, named.findings) == (data.images, [])
 
@@ -154,7 +154,7 @@ def test_splits_are_found(root, tmp_path, caplog):
     assert data["val"].names == of_ratio.names
     assert sorted(data["train"].names + data["val"].names) == Folder(str(root), "train", 3).names
     assert [finding.what for finding in data["val"].findings] == [
-        "no split folders: 40 % of the images, by a hash of the name, are for validation"
+        "no split folders: 40 % of the images, chosen by a hash of the name, are for validation"
     ]
     assert "no split folders: 40 % of the images" in caplog.text
     assert of_ratio.findings == []
@@ -178,7 +178,7 @@ def test_masks_of_longer_names_are_recognised(root, caplog):
         data = Folder(str(root), "train", 3)
     assert data.names == expected
     assert [files[0].stem for files in data.masks] == [f"{name}_gt" for name in expected]
-    what = f"recognised images in {root / 'train/img'}, masks in {root / 'train/label'}/{{stem}}_gt.png"
+    what = f"using images in {root / 'train/img'}, masks in {root / 'train/label'}/{{stem}}_gt.png"
     assert what in caplog.text
     assert [(finding.level, finding.what) for finding in data.findings] == [("note", what)]
     assert Folder(str(root), "train", 3, masks="../label/{stem}_gt.png").names == expected
@@ -250,7 +250,7 @@ def test_masks_by_the_name_of_their_folder(root, tmp_path, images, masks, settin
     data = Folder(str(tmp_path / "other"), "train", 3, **settings)
     assert data.names
     assert data.masks[0][0].parent == tmp_path / "other" / masks
-    assert bool(data.findings) == ("images" not in settings)  # what was assumed is said
+    assert bool(data.findings) == ("images" not in settings)  # what was assumed is reported
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])
@@ -273,7 +273,7 @@ def test_the_word_of_a_split_below_the_folder_that_is_named(root, tmp_path):
 def test_a_split_that_is_there_twice_is_said_and_an_empty_one_is_none(root, caplog):
     shutil.copytree(root / "val", root / "valid")
     data = Folder(str(root), "val", 3)
-    assert "val is val; there is valid, too, which is not read" in caplog.text
+    assert "val is val; valid is there, too, but not read" in caplog.text
     assert [finding.level for finding in data.findings] == ["warning"]
     shutil.rmtree(root / "val")
     (root / "val").mkdir()

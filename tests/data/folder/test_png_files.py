@@ -66,7 +66,7 @@ def test_pixels_of_another_size_than_in_the_header_are_refused(tmp_path):
     whole = png(NOISE)
     pixels = b"".join(b"\0" + row.tobytes() for row in NOISE[:5])
     (tmp_path / "m.png").write_bytes(whole[:33] + chunk(b"IDAT", zlib.compress(pixels)) + whole[-12:])
-    with pytest.raises(DataError, match="not the pixels of the size in its header"):
+    with pytest.raises(DataError, match="the pixels do not match the size in its header"):
         read_values(tmp_path / "m.png")
     (tmp_path / "m.png").write_bytes(whole[:8] + whole[-12:])
     with pytest.raises(DataError, match="it does not begin with a header"):

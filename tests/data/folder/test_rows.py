@@ -113,7 +113,7 @@ def test_damage_further_down_names_the_file(tmp_path):
 def test_other_channels_and_too_many_pixels_are_refused(tmp_path):
     file = tmp_path / "image.tif"
     tifffile.imwrite(file, FIVE, rowsperstrip=8, **CONTIG)
-    with pytest.raises(DataError, match=r"5 channels, dataset.channels=3"):
+    with pytest.raises(DataError, match=r"5 channels, but dataset.channels=3"):
         read(file, 3, None)
     with pytest.raises(DataError, match="more than dataset.max_pixels=100"):
         open_rows(file, 5, None, True, 100)
