@@ -80,7 +80,7 @@ def check_counts(counts: ClassCounts) -> None:
         )
     if counts.absent:
         log.warning(
-            f"no training pixel of {', '.join(counts.absent)}: it cannot be learned, and weights computed from the masks are 0 for it"
+            f"no training pixel of {', '.join(counts.absent)}: such a class cannot be learned, and weights computed from the masks are 0 for it"
         )
 
 

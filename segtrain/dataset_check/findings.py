@@ -185,7 +185,7 @@ def _add_missing_classes(reports: list[SplitReport]) -> None:
         if lost.any():
             with_it = _files(report, [s for s in report.readable if s.pixels[lost].any()])
             what = f"{', '.join(names[lost])} is in {report.name} but not in train{among}"
-            fix = "it cannot be learned: move images to train, or merge the class with dataset.remap"
+            fix = "such a class cannot be learned: move images to train, or merge the class with dataset.remap"
             report.add("error", what, with_it, fix)
         if only_train.any():
             what = f"no {report.name} pixel of {', '.join(names[only_train])}"
@@ -200,7 +200,7 @@ def _add_missing_classes(reports: list[SplitReport]) -> None:
         what = f"no training pixel of {', '.join(names[absent])}{among}"
         by_file = _has_format(train.dataset, ClassFiles)
         wrong = "class_names or masks, by which its files are found" if by_file else "num_classes, or the masks"
-        fix = f"it cannot be learned, and weights computed from the masks are 0 for it: correct dataset.{wrong}"
+        fix = f"such a class cannot be learned, and weights computed from the masks are 0 for it: correct dataset.{wrong}"
         train.add("warning", what, [], fix)
 
 

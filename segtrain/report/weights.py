@@ -31,7 +31,7 @@ def weights_text(counts: ClassCounts, chosen=None, words: str = "", weighted: bo
     parts = [weights_table(counts, chosen)]
     if counts.absent:
         parts.append(
-            f"no training pixel of {', '.join(counts.absent)}: it cannot be learned, and weights from pixel counts are 0"
+            f"no training pixel of {', '.join(counts.absent)}: such a class cannot be learned, and weights from pixel counts are 0"
         )
     return "\n\n".join([*parts, plot(counts), recommendation(counts, words, weighted)])
 

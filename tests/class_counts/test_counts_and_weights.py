@@ -336,7 +336,7 @@ def test_weights_shows_the_weighting_as_it_is_set_and_names_absent_classes(segtr
     done = segtrain("weights", *words, "weighting=neg_pos_ratio", "weighting.max_ratio=3")
     assert done.code == 0, done
     assert next(line for line in done.out.splitlines() if line.startswith(" max/min")).split()[-1] == "3"
-    assert "class 4: it cannot be learned" in done.out
+    assert "class 4: such a class cannot be learned" in done.out
 
 
 def test_weights_shows_the_effect_of_the_sampling(segtrain):
