@@ -200,7 +200,9 @@ def _add_missing_classes(reports: list[SplitReport]) -> None:
         what = f"no training pixel of {', '.join(names[absent])}{among}"
         by_file = _has_format(train.dataset, ClassFiles)
         wrong = "class_names or masks, by which its files are found" if by_file else "num_classes, or the masks"
-        fix = f"such a class cannot be learned, and weights computed from the masks are 0 for it: correct dataset.{wrong}"
+        fix = (
+            f"such a class cannot be learned, and weights computed from the masks are 0 for it: correct dataset.{wrong}"
+        )
         train.add("warning", what, [], fix)
 
 
