@@ -96,8 +96,9 @@ def check_goes_on(run: RunFolder, checkpoint: dict | None, trainer, changed: dic
     if "trainer.monitor" in changed:
         what = "the best epoch so far was chosen by another score"
         raise ConfigError(what, "trainer.monitor", "start a new run, or evaluate the checkpoints")
-    ended = limits(checkpoint["state"], trainer) if checkpoint else {}
-    if run.result.status != "finished" and not changed.keys() & ended.keys():
+    finished = run.result.status == "finished"
+    ended = limits(checkpoint["state"], trainer) if checkpoint and (finished or changed.keys() & LONGER) else {}
+    if not finished and not changed.keys() & ended.keys():
         return
     how = " ".join(f"--allow {key} {key}=NUMBER" for key in ended or ("trainer.epochs",))
     if not changed.keys() & LONGER:

@@ -167,6 +167,7 @@ def test_only_finished_trainings_count_each_of_them_once(segtrain, sweep, tmp_pa
 
 
 def test_of_a_search_the_final_trainings_are_compared(tmp_path):
+    above, tmp_path = tmp_path, tmp_path / "found"
     names = ["00_as_it_is", "01_alpha=1", "02_seed=1,as_it_is", "03_seed=1,alpha=1"]
     jobs = [{"folder": name, "overrides": [], "config": ""} for name in names]
     write_json(tmp_path / "sweep.json", {"jobs": jobs})
@@ -176,7 +177,7 @@ def test_of_a_search_the_final_trainings_are_compared(tmp_path):
     assert len(find_runs([tmp_path])[0]) == 2  # it is not that far
     for number, name in enumerate(names[2:]):
         make_run(tmp_path / name, {"trainer": {"alpha": number, "epochs": 9}}, 0.5, seed=1)
-    for folder in (tmp_path, tmp_path.parent):
+    for folder in (tmp_path, above):
         runs, left_out = find_runs([folder])
         assert [run.path.name for run in runs] == names[2:]
     assert len(find_runs([tmp_path / names[0]])[0]) == 1, "it is named itself"

@@ -57,7 +57,7 @@ def test_a_batch_that_cannot_fit_is_refused(monkeypatch):
     monkeypatch.setattr("segtrain.training.memory.free_memory", lambda device: 10**9)
     words = (model, CPU, contextlib.nullcontext())
     check_memory(*words, 4, 3, (4000, 4000))  # 4 · 3 · 4 bytes a pixel are 0.77 GB
-    with pytest.raises(OutOfMemory, match=r"at least 1\.2 GB of a batch of 4 × 5000×5000 pixels, 1\.0 GB of CPU"):
+    with pytest.raises(OutOfMemory, match=r"at least 1\.2 GB of a batch of 4 × 5000×5000 pixels, but 1\.0 GB of CPU"):
         check_memory(*words, 4, 3, (5000, 5000))
 
 
