@@ -26,10 +26,14 @@ _received_at = 0.0
 
 def leave_if_stopped() -> None:
     """Raise KeyboardInterrupt after Ctrl-C, Preempted after another stop signal, nothing without one."""
-    if _received == signal.SIGINT:
+    _leave_after(_received)
+
+
+def _leave_after(number: signal.Signals | None) -> None:
+    if number == signal.SIGINT:
         raise KeyboardInterrupt
-    if _received is not None:
-        raise Preempted(f"stopped by {_received.name}")
+    if number is not None:
+        raise Preempted(f"stopped by {number.name}")
 
 
 def received() -> int:
@@ -50,27 +54,29 @@ def passed_on():
 
     Raises KeyboardInterrupt after Ctrl-C and Preempted after another stop signal.
     """
-    first: list[signal.Signals] = []
-
-    def pass_on(number: int, _frame) -> None:
-        first.append(signal.Signals(number))
-        for process in multiprocessing.active_children():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process.pid, signal.SIGTERM)
-
-    before = {number: signal.signal(number, pass_on) for number in STOPS if signal.getsignal(number) in DEFAULTS}
+    global _received
+    _received = None
+    before = {number: signal.signal(number, _pass_on) for number in STOPS if signal.getsignal(number) in DEFAULTS}
     try:
         yield
     except Exception:
-        if not first:
+        if _received is None:
             raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    if first and first[0] == signal.SIGINT:
-        raise KeyboardInterrupt
-    if first:
-        raise Preempted(f"stopped by {first[0].name}")
+        came, _received = _received, None
+    _leave_after(came)
+
+
+def _pass_on(number: int, _frame) -> None:
+    receive(number)
+    processes = multiprocessing.active_children()
+    for process in processes:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGTERM)
+    if not processes:  # there are none yet, or the jobs are trained in this one
+        leave_if_stopped()
 
 
 def may_start_job() -> bool:
@@ -109,7 +115,7 @@ def watched():
     before = {
         number: handler
         for number in STOPS
-        if (handler := signal.getsignal(number)) in (*DEFAULTS, _between_jobs)
+        if (handler := signal.getsignal(number)) in (*DEFAULTS, _between_jobs, _pass_on)
         or (number in CHAINED and handler != signal.SIG_IGN)
     }
     for number in before:

@@ -13,7 +13,7 @@ from test_kill import TINY
 
 from segtrain.errors import Preempted
 from segtrain.runs.result import Result
-from segtrain.signals import leave_if_stopped, received, watched
+from segtrain.signals import leave_if_stopped, passed_on, received, watched
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -45,6 +45,20 @@ def test_a_second_signal_stops_at_once(server, tmp_path):
     time.sleep(0.002)
     command.kill(signal.SIGTERM)
     assert command.wait() == 75, command.text()
+
+
+def _stop_in_a_job() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert received() == signal.SIGTERM, "a job looks at it after its step"
+    leave_if_stopped()
+
+
+def test_a_sweep_without_processes_of_its_own_stops_in_its_job_and_between_them():
+    with pytest.raises(Preempted, match="SIGTERM"), passed_on(), watched():
+        _stop_in_a_job()
+    with pytest.raises(KeyboardInterrupt), passed_on():
+        os.kill(os.getpid(), signal.SIGINT)
+    leave_if_stopped()
 
 
 @pytest.mark.slow
