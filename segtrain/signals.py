@@ -60,7 +60,7 @@ def passed_on():
     try:
         yield
     except Exception:
-        if _received is None:
+        if _received is None:  # else it is that of jobs which the signal has ended; the table of jobs has them
             raise
     finally:
         for number, handler in before.items():
