@@ -56,8 +56,8 @@ def _stop_in_a_job() -> None:
 def test_a_sweep_without_processes_of_its_own_stops_in_its_job_and_between_them():
     with pytest.raises(Preempted, match="SIGTERM"), passed_on(), watched():
         _stop_in_a_job()
-    with pytest.raises(KeyboardInterrupt), passed_on():
-        os.kill(os.getpid(), signal.SIGINT)
+    with pytest.raises(Preempted, match="SIGUSR1"), passed_on():
+        os.kill(os.getpid(), signal.SIGUSR1)
     leave_if_stopped()
 
 
