@@ -18,6 +18,8 @@ CHAINED = STOPS[2:]
 DEFAULTS = (signal.SIG_DFL, signal.default_int_handler)
 AT_ONCE_SECONDS = 5.0  # a second signal within this time does not wait for the step
 
+PASSING_SECONDS = 1.0  # in which a job may get a signal twice: that to all processes, and the one passed on
+
 _watching = False
 _job = False  # whether this process trains jobs of a sweep that another one runs
 _received: signal.Signals | None = None
@@ -83,7 +85,10 @@ def may_start_job() -> bool:
     """Of a process that trains jobs of a sweep and to which signals are `passed_on`: whether none has come."""
     global _job
     if not _job:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal goes to all, and is passed on besides
+        for (
+            number
+        ) in STOPS:  # Ctrl-C in a terminal, and what a scheduler sends, may go to all, and is passed on besides
+            signal.signal(number, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, _between_jobs)
         _job = True
     return _received is None
@@ -136,7 +141,10 @@ def watched():
 
 def _note(number: int, _frame) -> None:
     global _received, _received_at
-    again = _received is not None and time.monotonic() - _received_at < AT_ONCE_SECONDS
+    since = time.monotonic() - _received_at
+    if _job and _received is not None and since < PASSING_SECONDS:
+        return
+    again = _received is not None and since < AT_ONCE_SECONDS
     _received, _received_at = signal.Signals(number), time.monotonic()
     if again:
         leave_if_stopped()

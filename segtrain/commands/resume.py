@@ -62,7 +62,7 @@ def resume_sweep(arguments: Namespace) -> int:
 def attempt(job: SweepJob, overrides: list[str], allow: list[str], trust: list[str], **how) -> SegtrainError | None:
     """Start or continue a job as `resume` does; its error, which is printed, so that the other jobs go on."""
     try:
-        if not (job.folder / "config.yaml").is_file():
+        if not any((job.folder / name).exists() for name in ("config.yaml", "environment.json", "checkpoints")):
             write_job(job.folder, again(job))
         job.check_unchanged()
         resume(job.folder, overrides, allow, trust, **how)

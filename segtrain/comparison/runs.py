@@ -35,9 +35,9 @@ class Run:
     Attributes:
         settings: by dotted key, and for each group the name of the option that was chosen.
         key: equal for repeats of one setting.
-        data: equal for runs of one dataset, wherever it lies.
         given: the keys of the settings on the command line.
         unscored: as `key`, but equal for runs that differ in what they scored (metric), too.
+        data: equal for runs of one dataset, wherever it lies.
         on_val: scores of the training, also where `result` has those of another split.
         names, groups, classes: of the images and classes that were scored; empty when nothing was counted.
         counts: int64 [images, 4, C], tp, fp, fn and valid pixels, in the order of `names`.
@@ -49,9 +49,9 @@ class Run:
     key: str
     on_val: dict[str, float]
     command: str
-    data: str = ""
     given: frozenset[str] = frozenset()
     unscored: str = ""
+    data: str = ""
     names: np.ndarray = field(default_factory=lambda: np.zeros(0, str))
     groups: np.ndarray = field(default_factory=lambda: np.zeros(0, str))
     classes: tuple[str, ...] = ()
@@ -81,7 +81,15 @@ def find_runs(folders: list[Path], split: str | None = None) -> tuple[list[Run],
     for folder in folders:
         files = sorted(folder.glob("**/result.json"))
         for search in sorted({file.parent.parent for file in files if file.parent != folder}):
-            last = finals_of(search)
+            if not (search / "find.json").is_file():
+                continue
+            try:
+                last = finals_of(search)
+            except SegtrainError as error:
+                if search == folder:
+                    raise
+                unread.append(f"{search}: {error.what}")
+                continue
             if finals := [file for file in files if file.parent.resolve() in last]:
                 others = [file for file in files if file.parent.parent != search]
                 stages = len(files) - len(others) - len(finals)
@@ -101,6 +109,7 @@ def find_runs(folders: list[Path], split: str | None = None) -> tuple[list[Run],
             raise ConfigError("no such folder", str(folder), "name folders of runs or sweeps")
         if len(found) + len(unread) == before and (new or not files):
             unread.append(f"{folder}: no run in it")
+    _tell_datasets_apart(found)
     return found, unread
 
 
@@ -146,14 +155,13 @@ def read_run(path: Path, split: str | None = None) -> Run:
     kfold = settings.get("dataset.splits") == "kfold"
     known = bool(key) and not kfold
     key = key if known else signature(own)
-    data = _data(path, settings, None if kfold else trained_on(environment))
     if not settings:  # nothing is known of it
         key = str(path)
-    elif data and known:
+    elif not kfold:
         settings[FINGERPRINT] = trained_on(environment)
     on_val = result.scores if split == "val" else on_val
     unscored = signature(trained) if known else key
-    run = Run(path, result, settings, f"{key} {data}", on_val, command, data, given, f"{unscored} {data}")
+    run = Run(path, result, settings, key, on_val, command, given, unscored)
     if file.is_file():
         _read_counts(run, file)
     return run
@@ -177,10 +185,21 @@ def _read_counts(run: Run, file: Path) -> None:
     run.counts = np.stack([arrays[name] for name in COUNTS], axis=1)[order]
 
 
-def _data(path: Path, settings: dict, fingerprint: str | None) -> str:
-    """What is known of a run's dataset; of a sweep over several folders its folder, too, whose images may be other ones."""
-    folder = settings.get(ROOT) if swept(path, ROOT) else None
-    return " ".join(str(word) for word in (fingerprint, folder) if word is not None)
+def _tell_datasets_apart(runs: list[Run]) -> None:
+    """Give runs of one setting on other datasets other keys: by fingerprint, where all have one, and by the folder where a
+    sweep varied it, whose images may be other ones with the same masks."""
+    alike: dict[str, list[Run]] = {}
+    for run in runs:
+        alike.setdefault(run.unscored, []).append(run)
+    for members in alike.values():
+        prints = [run.settings.pop(FINGERPRINT, None) for run in members]
+        varied = any(swept(run.path, ROOT) for run in members)
+        for run, found in zip(members, prints, strict=True):
+            if None not in prints:
+                run.settings[FINGERPRINT] = found
+            known = [] if None in prints else [str(found)]
+            run.data = " ".join([*known, *[str(run.settings.get(ROOT))] * varied])
+            run.key, run.unscored = f"{run.key} {run.data}", f"{run.unscored} {run.data}"
 
 
 def without_copies(runs: list[Run]) -> tuple[list[Run], list[str]]:

@@ -83,7 +83,7 @@ def make_run_folder(name: Callable[[], Path]) -> Path:
         if held and os.environ.get("SLURM_RESTART_COUNT", "0") == "0":  # else Slurm has started this job before
             unlock(folder)
             kind = "sweep" if (folder / "multirun.yaml").exists() else "run"
-            fix = f"name another with hydra.{kind}.dir=DIR, or `segtrain resume {shlex.quote(str(folder))}`"
+            fix = f"name another folder, or `segtrain resume {shlex.quote(str(folder))}`"
             raise ConfigError(f"the folder holds a {kind} already", str(folder), fix)
         (folder / ".writable").touch()
         (folder / ".writable").unlink()

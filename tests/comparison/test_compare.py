@@ -192,15 +192,33 @@ def test_runs_on_other_training_images_are_no_repeats(tmp_path):
     assert [(setting.label, len(setting.repeats)) for setting in settings] == [("root=a", 2), ("root=c", 1)]
 
 
+def test_a_run_of_an_unknown_dataset_is_a_repeat(tmp_path):
+    for seed, more in enumerate(({}, {"dataset_fingerprint": "1"})):  # the first of an earlier version
+        run = make_run(tmp_path / str(seed), {}, 0.5, seed=seed, group="same")
+        write_json(run / "environment.json", {"signature": "same", **more})
+    assert [len(setting.repeats) for setting in settings_from(find_runs([tmp_path])[0])] == [2]
+
+
 def test_folders_that_a_sweep_varies_are_settings(tmp_path):
     jobs = [{"folder": root, "overrides": [f"dataset.root={root}"], "config": ""} for root in ("a", "b")]
     write_json(tmp_path / "sweep.json", {"jobs": jobs})
     for root in ("a", "b"):
         run = make_run(tmp_path / root, {"dataset": {"root": root}}, 0.5, group="same")
         write_json(run / "environment.json", {"signature": "same", "dataset_fingerprint": "1"})
+    alone = make_run(tmp_path / "alone/run", {"dataset": {"root": "a"}}, 0.5, seed=1, group="same")
+    write_json(alone / "environment.json", {"signature": "same", "dataset_fingerprint": "1"})
     runs, _ = find_runs([tmp_path])
-    assert [setting.label for setting in settings_from(runs)] == ["root=a", "root=b"]
     assert without_copies(runs)[1] == []
+    assert {s.label: len(s.repeats) for s in settings_from(runs)} == {"root=a": 2, "root=b": 1}
+
+
+def test_a_damaged_search_is_left_out(tmp_path):
+    make_run(tmp_path / "search/00_as_it_is", {}, 0.5)
+    write_json(tmp_path / "search/find.json", {})
+    make_run(tmp_path / "run", {}, 0.5)
+    runs, unread = find_runs([tmp_path])
+    assert len(runs) == 2
+    assert unread == [f"{tmp_path / 'search'}: not the state of a search"]
 
 
 def test_a_run_with_changed_settings_is_one_that_was_started_with_them(tmp_path):
