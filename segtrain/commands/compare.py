@@ -69,7 +69,7 @@ def write(arguments: Namespace, comparisons: list[Comparison], below: str) -> st
         shown, reason = pictures(comparison, arguments) if arguments.pictures else ([], "")
         missing += [reason] if reason else []
         write_comparison_page(pages[-1], comparison, shown, below)
-    for page in arguments.out.glob("comparison[2-9].html"):  # of a comparison of more groups before
+    for page in arguments.out.glob("comparison[1-9]*.html"):  # of a comparison of more groups before
         if page not in pages:
             page.unlink()
     missing = "".join(f"no pictures on the page: {reason}\n" for reason in missing)

@@ -1,6 +1,7 @@
 """The protocol of a dataset: SegmentationDataset with its defaults, and the checks of what a dataset returns."""
 
 import logging
+import math
 
 import numpy as np
 
@@ -188,7 +189,7 @@ def known_sizes(dataset: SegmentationDataset, every: int = 1) -> list[tuple[int,
     sizes = [dataset.size(index) for index in range(0, len(dataset.names), every)]
     if None not in sizes:
         return sizes
-    return [dataset.image(index).shape[:2] for index in range(0, len(dataset.names), 1 + len(dataset.names) // READ)]
+    return [dataset.image(index).shape[:2] for index in range(0, len(dataset.names), math.ceil(len(dataset.names) / READ))]
 
 
 def typical_size(dataset: SegmentationDataset) -> tuple[int, int]:
