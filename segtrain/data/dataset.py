@@ -189,7 +189,9 @@ def known_sizes(dataset: SegmentationDataset, every: int = 1) -> list[tuple[int,
     sizes = [dataset.size(index) for index in range(0, len(dataset.names), every)]
     if None not in sizes:
         return sizes
-    return [dataset.image(index).shape[:2] for index in range(0, len(dataset.names), math.ceil(len(dataset.names) / READ))]
+    return [
+        dataset.image(index).shape[:2] for index in range(0, len(dataset.names), math.ceil(len(dataset.names) / READ))
+    ]
 
 
 def typical_size(dataset: SegmentationDataset) -> tuple[int, int]:
