@@ -74,14 +74,19 @@ def read_state(file: Path) -> dict[str, torch.Tensor]:
     except Exception as error:  # damaged files are told of in many ways
         why = error.what if isinstance(error, ConfigError) else type(error).__name__
         raise ConfigError(f"damaged, or not a file of weights ({why})", str(file), FIX) from error
-    while isinstance(content, dict) and (
-        within := [content[key] for key in STATES if isinstance(content.get(key), dict)]
-    ):
-        content = within[0]
-    tensors = content.items() if isinstance(content, dict) else ()
-    if not (state := {name: value for name, value in tensors if isinstance(value, torch.Tensor)}):
+    if not (state := _tensors_in(content)):
         raise ConfigError("it holds no state dict", str(file), FIX)
     return state
+
+
+def _tensors_in(content) -> dict[str, torch.Tensor]:
+    """Those of the state dict in it, or else its own."""
+    if not isinstance(content, dict):
+        return {}
+    for key in STATES:
+        if found := _tensors_in(content.get(key)):
+            return found
+    return {name: value for name, value in content.items() if isinstance(value, torch.Tensor)}
 
 
 def best_names(found: dict, wanted: dict) -> dict[str, str]:

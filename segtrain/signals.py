@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import time
+from pathlib import Path
 
 from segtrain.errors import Preempted
 
@@ -20,7 +21,10 @@ AT_ONCE_SECONDS = 5.0  # a second signal within this time does not wait for the 
 
 PASSING_SECONDS = 1.0  # in which a job may get a signal twice: that to all processes, and the one passed on
 
+AGAIN_SECONDS = 0.5
+
 _watching = False
+_told: set[int] = set()  # processes to which the last stop signal was passed on
 _job = False  # whether this process trains jobs of a sweep that another one runs
 _received: signal.Signals | None = None
 _received_at = 0.0
@@ -58,13 +62,15 @@ def passed_on():
     """
     global _received
     _received = None
-    before = {number: signal.signal(number, _pass_on) for number in STOPS if signal.getsignal(number) in DEFAULTS}
+    known = [number for number in STOPS if signal.getsignal(number) in DEFAULTS]
+    before = {number: signal.signal(number, _pass_on) for number in [*known, signal.SIGALRM]}
     try:
         yield
     except Exception:
         if _received is None:  # else it is that of jobs which the signal has ended; the table of jobs has them
             raise
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in before.items():
             signal.signal(number, handler)
         came, _received = _received, None
@@ -72,13 +78,28 @@ def passed_on():
 
 
 def _pass_on(number: int, _frame) -> None:
-    receive(number)
+    if number != signal.SIGALRM:
+        receive(number)
+        _told.clear()
+        signal.setitimer(signal.ITIMER_REAL, AGAIN_SECONDS, AGAIN_SECONDS)  # for those that are not ready yet
     processes = multiprocessing.active_children()
     for process in processes:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(process.pid, signal.SIGTERM)
+        if process.pid not in _told and _takes_stops(process.pid):
+            _told.add(process.pid)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGTERM)
     if not processes:  # there are none yet, or the jobs are trained in this one
         leave_if_stopped()
+
+
+def _takes_stops(pid: int) -> bool:
+    """Whether a process has a handler of SIGTERM: one without would die, and joblib would kill the others for it."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:  # it is gone, or this is not Linux
+        return not Path("/proc").is_dir()
+    caught = next(line for line in status.splitlines() if line.startswith("SigCgt:"))
+    return bool(int(caught.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
 
 
 def may_start_job() -> bool:

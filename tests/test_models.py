@@ -114,6 +114,7 @@ def test_encoder_weights_from_files_of_every_kind(tmp_path, caplog):
         | {"classifier.weight": torch.ones(1)},
         "lightning.pt": {"state_dict": {f"net.encoder.{key}": value for key, value in encoder.items()}},
         "tutorial.pt": {"epoch": 3, "model_state_dict": encoder, "optimizer_state_dict": {}, "loss": torch.ones(1)},
+        "beside.pt": {"network": {"arch": "small"}, **encoder},
         "nested.pt": {"state_dict": {"net": encoder}, "best": torch.ones(1)},
     }
     for file, content in files.items():

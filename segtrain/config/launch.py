@@ -160,8 +160,10 @@ def _sweep(arguments: Namespace, task: Task, make_folder: MakeFolder, begin_swee
     at_once = 1
     if cfg.hydra.launcher._target_.endswith("JoblibLauncher"):
         at_once = cfg.hydra.launcher.n_jobs
-        at_once = at_once if at_once > 0 else cores() + 1 + at_once
-        share_cores(min(at_once, len(jobs) or cores()))
+        at_once = min(at_once if at_once > 0 else cores() + 1 + at_once, len(jobs) or cores())
+        share_cores(at_once)
+        with read_write(cfg.hydra):  # a process without a job would die of Ctrl-C, and joblib kill the others for it
+            cfg.hydra.launcher.n_jobs = at_once
     context = internals.context(cfg, internals.config_loader(arguments.config_dir))
     sweeper = Plugins.instance().instantiate_sweeper(config=cfg, hydra_context=context, task_function=job)
     try:
