@@ -1,6 +1,7 @@
 """The check of a dataset: every file is read once, by all cores, and what is wrong becomes a finding."""
 
 import re
+from collections import Counter
 
 import numpy as np
 
@@ -36,6 +37,7 @@ def check_dataset(splits: dict, crop: list[int] | None) -> list[SplitReport]:
         first, levels = reports[0], wanted[1] // 256 + 1
         what = f"the images have 16 bits and no value above {wanted[1]}: {levels} of 256 grey levels are used"
         first.add("warning", what, _files(first, first.readable[:1]), f"set dataset.image_range=[0,{wanted[1]}]")
+    _add_palettes(reports)
     _add_duplicates(reports)
     _add_missing_classes(reports)
     _add_shared_groups(reports)
@@ -142,6 +144,22 @@ def _add_classes_of_all(report: SplitReport, lost: list[Sample]) -> None:
             share = f"{100 * ignored / (ignored + report.pixels.sum()):.2g} % of the pixels"
             what, fix = f"the masks hold 0 and 255 ({share}), and 255 is ignored", both_ways(dataset.class_names)
         report.add("error", what, files, fix)
+
+
+def _add_palettes(reports: list[SplitReport]) -> None:
+    """Palette masks in which a value has several colours: then the colours, not the values, may be the classes."""
+    pairs = {pair for report in reports for sample in report.readable for pair in sample.colours.items()}
+    labels, colours = Counter(label for label, _ in pairs), sorted({colour for _, colour in pairs})
+    every = ",".join(f"[{','.join(map(str, colour))}]" for colour in colours)
+    fix = f"if the colours are the classes: dataset.mask_format=color dataset.num_classes={len(colours)} "
+    fix += f"'dataset.colors=[{every}]', the background first; if the values are, leave it"
+    for report in reports:
+        if odd := [s for s in report.readable if any(labels[label] > 1 for label in s.colours)]:
+            label = min(label for label, number in labels.items() if number > 1)
+            what = (
+                f"{counted(len(odd), 'palette mask')} whose palettes differ: value {label} has {labels[label]} colours"
+            )
+            report.add("warning", what, [report.dataset.mask_file(s.index) for s in odd], fix)
 
 
 def _add_duplicates(reports: list[SplitReport]) -> None:

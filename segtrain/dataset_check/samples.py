@@ -5,11 +5,13 @@ import zlib
 from dataclasses import dataclass, field
 
 import numpy as np
+from PIL import Image
 
 from segtrain.data.dataset import SegmentationDataset, check_mask, check_sample, class_pixels
 from segtrain.data.folder.findings import Finding
 from segtrain.data.folder.folder import Folder
 from segtrain.data.folder.images import read_values
+from segtrain.data.folder.masks import IndexMask
 from segtrain.dataset_check.smallest_objects import SmallestObjects
 from segtrain.errors import DataError
 
@@ -30,6 +32,7 @@ class Sample:
     valid: int = 0  # pixels that count for any class
     ignored: int = 0  # pixels that do not
     levels: tuple[int, int] = (0, 255)  # lowest and highest value; of every eighth row unless that is dark or flat
+    colours: dict = field(default_factory=dict)  # of a palette mask, [r, g, b] by the index that some pixel has
     turned_apart: bool = False  # whether EXIF turns the image in another way than its mask
 
 
@@ -141,5 +144,19 @@ def _facts(dataset, index: int, image, mask, pixels, objects: SmallestObjects) -
         valid=valid,
         ignored=mask.shape[0] * mask.shape[1] - valid,
         levels=(int(levels.min()), int(levels.max())),
+        colours=_palette_colours(dataset, index, pixels),
         turned_apart=dataset.turned_apart(index),
     )
+
+
+def _palette_colours(dataset, index: int, pixels: np.ndarray) -> dict[int, tuple[int, ...]]:
+    """The colour of each class in the palette of its mask; empty for other masks, and where values are mapped to classes."""
+    if not isinstance(dataset, Folder) or not isinstance(dataset.format, IndexMask) or dataset.format.changes:
+        return {}
+    mask = dataset.masks[index][0]
+    if mask is None or mask.suffix.lower() != ".png":
+        return {}
+    with Image.open(mask) as file:
+        palette = (file.getpalette() or []) if file.mode == "P" else []
+    there = [label for label in np.flatnonzero(pixels).tolist() if 3 * label + 3 <= len(palette)]
+    return {label: tuple(palette[3 * label : 3 * label + 3]) for label in there}

@@ -27,7 +27,7 @@ def number_of_classes(dataset: Folder) -> tuple[int, str]:
     if not indices:
         errors = [finding for finding in dataset.findings if finding.level == "error"]
         raise DataError("; ".join(error.what for error in errors), few(errors[0].files), errors[0].fix)
-    read = in_threads(lambda index: tried(lambda: value_counts(dataset.mask(index)) > 0), indices, "reading masks")
+    read = in_threads(lambda index: tried(lambda: value_counts(dataset.mask(index))), indices, "reading masks")
     masks = list(read)
     readable = [found for found in masks if not isinstance(found, DataError)]
     if len(readable) < len(masks):
@@ -35,11 +35,13 @@ def number_of_classes(dataset: Folder) -> tuple[int, str]:
         other = _other_masks(dataset, indices, colours=bool(readable))
         if other or not readable:
             raise other or masks[0]
-    values = np.flatnonzero(np.any(readable, axis=0)).tolist()
+    pixels = sum(readable)
+    values = np.flatnonzero(pixels).tolist()
     labels = [value for value in values if value != dataset.ignore_index]
     count = 2 if values == [0, 255] else len(labels) if labels[:1] == [1] else labels[-1] + 1 if labels else 0
     listed = few([*map(str, values)], 20)
-    if len(labels) > MANY:
+    edges = len(values) > 8 and values[-1] > MANY and pixels[0] + pixels[values[-1]] > 0.8 * pixels.sum()
+    if len(labels) > MANY or edges:
         fix = f"{GREY}; otherwise give the number of classes"
         raise ConfigError(f"{UNSET}{len(labels)} values", "dataset.num_classes", fix)
     if count < 2 or len(labels) < count - 1:
@@ -47,13 +49,17 @@ def number_of_classes(dataset: Folder) -> tuple[int, str]:
         if len(values) > 2:
             fix += "; if a value is a mistake, set only dataset.num_classes, and `segtrain check` names the files"
         raise ConfigError(UNSET + listed, "dataset.num_classes", fix)
+    if dataset.ignore_index in values and values != [0, 255]:
+        listed += f" ({dataset.ignore_index} is ignored: {100 * pixels[dataset.ignore_index] / pixels.sum():.2g} % of the pixels)"
     return count, listed
 
 
 def _other_masks(dataset: Folder, indices: list[int], colours: bool) -> ConfigError | None:
     """The settings for colour-coded masks, or, unless `colours`, for values above 255; None for masks of any other kind."""
     files = [file for index in indices for file in dataset.masks[index] if file is not None]
-    read = in_threads(lambda file: tried(lambda: _held(read_values(file, dataset.exif))), files, "reading masks again")
+    read = in_threads(
+        lambda file: tried(lambda: _held(read_values(file, dataset.exif, True))), files, "reading masks again"
+    )
     pixels: Counter = Counter()
     for held in read:
         if isinstance(held, DataError):
@@ -61,10 +67,13 @@ def _other_masks(dataset: Folder, indices: list[int], colours: bool) -> ConfigEr
         if held is None:
             return None
         pixels.update(held)
+    if any(isinstance(value, tuple) for value in pixels):  # black and grey ones may be saved without colours
+        grey = {value: pixels.pop(value) for value in [*pixels] if isinstance(value, int)}
+        if max(grey, default=0) > 255:
+            return None
+        pixels.update({(value, value, value): count for value, count in grey.items()})
     values = [value for value, _ in pixels.most_common()]
-    if not values or len({type(value) for value in values}) > 1:  # masks of different kinds
-        return None
-    if colours and isinstance(values[0], int):
+    if not values or (colours and isinstance(values[0], int) and max(values) < 256):
         return None
     if isinstance(values[0], int):
         values = sorted(values)
@@ -77,9 +86,14 @@ def _other_masks(dataset: Folder, indices: list[int], colours: bool) -> ConfigEr
     if len(values) > MANY:
         fix = "save them as PNG, drawn without smooth edges: each pixel has the colour of its class"
         return ConfigError(f"{UNSET}{len(values):,} colours", "dataset.num_classes", fix)
+    first = "black" if (0, 0, 0) in values else "the colour of most pixels"
+    values.sort(key=any)  # black first
     colors = ",".join(f"[{r},{g},{b}]" for r, g, b in values)
     of_colours = f"if each colour is a class, dataset.mask_format=color dataset.num_classes={len(values)} "
-    of_colours += f"'dataset.colors=[{colors}]', the background first (here the colour of most pixels)"
+    of_colours += (
+        f"'dataset.colors=[{colors}]', the background first (here {first}; without one dataset.background=null); "
+    )
+    of_colours += "a colour that means unlabelled goes from there into dataset.ignore_colors, with one class less"
     of_channels = "if each channel is a class (multi-label), dataset.mask_format=channels dataset.num_classes=3 "
     of_channels += "dataset.background=null loss=bce_dice"
     numbers = {number for color in values for number in color}

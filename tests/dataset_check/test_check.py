@@ -455,3 +455,23 @@ def test_the_command_prints_and_writes_a_page_and_exits_with_3(segtrain, tmp_pat
     assert "&lt;b&gt;" in page
     assert "<b>.png" not in page
     assert "http" not in page.replace("http://www.w3.org", "")
+
+
+def test_palettes_that_differ_are_a_warning(tmp_path):
+    root = healthy(tmp_path)
+    colours = [[0, 0, 0], [255, 0, 0], [0, 0, 255]]
+    for file in sorted(root.glob("*/masks/*")):
+        mask = Image.fromarray(mask_of(file))
+        mask.putpalette([number for colour in colours for number in colour])
+        mask.save(file)
+    assert not findings(root)
+    file = next(root.glob("train/masks/*"))
+    mask = Image.open(file)
+    mask.putpalette([number for colour in (colours[0], colours[2], colours[1]) for number in colour])
+    mask.save(file)
+    (level, text), *_ = [(level, text) for level, text in findings(root) if "palettes" in text]
+    assert (level, text.partition(" [")[0]) == (
+        "warning",
+        "3 palette masks whose palettes differ: value 1 has 2 colours",
+    )
+    assert "'dataset.colors=[[0,0,0],[0,0,255],[255,0,0]]'" in text

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from segtrain.data.folder.images import decoded, values_of
-from segtrain.data.folder.masks import MaskFormat
+from segtrain.data.folder.masks import MaskFormat, without_alpha
 from segtrain.errors import ConfigError, DataError, counted
 
 
@@ -44,7 +44,7 @@ class ColorMask(MaskFormat):
         if values.dtype != np.uint8 or values.ndim != 3 or values.shape[2] not in (3, 4):
             what = f"a colour-coded mask has 3 channels of 8 bits, but this one has {values.dtype} {list(values.shape)}"
             raise DataError(what, str(path), "for masks whose values are the classes, set dataset.mask_format=index")
-        codes = color_codes(values)
+        codes = color_codes(without_alpha(values, path))
         labels = _color_table(tuple(self.codes))[codes]
         unknown = labels < 0
         if unknown.any():

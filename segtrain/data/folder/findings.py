@@ -35,6 +35,7 @@ class FileLists:
     names: list[str] = field(default_factory=list)  # of the images, unique: the path below their folder without suffix
     images: list[Path] = field(default_factory=list)
     masks: list[list[Path | None]] = field(default_factory=list)
+    listed_masks: dict[str, str] = field(default_factory=dict)  # by image, what a split file names; empty: nothing
     findings: list[Finding] = field(default_factory=list)  # what is wrong with the names
 
     def add(self, level: str, what: str, files: list, fix: str) -> None:
@@ -74,8 +75,18 @@ def check_names(found: FileLists, masks: MaskFiles, candidates: dict[str, Path])
     if lossy:
         what = f"{counted(len(lossy), 'mask')} in JPEG, which changes class values"
         found.add("error", what, lossy, "save them as PNG")
+    pairs = zip(found.names, found.masks, strict=True)
+    if apart := [
+        files[0] for name, files in pairs if files[0] and not _is_listed(found.listed_masks.get(name), files[0])
+    ]:
+        what = f"{counted(len(apart), 'image')} with another mask in the split file than by name, where it is {few([f.name for f in apart])}"
+        found.add("error", what, apart, "give each mask the name of its image, or correct the file")
     _check_extra(found, masks, candidates)
     _check_paths(found, masks.layout.root)
+
+
+def _is_listed(listed: str | None, mask: Path) -> bool:
+    return not listed or Path(listed).name == mask.name
 
 
 def _check_class_files(found: FileLists, masks: MaskFiles) -> None:
@@ -94,6 +105,11 @@ def _check_one_kind(found: FileLists, masks: MaskFiles, number: int) -> None:
     missing = {name: image for name, image, files in pairs if files[number] is None}
     if not missing:
         return
+    some = len(missing) < len(found.names)
+    if some and masks.layout.missing_masks == "background":
+        what = f"{counted(len(missing), 'image')} of {len(found.names)} without a mask: background"
+        found.add("note", what, [*missing.values()], "set dataset.missing_masks=error")
+        return
     first = next(iter(missing))
     folder = masks.folders[number] if masks.folders else found.images[0].parent
     beside = {suffix for suffix in (*LOSSY_SUFFIXES, *OTHER_SUFFIXES) if (folder / f"{first}{suffix}").exists()}
@@ -105,6 +121,7 @@ def _check_one_kind(found: FileLists, masks: MaskFiles, number: int) -> None:
         fix = f"if the masks have longer names: {setting}"
     else:
         fix = f"add the missing masks ({masks.expected(first, number)}), or remove the images"
+        fix += "; if they show nothing but background: dataset.missing_masks=background" * some
     what = f"{counted(len(missing), 'image')} without a mask: {few([*missing])}"
     found.add("error", what, [folder, *missing.values()], fix)
 

@@ -70,9 +70,10 @@ class Folder(SegmentationDataset):
             leaves out images with errors, and stops when these are more than 1 %.
         resize: of every image and mask, of every split: [height, width], or a factor; None: as they are.
         resize_masks: area: a pixel's class is the one with the largest share of its area; nearest: the one in its middle.
+        missing_masks: an image without a mask is an error, or background: nothing but that, or no class.
         max_pixels: of an image or mask; larger ones are refused by their header.
-        groups: pattern whose first group names the scene or patient of an image's stem, such as '^(.*)_': ratio and kfold
-            keep images of one group together, and statistics take them as one.
+        groups: pattern whose first group names the scene or patient of an image's stem, such as '^(.*)_', or with a / of
+            its path below the images' folder, '^(.*)/': ratio and kfold keep images of one group together, and statistics take them as one.
         prepare: command that brings the dataset, as it is downloaded, into this layout; named where that is not there.
         strict: raise what is wrong with the names; False: leave it in `findings`, for `segtrain check`.
 
@@ -113,6 +114,7 @@ class Folder(SegmentationDataset):
         resize_masks: Literal["area", "nearest"] = "area",
         max_pixels: PositiveInt = MAX_PIXELS,
         groups: str | None = None,
+        missing_masks: Literal["error", "background"] = "error",
         prepare: str | None = None,
         strict: bool = True,
     ):
@@ -133,7 +135,10 @@ class Folder(SegmentationDataset):
             )
             fix = "multi-label masks need no background: set dataset.background=null; if this class is one, name it background"
             raise ConfigError(what, f"dataset.background={background}", fix)
-        self.resize, self.resize_masks = resize, resize_masks
+        if missing_masks == "background" and (annotators or (background is None and not self.format.multilabel)):
+            what = "several annotators give an image a mask each" if annotators else "the dataset has no background"
+            raise ConfigError(what, "dataset.missing_masks=background", "leave it at error")
+        self.resize, self.resize_masks, self.missing_masks = resize, resize_masks, missing_masks
         self.multilabel, self.num_annotators = self.format.multilabel, len(annotators or [""])
         self.palette = self._palette(palette)
         if annotators and self.multilabel:
@@ -143,7 +148,7 @@ class Folder(SegmentationDataset):
         kinds, kind = (self.class_names, "class") if mask_format == "files" else (annotators, "annotator")
         where = (Path(root).expanduser(), split, splits, images, masks, kinds, kind, stem_suffix, split_file)
         words = {name: str(word) for name, word in (split_names or {}).items()}
-        layout = Layout(*where, words, val_ratio, folds, fold, prepare, groups)
+        layout = Layout(*where, words, val_ratio, folds, fold, prepare, groups, missing_masks)
         files, self.group_of = list_files(layout, strict), layout.group_of
         self.names, self.images, self.masks, self.findings = files.names, files.images, files.masks, files.findings
         if strict and on_error == "skip":
@@ -156,8 +161,13 @@ class Folder(SegmentationDataset):
     def mask(self, index: int) -> np.ndarray:
         if self.num_annotators > 1:
             return majority(self.annotated_mask(index), self.ignore_index)
-        if not any(self.masks[index]):  # a file per class, and none of them
-            return np.zeros((*self.size(index), self.num_classes), dtype=np.uint8)
+        if not any(self.masks[index]):  # a file per class and none of them, or missing_masks=background
+            size = self.size(index)
+            return (
+                np.zeros((*size, self.num_classes), np.uint8)
+                if self.multilabel
+                else np.full(size, self.background, np.uint8)
+            )
         return self._read_mask(self.masks[index] if isinstance(self.format, ClassFiles) else self.masks[index][0])
 
     def annotated_mask(self, index: int) -> np.ndarray:
@@ -189,7 +199,7 @@ class Folder(SegmentationDataset):
             )
 
     def has_mask(self, index: int) -> bool:
-        return isinstance(self.format, ClassFiles) or all(self.masks[index])
+        return isinstance(self.format, ClassFiles) or self.missing_masks == "background" or all(self.masks[index])
 
     def turned_apart(self, index: int) -> bool:
         turn = orientation(self.images[index]) if self.exif else 1

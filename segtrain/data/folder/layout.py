@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path, PurePosixPath
 
-from segtrain.data.folder.images import IMAGE_SUFFIXES
+from segtrain.data.folder.images import IMAGE_SUFFIXES, MASK_SUFFIXES
 from segtrain.data.folder.suggestions import what_would_fit
 from segtrain.errors import ConfigError
 
@@ -14,7 +14,7 @@ from segtrain.errors import ConfigError
 IMAGES = ("images", "image", "img", "imgs", "JPEGImages", "Images")
 MASKS = ("masks", "mask", "labels", "label", "annotations", "SegmentationClass", "gt", "ground_truth")
 MASKS += ("Masks", "Labels", "GT")
-SPLIT_FILE = "{split}.txt"
+SPLIT_FILE, VOC_SPLIT_FILE = "{split}.txt", "ImageSets/Segmentation/{split}.txt"
 SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
 
 
@@ -41,6 +41,7 @@ class Layout:
     fold: int
     prepare: str | None
     groups: str | None
+    missing_masks: str
 
     def __post_init__(self):
         self.group_of("")  # a mistake in the pattern is answered at once
@@ -92,13 +93,13 @@ class Layout:
         return self.masks if self.mask_folder is None else None
 
     def group_of(self, name: str) -> str:
-        """What the pattern `groups` finds in the stem of a name; the name itself when it finds nothing."""
+        """What the pattern `groups` finds in a name; the name itself when it finds nothing."""
         return (self.groups and self.found_group(name)) or name
 
     def found_group(self, name: str) -> str | None:
-        """What the pattern finds, which may be empty; None when it does not fit."""
+        """What the pattern finds in the stem, or where it has a / in the path; may be empty. None when it does not fit."""
         try:
-            found = re.search(self.groups, PurePosixPath(name).name)
+            found = re.search(self.groups, name if "/" in self.groups else PurePosixPath(name).name)
             return found and (found.group(1) or "")
         except (re.error, IndexError) as error:
             what = f"the pattern {self.groups!r} finds no group: {error}"
@@ -118,8 +119,8 @@ class Layout:
                 "set dataset.root to the dataset's folder; a relative path starts at the current folder",
             )
         layouts = self.possible(self.split_folder)
-        if there := next(filter(self._is_there, layouts), None):
-            return there
+        if there := self._there():
+            return next((folders for folders in there if any(map(holds_masks, folders[1:]))), there[0])
         layouts = layouts[:2] if self.splits == "folders" else layouts[:1]
         halves = [[f for f in layout if not f.is_dir()] for layout in layouts if layout[0].is_dir()]
         lacking = f"there is no {', '.join(map(str, halves[0]))}; " if halves else ""
@@ -132,6 +133,16 @@ class Layout:
             what_would_fit(self, bool(halves)),
             NoMasks if halves else ConfigError,
         )
+
+    def other_folders(self, folders: list[Path]) -> list[Path]:
+        """Folders of usual names, beside those that are read, with files that may be images or masks, too."""
+        if self.kinds or self.masks is not None:
+            return []
+        others = [other for layout in self._there() for other in layout if not any(map(other.samefile, folders))]
+        return [other for other in dict.fromkeys(others) if holds_masks(other)]
+
+    def _there(self) -> list[list[Path]]:
+        return [folders for folders in self.possible(self.split_folder) if self._is_there(folders)]
 
     def _is_there(self, folders: list[Path]) -> bool:
         there = [folder.is_dir() for folder in folders]
@@ -187,6 +198,11 @@ class Layout:
         """Whether `folders` are where this documentation puts them, or the settings name them."""
         masks = [] if self.pattern is not None else self.kinds or [MASKS[0]]
         return bool(self.images) or folders in self._named(self.split_folder, IMAGES[0], *masks)
+
+
+def holds_masks(folder: Path) -> bool:
+    """Whether there is a file below it that may be a mask."""
+    return any(path.suffix.lower() in MASK_SUFFIXES for path in folder.rglob("*"))
 
 
 def filled(pattern: str, key: str, **words: str) -> str:

@@ -112,7 +112,9 @@ class MaskFiles:
 
     def _by_pattern(self, folder: Path, stem: str, kind: str) -> Path | None:
         text = filled(self.pattern, "dataset.masks", stem=stem, **self._words(folder, kind))
-        path = Path(os.path.normpath(folder / text))
-        if path.suffix != ".*":
-            return path if os.path.lexists(path) else None
-        return next((p for s in MASK_SUFFIXES if os.path.lexists(p := path.with_suffix(s))), None)
+        for spelled in dict.fromkeys([text, *(unicodedata.normalize(form, text) for form in ("NFC", "NFD"))]):
+            path = Path(os.path.normpath(folder / spelled))
+            suffixes = MASK_SUFFIXES if path.suffix == ".*" else (path.suffix,)
+            if there := next((p for s in suffixes if os.path.lexists(p := path.with_suffix(s))), None):
+                return there
+        return None

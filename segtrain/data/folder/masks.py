@@ -122,8 +122,8 @@ class ChannelMask(BinaryMask):
     def read(self, path: Path) -> np.ndarray:
         values = self.values(path)
         values = values[..., None] if values.ndim == 2 else values
-        if values.shape[2] == 4 and self.num_classes == 3:
-            values = values[..., :3]  # alpha
+        if self.num_classes == 3:
+            values = without_alpha(values, path)
         if values.shape[2] != self.num_classes:
             what = f"the mask has {values.shape[2]} channels, but dataset.num_classes={self.num_classes}"
             raise DataError(what, str(path), "give one channel per class")
@@ -177,10 +177,27 @@ def two_values(values: np.ndarray, threshold: int | None, path: Path) -> np.ndar
     return (values != 0).astype(np.uint8)
 
 
+def without_alpha(values: np.ndarray, path: Path) -> np.ndarray:
+    """Values [H, W, 4] as [H, W, 3]; others as they are.
+
+    Raises DataError where transparent pixels have a colour that nobody sees, or one that other pixels show.
+    """
+    if values.shape[2] != 4:
+        return values
+    colour, hidden = values[..., :3], values[..., 3] == 0
+    black = ~colour.any(axis=2)
+    if hidden.any() and not (hidden == black).all():
+        what = (
+            f"a mask with {int(hidden.sum())} transparent pixels: a picture shows other classes than its colours hold"
+        )
+        raise DataError(what, str(path), "save it without transparency, each class in a colour of its own")
+    return colour
+
+
 def _one_channel(values: np.ndarray, path: Path) -> np.ndarray:
     if values.ndim == 2:
         return values
-    colour = values[..., :3]
+    colour = without_alpha(values, path)[..., :3]
     if colour.shape[2] == 2:  # grey with alpha, when the second is full everywhere
         colour = colour[..., : 1 if (colour[..., 1] == colour.max()).all() else 2]
     if (colour == colour[..., :1]).all():

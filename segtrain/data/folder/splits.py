@@ -5,6 +5,7 @@ A split is all images of a folder, those that a split file names, a share of the
 
 import hashlib
 import logging
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator
@@ -12,8 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from segtrain.data.folder.findings import FORMATS, FileLists, check_listings, check_names
-from segtrain.data.folder.images import IMAGE_SUFFIXES
-from segtrain.data.folder.layout import SPLIT_FILE, SPLITS, Layout, filled
+from segtrain.data.folder.images import IMAGE_SUFFIXES, MASK_SUFFIXES
+from segtrain.data.folder.layout import SPLIT_FILE, SPLITS, VOC_SPLIT_FILE, Layout, filled
 from segtrain.data.folder.listing import Listing, MaskFiles, list_folder
 from segtrain.data.folder.suggestions import longer_names
 from segtrain.errors import ConfigError, counted, few
@@ -46,6 +47,10 @@ def list_files(layout: Layout, strict: bool) -> FileLists:
         found.add("note", what, folders, "if that is wrong, name dataset.images and dataset.masks")
         log.info(what)
     _check_word(layout, found)
+    if others := layout.other_folders(folders):
+        what = f"{few([other.name for other in others])} beside {few([folder.name for folder in folders])} is not read"
+        found.add("warning", what, others, "if that is wrong, name dataset.images and dataset.masks")
+        log.warning(what)
     if longer:
         layout = _with_pattern(layout, longer)
         masks = MaskFiles(layout, folders)
@@ -59,6 +64,7 @@ def list_files(layout: Layout, strict: bool) -> FileLists:
         what = f"the pattern {layout.groups!r} finds no group in {counted(len(found.names), 'name')}, such as {found.names[0]}"
         fix = "put the scene in brackets: '^(.*)_' takes all before the last _; null: each image is a group of its own"
         raise ConfigError(what, "dataset.groups", fix)
+    _note_folders(layout, found)
     check_names(found, masks, candidates)
     if not found.names and not any(f.level == "error" for f in found.findings):
         fix = {
@@ -73,6 +79,18 @@ def list_files(layout: Layout, strict: bool) -> FileLists:
     if strict:
         found.raise_errors()
     return found
+
+
+def _note_folders(layout: Layout, found: FileLists) -> None:
+    """Report images in folders of several, which a split by ratio or folds tears apart unless they are groups."""
+    inside = Counter(name.rpartition("/")[0] for name in found.names)
+    if layout.groups is None and layout.splits in ("ratio", "kfold") and len(inside) > 1 and max(inside.values()) > 1:
+        what = (
+            f"the images are in {len(inside)} folders, such as {max(inside)}, and each folder's are in train and in val"
+        )
+        fix = "if a folder is a patient or a scene, keep it together: 'dataset.groups=\"^(.*)/\"'"
+        found.add("warning", what, [], fix)
+        log.warning(f"{what}; {fix}")
 
 
 def _refuse_idle(layout: Layout) -> None:
@@ -149,6 +167,8 @@ def with_splits(layout: Layout) -> Layout:
     for splits in ("folders", "files"):
         if any(replace(other, splits=splits).split_words for other in of_split):
             return replace(layout, splits=splits)
+    if (layout.root / VOC_SPLIT_FILE.format(split="train")).is_file():
+        return replace(layout, splits="files", split_file=VOC_SPLIT_FILE)
     words = {word for other in of_split for word in (other.named_split, *SPLITS[other.split])}
     named = any(
         path.stem.lower() in words and (path.is_dir() or path.suffix.lower() in LISTS) for path in layout.root.glob("*")
@@ -211,6 +231,14 @@ def _ends_of(name: str, images: dict[str, Path], stem_suffix: str) -> Iterator[s
                 yield known
 
 
+def _columns(line: str, images: dict[str, Path]) -> tuple[str, str]:
+    """The image in a line of a split file, and the mask where a second column names one."""
+    first, *others = re.split(r"[\s,;]+", line)
+    if line in images or not (Path(first).suffix.lower() in IMAGE_SUFFIXES or first in images):
+        return line, ""  # one column: there may be spaces in a name
+    return first, next((word for word in others if Path(word).suffix.lower() in MASK_SUFFIXES), "")
+
+
 def _names_in_file(file: Path, images: dict[str, Path], stem_suffix: str, found: FileLists) -> list[str]:
     if not file.is_file():
         raise ConfigError(f"no split file {file}", "dataset.splits=files", "write one, with one file stem per line")
@@ -221,7 +249,8 @@ def _names_in_file(file: Path, images: dict[str, Path], stem_suffix: str, found:
     names: dict[str, int] = {}
     lost, outside = [], []
     for line in filter(None, map(str.strip, text.splitlines())):
-        path = Path(line)
+        image, mask = _columns(line, images)
+        path = Path(image)
         name = path.with_suffix("").as_posix() if path.suffix.lower() in IMAGE_SUFFIXES else path.as_posix()
         name = unicodedata.normalize("NFC", name)  # as in a listing
         if ".." in path.parts:
@@ -230,6 +259,7 @@ def _names_in_file(file: Path, images: dict[str, Path], stem_suffix: str, found:
         name = next((known for known in _ends_of(name, images, stem_suffix)), name)
         if name in images:
             names[name] = names.get(name, 0) + 1
+            found.listed_masks[name] = mask
         else:
             lost.append(line)
     repeated = [name for name, times in names.items() if times > 1]

@@ -95,7 +95,20 @@ def class_rows(report: SplitReport) -> list[dict]:
                 "colour": colours[c],
             }
         )
+    if ignored := sum(s.ignored for s in report.readable):
+        rows.append(_ignored(ignored, ignored + total, sum(s.ignored > 0 for s in report.readable)))
     return rows
+
+
+def _ignored(pixels: int, every: int, images: int) -> dict:
+    """The row of the pixels that belong to no class: their share is of all pixels."""
+    texts = {
+        "name": "(ignored)",
+        "pixels": f"{pixels:,}",
+        "share": f"{share(pixels / every)} of all",
+        "images": f"{images}",
+    }
+    return texts | {"bar": 0, "smallest": "", "colour": "none"}
 
 
 def sizes(report: SplitReport) -> str:

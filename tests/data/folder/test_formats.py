@@ -719,3 +719,19 @@ def test_arrays_of_no_numbers_are_refused(tmp_path, values):
 def test_want_of_memory_and_a_stop_are_no_damage(tmp_path, error):
     with pytest.raises(type(error)), naming(tmp_path / "x.png"):
         raise error
+
+
+def test_alpha_of_masks(tmp_path):
+    """Transparent black is the background of many drawing programs; other transparent pixels hide what they hold."""
+    values = np.array([[0, 1, 2, 2], [1, 1, 0, 0]], np.uint8)
+    colours = np.array([[0, 0, 0], [255, 0, 0], [0, 0, 255]], np.uint8)[values]
+    form = ColorMask(NAMES, 255, True, [[0, 0, 0], [255, 0, 0], [0, 0, 255]])
+    for alpha in (np.full((2, 4), 255), 255 * (values > 0), np.full((2, 4), 128)):
+        file = saved(tmp_path / "mask.png", np.dstack([colours, alpha]).astype(np.uint8))
+        assert (form.read(file) == values).all()
+    grey = np.repeat(values[..., None], 3, axis=2)
+    for alpha in (255 * (values != 1), 255 * (np.arange(8).reshape(2, 4) > 1)):  # red erased; shown and hidden black
+        for form_of, pixels in ((form, colours), (INDEX, grey), (BinaryMask(NAMES[:2], 255, True), grey)):
+            file = saved(tmp_path / "mask.png", np.dstack([pixels, alpha]).astype(np.uint8))
+            with pytest.raises(DataError, match="a mask with 2 transparent pixels|a mask with 3 transparent pixels"):
+                form_of.read(file)

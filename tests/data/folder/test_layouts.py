@@ -218,11 +218,25 @@ def test_the_setting_for_longer_names_holds_for_every_split(root, tmp_path):
         assert Folder(str(tmp_path / "other"), split, 3, masks=setting).names == Folder(str(root), split, 3).names
 
 
-def test_our_own_names_come_first_and_are_not_said(root):
-    shutil.copytree(root / "train/masks", root / "train/labels")
+def test_our_own_names_come_first_and_others_are_named(root, caplog):
+    (root / "train/labels").mkdir()
+    (root / "train/labels/boxes.txt").touch()
+    assert not Folder(str(root), "train", 3).findings  # no masks
+    shutil.copytree(root / "train/masks", root / "train/labels", dirs_exist_ok=True)
     data = Folder(str(root), "train", 3)
     assert data.masks[0][0].parent.name == "masks"
-    assert not data.findings
+    assert [(found.level, found.what) for found in data.findings] == [
+        ("warning", "labels beside images, masks is not read")
+    ]
+    assert data.findings[0].what in caplog.text
+    assert not Folder(str(root), "train", 3, masks="masks").findings
+
+
+def test_a_folder_of_masks_comes_before_one_of_other_files(root):
+    (root / "train/masks").rename(root / "train/annotations")
+    (root / "train/labels").mkdir()
+    (root / "train/labels/train0.txt").write_text("0 0.5 0.5 0.1 0.1")
+    assert Folder(str(root), "train", 3).masks[0][0].parent.name == "annotations"
 
 
 def test_images_alone_are_answered_as_before(root):
@@ -342,6 +356,93 @@ def test_paths_in_a_split_file(tmp_path, line, name):
     else:
         with pytest.raises(SegtrainError, match="without an image"):
             Folder(str(root), "train", 3, splits="files")
+
+
+@pytest.mark.parametrize("between", [" ", "\t", ",", ", "])
+def test_a_split_file_of_images_and_masks(root, between):
+    lines = [f"images/train{i}.png{between}masks/train{i}.png" for i in (1, 3)]
+    (root / "train/train.txt").write_text("\n".join(lines))
+    assert Folder(str(root / "train"), "train", 3, splits="files").names == ["train1", "train3"]
+    (root / "train/train.txt").write_text(f"{lines[0]}\nimages/train3.png{between}masks/train4.png")
+    with pytest.raises(
+        DataError, match="1 image with another mask in the split file than by name, where it is train3.png"
+    ):
+        Folder(str(root / "train"), "train", 3, splits="files")
+
+
+def test_a_split_file_with_more_columns_and_one_with_spaces_in_names(root):
+    (root / "train/train.txt").write_text("train1 1 2\ntrain3 1 2")
+    assert Folder(str(root / "train"), "train", 3, splits="files").names == ["train1", "train3"]
+    for file in root.glob("train/*/train1.png"):
+        file.rename(file.with_stem("train 1"))
+    (root / "train/train.txt").write_text("train 1\nimages/train 1.png")
+    with pytest.raises(DataError, match="repeats train 1"):
+        Folder(str(root / "train"), "train", 3, splits="files")
+
+
+def test_the_split_of_pascal_voc_is_found(root, tmp_path):
+    for before, after in (("images", "JPEGImages"), ("masks", "SegmentationClass")):
+        shutil.copytree(root / "train" / before, tmp_path / "voc" / after)
+    lists = tmp_path / "voc/ImageSets/Segmentation"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_text("train0\ntrain2")
+    (lists / "val.txt").write_text("train1")
+    assert [Folder(str(tmp_path / "voc"), split, 3).names for split in ("train", "val")] == [
+        ["train0", "train2"],
+        ["train1"],
+    ]
+
+
+def test_images_in_folders_of_patients(root, tmp_path, caplog):
+    for kind in ("images", "masks"):
+        for i in range(6):
+            to = tmp_path / "other" / kind / f"patient {i // 2}" / f"{i % 2}.png"
+            to.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(root / "train" / kind / f"train{i}.png", to)
+    torn = Folder(str(tmp_path / "other"), "train", 3, val_ratio=0.4)
+    assert "each folder's are in train and in val" in caplog.text
+    fix = torn.findings[-1].fix.split("'")[1]
+    key, _, pattern = fix.partition("=")
+    assert (key, pattern) == ("dataset.groups", '"^(.*)/"')
+    whole = [
+        Folder(str(tmp_path / "other"), split, 3, val_ratio=0.4, groups=pattern[1:-1]) for split in ("train", "val")
+    ]
+    patients = [{whole[s].group(i) for i in range(len(whole[s].names))} for s in (0, 1)]
+    assert patients[0] | patients[1] == {f"patient {i}" for i in range(3)}
+    assert not patients[0] & patients[1]
+    assert not any("folder" in finding.what and finding.level == "warning" for finding in whole[0].findings)
+
+
+def test_images_without_a_mask_that_show_nothing(root):
+    for i in (1, 4):
+        (root / f"train/masks/train{i}.png").unlink()
+    with pytest.raises(DataError, match="2 images without a mask") as error:
+        Folder(str(root), "train", 3)
+    assert "dataset.missing_masks=background" in error.value.fix
+    data = Folder(str(root), "train", 3, missing_masks="background")
+    assert data.names == [f"train{i}" for i in range(6)]
+    assert [bool(data.mask(i).any()) for i in range(6)] == [True, False, True, True, False, True]
+    assert data.mask(1).shape == data.size(1) == data.mask(0).shape
+    assert [finding.what for finding in data.findings] == ["2 images of 6 without a mask: background"]
+    other = Folder(str(root), "train", 3, missing_masks="background", background=2, resize=0.5)
+    assert set(other.mask(4).ravel()) == {2}
+    assert other.mask(4).shape == other.image(4).shape[:2]
+    for settings in ({"background": None}, {"annotators": ["masks", "images"]}):
+        with pytest.raises(ConfigError, match="dataset.missing_masks=background"):
+            Folder(str(root), "train", 3, missing_masks="background", **settings)
+    for file in root.glob("train/masks/*"):
+        file.rename(file.with_stem(f"other {file.stem}"))
+    with pytest.raises(DataError, match="6 images without a mask"):  # none fits: their names are wrong
+        Folder(str(root), "train", 3, missing_masks="background")
+
+
+def test_a_pattern_finds_names_that_a_mac_spells_otherwise(root):
+    for folder, name in (("images", "Bru\u0308cke.png"), ("masks", "Br\u00fccke_gt.png")):
+        (root / "train" / folder / "train0.png").rename(root / "train" / folder / name)
+    for i in range(1, 6):
+        (root / f"train/masks/train{i}.png").rename(root / f"train/masks/train{i}_gt.png")
+    data = Folder(str(root), "train", 3, masks="../masks/{stem}_gt.png")
+    assert data.names[0] == "Br\u00fccke"
 
 
 def test_a_split_file_that_calls_the_folder_of_all_images_otherwise(root):
