@@ -1,13 +1,13 @@
 """The comparison of settings that scored the same images."""
 
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from segtrain.comparison.baseline import choose_baseline
-from segtrain.comparison.draws import DRAWS, counted_for, counts_images, draw_groups, pooled_score
+from segtrain.comparison.draws import DRAWS, Counted, counted_for, counts_images, draw_groups, pooled_score
 from segtrain.comparison.settings import Setting, counts_of
 from segtrain.comparison.statistics import (
     LEVEL,
@@ -89,8 +89,8 @@ def compare(
     check_comparable(settings[0].varied, by, "--by loss", "compare them by a score: --by iou/mean")
     lower, unit = direction_and_unit(by, settings)
     settings = sorted(settings, key=lambda setting: ordering_score(setting, by, split) * (1 if lower else -1))
-    counted = ResampledCounts.of(settings, by)
-    scored = ResampledCounts.of(settings, by, of_images=True) if counts_images(by) else counted
+    counted = ResampledCounts.of(settings, "iou/mean" if counts_images(by) else by)
+    scored = ResampledCounts.of(settings, by) if counts_images(by) else counted
     resampled = scored is not None and scored.knows(scored.name)
     scores = scored.scores(scored.name) if resampled else fixed_scores(settings, by)
     noise, chosen = seed_noise(scores), choose_baseline(settings, baseline)
@@ -137,43 +137,36 @@ class ResampledCounts:
     """Counts of each setting and seed, over all images and over bootstrap draws of them.
 
     Args:
-        tables: for each setting and seed int64 [images, 4, C].
+        counted: of each setting, with a table for each seed.
         groups: of the images.
-        name: of the score that they were counted for.
     """
 
-    def __init__(
-        self,
-        tables: list[list[np.ndarray]],
-        groups: np.ndarray,
-        classes: Sequence[str],
-        foreground: np.ndarray,
-        name: str,
-    ):
-        self.groups, self.classes, self.foreground, self.name = groups, list(classes), foreground, name
+    def __init__(self, counted: list[Counted], groups: np.ndarray):
+        self.groups, self.name = groups, counted[0].name
+        self.classes, self.foreground = counted[0].classes, counted[0].foreground
+        tables = [one.tables for one in counted]
         present = tables[0][0][:, 0] + tables[0][0][:, 2] > 0
         absent = ~present.any(axis=0)  # such a class counts where a setting predicts it
         wrong = [table[:, 1, absent] > 0 for repeats in tables for table in repeats]
         weights = draw_groups(groups, shown=np.concatenate([present, *wrong], axis=1))
         shown = (len(np.unique(groups[there])) for there in present.T)
-        self.groups_with = dict(zip(classes, shown, strict=True))
+        self.groups_with = dict(zip(self.classes, shown, strict=True))
         self.sums = [[table.sum(axis=0) for table in repeats] for repeats in tables]
         self.draws = [[np.tensordot(weights, table.astype(np.float32), 1) for table in repeats] for repeats in tables]
         self.pixels = self.sums[0][0][0] + self.sums[0][0][2]
 
     @classmethod
-    def of(cls, settings: list[Setting], by: str, of_images: bool = False) -> "ResampledCounts | None":
-        """Counts of pixels, or for a score of images those of images; None when a run has no counts."""
+    def of(cls, settings: list[Setting], by: str) -> "ResampledCounts | None":
+        """Counts for a score; None when a run has none."""
         tables = [[counts_of(repeat) for repeat in setting.repeats] for setting in settings]
         if any(table is None for repeats in tables for table in repeats):
             return None
         classes, foreground = settings[0].runs[0].classes, foreground_of(settings[0])
         areas = {setting.min_area for setting in settings}
-        least = areas.pop() if of_images and len(areas) == 1 else None
-        counts = [counted_for(by, [t[2] for t in repeats], classes, foreground, least) for repeats in tables]
+        least = areas.pop() if len(areas) == 1 else None
+        counted = [counted_for(by, [t[2] for t in repeats], classes, foreground, least) for repeats in tables]
         groups = min((table[1] for repeats in tables for table in repeats), key=lambda groups: len(np.unique(groups)))
-        first = counts[0]
-        return cls([one.tables for one in counts], groups, first.classes, first.foreground, first.name)
+        return cls(counted, groups)
 
     def knows(self, name: str) -> bool:
         try:
