@@ -11,7 +11,7 @@ from typing import NamedTuple
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
-from hydra.core.utils import run_job
+from hydra.core.utils import JobStatus, run_job
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
@@ -112,19 +112,10 @@ def _run(arguments: Namespace, task: Task, make_folder: MakeFolder, writes: bool
     with read_write(cfg.hydra), open_dict(cfg.hydra):
         cfg.hydra.run.dir, cfg.hydra.mode = str(folder), RunMode.RUN
         cfg.hydra.output_subdir = cfg.hydra.output_subdir if writes else None
-    failures: list[Exception] = []
-
-    def job(cfg: DictConfig) -> float | None:
-        try:
-            return task(cfg, folder)
-        except Exception as error:  # raised below: Hydra would announce it in words of its own
-            failures.append(error)
-            return None
-
     context = internals.context(cfg, internals.config_loader(arguments.config_dir))
-    run_job(job, cfg, "hydra.run.dir", None, context, configure_logging=writes)
-    if failures:
-        raise failures[0]
+    done = run_job(lambda cfg: task(cfg, folder), cfg, "hydra.run.dir", None, context, configure_logging=writes)
+    if done.status == JobStatus.FAILED:
+        raise done._return_value  # its `return_value` would announce the error in words of its own
 
 
 def _sweep(arguments: Namespace, task: Task, make_folder: MakeFolder, begin_sweep, search) -> None:
