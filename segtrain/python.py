@@ -189,15 +189,7 @@ def train(
             "sweeps run only from the command line", "-m", "leave it out, and call train for each setting"
         )
     if dataset is not None:
-        if named := [word for word in words if word.partition("=")[0].split(".")[0].lstrip("+~") == "dataset"]:
-            raise ConfigError("a dataset object is given as well", named[0], "leave it out, or leave out dataset=…")
-        if isinstance(dataset, str | Path):
-            fix = f'segtrain.train(["dataset=folder", "dataset.root={dataset}", "dataset.num_classes=2"])'
-            raise ConfigError(f"the path {dataset} is given instead of a dataset object", "dataset", fix)
-        if isinstance(dataset, type):
-            raise ConfigError(
-                f"the class {dataset.__name__} itself is given", "dataset", f"give an object: {dataset.__name__}(…)"
-            )
+        _refuse_dataset(dataset, words)
         datasets = _pair(dataset, val_ratio)
         settings = given_arguments(datasets[0])
         # As words, so that mistakes in `overrides` are not answered by what is missing; texts would have to be quoted.
@@ -220,6 +212,18 @@ def train(
             log.warning(f"the dataset object is used unchanged; not used: {keys} of the experiment")
         run_training(cfg, run, datasets=datasets)
     return load(path, trust=packages_of(cfg))
+
+
+def _refuse_dataset(dataset: Any, words: list[str]) -> None:
+    """Raise ConfigError for what is no object, and for one beside a dataset that the overrides name."""
+    if named := [word for word in words if word.partition("=")[0].split(".")[0].lstrip("+~") == "dataset"]:
+        raise ConfigError("a dataset object is given as well", named[0], "leave it out, or leave out dataset=…")
+    if isinstance(dataset, str | Path):
+        fix = f'segtrain.train(["dataset=folder", "dataset.root={dataset}", "dataset.num_classes=2"])'
+        raise ConfigError(f"the path {dataset} is given instead of a dataset object", "dataset", fix)
+    if isinstance(dataset, type):
+        name = dataset.__name__
+        raise ConfigError(f"the class {name} itself is given", "dataset", f"give an object: {name}(…)")
 
 
 def _pair(dataset: Any, val_ratio: float | None) -> tuple:
