@@ -19,7 +19,7 @@ from segtrain.config.schema import flat
 from segtrain.errors import ConfigError, printable
 from segtrain.files import read_json, read_rows, write_json
 from segtrain.find.candidates import candidates
-from segtrain.find.halving import FINALISTS, Plan, plan, survivors
+from segtrain.find.halving import Plan, plan, survivors
 from segtrain.report.text import score_text, table
 from segtrain.runs.claim import lock, make_run_folder, remove_run_folder
 from segtrain.runs.environment import changed_settings, typed
@@ -143,7 +143,7 @@ class Stages:
         left = self.candidates[: chosen.candidates]
         for number, epochs in enumerate(chosen.rungs):
             left = self.stages[number].kept if number < len(self.stages) else self.stage(left, epochs, chosen)
-        return self.finals([0, *(number for number in left if number != 0)][:FINALISTS])  # as of earlier versions
+        return self.finals(left)
 
     def choose_plan(self) -> Plan:
         """Made when an epoch of the first candidate has been timed."""
