@@ -106,9 +106,7 @@ def may_start_job() -> bool:
     """Of a process that trains jobs of a sweep and to which signals are `passed_on`: whether none has come."""
     global _job
     if not _job:
-        for (
-            number
-        ) in STOPS:  # Ctrl-C in a terminal, and what a scheduler sends, may go to all, and is passed on besides
+        for number in STOPS:  # Ctrl-C and a scheduler's may go to all processes, and are passed on besides
             signal.signal(number, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, _between_jobs)
         _job = True
