@@ -2,6 +2,7 @@
 
 import logging
 import math
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -133,15 +134,15 @@ def choose_presence(trained: Trained, thresholds: bool) -> dict[str, float]:
         what = "a class that is absent from an image becomes background, and this dataset has none (dataset.background=null)"
         fix = "leave out inference.presence"
         raise ConfigError(what, "inference.presence", fix)
-    asked, groups = build(cfg, "inference").presence, list(cfg.metric.groups)
+    asked, without = build(cfg, "inference").presence, cfg.copy()
     limit = {"false_alarms": asked["false_alarms"]} if isinstance(asked, dict) else {}
-    cfg.inference.presence, cfg.metric.groups = None, ["thresholds"]
-    scores, _, dataset, _ = evaluate_split(trained, "val")
+    without.inference.presence, without.metric.groups = None, ["thresholds"]
+    scores, _, dataset, _ = evaluate_split(replace(trained, config=without), "val")
     if limit and not any(scores.false_alarms()[0]):
         what = "every val image has foreground, so false alarms cannot be counted"
         raise ConfigError(what, "inference.presence", "use inference.presence=best")
     found = scores.best_presence(**limit)
-    cfg.inference.presence, cfg.metric.groups = found, groups
+    cfg.inference.presence = found
     check_classes(found, dataset)
     rows = zip(scores.class_names, found["area"], found["confidence"], strict=True)
     needed = [f"{name} {_smallest(area, confidence)}" for name, area, confidence in rows if area]
