@@ -4,6 +4,7 @@ import logging
 import os
 import random
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -64,11 +65,18 @@ def job(cfg, run: RunFolder, processes: Processes = ALONE) -> float | None:
         return train(cfg, run, checkpoint, processes=processes)
 
 
-def prepare(
-    cfg, run: RunFolder, checkpoint: dict | None, datasets: tuple, processes: Processes
-) -> tuple[Trainer, Parts, ClassCounts, str, str]:
-    """All that comes before the first step: trainer, parts, counts of the training masks, and in words what may feed it
-    faster, and what to try when classes are hardly found.
+class Prepared(NamedTuple):
+    """What a training is made of, before its first step."""
+
+    trainer: Trainer
+    parts: Parts
+    counts: ClassCounts  # of the training masks
+    faster: str  # what may help when the network waits for images
+    tips: str  # what to try when classes are hardly found
+
+
+def prepare(cfg, run: RunFolder, checkpoint: dict | None, datasets: tuple, processes: Processes) -> Prepared:
+    """All that comes before the first step.
 
     What is cheap to check comes first: the files of the dataset, device, score and encoder by name.
     """
@@ -106,7 +114,7 @@ def prepare(
     shown = images_with_rare_classes(val_set, trainer.panel_images)
     parts = Parts(model, loss, optimizer, schedule, train_batches, val_batches, scores, labels, inference, shown)
     tips = tips_for_rare_classes(loss, sampling, augment.crops, val_set.multilabel)
-    return trainer, parts, counts, loader.advice(), tips
+    return Prepared(trainer, parts, counts, loader.advice(), tips)
 
 
 def train(
@@ -125,7 +133,8 @@ def train(
         processes: those that train the network together, of which the first one records it.
     """
     datasets = datasets or (build_dataset(cfg, "train"), build_dataset(cfg, "val"))
-    trainer, parts, counts, faster, tips = prepare(cfg, run, checkpoint, datasets, processes)
+    prepared = prepare(cfg, run, checkpoint, datasets, processes)
+    trainer, parts = prepared.trainer, prepared.parts
 
     if not processes.first:  # it trains with the others, and records nothing
         for _ in trainer.fit(parts, checkpoint, processes=processes):
@@ -139,7 +148,7 @@ def train(
     val_set, scores = datasets[1], parts.scores
     groups = {name: group_of(val_set, index) for index, name in enumerate(val_set.names)}
     epochs = trainer.total_epochs(len(parts.train))
-    with Logger(run.path, val_set, scores, epochs, first_step(checkpoint), faster) as logger:
+    with Logger(run.path, val_set, scores, epochs, first_step(checkpoint), prepared.faster) as logger:
         logger.settings(settings_of(run.path))
         for epoch in trainer.fit(parts, checkpoint, run.save_last, processes):
             run.record(epoch, val_set.class_names, groups)
@@ -149,14 +158,15 @@ def train(
     if run.result.best["value"] is None:
         what = f"{trainer.monitor} is not defined on the validation images: the last epoch was kept as the best"
         log.warning(f"{what}; set trainer.monitor to another score")
-    describe_best(run, parts, trainer, counts)
+    describe_best(run, prepared)
     run.finish()
-    log.info(final_report(run.result, counts, run.path, scores.records(), tips))
+    log.info(final_report(run.result, prepared.counts, run.path, scores.records(), prepared.tips))
     return run.result.best["value"]
 
 
-def describe_best(run: RunFolder, parts: Parts, trainer, train_counts: ClassCounts) -> None:
+def describe_best(run: RunFolder, prepared: Prepared) -> None:
     """Add intervals and thresholds of the best epoch to the run's result, and write its page."""
+    trainer, parts = prepared.trainer, prepared.parts
     scores, val_set = parts.scores, parts.val.dataset
     if not (counts := run.best_counts()):
         return  # a metric of the user's that keeps none
@@ -183,7 +193,7 @@ def describe_best(run: RunFolder, parts: Parts, trainer, train_counts: ClassCoun
     best, settings = run.result.best, settings_of(run.path)
     defaults, command = defaults_of(choices_of(run.path), settings), command_of(run.path)
     weights, monitor = settings["class_weights"], trainer.monitored(scores)
-    facts = training_facts(settings, defaults, train_counts, weights, run.rows, best, monitor, command)
+    facts = training_facts(settings, defaults, prepared.counts, weights, run.rows, best, monitor, command)
     title = f"{run.path.name}, best epoch {best['epoch']}"
     notes = [thresholds_line(run.result)] if run.result.thresholds else []
     write_evaluation_page(run.path / "page.html", title, scores, run.result, val_set, draw, facts, notes)
