@@ -16,7 +16,7 @@ from segtrain.commands.scoring import (
     groups_of,
     intervals_of,
 )
-from segtrain.config.saved import choices_of
+from segtrain.config.choices import choices_of
 from segtrain.config.schema import flat
 from segtrain.errors import ConfigError, counted, few, printable
 from segtrain.files import read_arrays, write_arrays, write_json, write_rows

@@ -12,9 +12,10 @@ from segtrain.commands.counting import check_counts, count
 from segtrain.commands.resume import attempt
 from segtrain.comparison.verdict import check_comparable
 from segtrain.config.build import build_augment, build_dataset, build_loss
+from segtrain.config.choices import choices_of, settings_of
 from segtrain.config.compose import compose, folder_of
 from segtrain.config.launch import Job, checked_config, composed
-from segtrain.config.saved import choices_of, load_saved, packages_of, settings_of
+from segtrain.config.saved import load_saved, packages_of
 from segtrain.config.schema import flat
 from segtrain.errors import ConfigError, printable
 from segtrain.files import read_json, read_rows, write_json

@@ -5,7 +5,8 @@ from argparse import Namespace
 from itertools import count
 from pathlib import Path
 
-from segtrain.config.saved import choices_of, load_saved
+from segtrain.config.choices import choices_of
+from segtrain.config.saved import load_saved
 from segtrain.config.schema import check_config, flat
 from segtrain.errors import ConfigError
 from segtrain.files import read_checkpoint, read_json

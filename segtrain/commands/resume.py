@@ -8,8 +8,9 @@ from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
+from segtrain.config.choices import choices_of
 from segtrain.config.launch import Job, composed, parsed
-from segtrain.config.saved import choices_of, load_saved, no_run
+from segtrain.config.saved import load_saved, no_run
 from segtrain.config.schema import check_config
 from segtrain.errors import ConfigError, Preempted, Pruned, SegtrainError, counted, printable
 from segtrain.files import read_json

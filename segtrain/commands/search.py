@@ -12,9 +12,10 @@ from segtrain.arguments import NonNegativeInt, PositiveInt, mistake
 from segtrain.commands.resume import attempt
 from segtrain.comparison.verdict import check_comparable
 from segtrain.config.build import build_dataset, build_scores
+from segtrain.config.choices import choices_of
 from segtrain.config.compose import job_name
 from segtrain.config.launch import Job
-from segtrain.config.saved import choices_of, load_saved, packages_of
+from segtrain.config.saved import load_saved, packages_of
 from segtrain.errors import ConfigError, Pruned, SegtrainError, printable
 from segtrain.files import read_json, read_rows, write_json
 from segtrain.metrics.records import all_records

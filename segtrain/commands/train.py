@@ -23,7 +23,7 @@ from segtrain.config.build import (
     build_sampling,
     build_scores,
 )
-from segtrain.config.saved import choices_of, defaults_of, settings_of
+from segtrain.config.choices import choices_of, defaults_of, settings_of
 from segtrain.config.schema import as_text
 from segtrain.data.dataset import group_of, typical_size
 from segtrain.data.loader import images_of_epoch, needs_locations

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from segtrain.config.saved import choices_of, settings_of
+from segtrain.config.choices import choices_of, settings_of
 from segtrain.errors import ConfigError, SegtrainError
 from segtrain.files import read_arrays, read_json
 from segtrain.runs.environment import FREE, changed_settings, floats_as_ints, signature, trained_on

@@ -15,7 +15,6 @@ from segtrain.config.compose import compose, key_mistakes, without_hydra
 from segtrain.config.internals import config_loader
 from segtrain.config.schema import CLASS_WEIGHTS, config_error, flat
 from segtrain.errors import ConfigError, counted, did_you_mean, few
-from segtrain.files import read_json
 
 # What a saved config may build besides the classes that segtrain's own YAML files name.
 KNOWN = {
@@ -51,7 +50,7 @@ def load_saved(
     if not file.is_file():
         raise no_run(file.parent)
     try:
-        cfg = OmegaConf.create(_parsed(_text(file), str(file)))
+        cfg = OmegaConf.create(content_of(file))
     except OmegaConfBaseException as error:  # such as a date
         raise _damaged(f"not a config: {error}", file) from error
     _refuse_interpolations(changed or {}, str(file))
@@ -107,19 +106,20 @@ def _damaged(what: str, where: Path | str) -> ConfigError:
     return ConfigError(what, str(where), "use the file the run wrote")
 
 
-def _text(file: Path) -> str:
-    """The content of a config."""
+def content_of(file: Path, resolved: bool = True) -> dict:
+    """What a config's file holds, as data. Raises ConfigError for a damaged one.
+
+    With `resolved=False` interpolations may stand in it, and stay text.
+    """
     if file.stat().st_size > MAX_BYTES:
         raise _damaged(f"not a config: {file.stat().st_size:,} bytes are too many", file)
-    return file.read_text(encoding="utf-8", errors="replace")
+    return _parsed(file.read_text(encoding="utf-8", errors="replace"), str(file), resolved)
 
 
 def _parsed(text: str, where: str, resolved: bool = True) -> dict:
     """The settings in a YAML text; tags, aliases and interpolations, however they are spelled, are refused.
 
     But `${class_weights}`, of a run that was killed before they were computed.
-
-    With `resolved=False` interpolations may stand in it, and stay text.
     """
     import yaml
 
@@ -236,44 +236,3 @@ def no_run(folder: Path) -> ConfigError:
         below.sort(key=lambda run: not (run / "checkpoints/best.pt").is_file())  # those that can be used first
         return ConfigError(f"{folder} is {kind}, not a run", fix=f"name one of its runs: {few([*map(str, below)], 3)}")
     return ConfigError(f"{folder} holds no run: config.yaml is missing", fix=fix)
-
-
-def settings_of(run: Path) -> dict[str, object]:
-    """A run's settings by dotted name, and for each group the name of the option that was chosen; all as data."""
-    saved, composed = run / "config.yaml", run / ".hydra"
-    file = saved if saved.is_file() else composed / "config.yaml"  # a run may fail before it saves its config
-    settings = flat(_parsed(_text(file), str(file), resolved=False)) if file.is_file() else {}
-    return settings | choices_of(run)
-
-
-def defaults_of(choices: dict[str, str], settings: dict[str, object]) -> dict[str, object]:
-    """What the settings of a run are by default, by dotted key, where these options are chosen; and the option of each group.
-
-    What follows another setting (`${dataset.num_classes}`) follows that of the run. Options that are not known here, such
-    as the user's own, have no defaults.
-    """
-    loader, usual = config_loader(), compose([]).hydra.runtime.choices
-    ours = {group: option for group, option in choices.items() if group in usual}
-    known = [f"{group}={option}" for group, option in ours.items() if option in loader.get_group_options(group)]
-    found = flat(OmegaConf.to_container(without_hydra(compose(known)), resolve=False))
-    for key, value in found.items():
-        if isinstance(value, str) and "${" in value:
-            followed = re.fullmatch(r"\$\{([\w.]+)\}", value)
-            found[key] = settings.get(followed[1] if followed else key)
-    found |= {group: usual[group] for group in ours}
-    return {key: value for key, value in found.items() if value != "???"}
-
-
-def choices_of(run: Path) -> dict[str, str]:
-    """The option that was chosen of each group, by environment.json, and before the run was started by what Hydra wrote.
-
-    None where it is not known: it only names a setting better.
-    """
-    options, file = read_json(run / "environment.json").get("options"), run / ".hydra" / "hydra.yaml"
-    try:
-        if options is None and file.is_file():
-            options = _parsed(_text(file), str(file), resolved=False)["hydra"]["runtime"]["choices"]
-        chosen = {str(group): choice if choice is None else str(choice) for group, choice in (options or {}).items()}
-    except (ConfigError, KeyError, TypeError, AttributeError):
-        return {}
-    return {group: choice for group, choice in chosen.items() if "/" not in group and group != "hydra"}

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from segtrain.config.saved import settings_in
-from segtrain.config.schema import CLASS_WEIGHTS, as_text, replaced
+from segtrain.config.saved import content_of, settings_in
+from segtrain.config.schema import CLASS_WEIGHTS, as_text, flat, replaced
 from segtrain.errors import ConfigError
 from segtrain.files import read_json, write_json, write_text
 from segtrain.runs.environment import signature, typed
@@ -41,7 +41,7 @@ class SweepJob:
         file = self.folder / "config.yaml"
         if (self.folder / "checkpoints" / "last.pt").is_file() or not file.is_file():
             return
-        settings = settings_in(file.read_text(encoding="utf-8", errors="replace"), str(file))
+        settings = flat(content_of(file))
         started, seed = read_json(self.folder / "environment.json"), settings.get("seed")
         if "signature" in started:
             now = [(signature(each), seed) for each in (settings, without_weights(settings))]

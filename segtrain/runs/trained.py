@@ -11,8 +11,8 @@ import numpy as np
 
 from segtrain.arguments import Label, Range, Size, mistake
 from segtrain.config.build import build_model
-from segtrain.config.saved import load_saved, no_run, settings_in
-from segtrain.config.schema import check_config
+from segtrain.config.saved import content_of, load_saved, no_run, settings_in
+from segtrain.config.schema import check_config, flat
 from segtrain.errors import ConfigError
 from segtrain.files import read_checkpoint, read_json
 from segtrain.runs.checkpoints import validated_weights
@@ -166,7 +166,6 @@ def check_unchanged(folder: Path, content: dict) -> None:
     run = content.get("run")
     text = content.get("config") or (run.get("config") if isinstance(run, dict) else None)
     file = folder / "config.yaml"
-    texts = str(text), file.read_text(encoding="utf-8", errors="replace")
-    if changed := differing(*(settings_in(each, str(file)) for each in texts)):
+    if changed := differing(settings_in(str(text), str(file)), flat(content_of(file))):
         fix = "restore the file; give settings for the evaluation as key=value"
         raise ConfigError(f"changed since the checkpoint was written: {', '.join(changed)}", str(file), fix)

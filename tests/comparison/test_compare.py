@@ -17,7 +17,7 @@ from segtrain.comparison.answer import answer
 from segtrain.comparison.runs import find_runs, without_copies
 from segtrain.comparison.settings import settings_from, varied_keys, without_parts
 from segtrain.comparison.verdict import compare, direction_and_unit
-from segtrain.config.saved import settings_of
+from segtrain.config.choices import settings_of
 from segtrain.errors import ConfigError
 from segtrain.files import read_arrays, write_arrays, write_json
 from segtrain.metrics.groups.presence import Presence

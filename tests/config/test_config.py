@@ -15,7 +15,8 @@ from segtrain.arguments import NonNegative, checked, mistake
 from segtrain.config import compose as config
 from segtrain.config import schema as config_check
 from segtrain.config.build import build
-from segtrain.config.saved import defaults_of, load_saved, settings_in
+from segtrain.config.choices import defaults_of
+from segtrain.config.saved import load_saved, settings_in
 from segtrain.config.schema import as_text, config_mistakes, flat
 from segtrain.config.signatures import signature_of
 from segtrain.errors import ConfigError
