@@ -6,24 +6,16 @@ from pathlib import Path
 
 import numpy as np
 
-from segtrain.config.choices import choices_of, settings_of
+from segtrain.config.choices import settings_of
 from segtrain.errors import ConfigError, SegtrainError
 from segtrain.files import read_arrays, read_json
-from segtrain.runs.environment import FREE, changed_settings, floats_as_ints, signature, trained_on
+from segtrain.runs.environment import changed_settings, floats_as_ints, signature, trained_on
 from segtrain.runs.result import Result
-from segtrain.runs.sweep import command_of, read_sweep, swept, without_weights, words_of
+from segtrain.runs.sweep import command_of, read_sweep, swept, words_of
 
 FOLD, ROOT = "dataset.fold", "dataset.root"
 FINGERPRINT = "dataset.fingerprint"  # no setting, but what tells runs apart whose masks differ and nothing else
 WEIGHTS = ("class_weights", "pos_weight")
-DERIVED = (
-    "_target_",
-    "palette",
-    "num_classes",
-    "ignore_index",
-    "class_names",
-    "background",
-)
 COUNTS = ("tp", "fp", "fn", "valid")
 OF_SPLIT = ("scores", "per_class", "lower", "units")  # parts of a result that scores.json of a split has, too
 
@@ -34,9 +26,8 @@ class Run:
 
     Attributes:
         settings: by dotted key, and for each group the name of the option that was chosen.
-        key: equal for repeats of one setting.
+        key: equal for repeats of one setting, also where they differ in what they scored (metric).
         given: the keys of the settings on the command line.
-        unscored: as `key`, but equal for runs that differ in what they scored (metric), too.
         data: equal for runs of one dataset, wherever it lies.
         on_val: scores of the training, also where `result` has those of another split.
         names, groups, classes: of the images and classes that were scored; empty when nothing was counted.
@@ -50,7 +41,6 @@ class Run:
     on_val: dict[str, float]
     command: str
     given: frozenset[str] = frozenset()
-    unscored: str = ""
     data: str = ""
     names: np.ndarray = field(default_factory=lambda: np.zeros(0, str))
     groups: np.ndarray = field(default_factory=lambda: np.zeros(0, str))
@@ -129,7 +119,7 @@ def finals_of(folder: Path) -> list[Path]:
 
 def read_run(path: Path, split: str | None = None) -> Run:
     """Raises ConfigError for a damaged file, and when the split was not evaluated."""
-    result, settings, environment = Result.read(path), settings_of(path), read_json(path / "environment.json")
+    result, environment = Result.read(path), read_json(path / "environment.json")
     file, on_val = path / "per_image.npz", result.scores
     if split is not None and result.status == "finished":
         folder = path / "evaluation" / split
@@ -138,30 +128,20 @@ def read_run(path: Path, split: str | None = None) -> Run:
             again = f"`segtrain evaluate {shlex.quote(str(path))} --split {split}`"
             raise ConfigError(f"{split} was not evaluated", str(path), again)
         result = replace(result, **{name: saved[name] for name in OF_SPLIT if name in saved})
-        file = folder / "per_image.npz"
-    changed = changed_settings(environment)  # since it was resumed
-    settings = {name: floats_as_ints(value) for name, value in (settings | changed).items()}
-    key = str(environment.get("signature", ""))
-    if key and not set(changed) <= FREE:  # as that of a run that was started with these settings
-        config = {name: value for name, value in settings.items() if name not in choices_of(path)}
-        key = signature(without_weights(config))
+        file, on_val = folder / "per_image.npz", result.scores if split == "val" else on_val
+    settings = settings_of(path) | changed_settings(environment)  # since it was resumed
+    settings = {name: floats_as_ints(value) for name, value in settings.items()}
     command = command_of(path)
     given = frozenset(word.partition("=")[0].lstrip("+") for word in words_of(command) if "=" in word)
     by_hand = settings.get("weighting") == "none" or any(last_word(key) in WEIGHTS for key in given)
     if not by_hand:  # weights that follow from the weighting, and differ between folds
         settings = {key: value for key, value in settings.items() if last_word(key) not in WEIGHTS}
-    trained = {key: value for key, value in settings.items() if key.split(".")[0] not in ("metric", "experiment")}
-    own = {key: value for key, value in trained.items() if key != FOLD and last_word(key) not in DERIVED}
-    kfold = settings.get("dataset.splits") == "kfold"
-    known = bool(key) and not kfold
-    key = key if known else signature(own)
-    if not settings:  # nothing is known of it
-        key = str(path)
-    elif not kfold:
+    others = ("metric", "experiment")
+    trained = {key: value for key, value in settings.items() if key != FOLD and key.split(".")[0] not in others}
+    key = signature(trained) if settings else str(path)  # of which nothing is known
+    if settings and settings.get("dataset.splits") != "kfold":
         settings[FINGERPRINT] = trained_on(environment)
-    on_val = result.scores if split == "val" else on_val
-    unscored = signature(trained) if known else key
-    run = Run(path, result, settings, key, on_val, command, given, unscored)
+    run = Run(path, result, settings, key, on_val, command, given)
     if file.is_file():
         _read_counts(run, file)
     return run
@@ -190,7 +170,7 @@ def _tell_datasets_apart(runs: list[Run]) -> None:
     sweep varied it, whose images may be other ones with the same masks."""
     alike: dict[str, list[Run]] = {}
     for run in runs:
-        alike.setdefault(run.unscored, []).append(run)
+        alike.setdefault(run.key, []).append(run)
     for members in alike.values():
         prints = [run.settings.pop(FINGERPRINT, None) for run in members]
         varied = any(swept(run.path, ROOT) for run in members)
@@ -199,7 +179,7 @@ def _tell_datasets_apart(runs: list[Run]) -> None:
                 run.settings[FINGERPRINT] = found
             known = [] if None in prints else [str(found)]
             run.data = " ".join([*known, *[str(run.settings.get(ROOT))] * varied])
-            run.key, run.unscored = f"{run.key} {run.data}", f"{run.unscored} {run.data}"
+            run.key = f"{run.key} {run.data}"
 
 
 def without_copies(runs: list[Run]) -> tuple[list[Run], list[str]]:

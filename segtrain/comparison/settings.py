@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segtrain.comparison.runs import DERIVED, FOLD, ROOT, Run, last_word
+from segtrain.comparison.runs import FOLD, ROOT, Run, last_word
 from segtrain.runs.environment import UNSIGNED
 from segtrain.runs.sweep import words_of
 
@@ -23,6 +23,7 @@ ORDER = (
     "trainer",
     "dataset",
 )
+DERIVED = ("_target_", "palette", "num_classes", "ignore_index", "class_names", "background")  # from other settings
 
 
 @dataclass
@@ -116,10 +117,8 @@ def without_parts(settings: list[Setting]) -> tuple[list[Setting], list[str]]:
 def settings_from(runs: list[Run]) -> list[Setting]:
     """Runs grouped by setting, in the order of their folders."""
     keys: dict[str, list[Run]] = {}
-    alike: dict[str, Run] = {}
     for run in runs:
-        first = alike.setdefault(run.unscored, run)
-        keys.setdefault(first.key if _metric(first) != _metric(run) else run.key, []).append(run)
+        keys.setdefault(run.key, []).append(run)
     given = frozenset().union(*(run.given for run in runs))
     shown = {ROOT} if len({run.data for run in runs}) > 1 else set()
     columns, named = varied_keys([members[0].settings for members in keys.values()], given, shown)
@@ -138,10 +137,6 @@ def settings_from(runs: list[Run]) -> list[Setting]:
         else:
             settings.append(Setting(varied, named, repeats))
     return settings
-
-
-def _metric(run: Run) -> dict[str, object]:
-    return {key: value for key, value in run.settings.items() if key.split(".")[0] == "metric"}
 
 
 def counts_of(repeat: list[Run]) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
