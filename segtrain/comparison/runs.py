@@ -28,6 +28,7 @@ class Run:
         settings: by dotted key, and for each group the name of the option that was chosen.
         key: equal for repeats of one setting, also where they differ in what they scored (metric).
         given: the keys of the settings on the command line.
+        fingerprint: of the dataset; None where it is not known, and of a fold, which has its own.
         data: equal for runs of one dataset, wherever it lies.
         on_val: scores of the training, also where `result` has those of another split.
         names, groups, classes: of the images and classes that were scored; empty when nothing was counted.
@@ -41,6 +42,7 @@ class Run:
     on_val: dict[str, float]
     command: str
     given: frozenset[str] = frozenset()
+    fingerprint: str | None = None
     data: str = ""
     names: np.ndarray = field(default_factory=lambda: np.zeros(0, str))
     groups: np.ndarray = field(default_factory=lambda: np.zeros(0, str))
@@ -139,9 +141,8 @@ def read_run(path: Path, split: str | None = None) -> Run:
     others = ("metric", "experiment")
     trained = {key: value for key, value in settings.items() if key != FOLD and key.split(".")[0] not in others}
     key = signature(trained) if settings else str(path)  # of which nothing is known
-    if settings and settings.get("dataset.splits") != "kfold":
-        settings[FINGERPRINT] = trained_on(environment)
-    run = Run(path, result, settings, key, on_val, command, given)
+    fingerprint = trained_on(environment) if settings and settings.get("dataset.splits") != "kfold" else None
+    run = Run(path, result, settings, key, on_val, command, given, fingerprint)
     if file.is_file():
         _read_counts(run, file)
     return run
@@ -172,13 +173,11 @@ def _tell_datasets_apart(runs: list[Run]) -> None:
     for run in runs:
         alike.setdefault(run.key, []).append(run)
     for members in alike.values():
-        prints = [run.settings.pop(FINGERPRINT, None) for run in members]
+        known = all(run.fingerprint is not None for run in members)
         varied = any(swept(run.path, ROOT) for run in members)
-        for run, found in zip(members, prints, strict=True):
-            if None not in prints:
-                run.settings[FINGERPRINT] = found
-            known = [] if None in prints else [str(found)]
-            run.data = " ".join([*known, *[str(run.settings.get(ROOT))] * varied])
+        for run in members:
+            run.settings |= {FINGERPRINT: run.fingerprint} if known else {}
+            run.data = " ".join([*[str(run.fingerprint)] * known, *[str(run.settings.get(ROOT))] * varied])
             run.key = f"{run.key} {run.data}"
 
 
