@@ -419,6 +419,9 @@ def test_what_is_scored_besides_makes_no_setting(tmp_path):
         make_run(tmp_path / f"{seed}", settings, 0.5, seed, group=f"signature of {metric}")
     settings = settings_from(find_runs([tmp_path])[0])
     assert [len(setting.repeats) for setting in settings] == [3]
+    make_run(tmp_path / "again", {"trainer": {"alpha": 1}, "metric": {"groups": "standard"}}, 0.5, 2, group="another")
+    runs, lines = without_copies(find_runs([tmp_path])[0])
+    assert (len(runs), len(lines)) == (3, 1)
 
 
 def test_a_dataset_that_was_moved_is_the_same(segtrain, tmp_path):
