@@ -102,47 +102,48 @@ def _quoted(key: str, value: str) -> str:
     return f"quote values with special characters twice: '{key}=\"{value or 'a b'}\"'"
 
 
+def _unreadable(text: str) -> str:
+    """A sentence on a word that is no override."""
+    if "=" not in text and ("/" in text or "." not in text):
+        return f"no folder {text}"
+    key, _, value = text.partition("=")
+    what = "is not key=value" if "=" in text else "has no value: key=value"
+    return f"{text!r} {what} ({_quoted(key or 'key', value)})"
+
+
 def _override_mistakes(loader, overrides: list[str], config_name: str) -> Iterator[str]:
     """A sentence for every override that Hydra cannot apply."""
-    parser, groups, values, unread = OverridesParser.create(), [], [], []
+    parser, groups, values, unread = OverridesParser.create(), {}, [], []
     for text in overrides:
         try:
             override = parser.parse_override("" if text.startswith("=") else text)
             options = loader.get_group_options(override.key_or_group)
         except (HydraException, ValueError):
-            if "=" not in text and ("/" in text or "." not in text):
-                yield f"no folder {text}"
-                continue
-            what = "is not key=value" if "=" in text else "has no value: key=value"
-            key, _, value = text.partition("=")
-            unread.append(key)
-            yield f"{text!r} {what} ({_quoted(key or 'key', value)})"
+            unread.append(text.partition("=")[0])
+            yield _unreadable(text)
             continue
-        (groups if options else values).append((text, override, options))
-    good, wrong_dataset = [], False
-    for text, override, options in groups:
-        wrong = list(_option_mistakes(override, options))
-        yield from wrong
-        wrong_dataset |= bool(wrong) and override.key_or_group == "dataset"
-        if not wrong and not override.is_sweep_override() and not override.is_delete():
-            good.append(text)
+        if options:
+            groups[text] = override, list(_option_mistakes(override, options))
+        else:
+            values.append((text, override))
+    yield from (mistake for _, wrong in groups.values() for mistake in wrong)
+    chosen = {override.key_or_group for override, _ in groups.values()}
+    wrong_dataset = any(wrong for override, wrong in groups.values() if override.key_or_group == "dataset")
+    good = [t for t, (o, wrong) in groups.items() if not (wrong or o.is_sweep_override() or o.is_delete())]
     try:
         base = loader.load_configuration(config_name, good, run_mode=RunMode.RUN)
     except (HydraException, OmegaConfBaseException) as error:
         yield str(error)
         return
-    for text, override, _ in values:
+    for text, override in values:
         key = override.key_or_group
         if wrong_dataset and key.startswith("dataset."):  # which keys there are is the option's
             continue
         wrong = [] if override.is_add() or override.is_force_add() else list(key_mistakes(base, key))
-        group = key.partition(".")[0]
-        own = list(base[group]) if isinstance(base.get(group), DictConfig) and group != "hydra" else None
-        missing = own is not None and "." in key and key.split(".")[1] not in own
-        if wrong and missing and (having := _options_with(loader, group, key)):
-            chosen = any(override.key_or_group == group for _, override, _ in groups)
+        if wrong and (having := _options_with(loader, base, key)):
+            group = key.partition(".")[0]
             hint = ": add one of them" if having[1:] else f": add {group}={having[0]}"
-            hint = ", not of the one chosen" if chosen else hint
+            hint = ", not of the one chosen" if group in chosen else hint
             yield f"{key} is a setting of {group}={', '.join(having)}{hint}"
             if group == "dataset":  # of which every key would be wrong
                 return
@@ -159,11 +160,18 @@ def _override_mistakes(loader, overrides: list[str], config_name: str) -> Iterat
     yield from (text for text in found if text.split()[0] not in unread)
 
 
-def _options_with(loader, group: str, key: str) -> list[str]:
-    """The options of a group that have a setting; of the datasets only folder is asked, from which others derive."""
+def _options_with(loader, base: DictConfig, key: str) -> list[str]:
+    """The options of a group that have a setting which the one in `base` lacks.
+
+    Of the datasets only folder is asked, from which others derive.
+    """
+    group, dot, name = key.partition(".")
+    own = base.get(group) if group != "hydra" else None
+    if not dot or not isinstance(own, DictConfig) or name.split(".")[0] in list(own):
+        return []
     options = ["folder"] if group == "dataset" else loader.get_group_options(group)
     files = {option: loader.repository.load_config(f"{group}/{option}") for option in options}
-    return [option for option, file in files.items() if key.split(".")[1] in list(file.config)]  # `???` is a key, too
+    return [option for option, file in files.items() if name.split(".")[0] in list(file.config)]  # `???` is a key, too
 
 
 def _option_mistakes(override, options: list[str]) -> Iterator[str]:
