@@ -99,8 +99,7 @@ def compare(
         estimates = [replace(one, low=np.maximum(one.low, 0.0), high=np.minimum(one.high, 1.0)) for one in estimates]
     differences = [estimate(scores, noise, i, chosen) if i != chosen else None for i in range(len(settings))]
     corrected = np.full(len(settings), np.nan)
-    others = [i for i, d in enumerate(differences) if d is not None]
-    corrected[others] = holm(np.array([differences[i].p for i in others]))
+    corrected[np.arange(len(settings)) != chosen] = holm(np.array([d.p for d in differences if d is not None]))
     means, gains = (np.zeros((len(settings), 0)), {}) if counted is None else counted.by_class(chosen)
     return Comparison(
         by=by,
