@@ -64,34 +64,38 @@ def _dispatch(words: list[str]) -> int:
         first += 1 if "=" in words[first] else 2
     if words[first : first + 1] and words[first] in (*COMMANDS, "help", "train"):
         words = [words[first], *words[:first], *words[first + 1 :]]
-    if words[:1] == ["help"] and len(words) == 2 and words[1] in COMMANDS:
-        words = [words[1], "--help"]
-    if words[:1] == ["help"]:
-        return run_command("help", words[1:] if words[1:] != ["train"] else [])
-    if words in (["--version"], ["-V"], ["train", "--version"]):
+    command, rest = (words[0], words[1:]) if words else (None, [])
+    if command == "help" and len(rest) == 1 and rest[0] in COMMANDS:
+        command, rest = rest[0], ["--help"]
+    if command == "help":
+        return run_command("help", rest if rest != ["train"] else [])
+    if command == "train":  # what a run without a command does
+        command, words = None, rest
+    if words in (["--version"], ["-V"]):
         print(f"segtrain {segtrain.__version__}")
         return 0
-    if words[:1] in (["-sc"], ["--shell-completion"]) and words[-1].startswith("query="):
+    if command in ("-sc", "--shell-completion") and words[-1].startswith("query="):
         return _complete(words)
-    if words[:1] == ["train"]:  # what a run without a command does
-        return _train(words[1:])
-    if words and not words[0].startswith(("-", "~")) and "=" not in words[0]:
-        command = words[0]
-        if command not in COMMANDS:
-            fix = f"commands: {', '.join(COMMANDS)}; settings are written key=value; `segtrain help` lists all"
-            if Path(command).is_dir():
-                fix = f"for a dataset: `segtrain check {command}`, `segtrain train {command} dataset.num_classes=N`; for a run: "
-                fix += f"`segtrain evaluate {command}`"
-                raise ConfigError(f"{command} is a folder, not a command", fix=fix)
-            if "." in command and not Path(command).exists() and "/" not in command:
-                raise ConfigError(f"{command} has no value", fix=f"a setting is written key=value: {command}=VALUE")
-            if "/" in command and not Path(command).exists():
-                raise ConfigError(f"no folder {command}", fix="correct the path; `segtrain help` lists the commands")
-            raise ConfigError(f"no command {command!r}{did_you_mean(command, COMMANDS)}", fix=fix)
-        if command != "resume":
-            refuse_several(f"`segtrain {command}`")
-        return run_command(command, words[1:])
-    return _train(words)
+    if command is None or command.startswith(("-", "~")) or "=" in command:
+        return _train(words)
+    if command not in COMMANDS:
+        raise _no_command(command)
+    if command != "resume":
+        refuse_several(f"`segtrain {command}`")
+    return run_command(command, rest)
+
+
+def _no_command(word: str) -> ConfigError:
+    """The error for a first word that is neither a command nor a setting, by what it may be."""
+    if Path(word).is_dir():
+        fix = f"for a dataset: `segtrain check {word}`, `segtrain train {word} dataset.num_classes=N`; for a run: "
+        return ConfigError(f"{word} is a folder, not a command", fix=f"{fix}`segtrain evaluate {word}`")
+    if "." in word and "/" not in word and not Path(word).exists():
+        return ConfigError(f"{word} has no value", fix=f"a setting is written key=value: {word}=VALUE")
+    if "/" in word and not Path(word).exists():
+        return ConfigError(f"no folder {word}", fix="correct the path; `segtrain help` lists the commands")
+    fix = f"commands: {', '.join(COMMANDS)}; settings are written key=value; `segtrain help` lists all"
+    return ConfigError(f"no command {word!r}{did_you_mean(word, COMMANDS)}", fix=fix)
 
 
 def run_command(command: str, words: list[str]) -> int:
