@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from segtrain.config.choices import settings_of
+from segtrain.config.choices import choices_of, settings_of
 from segtrain.errors import ConfigError, SegtrainError
 from segtrain.files import read_arrays, read_json
 from segtrain.runs.environment import changed_settings, floats_as_ints, signature, trained_on
@@ -138,8 +138,8 @@ def read_run(path: Path, split: str | None = None) -> Run:
     by_hand = settings.get("weighting") == "none" or any(last_word(key) in WEIGHTS for key in given)
     if not by_hand:  # weights that follow from the weighting, and differ between folds
         settings = {key: value for key, value in settings.items() if last_word(key) not in WEIGHTS}
-    others = ("metric", "experiment")
-    trained = {key: value for key, value in settings.items() if key != FOLD and key.split(".")[0] not in others}
+    others = {FOLD, *choices_of(path)}  # options of two names may be the same
+    trained = {key: value for key, value in settings.items() if key not in others and not key.startswith("metric.")}
     key = signature(trained) if settings else str(path)  # of which nothing is known
     fingerprint = trained_on(environment) if settings and settings.get("dataset.splits") != "kfold" else None
     run = Run(path, result, settings, key, on_val, command, given, fingerprint)

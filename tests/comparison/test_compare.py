@@ -673,6 +673,14 @@ def test_the_baseline_is_the_plainest_by_its_options(tmp_path):
     assert found.settings[found.baseline].label == "loss=ce weighting=none"
 
 
+def test_options_of_two_names_that_are_the_same_are_one_setting(tmp_path):
+    for seed, loss in enumerate(("ce_dice", "my_copy_of_it")):
+        run = make_run(tmp_path / loss, {"loss": {"alpha": 0.5}}, 0.5, seed)
+        write_json(run / "environment.json", {"command": "segtrain", "options": {"loss": loss}})
+    (setting,) = settings_from(find_runs([tmp_path])[0])
+    assert len(setting.repeats) == 2
+
+
 def test_of_equally_plain_settings_the_default_is_the_baseline(tmp_path):
     for batch_size, iou in ((2, 0.5), (4, 0.6), (8, 0.55)):
         make_run(tmp_path / str(batch_size), {"loader": {"batch_size": batch_size}}, iou)
