@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from segtrain.data.folder.png import check_pixels, check_png, has_exif, read_png
+from segtrain.data.folder.png import check_pixels, has_exif, read_png
 from segtrain.data.folder.values import as_bytes, with_channels
 from segtrain.errors import DataError, SegtrainError
 
@@ -91,18 +91,13 @@ def decoded(path: Path, exif: bool, lossless: bool = False, max_pixels: int = MA
 
     Raises DataError for a damaged file; and with `lossless` for formats that change values, such as JPEG.
     """
-    suffix, data = path.suffix.lower(), None
-    if suffix == ".npy":
+    if path.suffix.lower() == ".npy":
         return _read_npy(path, max_pixels)
-    if suffix == ".png":
-        data, grey = read_png(path, max_pixels)
-        if grey is not None:
-            return grey
+    data, grey = read_png(path, max_pixels)
+    if grey is not None:
+        return grey
     try:
         with naming(path), open_image(path, data) as file:
-            if file.format == "PNG" and data is None:  # by another suffix
-                data = path.read_bytes()
-                check_png(data, path)
             check_pixels(file.height, file.width, max_pixels, path)
             if lossless:
                 _check_lossless(file, path)

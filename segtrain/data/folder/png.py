@@ -15,19 +15,20 @@ _GREY_8 = b"\x08\x00"  # bit depth and colour type
 _PLAIN = {b"IHDR", b"IDAT", b"IEND", b"pHYs", b"tEXt"}  # chunks that change no pixel, and of which libpng never warns
 
 
-def read_png(path: Path, max_pixels: int) -> tuple[bytes, np.ndarray | None]:
-    """The bytes of a file, and its pixels, uint8 [H, W], when it is a plain 8-bit grey PNG.
+def read_png(path: Path, max_pixels: int) -> tuple[bytes | None, np.ndarray | None]:
+    """The bytes of a PNG, whatever its suffix, and its pixels, uint8 [H, W], when it is a plain 8-bit grey one.
 
     Raises DataError for a PNG that is cut off or has a wrong checksum. Pillow does not check those of the pixels when it
     decodes: of a mask with one wrong bit it may read other classes.
     """
     try:
-        data = path.read_bytes()
+        with path.open("rb") as stream:
+            if stream.read(len(_SIGNATURE)) != _SIGNATURE:
+                return None, None
+            data = _SIGNATURE + stream.read()
     except OSError as error:
         raise _damaged(f"cannot be read: {error}", path) from error
-    if not data.startswith(_SIGNATURE):
-        return data, None
-    kinds = check_png(data, path)
+    kinds = _checked_kinds(data, path)
     width, height = struct.unpack_from(">II", data, 16)
     check_pixels(height, width, max_pixels, path)
     large = max(width, height) > 1_000_000  # than libpng takes
@@ -61,7 +62,7 @@ def has_exif(stream) -> bool:
     return head[4:] == b"eXIf"
 
 
-def check_png(data: bytes, path: Path) -> set[bytes]:
+def _checked_kinds(data: bytes, path: Path) -> set[bytes]:
     """The kinds of chunks there are. Raises DataError where a checksum is wrong or the end is missing."""
     stream = io.BytesIO(data)
     stream.seek(len(_SIGNATURE))
