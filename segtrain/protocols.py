@@ -1,5 +1,7 @@
 """What a class of the user's own must have: read from its source by `check_config`, and checked when it is built."""
 
+import contextlib
+import inspect
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
@@ -50,3 +52,12 @@ def adopted(part, kind: str, base: type, wrap: Callable, above: type = object):
         where = f"{type(part).__module__}.{type(part).__qualname__}"
         raise ConfigError(f"the {kind} class has no {', '.join(lacking)}", where, f"see {PROTOCOLS[kind].base}")
     return part if isinstance(part, base) else wrap(part)
+
+
+def check_call(function: Callable, arguments: tuple, called: str, kind: str) -> None:
+    """Raise ConfigError, which says how it is `called`, when a user's function does not take the arguments."""
+    with contextlib.suppress(ValueError):  # of a callable that shows no signature
+        try:
+            inspect.signature(function).bind(*arguments)
+        except TypeError as error:
+            raise ConfigError(f"{called}: {error}", kind, "give it these arguments") from error

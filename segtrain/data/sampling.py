@@ -3,15 +3,12 @@
 `counts` is always the ClassCounts of the training split.
 """
 
-import contextlib
-import inspect
 from dataclasses import dataclass
 
 import numpy as np
 
 from segtrain.arguments import Fraction, NonNegative, checked
-from segtrain.errors import ConfigError
-from segtrain.protocols import adopted
+from segtrain.protocols import adopted, check_call
 
 
 @dataclass(frozen=True)
@@ -64,12 +61,7 @@ class _Plain(Sampling):
 def as_sampling(part) -> Sampling:
     """`part` when it derives from Sampling, else wrapped. Raises ConfigError for what cannot be called so."""
     sampling = adopted(part, "sampling", Sampling, _Plain)
-    with contextlib.suppress(ValueError):  # of a callable that shows no signature
-        try:
-            inspect.signature(part).bind(None, 0, 0)
-        except TypeError as error:
-            what = f"{type(part).__name__} is called as sampling(counts, seed, epoch): {error}"
-            raise ConfigError(what, "sampling", "give its __call__ these arguments") from error
+    check_call(part, (None, 0, 0), f"{type(part).__name__} is called as sampling(counts, seed, epoch)", "sampling")
     return sampling
 
 

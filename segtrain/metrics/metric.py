@@ -1,14 +1,11 @@
 """The protocol of a metric: what it must have, and a default for what it may have."""
 
-import contextlib
-import inspect
-
 import numpy as np
 import torch
 
 from segtrain.errors import ConfigError
 from segtrain.metrics.records import Score
-from segtrain.protocols import adopted
+from segtrain.protocols import adopted, check_call
 
 
 class Metric:
@@ -136,13 +133,7 @@ def as_metric(part, class_names: list[str]) -> Metric:
     metric.class_names = metric.class_names or list(class_names)
     metric.reset()
     name = type(part).__name__
-    with contextlib.suppress(ValueError):  # of a callable that shows no signature
-        try:
-            inspect.signature(part.update).bind(None, None, [])
-        except TypeError as error:
-            raise ConfigError(
-                f"{name}.update is called as update(prediction, target, names): {error}", "metric", "give it these"
-            ) from error
+    check_call(part.update, (None, None, []), f"{name}.update is called as update(prediction, target, names)", "metric")
     try:
         known = metric.score_names()
     except Exception as error:
