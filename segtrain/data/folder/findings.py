@@ -5,7 +5,7 @@ from pathlib import Path
 
 from segtrain.data.folder.images import IMAGE_SUFFIXES, LOSSY_SUFFIXES, OTHER_SUFFIXES
 from segtrain.data.folder.listing import Listing, MaskFiles
-from segtrain.data.folder.suggestions import masks_of_longer_names
+from segtrain.data.folder.suggestions import longer_names, setting
 from segtrain.errors import DataError, counted, few
 
 FORMATS = ", ".join(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES)
@@ -117,8 +117,8 @@ def _check_one_kind(found: FileLists, masks: MaskFiles, number: int) -> None:
         fix = "masks must not be JPEG, which changes class values: save them as PNG"
     elif masks.folders and beside:
         fix = "masks of this format are not read: save them as PNG"
-    elif masks.folders and (setting := masks_of_longer_names(masks.layout, list(missing.values()), folder)):
-        fix = f"if the masks have longer names: {setting}"
+    elif masks.folders and (pattern := longer_names(masks.layout, list(missing.values()), folder)):
+        fix = f"if the masks have longer names: {setting('dataset.masks', pattern)}"
     else:
         fix = f"add the missing masks ({masks.expected(first, number)}), or remove the images"
         fix += "; if they show nothing but background: dataset.missing_masks=background" * some

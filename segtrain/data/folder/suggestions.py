@@ -40,14 +40,14 @@ def what_would_fit(layout, images_there: bool) -> str:
         return f"dataset.splits=ratio {of_all}"
     training = layout.root / replace(layout, split="train").split_folder
     if layout.split == "val" and layout.fits(splits="ratio", root=training):
-        return f"{_setting('dataset.root', str(training))} dataset.splits=ratio {of_all}"
+        return f"{setting('dataset.root', str(training))} dataset.splits=ratio {of_all}"
     if pattern := _pattern_of_masks(layout.root / layout.split_folder):
-        return f"for masks beside their images: 'dataset.images=\"{{split}}\"' {_setting('dataset.masks', pattern)}"
+        return f"for masks beside their images: 'dataset.images=\"{{split}}\"' {setting('dataset.masks', pattern)}"
     if pattern := _pattern_of_masks(layout.root):
-        beside = f"dataset.images=. {_setting('dataset.masks', pattern)}"
+        beside = f"dataset.images=. {setting('dataset.masks', pattern)}"
         return f"for masks beside their images: {beside} dataset.splits=ratio, which {of_all}"
     if layout.images is not None and "{split}" not in layout.images and (layout.root / layout.images).is_dir():
-        by_split = _setting("dataset.images", f"{layout.images}/{{split}}")
+        by_split = setting("dataset.images", f"{layout.images}/{{split}}")
         return f"if all images are in one folder, set dataset.splits=ratio; if each split has a folder, set {by_split}"
     return _folder_per_class(layout) or _where_it_is(layout) or GENERAL
 
@@ -56,7 +56,7 @@ def _where_it_is(layout) -> str:
     """A folder of another name in that of the split, or a dataset one folder deeper; empty where there is none."""
     for deeper in _folders(layout.root):
         if layout.fits(root=deeper) or layout.fits(root=deeper, splits="ratio"):
-            return f"it is one folder deeper: {_setting('dataset.root', str(deeper))}"
+            return f"it is one folder deeper: {setting('dataset.root', str(deeper))}"
     if (layout.root / "config.yaml").is_file() and (layout.root / "checkpoints").is_dir():
         return f"this is the folder of a run: `segtrain evaluate {layout.root}`, or name the folder of a dataset"
     word, names = layout.split_folder, [folder.name for folder in _folders(layout.root / layout.split_folder)]
@@ -66,7 +66,7 @@ def _where_it_is(layout) -> str:
             if images != masks and _of_grey(layout.root / word / masks) and layout.fits(**chosen):
                 return (
                     f"if {images} holds the images and {masks} the masks: 'dataset.images=\"{{split}}/{images}\"' "
-                    f"{_setting('dataset.masks', masks)}"
+                    f"{setting('dataset.masks', masks)}"
                 )
     return ""
 
@@ -90,7 +90,7 @@ def _masks_elsewhere(layout) -> str:
     found += [path.name for path in _folders(layout.root / word)]
     images = {part for folders in layout.possible(word) for part in folders[0].parts}
     others = [name for name in found if name not in images]
-    return f"if {others[0]} holds the masks, set {_setting('dataset.masks', others[0])}" if others else ""
+    return f"if {others[0]} holds the masks, set {setting('dataset.masks', others[0])}" if others else ""
 
 
 def _words_of_splits(layout) -> list[str]:
@@ -102,12 +102,6 @@ def _words_of_splits(layout) -> list[str]:
     found = [path.name for place in sorted(places) for path in _folders(place)]
     candidates = [name for name in dict.fromkeys(found) if name not in taken]
     return [name for name in candidates if layout.fits(split_names={layout.split: name})]
-
-
-def masks_of_longer_names(layout, images: list[Path], folder: Path) -> str:
-    """The setting for masks in a folder that end otherwise than their images, such as {stem}_mask.png; empty if not so."""
-    found = longer_names(layout, images, folder)
-    return _setting("dataset.masks", found) if found else ""
 
 
 def longer_names(layout, images: list[Path], folder: Path) -> str:
@@ -167,6 +161,6 @@ def _folders(folder: Path) -> list[Path]:
     return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")) if folder.is_dir() else []
 
 
-def _setting(key: str, value: str) -> str:
+def setting(key: str, value: str) -> str:
     """key=value as it is typed in a shell."""
     return f"{key}={value}" if re.fullmatch(r"[\w./-]+", value) else f"'{key}=\"{value}\"'"
