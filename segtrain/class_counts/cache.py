@@ -6,10 +6,10 @@ in size or times, none is read, and all rows come from one file.
 
 import contextlib
 import hashlib
+import itertools
 import logging
 import os
 import time
-from itertools import chain
 from operator import attrgetter
 from pathlib import Path
 
@@ -61,19 +61,16 @@ def _locked(file: Path):
     from filelock import FileLock, Timeout
 
     lock = FileLock(f"{file}.lock")
-    try:
+    # Suppressed: a read-only folder, and a file system without locks. At worst two processes count to the same numbers.
+    with contextlib.suppress(OSError, NotImplementedError):
         file.parent.mkdir(parents=True, exist_ok=True)
-        seconds = 0
-        while not lock.is_locked:
-            try:
+        for seconds in itertools.count():
+            with contextlib.suppress(Timeout):
                 lock.acquire(timeout=1)
-            except Timeout:
-                leave_if_stopped()
-                seconds += 1
-                if seconds == 2:
-                    log.info(f"waiting for another process that is counting these masks (it holds {file}.lock)")
-    except (OSError, NotImplementedError):  # read-only, or a file system without locks, of which filelock says this
-        pass  # at worst two processes count the same masks, to the same numbers
+                break
+            leave_if_stopped()
+            if seconds == 1:
+                log.info(f"waiting for another process that is counting these masks (it holds {file}.lock)")
     try:
         yield
     finally:
@@ -85,7 +82,7 @@ def _all_rows(dataset, cache: Path, rule: str) -> tuple[Path, str | None]:
     files = dataset.files()
     file = cache / f"whole-{_digest(rule + str(files[:1]))}.npz"
     try:
-        numbers = np.fromiter(chain.from_iterable(map(_STATE, map(os.stat, files))), np.int64).reshape(-1, 4)
+        numbers = np.fromiter(itertools.chain.from_iterable(map(_STATE, map(os.stat, files))), np.int64).reshape(-1, 4)
     except OSError:
         return file, None
     if not files or time.time_ns() - numbers[:, 1:3].max() < _SETTLED:
