@@ -1,5 +1,6 @@
 """Findings about the files of a split, from their names alone."""
 
+import functools
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -144,28 +145,17 @@ def _check_extra(found: FileLists, masks: MaskFiles, candidates: dict[str, Path]
 
 def _check_paths(found: FileLists, root: Path) -> None:
     """Links that lead nowhere or in a circle, files outside the root, and names that other programs cannot read."""
-    inside = root.resolve()
-    broken, outside, odd = [], [], []
-    parents: dict[Path, Path] = {}
-    for path in [*found.images, *(f for files in found.masks for f in files if f is not None)]:
-        text = str(path)
-        if not text.isprintable() or any("\udc80" <= letter <= "\udcff" for letter in text):
-            odd.append(ascii(text))
-        if path.parent not in parents:
-            parents[path.parent] = path.parent.resolve()
-        target = parents[path.parent]
-        if path.is_symlink():
-            try:
-                target = path.resolve(strict=True)
-            except (OSError, RuntimeError):
-                broken.append(text)
-                continue
-        if not target.is_relative_to(inside):
-            outside.append(text)
+    paths = [*found.images, *(f for files in found.masks for f in files if f is not None)]
+    inside, of_folder = root.resolve(), functools.cache(Path.resolve)
+    links = {path: path.exists() for path in paths if path.is_symlink()}
+    broken = [path for path, there in links.items() if not there]
+    targets = {p: p.resolve() if p in links else of_folder(p.parent) for p in paths if links.get(p, True)}
+    outside = [path for path, target in targets.items() if not target.is_relative_to(inside)]
+    odd = [ascii(str(path)) for path in paths if not str(path).isprintable()]
     for level, noun, what, files, fix in (
         ("error", "link", "to nowhere, or in a circle", broken, "replace the links by files"),
         ("warning", "file", "pointing out of dataset.root", outside, "copy the files if you want to move the dataset"),
         ("warning", "name", "with characters that cannot be printed", odd, "rename the files"),
     ):
         if files:
-            found.add(level, f"{counted(len(files), noun)} {what}: {few(files)}", files, fix)
+            found.add(level, f"{counted(len(files), noun)} {what}: {few([*map(str, files)])}", files, fix)
