@@ -427,7 +427,7 @@ def test_a_folder_of_masks_for_each_class_is_recognised_step_by_step(segtrain, t
     settings = (
         "dataset.mask_format=files 'dataset.class_names=[dent,scratch]' dataset.num_classes=2 dataset.background=null"
     )
-    assert f"if dent, scratch each hold the masks of one class: {settings} loss=bce_dice" in first.err
+    assert f"if dent, scratch are classes, each with masks of its own: {settings} loss=bce_dice" in first.err
     words = [word for word in shlex.split(settings) if "num_classes" not in word]  # as the names are known
     done = segtrain("check", "data", *words)
     assert done.code == 0, done

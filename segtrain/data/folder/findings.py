@@ -1,12 +1,13 @@
 """Findings about the files of a split, from their names alone."""
 
 import functools
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from segtrain.data.folder.images import IMAGE_SUFFIXES, LOSSY_SUFFIXES, OTHER_SUFFIXES
+from segtrain.data.folder.images import IMAGE_SUFFIXES, LOSSY_SUFFIXES, MASK_SUFFIXES, OTHER_SUFFIXES
 from segtrain.data.folder.listing import Listing, MaskFiles
-from segtrain.data.folder.suggestions import longer_names, setting
+from segtrain.data.folder.patterns import class_ends, for_classes, longer_names, setting
 from segtrain.errors import DataError, counted, few
 
 FORMATS = ", ".join(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES)
@@ -38,10 +39,17 @@ class FileLists:
     masks: list[list[Path | None]] = field(default_factory=list)
     listed_masks: dict[str, str] = field(default_factory=dict)  # by image, what a split file names; empty: nothing
     findings: list[Finding] = field(default_factory=list)  # what is wrong with the names
+    told: list[Finding] = field(default_factory=list)  # those that a training logs, too
+    unpaired: Finding | None = None  # most images have no mask
 
     def add(self, level: str, what: str, files: list, fix: str) -> None:
         """Add a finding, with paths or texts for its files."""
         self.findings.append(Finding(level, what, [*map(str, files)], fix))
+
+    def tell(self, level: str, what: str, files: list, fix: str) -> None:
+        """Add a finding that a training logs, too."""
+        self.add(level, what, files, fix)
+        self.told.append(self.findings[-1])
 
     def raise_errors(self) -> None:
         """Raise DataError for the first error, with the number of the others."""
@@ -113,11 +121,18 @@ def _check_one_kind(found: FileLists, masks: MaskFiles, number: int) -> None:
         return
     first = next(iter(missing))
     folder = masks.folders[number] if masks.folders else found.images[0].parent
-    beside = {suffix for suffix in (*LOSSY_SUFFIXES, *OTHER_SUFFIXES) if (folder / f"{first}{suffix}").exists()}
-    if masks.folders and beside & set(LOSSY_SUFFIXES):
+    there = [*folder.iterdir()] if masks.folders and folder.is_dir() else []
+    suffixes, lower = {path.suffix.lower() for path in there}, {path.stem.lower() for path in there}
+    readable = suffixes & {*MASK_SUFFIXES}
+    if suffixes & {*LOSSY_SUFFIXES} and not readable:
         fix = "masks must not be JPEG, which changes class values: save them as PNG"
-    elif masks.folders and beside:
+    elif suffixes & {*OTHER_SUFFIXES} and not readable:
         fix = "masks of this format are not read: save them as PNG"
+    elif first.lower() in lower:
+        fix = "the names differ in upper and lower case: rename the masks like their images"
+    elif classes := class_ends(missing.values(), there):
+        apart = Path(os.path.relpath(folder, missing[first].parent)).as_posix()
+        fix = for_classes(classes, f"{apart}/{{stem}}_{{class}}.*")
     elif masks.folders and (pattern := longer_names(masks.layout, list(missing.values()), folder)):
         fix = f"if the masks have longer names: {setting('dataset.masks', pattern)}"
     else:
@@ -125,6 +140,8 @@ def _check_one_kind(found: FileLists, masks: MaskFiles, number: int) -> None:
         fix += "; if they show nothing but background: dataset.missing_masks=background" * some
     what = f"{counted(len(missing), 'image')} without a mask: {few([*missing])}"
     found.add("error", what, [folder, *missing.values()], fix)
+    if fix.startswith("add") and 2 * len(missing) > len(found.names):
+        found.unpaired = found.findings[-1]
 
 
 def _check_extra(found: FileLists, masks: MaskFiles, candidates: dict[str, Path]) -> None:

@@ -13,7 +13,7 @@ from segtrain.data.folder.colors import ColorMask, rgb
 from segtrain.data.folder.images import MAX_PIXELS, image_size, orientation, read_image
 from segtrain.data.folder.layout import SPLIT_FILE, Layout
 from segtrain.data.folder.masks import BinaryMask, ChannelMask, ClassFiles, IndexMask, check_same_size
-from segtrain.data.folder.splits import list_files
+from segtrain.data.folder.suggestions import files_of
 from segtrain.data.mask_values import both_ways
 from segtrain.data.resize import Resize, resize_image, resize_mask, resized_size
 from segtrain.data.threads import in_threads, tried
@@ -149,7 +149,11 @@ class Folder(SegmentationDataset):
         where = (Path(root).expanduser(), split, splits, images, masks, kinds, kind, stem_suffix, split_file)
         words = {name: str(word) for name, word in (split_names or {}).items()}
         layout = Layout(*where, words, val_ratio, folds, fold, prepare, groups, missing_masks)
-        files, self.group_of = list_files(layout, strict), layout.group_of
+        files, self.group_of = files_of(layout), layout.group_of
+        for finding in files.told:
+            log.log(logging.INFO if finding.level == "note" else logging.WARNING, finding.what)
+        if strict:
+            files.raise_errors()
         self.names, self.images, self.masks, self.findings = files.names, files.images, files.masks, files.findings
         if strict and on_error == "skip":
             self.names, self.images, self.masks = without_damaged(self)

@@ -7,7 +7,6 @@ from itertools import product
 from pathlib import Path, PurePosixPath
 
 from segtrain.data.folder.images import IMAGE_SUFFIXES, MASK_SUFFIXES
-from segtrain.data.folder.suggestions import what_would_fit
 from segtrain.errors import ConfigError
 
 # Folders of images and of masks. The first are ours; the others are those of datasets as they are downloaded.
@@ -15,10 +14,18 @@ IMAGES = ("images", "image", "img", "imgs", "JPEGImages", "Images")
 MASKS = ("masks", "mask", "labels", "label", "annotations", "SegmentationClass", "gt", "ground_truth")
 MASKS += ("Masks", "Labels", "GT")
 SPLIT_FILE, VOC_SPLIT_FILE = "{split}.txt", "ImageSets/Segmentation/{split}.txt"
+GENERAL = (
+    "correct dataset.root, choose dataset.splits=folders|files|ratio|kfold, name dataset.images and dataset.masks, or the "
+    "names of the splits: 'dataset.split_names={train: training, val: dev}'"
+)
 SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
 
 
-class NoMasks(ConfigError):
+class NotThere(ConfigError):
+    """The folders of a split are not there."""
+
+
+class NoMasks(NotThere):
     """There are images, but no folder of masks."""
 
 
@@ -113,7 +120,7 @@ class Layout:
         Raises ConfigError when they are not there.
         """
         if not self.root.is_dir():
-            raise self._error(
+            raise self.error(
                 f"no folder {self.root}",
                 "dataset.root",
                 "set dataset.root to the dataset's folder; a relative path starts at the current folder",
@@ -126,12 +133,12 @@ class Layout:
         lacking = f"there is no {', '.join(map(str, halves[0]))}; " if halves else ""
         expected = " or ".join(" with ".join(map(str, layout)) for layout in layouts)
         there = ", ".join(sorted(p.name for p in self.root.iterdir())[:10]) or "nothing"
-        raise self._error(
+        raise self.error(
             f"no {self.split_folder} {'masks' if halves else 'images'} for dataset.splits={self.splits}: {lacking}"
             f"expected {expected}",
             f"{self.root} holds {there}",
-            what_would_fit(self, bool(halves)),
-            NoMasks if halves else ConfigError,
+            GENERAL,
+            NoMasks if halves else NotThere,
         )
 
     def other_folders(self, folders: list[Path]) -> list[Path]:
@@ -153,7 +160,8 @@ class Layout:
         other = replace(self, **changes)
         return any(map(other._is_there, other.possible(other.split_folder)))
 
-    def _error(self, what: str, where: str, fix: str, kind: type = ConfigError) -> ConfigError:
+    def error(self, what: str, where: str, fix: str, kind: type = ConfigError) -> ConfigError:
+        """An error of a kind; of a download that a script prepares, the fix begins with that."""
         if self.prepare is not None:
             fix = f"if this is the download, run `{self.prepare}` and set dataset.root=PREPARED; otherwise {fix}"
         return kind(what, where, fix)

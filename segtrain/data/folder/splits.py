@@ -4,7 +4,6 @@ A split is all images of a folder, those that a split file names, a share of the
 """
 
 import hashlib
-import logging
 import re
 import unicodedata
 from collections import Counter
@@ -16,19 +15,17 @@ from segtrain.data.folder.findings import FORMATS, FileLists, check_listings, ch
 from segtrain.data.folder.images import IMAGE_SUFFIXES, MASK_SUFFIXES
 from segtrain.data.folder.layout import SPLIT_FILE, SPLITS, VOC_SPLIT_FILE, Layout, filled
 from segtrain.data.folder.listing import Listing, MaskFiles, list_folder
-from segtrain.data.folder.suggestions import longer_names
+from segtrain.data.folder.patterns import longer_names
 from segtrain.errors import ConfigError, counted, few
-
-log = logging.getLogger("segtrain")
 
 READ_BY = (("ratio", "val_ratio", 0.2), ("kfold", "folds", 5), ("kfold", "fold", 0))  # kind of split, setting, default
 LISTS = (".txt", ".csv", ".tsv", ".lst", ".json")  # suffixes of files that may say which images a split has
 
 
-def list_files(layout: Layout, strict: bool) -> FileLists:
+def list_files(layout: Layout) -> FileLists:
     """The files of a split. What is wrong with them is in `findings`.
 
-    Raises ConfigError when folder or split file are not there, and with `strict` DataError for the first error.
+    Raises ConfigError when folder or split file are not there.
     """
     found = FileLists()
     layout, given = with_splits(layout), layout
@@ -36,21 +33,18 @@ def list_files(layout: Layout, strict: bool) -> FileLists:
     folders = layout.folders()
     if layout.splits == "ratio" != given.splits:
         what = f"no split folders: {100 * layout.val_ratio:g} % of the images, chosen by a hash of the name, are for validation"
-        found.add("note", what, folders, "set dataset.splits and dataset.val_ratio")
-        if layout.split == "val":  # which is in every training
-            log.info(what)
+        add = found.tell if layout.split == "val" else found.add  # which is in every training
+        add("note", what, folders, "set dataset.splits and dataset.val_ratio")
     listing, masks = list_folder(folders[0], IMAGE_SUFFIXES), MaskFiles(layout, folders)
     longer = _longer_names(masks, listing)
     if longer or not layout.is_usual(folders):
         masks_at = [folder / longer.rpartition("/")[2] for folder in folders[1:]]
         what = f"using images in {', masks in '.join(map(str, [folders[0], *masks_at]))}"
-        found.add("note", what, folders, "if that is wrong, name dataset.images and dataset.masks")
-        log.info(what)
+        found.tell("note", what, folders, "if that is wrong, name dataset.images and dataset.masks")
     _check_word(layout, found)
     if others := layout.other_folders(folders):
         what = f"{few([other.name for other in others])} beside {few([folder.name for folder in folders])} is not read"
-        found.add("warning", what, others, "if that is wrong, name dataset.images and dataset.masks")
-        log.warning(what)
+        found.tell("warning", what, others, "if that is wrong, name dataset.images and dataset.masks")
     if longer:
         layout = _with_pattern(layout, longer)
         masks = MaskFiles(layout, folders)
@@ -76,8 +70,6 @@ def list_files(layout: Layout, strict: bool) -> FileLists:
         if layout.splits == "ratio" and len(candidates) == 1:
             fix = "a training needs two images at least, one of them for validation"
         found.add("error", f"the {layout.split} split is empty", [folders[0]], fix)
-    if strict:
-        found.raise_errors()
     return found
 
 
@@ -89,8 +81,7 @@ def _note_folders(layout: Layout, found: FileLists) -> None:
             f"the images are in {len(inside)} folders, such as {max(inside)}, and each folder's are in train and in val"
         )
         fix = "if a folder is a patient or a scene, keep it together: 'dataset.groups=\"^(.*)/\"'"
-        found.add("warning", what, [], fix)
-        log.warning(f"{what}; {fix}")
+        found.tell("warning", what, [], fix)
 
 
 def _refuse_idle(layout: Layout) -> None:
@@ -107,12 +98,10 @@ def _check_word(layout: Layout, found: FileLists) -> None:
     word, fix = layout.split_folder, f"if that is wrong: 'dataset.split_names={{{layout.split}: NAME}}'"
     if word != layout.named_split:
         what = f"using {word} as {layout.split}"
-        found.add("note", what, [layout.root], fix)
-        log.info(what)
+        found.tell("note", what, [layout.root], fix)
     if others := layout.split_words[1:]:
         what = f"{layout.split} is {word}; {', '.join(others)} is there, too, but not read"
-        found.add("warning", what, [layout.root], fix)
-        log.warning(what)
+        found.tell("warning", what, [layout.root], fix)
 
 
 def _longer_names(masks: MaskFiles, listing: Listing) -> str:
@@ -248,7 +237,7 @@ def _names_in_file(file: Path, images: dict[str, Path], stem_suffix: str, found:
         raise ConfigError("the split file is not UTF-8 text", str(file), "save it as UTF-8") from error
     names: dict[str, int] = {}
     lost, outside = [], []
-    for line in filter(None, map(str.strip, text.splitlines())):
+    for line in filter(None, map(str.strip, text.replace("\\", "/").splitlines())):
         image, mask = _columns(line, images)
         path = Path(image)
         name = path.with_suffix("").as_posix() if path.suffix.lower() in IMAGE_SUFFIXES else path.as_posix()

@@ -1,166 +1,234 @@
 """Which settings would fit the files of a dataset, where those that were given do not."""
 
+import itertools
 import os
 import re
-from collections import Counter
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from PIL import Image
 
-from segtrain.data.folder.images import IMAGE_SUFFIXES, MASK_SUFFIXES
-from segtrain.errors import few
+from segtrain.data.folder.findings import FileLists
+from segtrain.data.folder.images import IMAGE_SUFFIXES, LOSSY_SUFFIXES, MASK_SUFFIXES
+from segtrain.data.folder.layout import GENERAL, SPLITS, Layout, NoMasks, NotThere
+from segtrain.data.folder.patterns import common_end, for_classes, pattern_of, setting
+from segtrain.data.folder.splits import list_files, with_splits
+from segtrain.errors import SegtrainError
 
-GENERAL = (
-    "correct dataset.root, choose dataset.splits=folders|files|ratio|kfold, name dataset.images and dataset.masks, or the "
-    "names of the splits: 'dataset.split_names={train: training, val: dev}'"
-)
+DEPTH, FOLDERS, FILES = 4, 60, 1000  # that are looked at: levels, folders, files of a folder
+JUNK = ("__MACOSX", "@eaDir")  # folders that programs leave beside others
+OF_MASKS = re.compile(r"mask|label|annot|truth|seg|manual|class|gt|lbl|trimap", re.IGNORECASE)
 
 
-def what_would_fit(layout, images_there: bool) -> str:
+def files_of(layout: Layout) -> FileLists:
+    """The files of a split, by `list_files`; an error about files that are not there names settings that fit."""
+    try:
+        found = list_files(layout)
+    except NotThere as error:
+        fix = what_would_fit(with_splits(layout), isinstance(error, NoMasks))
+        raise layout.error(error.what, error.where, fix, type(error)) from error
+    if found.unpaired is not None and (fix := _by_names(with_splits(layout))):
+        found.unpaired.fix = fix
+    return found
+
+
+def what_would_fit(layout: Layout, images_there: bool) -> str:
     """What to do about a layout whose folders are not there.
 
     Args:
-        layout: a segtrain.data.folder.layout.Layout.
         images_there: whether the folder of the images is.
     """
     if images_there:
-        return _masks_elsewhere(layout) or "name the folder of the masks (dataset.masks=NAME), or a pattern for them"
+        named = "name the folder of the masks (dataset.masks=NAME), or a pattern for them"
+        return _by_names(layout) or named
     if layout.splits != "folders":
         return "set dataset.splits=folders" if layout.fits(splits="folders") else GENERAL
     if layout.split == "test":  # seldom there, and no part of a ratio
         return GENERAL
-    of_all = f"takes {layout.val_ratio:.0%} of the images for validation"
     with_files = replace(layout, splits="files")
     if with_files.split_words and layout.fits(splits="files"):
         return f"set dataset.splits=files, for {layout.split_file.format(split=with_files.split_folder)}"
     if words := _words_of_splits(layout):
         return f"if {words[0]} is {layout.split}: 'dataset.split_names={{{layout.split}: {words[0]}}}'"
     if layout.fits(splits="ratio"):
-        return f"dataset.splits=ratio {of_all}"
+        return f"dataset.splits=ratio {_of_all(layout)}"
     training = layout.root / replace(layout, split="train").split_folder
     if layout.split == "val" and layout.fits(splits="ratio", root=training):
-        return f"{setting('dataset.root', str(training))} dataset.splits=ratio {of_all}"
-    if pattern := _pattern_of_masks(layout.root / layout.split_folder):
-        return f"for masks beside their images: 'dataset.images=\"{{split}}\"' {setting('dataset.masks', pattern)}"
-    if pattern := _pattern_of_masks(layout.root):
-        beside = f"dataset.images=. {setting('dataset.masks', pattern)}"
-        return f"for masks beside their images: {beside} dataset.splits=ratio, which {of_all}"
+        return f"{setting('dataset.root', str(training))} dataset.splits=ratio {_of_all(layout)}"
     if layout.images is not None and "{split}" not in layout.images and (layout.root / layout.images).is_dir():
         by_split = setting("dataset.images", f"{layout.images}/{{split}}")
         return f"if all images are in one folder, set dataset.splits=ratio; if each split has a folder, set {by_split}"
-    return _folder_per_class(layout) or _where_it_is(layout) or GENERAL
+    return _deeper(layout) or _by_names(layout) or GENERAL
 
 
-def _where_it_is(layout) -> str:
-    """A folder of another name in that of the split, or a dataset one folder deeper; empty where there is none."""
-    for deeper in _folders(layout.root):
-        if layout.fits(root=deeper) or layout.fits(root=deeper, splits="ratio"):
-            return f"it is one folder deeper: {setting('dataset.root', str(deeper))}"
+def _of_all(layout: Layout) -> str:
+    return f"takes {layout.val_ratio:.0%} of the images for validation"
+
+
+def _deeper(layout: Layout) -> str:
+    """A dataset one folder deeper, or a run in place of one; empty where there is none."""
+    ratio = replace(layout, splits="ratio")
+    deeper = [folder for folder in _folders(layout.root) if layout.fits(root=folder) or ratio.fits(root=folder)]
+    if len(deeper) == 1:
+        return f"it is one folder deeper: {setting('dataset.root', str(deeper[0]))}"
     if (layout.root / "config.yaml").is_file() and (layout.root / "checkpoints").is_dir():
         return f"this is the folder of a run: `segtrain evaluate {layout.root}`, or name the folder of a dataset"
-    word, names = layout.split_folder, [folder.name for folder in _folders(layout.root / layout.split_folder)]
-    for masks in names:
-        for images in names:
-            chosen = {"images": f"{{split}}/{images}", "masks": masks}
-            if images != masks and _of_grey(layout.root / word / masks) and layout.fits(**chosen):
-                return (
-                    f"if {images} holds the images and {masks} the masks: 'dataset.images=\"{{split}}/{images}\"' "
-                    f"{setting('dataset.masks', masks)}"
-                )
     return ""
 
 
-def _of_grey(folder: Path) -> bool:
-    """Whether the first image of a folder has one channel, as masks have."""
-    first = next((path for path in sorted(folder.iterdir()) if path.suffix.lower() in MASK_SUFFIXES), None)
-    if first is None:
-        return False
+def _by_names(layout: Layout) -> str:
+    """The settings that fit the names of files, wherever they are; empty where none do."""
+    return "" if layout.kinds else _folder_per_class(layout) or _found_by_names(layout)
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """A folder of images and one of masks, which may be the same, and the pattern of the masks' names; empty: equal stems."""
+
+    images: Path
+    masks: Path
+    pattern: str
+    stem_suffix: str
+    likeness: int  # of the masks' folder to one of masks
+
+
+def _found_by_names(layout: Layout) -> str:
+    """The settings by which most images have masks, of all folders whose names of files fit; empty where none do."""
+    found: dict[tuple, tuple] = {}  # by settings, what they are worth, and for which folders
+    for pair in _pairs(dict(itertools.islice(_files_by_folder(layout.root), FOLDERS))):
+        for changes in _settings(layout, pair):
+            if (key := tuple(changes.items())) not in found:
+                number, own_splits = _number_of_images(layout, changes), changes["splits"] != "ratio"
+                found[key] = (number > 0, own_splits, number, pair.likeness), pair
+    if not any(worth[0] for worth, _ in found.values()):
+        return ""
+    best = max(found, key=lambda key: found[key][0])
+    best, chosen = dict(best), found[best][1]
+    keys = [key for key in best if key != "splits" or best[key] == "ratio"]
+    words = " ".join(setting(f"dataset.{key}", best[key]) for key in keys)
+    images, masks = (os.path.relpath(folder, layout.root) for folder in (chosen.images, chosen.masks))
+    where = "for masks beside their images" if images == masks else f"if {images} holds images and {masks} their masks"
+    return f"{where}: {words}" + (f", which {_of_all(layout)}" if best["splits"] == "ratio" else "")
+
+
+def _files_by_folder(root: Path) -> Iterator[tuple[Path, list[Path]]]:
+    """Folders that hold images, with some of them, those near the root first."""
+    level = [root]
+    for _ in range(DEPTH):
+        for folder in level:
+            images = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+            if images:
+                yield folder, images[:FILES]
+        level = [deeper for folder in level[:FOLDERS] for deeper in _folders(folder)]
+
+
+def _pairs(files: dict[Path, list[Path]]) -> Iterator[_Pair]:
+    """Folders of which one may hold the masks of the other, or of itself: their names differ in one part."""
+    likeness = {folder: _mask_like(folder, there) for folder, there in files.items()}
+    for images, masks in itertools.product(files, files):
+        ours, theirs = files[images], [path for path in files[masks] if path.suffix.lower() in MASK_SUFFIXES]
+        if images == masks:
+            ours = [path for path in ours if path.suffix.lower() in LOSSY_SUFFIXES] or ours
+        elif likeness[masks] <= likeness[images] or not _in_one_part(images.parts, masks.parts):
+            continue
+        pattern, end = "", ""
+        if images == masks or not {path.stem for path in ours} & {path.stem for path in theirs}:
+            pattern = pattern_of(ours, theirs)
+            if not pattern and not {*ours} & {*theirs} and (end := common_end(ours)):
+                pattern = pattern_of(ours, theirs, end)
+            if not pattern:
+                continue
+        equal = re.fullmatch(r"{stem}\.\w+", pattern) and images != masks
+        yield _Pair(images, masks, "" if equal else pattern, end, likeness[masks])
+
+
+def _in_one_part(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
+    return len(one) != len(other) or sum(a != b for a, b in zip(one, other, strict=True)) == 1
+
+
+def _mask_like(folder: Path, files: list[Path]) -> int:
+    """How much a folder looks like one of masks: by its name, and by whether they have one channel and lose nothing."""
+    named = bool(OF_MASKS.search(folder.name))
     try:
-        with Image.open(first) as image:
-            return len(image.getbands()) == 1
+        with Image.open(files[0]) as image:
+            return 2 * named + (len(image.getbands()) == 1) + (image.format != "JPEG")
     except (OSError, Image.DecompressionBombError):
-        return False
+        return 2 * named
 
 
-def _masks_elsewhere(layout) -> str:
-    """A folder beside the images' that has one for the split, too."""
-    word = layout.split_folder
-    found = [path.name for path in _folders(layout.root) if (path / word).is_dir()]
-    found += [path.name for path in _folders(layout.root / word)]
-    images = {part for folders in layout.possible(word) for part in folders[0].parts}
-    others = [name for name in found if name not in images]
-    return f"if {others[0]} holds the masks, set {setting('dataset.masks', others[0])}" if others else ""
+def _settings(layout: Layout, pair: _Pair) -> Iterator[dict[str, str]]:
+    """Settings that may fit two folders, the shortest first."""
+    root, end = layout.root, {"stem_suffix": pair.stem_suffix} if pair.stem_suffix else {}
+    images, masks, apart = (Path(os.path.relpath(*ends)).as_posix() for ends in (
+        (pair.images, root), (pair.masks, root), (pair.masks, pair.images)))  # fmt: skip
+    sibling = pair.masks == pair.images or pair.masks.parent == pair.images.parent
+    relative = f"{apart}/{pair.pattern or '{stem}.*'}".removeprefix("./")
+    named = relative if pair.pattern else pair.masks.name if sibling else masks
+    if not pair.pattern:
+        for name in (pair.masks.name, pair.masks.parent.name):
+            yield {"masks": name, "splits": layout.splits, **end}
+    words = [layout.split_names.get("train", "train"), *SPLITS["train"]]
+    train = re.compile(rf"(?<![a-z])({'|'.join(map(re.escape, words))})(?![a-z])", re.IGNORECASE)
+    if train.search(images):
+        by_split = [train.sub("{split}", text) for text in (images, named)]
+        yield {"images": by_split[0], "masks": by_split[1], "splits": "folders", **end}
+        top = by_split[0].partition("{split}")[0] + "{split}"
+        if top != by_split[0] and sibling:  # each town of a split may have such folders
+            yield {"images": top, "masks": relative, "splits": "folders", **end}
+    yield {"images": images, "masks": named, "splits": "ratio", **end}
+    if images != "." and sibling:  # each patient may have such folders
+        yield {"images": ".", "masks": relative, "splits": "ratio", **end}
 
 
-def _words_of_splits(layout) -> list[str]:
-    """Names of folders that may be the split's: beside those of other splits, and of the same kind."""
+def _number_of_images(layout: Layout, changes: dict[str, str]) -> int:
+    """How many images both splits have with other settings; 0 where one has none, or some lack a mask."""
+    total = 0
+    for split in ("train", "val"):
+        try:
+            found = list_files(replace(layout, split=split, **changes))
+        except SegtrainError:
+            return 0
+        if not found.names or any(finding.level == "error" for finding in found.findings):
+            return 0
+        total += len(found.names)
+    return total
+
+
+def _words_of_splits(layout: Layout) -> list[str]:
+    """Names of folders that may be the split's, of the same kind as those of other splits: one beside these, or two."""
     others = [replace(layout, split=split) for split in ("train", "val", "test") if split != layout.split]
     taken = {word for other in others for word in other.split_words}
     places = {folders[0].parent for other in others for word in other.split_words for folders in other.possible(word)}
     places |= {layout.root}
     found = [path.name for place in sorted(places) for path in _folders(place)]
     candidates = [name for name in dict.fromkeys(found) if name not in taken]
-    return [name for name in candidates if layout.fits(split_names={layout.split: name})]
+    fitting = [name for name in candidates if layout.fits(split_names={layout.split: name})]
+    return fitting if len(fitting) == (1 if taken else 2) else []
 
 
-def longer_names(layout, images: list[Path], folder: Path) -> str:
-    """The pattern of masks in a folder that end otherwise than their images, from the images' folder; empty if not so."""
-    pattern = _pattern(images, [path for path in folder.iterdir() if path.is_file()])
-    words = os.path.relpath(folder, images[0].parent).split(os.sep)
-    if layout.splits == "folders":
-        words = ["{split}" if word == layout.split_folder else word for word in words]
-    return "/".join([*words, pattern]) if pattern else ""
-
-
-def _pattern_of_masks(folder: Path) -> str:
-    """The pattern of masks that lie beside their images, such as {stem}_mask.png; empty where there are none."""
-    files = [path for path in folder.iterdir() if path.is_file()] if folder.is_dir() else []
-    return _pattern(files, files)
-
-
-def _pattern(images: list[Path], masks: list[Path]) -> str:
-    """The pattern of the masks' names, by those of the images; empty where less than a third have one."""
-    names = {(path.stem, path.suffix) for path in images if path.suffix.lower() in IMAGE_SUFFIXES}
-    stems, ends = Counter(stem for stem, _ in names), Counter()
-    for mask in masks:
-        if mask.suffix.lower() not in MASK_SUFFIXES:
-            continue
-        ends.update((mask.stem[end:], mask.suffix) for end in range(1, len(mask.stem)) if mask.stem[:end] in stems)
-        others = stems[mask.stem] - ((mask.stem, mask.suffix) in names)
-        ends[("", mask.suffix)] += others > 0  # photo.jpg and photo.png
-    (end, suffix), count = ends.most_common(1)[0] if ends else (("", ""), 0)
-    suffixes = {other for same, other in ends if same == end}
-    if end and len(suffixes) > 1:
-        suffix, count = ".*", sum(ends[end, other] for other in suffixes)
-    fits = count and 3 * count >= len(stems) and not {"{", "}"} & {*end}
-    return f"{{stem}}{end}{suffix}" if fits else ""
-
-
-def _folder_per_class(layout) -> str:
-    """The settings for folders beside that of the images, each with the masks of a class; empty where it is not so."""
-    of_all = replace(layout, splits="ratio")
-    images = next((folders[0] for folders in of_all.possible(layout.split) if folders[0].is_dir()), None)
-    if images is None or layout.masks is not None:
+def _folder_per_class(layout: Layout) -> str:
+    """The settings for folders, each with the masks of a class, beside that of the images or in one; empty where it is not so."""
+    of_all = replace(layout, splits="ratio", masks=None)
+    images = [folders[0] for folders in of_all.possible(layout.split) if folders[0].is_dir()]
+    images = images[0] if images else layout.root / (layout.images or "images")
+    if layout.masks is not None or not images.is_dir():
         return ""
     stems = {path.stem for path in images.iterdir()}
 
     def holds_masks(folder: Path) -> bool:
-        fits = any(path.stem in stems and path.suffix.lower() in MASK_SUFFIXES for path in folder.iterdir())
-        return fits and _of_grey(folder) and re.fullmatch(r"[\w-]+", folder.name) is not None
+        masks = [path for path in folder.iterdir() if path.stem in stems and path.suffix.lower() in MASK_SUFFIXES]
+        return bool(masks) and _mask_like(Path(), masks) == 2 and re.fullmatch(r"[\w-]+", folder.name) is not None
 
-    classes = [folder.name for folder in _folders(layout.root) if folder != images and holds_masks(folder)]
-    if len(classes) < 2:
-        return ""
-    named = f"'dataset.class_names=[{','.join(classes)}]' dataset.num_classes={len(classes)}"
-    return f"if {few(classes)} each hold the masks of one class: dataset.mask_format=files {named} dataset.background=null loss=bce_dice"
+    for parent in (layout.root, *_folders(layout.root)):
+        classes = [folder.name for folder in _folders(parent) if folder != images and holds_masks(folder)]
+        if len(classes) > 1:
+            apart = Path(os.path.relpath(parent, images)).as_posix()
+            return for_classes(classes, "" if parent == layout.root else f"{apart}/{{class}}/{{stem}}.*")
+    return ""
 
 
 def _folders(folder: Path) -> list[Path]:
-    """The folders in a folder that are not hidden."""
-    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")) if folder.is_dir() else []
-
-
-def setting(key: str, value: str) -> str:
-    """key=value as it is typed in a shell."""
-    return f"{key}={value}" if re.fullmatch(r"[\w./-]+", value) else f"'{key}=\"{value}\"'"
+    """The folders in a folder that are neither hidden nor left by programs."""
+    there = sorted(folder.iterdir()) if folder.is_dir() else []
+    return [path for path in there if path.is_dir() and not path.name.startswith(".") and path.name not in JUNK]

@@ -1,9 +1,12 @@
 """Folders of images and masks by the names that datasets have when they are downloaded."""
 
 import re
+import shlex
 import shutil
+from pathlib import Path
 
 import pytest
+import yaml
 from conftest import write_folder_dataset
 from PIL import Image
 
@@ -107,18 +110,29 @@ def test_other_words_for_the_splits(root, tmp_path, train, val, above, caplog):
             {"train/images": "train", "pairs": "train"},
             {},
             "train",
-            r"'dataset.images=\"{split}\"' 'dataset.masks=\"{stem}_gt",
+            r"dataset.images=train 'dataset.masks=\"{stem}_gt.png\"' dataset.splits=ratio",  # there is no val
         ),
         ({"train/images": "."}, {}, "train", "correct dataset.root, choose dataset.splits"),
-        ({"train": "photos"}, {}, "train", "if photos is train: 'dataset.split_names={train: photos}'"),
+        ({"train": "photos"}, {}, "train", "it is one folder deeper: dataset.root=.*/photos"),
+        ({"train": "photos", "val": "more"}, {}, "train", "if more is train: 'dataset.split_names={train: more}'"),
         ({"train": "train", "val": "dev"}, {}, "val", "if dev is val: 'dataset.split_names={val: dev}'"),
         (
             {"train/images": "train/images", "train/masks": "train/seg"},
             {},
             "train",
-            "if seg holds the masks, set dataset.masks=seg",
+            "dataset.images=train/images dataset.masks=seg dataset.splits=ratio",
         ),
-        ({"train/images": "images/train", "train/masks": "seg/train"}, {}, "train", "if seg holds the masks"),
+        (
+            {
+                "train/images": "images/train",
+                "train/masks": "seg/train",
+                "val/images": "images/val",
+                "val/masks": "seg/val",
+            },
+            {},
+            "train",
+            "if images/train holds images and seg/train their masks: dataset.masks=seg$",
+        ),
         ({"train/images": "images"}, {"splits": "ratio", "images": "images"}, "train", "name the folder of the masks"),
         (
             {"train": "my data/train"},
@@ -469,3 +483,73 @@ def test_predictions_among_the_images_are_no_images(root):
     (root / "train/images/predicted/predict.json").write_text("{}")
     shutil.copy(root / "train/masks/train0.png", root / "train/images/predicted/masks/train0.png")
     assert Folder(str(root), "train", 3).names == names
+
+
+LAYOUTS = {  # as they are exported or downloaded: where image and mask of a split and a stem are, and the settings
+    "mmsegmentation": (
+        "img_dir/{split}/{stem}.png", "ann_dir/{split}/{stem}.png",
+        "'dataset.images=\"img_dir/{split}\"' 'dataset.masks=\"ann_dir/{split}\"'"),
+    "nnU-Net": ("Dataset1/imagesTr/{stem}_0000.png", "Dataset1/labelsTr/{stem}.png", "dataset.stem_suffix=_0000"),
+    "Roboflow": (
+        "{split}/{stem}.png", "{split}/{stem}_mask.png",
+        "'dataset.images=\"{split}\"' 'dataset.masks=\"{stem}_mask.png\"'"),
+    "Kaggle": ("train_images/{stem}.png", "train_masks/{stem}.png", "dataset.images=train_images dataset.masks=train_masks"),
+    "CamVid": ("{split}/{stem}.png", "{split}_labels/{stem}_L.png", "'dataset.masks=\"../{split}_labels/{stem}_L.png\"'"),
+    "ISIC": (
+        "ISIC_{split}_Input/{stem}.png", "ISIC_{split}_GroundTruth/{stem}_segmentation.png",
+        "'dataset.masks=\"../ISIC_{split}_GroundTruth/{stem}_segmentation.png\"'"),
+    "LoveDA": (
+        "{split}/town_{half}/images_png/{stem}.png", "{split}/town_{half}/masks_png/{stem}.png",
+        "'dataset.images=\"{split}\"' 'dataset.masks=\"../masks_png/{stem}.*\"'"),
+    "LGG": ("brain/p{half}/{stem}.tif", "brain/p{half}/{stem}_mask.tif", "dataset.images=. 'dataset.masks=\"{stem}_mask.tif\"'"),
+    "DeepGlobe": ("{stem}_sat.jpg", "{stem}_mask.png", "'dataset.masks=\"{stem}_mask.png\"' dataset.splits=ratio dataset.stem_suffix=_sat"),
+    "Oxford pets": ("images/{stem}.jpg", "annotations/trimaps/{stem}.png", "dataset.masks=annotations/trimaps"),
+    "Supervisely": ("ds/img/{stem}.png", "ds/masks_machine/{stem}.png", "dataset.images=ds/img dataset.masks=masks_machine"),
+    "a mask per class": (
+        "images/{stem}.png", "masks/{stem}_road.png masks/{stem}_car.png",
+        "'dataset.class_names=[car,road]' dataset.num_classes=2 dataset.background=null 'dataset.masks=\"../masks/{stem}_{class}.*\"'"),
+    "a folder per class": (
+        "images/{stem}.png", "masks/road/{stem}.png masks/car/{stem}.png", "'dataset.masks=\"../masks/{class}/{stem}.*\"'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_layouts_of_other_programs_are_answered_with_settings_that_work(root, tmp_path, name):
+    image, masks, settings = LAYOUTS[name]
+    for split in ("train", "val"):
+        for file in (root / split / "images").iterdir():
+            words = {"split": split, "stem": file.stem, "half": int(file.stem[-1]) % 2}
+            for before, after in [
+                (file, image),
+                *((root / split / "masks" / file.name, mask) for mask in masks.split()),
+            ]:
+                to = tmp_path / "other" / after.format(**words)
+                to.parent.mkdir(parents=True, exist_ok=True)
+                if to.suffix == file.suffix:
+                    shutil.copy(before, to)
+                else:
+                    Image.open(before).save(to)
+    with pytest.raises(SegtrainError) as error:
+        Folder(str(tmp_path / "other"), "train", 3)
+    assert settings in error.value.fix
+    words = [word for word in shlex.split(error.value.fix) if word.startswith("dataset.")]
+    given = yaml.safe_load("\n".join(word.rstrip(",").removeprefix("dataset.").replace("=", ": ", 1) for word in words))
+    given |= {"threshold": 0} if "class_names" in given else {}
+    data = {split: Folder(str(tmp_path / "other"), split, **{"num_classes": 3, **given}) for split in ("train", "val")}
+    assert len(data["train"].names) + len(data["val"].names) == 12
+    assert data["val"].mask(0).any()
+    if "{split}" in image:
+        assert all(Path(name).name.startswith("train") for name in data["train"].names)
+
+
+def test_settings_are_found_for_a_dataset_that_an_own_split_does_not_cover(root, tmp_path):
+    shutil.copytree(root / "train/images", tmp_path / "other/__MACOSX/images")
+    shutil.copytree(root / "train", tmp_path / "other/mine")
+    with pytest.raises(ConfigError) as error:
+        Folder(str(tmp_path / "other"), "train", 3)
+    assert error.value.fix == f"it is one folder deeper: dataset.root={tmp_path}/other/mine"
+    for file in (tmp_path / "other/mine/masks").iterdir():
+        file.rename(file.with_stem(file.stem.upper()))
+    with pytest.raises(DataError) as error:
+        Folder(str(tmp_path / "other/mine"), "train", 3)
+    assert error.value.fix.startswith("the names differ in upper and lower case")

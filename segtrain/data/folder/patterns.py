@@ -1,0 +1,83 @@
+"""How the names of masks follow from those of their images."""
+
+import itertools
+import os
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+from segtrain.data.folder.images import IMAGE_SUFFIXES, MASK_SUFFIXES
+from segtrain.errors import few
+
+
+def longer_names(layout, images: list[Path], folder: Path) -> str:
+    """The pattern of masks in a folder that end otherwise than their images, from the images' folder; empty if not so."""
+    pattern = pattern_of(images, [path for path in folder.iterdir() if path.is_file()])
+    words = os.path.relpath(folder, images[0].parent).split(os.sep)
+    if layout.splits == "folders":
+        words = ["{split}" if word == layout.split_folder else word for word in words]
+    return "/".join([*words, pattern]) if pattern else ""
+
+
+def pattern_of(images: Iterable[Path], masks: Iterable[Path], stem_suffix: str = "") -> str:
+    """The pattern of the masks' names, by those of the images, such as {stem}_mask.png; empty where less than a third
+    have one.
+
+    Args:
+        images: files beside which the masks may lie, too.
+        stem_suffix: the end of the images' stems that is none of the masks'.
+    """
+    names = {(_stem(path), path.suffix) for path in images if path.suffix.lower() in IMAGE_SUFFIXES}
+    stems, ways = Counter(stem.removesuffix(stem_suffix) for stem, _ in names), Counter()
+    for mask in masks:
+        if mask.suffix.lower() not in MASK_SUFFIXES:
+            continue
+        word = _stem(mask)
+        ways.update(("", word[end:], mask.suffix) for end in range(1, len(word)) if word[:end] in stems)
+        ways.update((word[:start], "", mask.suffix) for start in range(1, len(word)) if word[start:] in stems)
+        others = stems[word] - ((word, mask.suffix) in names)
+        ways[("", "", mask.suffix)] += others > 0  # photo.jpg and photo.png
+    (start, end, suffix), count = ways.most_common(1)[0] if ways else (("", "", ""), 0)
+    suffixes = {other for *same, other in ways if same == [start, end]}
+    if (start or end) and len(suffixes) > 1:
+        suffix, count = ".*", sum(ways[start, end, other] for other in suffixes)
+    fits = count and 3 * count >= len(stems) and not {"{", "}"} & {*start, *end}
+    return f"{start}{{stem}}{end}{suffix}" if fits else ""
+
+
+def class_ends(images: Iterable[Path], masks: Iterable[Path]) -> list[str]:
+    """What the masks of an image end with where it has several, one for each class, such as car of a_car.png; sorted."""
+    stems, ends = {_stem(path) for path in images}, Counter()
+    for word in (_stem(mask) for mask in masks if mask.suffix.lower() in MASK_SUFFIXES):
+        ends.update(word[end + 1 :] for end, letter in enumerate(word) if letter == "_" and word[:end] in stems)
+    found = sorted(
+        end for end, count in ends.items() if 3 * count >= len(stems) and re.fullmatch(r"[A-Za-z][\w-]*", end)
+    )
+    return found if len(found) > 1 else []
+
+
+def for_classes(classes: list[str], pattern: str = "") -> str:
+    """The settings for a mask file per class."""
+    named = f"'dataset.class_names=[{','.join(classes)}]' dataset.num_classes={len(classes)} dataset.background=null"
+    where = f"{setting('dataset.masks', pattern)} " if pattern else ""
+    return f"if {few(classes)} are classes, each with masks of its own: dataset.mask_format=files {named} {where}loss=bce_dice"
+
+
+def _stem(path: Path) -> str:
+    """Its letters with accents as one character each, however the file system spells them."""
+    return unicodedata.normalize("NFC", path.stem)
+
+
+def common_end(images: Iterable[Path]) -> str:
+    """What all stems end with, from a _ or - on, such as the _0000 of nnU-Net; empty where there is nothing."""
+    columns = zip(*(path.stem[::-1] for path in images), strict=False)
+    same = itertools.takewhile(lambda letters: len({*letters}) == 1, columns)
+    found = re.search(r"[_-].*", "".join(letters[0] for letters in same)[::-1])
+    return found[0] if found else ""
+
+
+def setting(key: str, value: str) -> str:
+    """key=value as it is typed in a shell."""
+    return f"{key}={value}" if re.fullmatch(r"[\w./-]+", value) else f"'{key}=\"{value}\"'"
