@@ -6,6 +6,7 @@ checkpoints are ZIP archives, which have one for each record: damage is found wh
 
 import contextlib
 import csv
+import errno
 import hashlib
 import io
 import json
@@ -190,7 +191,9 @@ def whole(file: Path):
         finally:
             os.close(folder)
     except OSError as error:
-        raise DiskError(f"cannot be written: {error.strerror}", str(file), "free space, or write elsewhere") from error
+        read_only = error.errno in (errno.EROFS, errno.EACCES, errno.EPERM)
+        fix = "copy what it is in to where you may write" if read_only else "free space, or write elsewhere"
+        raise DiskError(f"cannot be written: {error.strerror}", str(file), fix) from error
     finally:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)

@@ -118,6 +118,7 @@ def test_train_evaluate_and_the_run_folder(console_script, tmp_path):
     assert first == {"loss", "loss.alpha", "weighting", "sampling", "seed"}
     assert scored >= {"best/iou/cross", "best/iou/mean"}
     assert (session["loss"].string_value, session["weighting"].string_value) == ("ce_dice", "median_frequency")
+    assert session["trainer.epochs"].number_value == 1  # as it was given
     assert (session["loss.alpha"].number_value, session["loss.pixel"].string_value) == (1.0, "CrossEntropy")
 
     page = (run / "page.html").read_text()

@@ -176,20 +176,6 @@ def test_a_network_that_is_not_finite_is_not_scored(segtrain, trained_copy, tmp_
     assert "non-finite logits in 12 of 12 images" in done.err
 
 
-@pytest.mark.long
-def test_a_run_from_before_there_was_this_section_is_scored_as_it_was(segtrain, trained_copy, tmp_path):
-    from omegaconf import OmegaConf
-
-    cfg = OmegaConf.load(tmp_path / "run/config.yaml")
-    del cfg["inference"]
-    OmegaConf.save(cfg, tmp_path / "run/config.yaml")
-    file = tmp_path / "run/checkpoints/best.pt"
-    content = torch.load(file, weights_only=True)
-    del content["config"]
-    torch.save(content, file)
-    assert segtrain("evaluate", "run").code == 0
-
-
 def test_logits_of_resized_images_come_back_at_the_image_s_size():
     torch.manual_seed(0)
     images = torch.randint(0, 256, (2, 3, 24, 32), dtype=torch.uint8)

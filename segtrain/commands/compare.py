@@ -159,7 +159,8 @@ def kinds_of(comparisons: list[Comparison]) -> list[str]:
     for found, values in zip(comparisons, settings, strict=True):
         run, first = found.settings[0].runs[0], comparisons[0].settings[0].runs[0]
         named = f": {', '.join(run.classes)}" if run.classes != first.classes else ""
-        parts = [counted(len(found.settings), "setting"), f"{len(run.classes)} classes{named}"]
+        classes = f"{len(run.classes)} classes{named}" if run.classes else "scores of another metric"
+        parts = [counted(len(found.settings), "setting"), classes]
         if sorted(run.classes) == sorted(first.classes) and run.classes != first.classes:
             parts[-1] += " (in another order)"
         parts += [counted(len(run.names), "image")] if len(run.names) else ["unknown images"]
@@ -203,7 +204,7 @@ def pictures(found: Comparison, arguments: Namespace) -> tuple[list[tuple[str, n
             drawn.append((f"{names[i]}: IoU {before} → {after} %", picture))
         return drawn, ""
     except SegtrainError as error:
-        return [], f"{error.what} ({error.where})"
+        return [], f"{error.what} ({error.where}); fix: {error.fix}"
 
 
 def unfinished(run: Run) -> str:

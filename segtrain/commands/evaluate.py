@@ -44,8 +44,8 @@ def main(arguments: Namespace) -> int:
     threshold = choose_thresholds(trained)
     cross_fitted = choose_presence(trained, bool(threshold))
     scores, result, dataset, draw = evaluate_split(trained, arguments.split)
-    if arguments.split == "val" and trained.config.dataset.get("splits") == "kfold":
-        warn_of_others(arguments.run, scores.names)
+    if arguments.split == "val":
+        warn_of_others(arguments.run, scores.names, trained.config.dataset.get("splits") == "kfold")
     groups = groups_of(dataset, scores.names)
     if arguments.split == "val":
         if threshold and not cross_fitted and trained.config.inference.presence is None:
@@ -85,11 +85,15 @@ def warn_of_images(overrides: list[str]) -> None:
         log.warning(f"{', '.join(moved)}: the scored images may include images that the run was trained on")
 
 
-def warn_of_others(run: Path, names: list[str]) -> None:
-    """Warn of images of val that the run has not validated, as when earlier versions divided the folds."""
+def warn_of_others(run: Path, names: list[str], folds: bool) -> None:
+    """Warn of images of val that the run has not validated: files were added, or folds divided otherwise.
+
+    Unless all are others, of another dataset than that of the training; `folds`: then too.
+    """
     file = run / "per_image.npz"
     known = read_arrays(file).get("names", []) if file.is_file() else []
-    if len(known) and (others := [str(name) for name in names if name not in {*map(str, known)}]):
+    others = [str(name) for name in names if str(name) not in {*map(str, known)}]
+    if len(known) and others and (folds or len(others) < len(names)):
         what = f"{counted(len(others), 'image')} of val not among those that the run validated ({few(others, 3)})"
         log.warning(f"{what}: it may have been trained on them")
 

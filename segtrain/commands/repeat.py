@@ -81,7 +81,9 @@ def verdict(first: Path, second: Path) -> tuple[str, bool]:
     environment = environment_differences(first, second)
     lines += [f"environment: {text}" for text in environment]
     hint = "on CUDA, only trainer.deterministic=true gives the same numbers again"
-    if environment:
+    if any(text.startswith("dataset_fingerprint") for text in environment):
+        hint = "the dataset has changed since: other images, or masks with other classes"
+    elif environment:
         hint = "another machine, number of threads or version adds up sums in another order"
     return f"{first} and {second} are not equal\n" + "".join(f"  {line}\n" for line in lines) + f"  {hint}", False
 

@@ -40,7 +40,7 @@ from segtrain.report.scores import final_report, thresholds_line
 from segtrain.runs import checkpoints
 from segtrain.runs.environment import FREE, changes
 from segtrain.runs.folder import RunFolder
-from segtrain.runs.sweep import command_of
+from segtrain.runs.sweep import command_of, given_in
 from segtrain.signals import leave_if_stopped
 from segtrain.training import Epoch, Parts, Trainer, predict_one
 from segtrain.training.device import gpu_of_its_own, precision_advice
@@ -149,7 +149,7 @@ def train(
     groups = {name: group_of(val_set, index) for index, name in enumerate(val_set.names)}
     epochs = trainer.total_epochs(len(parts.train))
     with Logger(run.path, val_set, scores, epochs, first_step(checkpoint), prepared.faster) as logger:
-        logger.settings(settings_of(run.path))
+        logger.settings(settings_of(run.path) | run.changed, given_in(command_of(run.path)))
         for epoch in trainer.fit(parts, checkpoint, run.save_last, processes):
             run.record(epoch, val_set.class_names, groups)
             logger.show(epoch, run.result.best["value"])
@@ -190,7 +190,7 @@ def describe_best(run: RunFolder, prepared: Prepared) -> None:
         leave_if_stopped()  # what is missing of the page is made by `resume`
         return example(val_set, index, [predict_one(predictor, val_set.image(index))], True, label)
 
-    best, settings = run.result.best, settings_of(run.path)
+    best, settings = run.result.best, settings_of(run.path) | run.changed
     defaults, command = defaults_of(choices_of(run.path), settings), command_of(run.path)
     weights, monitor = settings["class_weights"], trainer.monitored(scores)
     facts = training_facts(settings, defaults, prepared.counts, weights, run.rows, best, monitor, command)

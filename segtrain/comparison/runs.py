@@ -11,7 +11,7 @@ from segtrain.errors import ConfigError, SegtrainError
 from segtrain.files import read_arrays, read_json
 from segtrain.runs.environment import changed_settings, floats_as_ints, signature, trained_on
 from segtrain.runs.result import Result
-from segtrain.runs.sweep import command_of, read_sweep, swept, words_of
+from segtrain.runs.sweep import command_of, given_in, read_sweep, swept
 
 FOLD, ROOT = "dataset.fold", "dataset.root"
 FINGERPRINT = "dataset.fingerprint"  # no setting, but what tells runs apart whose masks differ and nothing else
@@ -134,7 +134,7 @@ def read_run(path: Path, split: str | None = None) -> Run:
     settings = settings_of(path) | changed_settings(environment)  # since it was resumed
     settings = {name: floats_as_ints(value) for name, value in settings.items()}
     command = command_of(path)
-    given = frozenset(word.partition("=")[0].lstrip("+") for word in words_of(command) if "=" in word)
+    given = given_in(command)
     by_hand = settings.get("weighting") == "none" or any(last_word(key) in WEIGHTS for key in given)
     if not by_hand:  # weights that follow from the weighting, and differ between folds
         settings = {key: value for key, value in settings.items() if last_word(key) not in WEIGHTS}

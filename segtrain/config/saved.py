@@ -174,21 +174,30 @@ def _check_targets(cfg: DictConfig, trust: list[str], file: Path) -> None:
             node["trust"] = trust
         if target == TEACHER and (more := sorted(set(node) - {"_target_", "run", "checkpoint", "trust"})):
             raise _damaged(f"a saved run may not have {', '.join(more)}", file)
-        if target not in known and not (package in trust and _lives_in(target, package)):
-            raise ConfigError(
-                f"the run's config builds {target}, which is not a class of segtrain",
-                str(file),
-                f"if you trust its code: --trust {package}, from Python trust=[{package!r}]",
-            )
+        if target in known:
+            continue
+        what = f"the run's config builds {target}, which is not a class of segtrain"
+        if package not in trust:
+            fix = f"if you trust its code: --trust {package}, from Python trust=[{package!r}]"
+            raise ConfigError(what, str(file), fix)
+        if wrong := _not_in(package, target):
+            fix = f"put the folder of {package} on PYTHONPATH; a class that was renamed needs its old name, too"
+            raise ConfigError(f"{what}: {wrong}", str(file), fix)
 
 
-def _lives_in(target: str, package: str) -> bool:
-    """Whether the class or function behind a dotted name was defined in a package, and not only imported there."""
+def _not_in(package: str, target: str) -> str:
+    """Why the class or function behind a dotted name is not one that was defined in a package; empty when it is."""
     import pydoc
     from types import FunctionType
 
-    found = pydoc.locate(target)
-    return isinstance(found, type | FunctionType) and found.__module__.split(".")[0] == package
+    try:
+        found = pydoc.locate(target)
+    except pydoc.ErrorDuringImport as error:
+        return f"importing it fails: {error.value}"
+    if found is None:
+        return f"{package} cannot be imported here, or has no {target.partition('.')[2]}"
+    defined = isinstance(found, type | FunctionType) and found.__module__.split(".")[0] == package
+    return "" if defined else f"it is not defined in {package}"
 
 
 def _choose_metric(cfg: DictConfig, name: str, config_dir: str | None) -> None:

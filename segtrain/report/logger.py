@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -137,12 +138,13 @@ class Logger:
             if epoch.best is not None:
                 pictures.write_png(picture, self._folder / "plots" / "examples.png")
 
-    def settings(self, config: dict) -> None:
+    def settings(self, config: dict, given: Collection[str] = ()) -> None:
         """For TensorBoard's HPARAMS page, in this run's own event file: the settings one compares and the scores of the
         best epoch.
 
         Args:
             config: values by dotted key, and by group the option that was chosen, where it is known.
+            given: keys of more settings to compare, such as those of the command line.
         """
         from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
         from torch.utils.tensorboard.summary import hparams
@@ -150,7 +152,11 @@ class Logger:
         plain = {}
         for key, value in sorted(config.items()):  # an option comes before the class that it names
             name = key.removesuffix("._target_")
-            if name not in plain and key.startswith(_COMPARED) and not key.endswith(("class_weights", "pos_weight")):
+            if (
+                name not in plain
+                and key.startswith((*_COMPARED, *given))
+                and not key.endswith(("class_weights", "pos_weight"))
+            ):
                 value = str(value).rpartition(".")[2] if name != key else value
                 plain[name] = value if isinstance(value, int | float | str | bool) else str(value)
         scored = dict.fromkeys(["run/best", *self._of_best.values()], 0.0)  # the scalars of these names

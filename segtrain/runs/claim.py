@@ -91,7 +91,7 @@ def make_run_folder(name: Callable[[], Path]) -> Path:
         raise DiskError(
             f"the output folder cannot be written: {error.strerror}",
             str(folder),
-            "set hydra.run.dir (with -m: hydra.sweep.dir)",
+            "set hydra.run.dir (with -m: hydra.sweep.dir; of a repeat --out)",
         ) from error
     return folder
 

@@ -123,6 +123,11 @@ def words_of(command: str) -> list[str]:
         return []
 
 
+def given_in(command: str) -> frozenset[str]:
+    """The keys of the settings in a command."""
+    return frozenset(word.partition("=")[0].lstrip("+") for word in words_of(command) if "=" in word)
+
+
 @lru_cache(maxsize=16)
 def _overrides(file: Path, modified: int) -> dict[str, list[str]]:
     """Of each job by its folder; read once for a thousand runs, as long as the file is not `modified`."""

@@ -220,7 +220,8 @@ def test_a_class_of_ones_own_that_does_not_fit_is_named(segtrain, tmp_path, grou
 def test_images_that_a_run_did_not_validate_are_named(tmp_path, caplog):
     """Folds of an earlier version hold other images, which the network may have seen."""
     write_arrays(tmp_path / "per_image.npz", {"names": np.array(["a", "b"])})
-    warn_of_others(tmp_path, ["a", "b"])
+    warn_of_others(tmp_path, ["a", "b"], folds=True)
+    warn_of_others(tmp_path, ["c", "d"], folds=False)
     assert not caplog.text
-    warn_of_others(tmp_path, ["a", "c"])
+    warn_of_others(tmp_path, ["a", "c"], folds=False)
     assert "1 image of val not among those that the run validated (c): it may have been trained on them" in caplog.text

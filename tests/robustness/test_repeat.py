@@ -16,6 +16,8 @@ def test_a_run_is_repeated_bit_for_bit(server, tmp_path):
     assert "equal, bit for bit: weights of the best epoch" in text
     config = tmp_path / "run_repeat/config.yaml"
     assert config.read_text() == (tmp_path / "run/config.yaml").read_text()
+    code, text = server.run("compare", "run", "run_repeat", cwd=tmp_path)
+    assert (code, "One setting" in text, "1 seed" in text) == (0, True, True), text
     code, text = server.run(*words, "seed=1", "hydra.run.dir=other", cwd=tmp_path)
     assert code == 0, text
     text, equal = verdict(tmp_path / "run", tmp_path / "other")

@@ -168,6 +168,16 @@ def test_evaluate_takes_the_loss_as_it_was_learned(segtrain, tmp_path, monkeypat
         assert (refused.code, "the checkpoint does not fit the loss" in refused.err) == (2, True), refused
     words = ("--allow", "trainer.epochs", "trainer.epochs=3")
     assert segtrain("resume", "run", "--trust", "mine", *words).code == 0
+    page = (tmp_path / "run/page.html").read_text()
+    assert '<td><code>trainer.epochs</code></td><td class="left">3</td>' in page
+    for source, said in (
+        ("class Other: ...", "has no Learned"),
+        ("def (", "importing it fails"),
+        (None, "cannot be imported"),
+    ):
+        (tmp_path / "mine.py").unlink() if source is None else (tmp_path / "mine.py").write_text(source)
+        refused = segtrain("evaluate", "run", "--trust", "mine")
+        assert (refused.code, said in refused.err, "PYTHONPATH" in refused.err) == (2, True, True), refused
 
 
 def test_a_loss_without_state_adds_nothing_to_a_checkpoint_or_an_optimizer():

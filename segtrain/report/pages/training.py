@@ -57,5 +57,5 @@ def training_facts(
 
 
 def _short(value) -> str:
-    text = "" if value is None else str(value)
+    text = "null" if value is None else str(value)
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
