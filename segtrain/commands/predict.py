@@ -16,7 +16,7 @@ from segtrain.commands.parsers import PREDICT_MATTERS
 from segtrain.commands.scoring import at_original_size, choose_presence, choose_thresholds, predictor_of
 from segtrain.config.schema import flat
 from segtrain.data.folder.images import MAX_PIXELS
-from segtrain.data.inputs import LARGE, MARK, THREADS, WRITTEN, ImageReader, find_images
+from segtrain.data.inputs import LARGE, MARK, THREADS, WRITTEN, ImageReader, find_images, without_masks
 from segtrain.dataset_check.samples import DARK
 from segtrain.errors import ConfigError, DataError, DiskError, counted, few, printable
 from segtrain.files import read_json, read_rows, remove_parts, write_json, write_rows
@@ -40,6 +40,7 @@ def main(arguments: Namespace) -> int:
     log_to_screen()
     files = find_images(arguments.images)
     trained = load(str(arguments.run), arguments.checkpoint, arguments.trust, arguments.overrides)
+    files = without_masks(files, trained.config.dataset.get("masks") or "")
     predictor, classes = prepared(trained), trained.classes
     refuse_inputs(arguments.out, files)
     try:

@@ -118,6 +118,16 @@ def find_images(words: list[str]) -> dict[str, Path]:
     return dict(zip(names, (file for _, file in found), strict=True))
 
 
+def without_masks(files: dict[str, Path], pattern: str) -> dict[str, Path]:
+    """`files` without those that are masks of others beside them, by a pattern of a dataset such as {stem}_mask.png."""
+    start, end = Path(pattern).stem.split("{stem}") if pattern.count("{stem}") == 1 and "/" not in pattern else ("", "")
+    stems = {(file.parent, start + file.stem + end) for file in files.values()} if start + end else set()
+    images = {name: file for name, file in files.items() if (file.parent, file.stem) not in stems}
+    if len(images) < len(files):
+        log.info(f"{counted(len(files) - len(images), 'file')} left out, masks by the run's dataset.masks={pattern}")
+    return images
+
+
 def _below(folder: Path, base: Path) -> list[tuple[Path, Path]]:
     """The files below a folder by their path from `base`, without hidden ones and predictions."""
     files, seen = [], set()

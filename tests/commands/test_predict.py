@@ -20,7 +20,7 @@ from segtrain.commands import large_images, predict
 from segtrain.commands.scoring import at_original_size
 from segtrain.config.saved import load_saved
 from segtrain.data import inputs
-from segtrain.data.inputs import find_images
+from segtrain.data.inputs import find_images, without_masks
 from segtrain.data.shapes import Shapes
 from segtrain.errors import ConfigError, Preempted
 from segtrain.files import read_arrays
@@ -306,6 +306,17 @@ def test_names_of_files_folders_and_patterns(tmp_path):
     assert sorted(find_images([str(tmp_path / "?")])) == ["a/b/x", "a/b/y.jpg", "a/b/y.png", "a/x", "c/x"]
     with pytest.raises(ConfigError, match="2 images have the name x"):
         find_images([str(tmp_path / "a/x.png"), str(tmp_path / "c/x.png")])
+
+
+def test_masks_beside_the_images_are_not_predicted(caplog):
+    files = {name: Path(f"test/{name}.png") for name in ("a", "a_mask", "b", "c_mask")} | {
+        "d": Path("other/a_mask.jpg")
+    }
+    caplog.set_level("INFO")
+    assert [*without_masks(files, "{stem}_mask.png")] == ["a", "b", "c_mask", "d"]
+    assert "1 file left out, masks by the run's dataset.masks={stem}_mask.png" in caplog.text
+    for pattern in ("", "label", "{stem}.png", "../masks/{stem}_mask.png", "{stem}_{class}.png"):
+        assert without_masks(files, pattern) == files
 
 
 def test_what_is_no_image_is_said(tmp_path, caplog):
