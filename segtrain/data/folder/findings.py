@@ -119,29 +119,38 @@ def _check_one_kind(found: FileLists, masks: MaskFiles, number: int) -> None:
         what = f"{counted(len(missing), 'image')} of {len(found.names)} without a mask: background"
         found.add("note", what, [*missing.values()], "set dataset.missing_masks=error")
         return
-    first = next(iter(missing))
-    folder = masks.folders[number] if masks.folders else found.images[0].parent
-    there = [*folder.iterdir()] if masks.folders and folder.is_dir() else []
-    suffixes, lower = {path.suffix.lower() for path in there}, {path.stem.lower() for path in there}
-    readable = suffixes & {*MASK_SUFFIXES}
-    if suffixes & {*LOSSY_SUFFIXES} and not readable:
-        fix = "masks must not be JPEG, which changes class values: save them as PNG"
-    elif suffixes & {*OTHER_SUFFIXES} and not readable:
-        fix = "masks of this format are not read: save them as PNG"
-    elif first.lower() in lower:
-        fix = "the names differ in upper and lower case: rename the masks like their images"
-    elif classes := class_ends(missing.values(), there):
-        apart = Path(os.path.relpath(folder, missing[first].parent)).as_posix()
-        fix = for_classes(classes, f"{apart}/{{stem}}_{{class}}.*")
-    elif masks.folders and (pattern := longer_names(masks.layout, list(missing.values()), folder)):
-        fix = f"if the masks have longer names: {setting('dataset.masks', pattern)}"
-    else:
-        fix = f"add the missing masks ({masks.expected(first, number)}), or remove the images"
+    fix = _fix_for(missing, masks, number)
+    only_missing = fix is None
+    if fix is None:
+        fix = f"add the missing masks ({masks.expected(next(iter(missing)), number)}), or remove the images"
         fix += "; if they show nothing but background: dataset.missing_masks=background" * some
     what = f"{counted(len(missing), 'image')} without a mask: {few([*missing])}"
-    found.add("error", what, [folder, *missing.values()], fix)
-    if fix.startswith("add") and 2 * len(missing) > len(found.names):
+    found.add("error", what, [*masks.folders[number : number + 1], *missing.values()], fix)
+    if only_missing and 2 * len(missing) > len(found.names):
         found.unpaired = found.findings[-1]
+
+
+def _fix_for(missing: dict[str, Path], masks: MaskFiles, number: int) -> str | None:
+    """What to do about images without a mask, by the files in the folder of the masks; None where these say nothing."""
+    folder = masks.folders[number] if masks.folders else None
+    if folder is None or not folder.is_dir():
+        return None
+    (first, image), there = next(iter(missing.items())), [*folder.iterdir()]
+    stems, suffixes = {path.stem for path in there}, {path.suffix.lower() for path in there}
+    if first in stems or suffixes & {*MASK_SUFFIXES}:  # others may be masks of other images
+        suffixes = {path.suffix.lower() for path in there if path.stem == first}
+    if suffixes & {*LOSSY_SUFFIXES}:
+        return "masks must not be JPEG, which changes class values: save them as PNG"
+    if suffixes & {*OTHER_SUFFIXES}:
+        return "masks of this format are not read: save them as PNG"
+    if first not in stems and first.lower() in {stem.lower() for stem in stems}:
+        return "the names differ in upper and lower case: rename the masks like their images"
+    if classes := class_ends(missing.values(), there):
+        apart = Path(os.path.relpath(folder, image.parent)).as_posix()
+        return for_classes(classes, f"{apart}/{{stem}}_{{class}}.*")
+    if pattern := longer_names(masks.layout, list(missing.values()), folder):
+        return f"if the masks have longer names: {setting('dataset.masks', pattern)}"
+    return None
 
 
 def _check_extra(found: FileLists, masks: MaskFiles, candidates: dict[str, Path]) -> None:

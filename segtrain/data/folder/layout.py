@@ -2,6 +2,7 @@
 
 import functools
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path, PurePosixPath
@@ -126,8 +127,10 @@ class Layout:
                 "set dataset.root to the dataset's folder; a relative path starts at the current folder",
             )
         layouts = self.possible(self.split_folder)
-        if there := self._there():
-            return next((folders for folders in there if any(map(holds_masks, folders[1:]))), there[0])
+        if len(self._there) == 1:
+            return self._there[0]
+        if self._there:
+            return next((folders for folders in self._there if any(map(holds_masks, folders[1:]))), self._there[0])
         layouts = layouts[:2] if self.splits == "folders" else layouts[:1]
         halves = [[f for f in layout if not f.is_dir()] for layout in layouts if layout[0].is_dir()]
         lacking = f"there is no {', '.join(map(str, halves[0]))}; " if halves else ""
@@ -145,14 +148,16 @@ class Layout:
         """Folders of usual names, beside those that are read, with files that may be images or masks, too."""
         if self.kinds or self.masks is not None:
             return []
-        others = [other for layout in self._there() for other in layout if not any(map(other.samefile, folders))]
+        others = [other for layout in self._there for other in layout if not any(map(other.samefile, folders))]
         return [other for other in dict.fromkeys(others) if holds_masks(other)]
 
+    @functools.cached_property
     def _there(self) -> list[list[Path]]:
-        return [folders for folders in self.possible(self.split_folder) if self._is_there(folders)]
+        is_dir = functools.cache(Path.is_dir)  # there are many pairs of few names
+        return [folders for folders in self.possible(self.split_folder) if self._is_there(folders, is_dir)]
 
-    def _is_there(self, folders: list[Path]) -> bool:
-        there = [folder.is_dir() for folder in folders]
+    def _is_there(self, folders: list[Path], is_dir: Callable[[Path], bool] = Path.is_dir) -> bool:
+        there = [is_dir(folder) for folder in folders]
         return all(there) or (self.kind == "class" and there[0] and any(there[1:]))
 
     def fits(self, **changes) -> bool:

@@ -39,13 +39,13 @@ def what_would_fit(layout: Layout, images_there: bool) -> str:
     Args:
         images_there: whether the folder of the images is.
     """
+    named = "name the folder of the masks (dataset.masks=NAME), or a pattern for them"
+    if layout.split == "test":  # seldom there, and no part of a ratio
+        return named if images_there else GENERAL
     if images_there:
-        named = "name the folder of the masks (dataset.masks=NAME), or a pattern for them"
         return _by_names(layout) or named
     if layout.splits != "folders":
         return "set dataset.splits=folders" if layout.fits(splits="folders") else GENERAL
-    if layout.split == "test":  # seldom there, and no part of a ratio
-        return GENERAL
     with_files = replace(layout, splits="files")
     if with_files.split_words and layout.fits(splits="files"):
         return f"set dataset.splits=files, for {layout.split_file.format(split=with_files.split_folder)}"
@@ -117,7 +117,7 @@ def _files_by_folder(root: Path) -> Iterator[tuple[Path, list[Path]]]:
     level = [root]
     for _ in range(DEPTH):
         for folder in level:
-            images = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+            images = [path for path in _entries(folder) if path.suffix.lower() in IMAGE_SUFFIXES]
             if images:
                 yield folder, images[:FILES]
         level = [deeper for folder in level[:FOLDERS] for deeper in _folders(folder)]
@@ -214,10 +214,10 @@ def _folder_per_class(layout: Layout) -> str:
     images = images[0] if images else layout.root / (layout.images or "images")
     if layout.masks is not None or not images.is_dir():
         return ""
-    stems = {path.stem for path in images.iterdir()}
+    stems = {path.stem for path in _entries(images)}
 
     def holds_masks(folder: Path) -> bool:
-        masks = [path for path in folder.iterdir() if path.stem in stems and path.suffix.lower() in MASK_SUFFIXES]
+        masks = [path for path in _entries(folder) if path.stem in stems and path.suffix.lower() in MASK_SUFFIXES]
         return bool(masks) and _mask_like(Path(), masks) == 2 and re.fullmatch(r"[\w-]+", folder.name) is not None
 
     for parent in (layout.root, *_folders(layout.root)):
@@ -230,5 +230,12 @@ def _folder_per_class(layout: Layout) -> str:
 
 def _folders(folder: Path) -> list[Path]:
     """The folders in a folder that are neither hidden nor left by programs."""
-    there = sorted(folder.iterdir()) if folder.is_dir() else []
-    return [path for path in there if path.is_dir() and not path.name.startswith(".") and path.name not in JUNK]
+    return [p for p in _entries(folder) if p.is_dir() and not p.name.startswith(".") and p.name not in JUNK]
+
+
+def _entries(folder: Path) -> list[Path]:
+    """What is in a folder, by name; nothing of one that is not there or cannot be read."""
+    try:
+        return sorted(folder.iterdir())
+    except OSError:
+        return []
