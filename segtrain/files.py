@@ -192,7 +192,7 @@ def whole(file: Path):
             os.close(folder)
     except OSError as error:
         read_only = error.errno in (errno.EROFS, errno.EACCES, errno.EPERM)
-        fix = "copy what it is in to where you may write" if read_only else "free space, or write elsewhere"
+        fix = "copy its folder to a place where you can write" if read_only else "free space, or write elsewhere"
         raise DiskError(f"cannot be written: {error.strerror}", str(file), fix) from error
     finally:
         with contextlib.suppress(OSError):

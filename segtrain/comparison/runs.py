@@ -135,9 +135,9 @@ def read_run(path: Path, split: str | None = None) -> Run:
     settings = {name: floats_as_ints(value) for name, value in settings.items()}
     command = command_of(path)
     given = given_in(command)
-    by_hand = settings.get("weighting") == "none" or any(last_word(key) in WEIGHTS for key in given)
-    if not by_hand:  # weights that follow from the weighting, and differ between folds
-        settings = {key: value for key, value in settings.items() if last_word(key) not in WEIGHTS}
+    computed = settings.get("class_weights") if settings.get("weighting") != "none" else None
+    if computed is not None and "class_weights" not in given:  # by the weighting, and differ between folds
+        settings = {key: value for key, value in settings.items() if last_word(key) not in WEIGHTS or value != computed}
     others = {FOLD, *choices_of(path)}  # options of two names may be the same
     trained = {key: value for key, value in settings.items() if key not in others and not key.startswith("metric.")}
     key = signature(trained) if settings else str(path)  # of which nothing is known
@@ -188,7 +188,9 @@ def without_copies(runs: list[Run]) -> tuple[list[Run], list[str]]:
     for run in runs:
         part = (run.key, str(run.seed), str(run.settings.get(FOLD)), run.classes, tuple(run.names.tolist()))
         if (before := first.setdefault(part, run)) is not run:
-            lines.append(f"not counted again: {run.path}, because {before.path} has the same settings and seed")
+            more, less = (run, before) if len(run.result.scores) > len(before.result.scores) else (before, run)
+            first[part] = more  # with more scores, such as of another metric
+            lines.append(f"not counted again: {less.path}, because {more.path} has the same settings and seed")
     return list(first.values()), lines
 
 

@@ -40,7 +40,7 @@ def number_of_classes(dataset: Folder) -> tuple[int, str]:
     labels = [value for value in values if value != dataset.ignore_index]
     count = 2 if values == [0, 255] else len(labels) if labels[:1] == [1] else labels[-1] + 1 if labels else 0
     listed = few([*map(str, values)], 20)
-    edges = len(values) > 8 and values[-1] > MANY and pixels[0] + pixels[values[-1]] > 0.8 * pixels.sum()
+    edges = len(labels) > 8 and labels[-1] > MANY and pixels[0] + pixels[values[-1]] > 0.8 * pixels.sum()
     if len(labels) > MANY or edges:
         fix = f"{GREY}; otherwise give the number of classes"
         raise ConfigError(f"{UNSET}{len(labels)} values", "dataset.num_classes", fix)

@@ -387,14 +387,23 @@ def test_weights_given_by_hand_are_settings_and_computed_ones_are_not(tmp_path):
         loss = {"_target_": "x", "class_weights": given}
         names = [f"{fold}-{i}" for i in range(10)]
         for weighting in ("none", "log_ratio"):
-            folder = make_run(
-                tmp_path / f"{weighting}{given}{fold}", {"loss": loss, "dataset": dataset}, 0.5, names=names, images=10
-            )
+            config = {"loss": loss, "dataset": dataset, "class_weights": [*given], "weighting": {"_target_": weighting}}
+            folder = make_run(tmp_path / f"{weighting}{given}{fold}", config, 0.5, names=names, images=10)
             write_json(folder / "environment.json", {"command": "segtrain", "options": {"weighting": weighting}})
     settings = settings_from(find_runs([tmp_path])[0])
     by_hand = [setting.varied["loss.class_weights"] for setting in settings if setting.varied["weighting"] == "none"]
     assert by_hand == [[1, 1], [1, 50]]
     assert len(settings) == 3
+
+
+def test_weights_of_an_experiment_are_settings_beside_those_that_are_computed(tmp_path):
+    for weight in (3, 30):
+        config = {"loss": {"pos_weight": [weight]}, "class_weights": [1, 9], "weighting": {"_target_": "enet"}}
+        folder = make_run(tmp_path / f"{weight}", config, 0.5)
+        write_json(
+            folder / "environment.json", {"command": "segtrain experiment=own", "options": {"weighting": "enet"}}
+        )
+    assert len(settings_from(find_runs([tmp_path])[0])) == 2
 
 
 def test_a_baseline_and_a_score_that_one_group_of_runs_has(segtrain, tmp_path):
@@ -420,8 +429,13 @@ def test_what_is_scored_besides_makes_no_setting(tmp_path):
     settings = settings_from(find_runs([tmp_path])[0])
     assert [len(setting.repeats) for setting in settings] == [3]
     make_run(tmp_path / "again", {"trainer": {"alpha": 1}, "metric": {"groups": "standard"}}, 0.5, 2, group="another")
+    result = json.loads((tmp_path / "again/result.json").read_text())
+    result["scores"]["boundary/mean"] = 0.5
+    result.pop("checksum")
+    write_json(tmp_path / "again/result.json", result)
     runs, lines = without_copies(find_runs([tmp_path])[0])
     assert (len(runs), len(lines)) == (3, 1)
+    assert tmp_path / "again" in [run.path for run in runs]  # it has more scores
 
 
 def test_a_dataset_that_was_moved_is_the_same(segtrain, tmp_path):

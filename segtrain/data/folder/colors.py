@@ -38,7 +38,10 @@ class ColorMask(MaskFormat):
     def read(self, path: Path) -> np.ndarray:
         file = decoded(path, self.exif, True, self.max_pixels)
         if isinstance(file, Image.Image) and file.mode in ("P", "PA", "1", "L", "LA"):
-            file = file.convert("RGB")  # grey, too: programs save an image without colours so
+            transparent = file.mode in ("PA", "LA") or "transparency" in file.info
+            file = file.convert(
+                "RGBA" if transparent else "RGB"
+            )  # grey, too: programs save an image without colours so
         values = values_of(file)
         values = np.repeat(values[..., None], 3, axis=2) if values.ndim == 2 else values
         if values.dtype != np.uint8 or values.ndim != 3 or values.shape[2] not in (3, 4):

@@ -2,11 +2,13 @@
 
 import functools
 import os
+import unicodedata
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from segtrain.data.folder.images import IMAGE_SUFFIXES, LOSSY_SUFFIXES, MASK_SUFFIXES, OTHER_SUFFIXES
-from segtrain.data.folder.listing import Listing, MaskFiles
+from segtrain.data.folder.images import IMAGE_SUFFIXES, LOSSY_SUFFIXES, OTHER_SUFFIXES
+from segtrain.data.folder.listing import Listing, MaskFiles, list_folder
 from segtrain.data.folder.patterns import class_ends, for_classes, longer_names, setting
 from segtrain.errors import DataError, counted, few
 
@@ -88,14 +90,20 @@ def check_names(found: FileLists, masks: MaskFiles, candidates: dict[str, Path])
     if apart := [
         files[0] for name, files in pairs if files[0] and not _is_listed(found.listed_masks.get(name), files[0])
     ]:
-        what = f"{counted(len(apart), 'image')} with another mask in the split file than by name, where it is {few([f.name for f in apart])}"
+        what = f"the split file names other masks than those of the images' names, {few([file.name for file in apart])}"
         found.add("error", what, apart, "give each mask the name of its image, or correct the file")
+    uses = Counter(file for files in found.masks for file in files if file is not None)
+    if shared := [file for file, times in uses.items() if times > 1]:
+        what = f"{counted(len(shared), 'mask')} of several images each: {few([file.name for file in shared])}"
+        found.add("warning", what, shared, "if that is wrong, correct dataset.masks")
     _check_extra(found, masks, candidates)
     _check_paths(found, masks.layout.root)
 
 
 def _is_listed(listed: str | None, mask: Path) -> bool:
-    return not listed or Path(listed).name == mask.name
+    """Whether a mask is the one that a split file names, by its folder and name; also where none is named."""
+    ends = (unicodedata.normalize("NFC", path.as_posix()).split("/")[-2:] for path in (Path(listed or ""), mask))
+    return all(one == other for one, other in zip(*(reversed(end) for end in ends), strict=False) if listed)
 
 
 def _check_class_files(found: FileLists, masks: MaskFiles) -> None:
@@ -115,11 +123,11 @@ def _check_one_kind(found: FileLists, masks: MaskFiles, number: int) -> None:
     if not missing:
         return
     some = len(missing) < len(found.names)
-    if some and masks.layout.missing_masks == "background":
-        what = f"{counted(len(missing), 'image')} of {len(found.names)} without a mask: background"
-        found.add("note", what, [*missing.values()], "set dataset.missing_masks=error")
-        return
     fix = _fix_for(missing, masks, number)
+    if some and fix is None and masks.layout.missing_masks == "background":
+        what = f"{counted(len(missing), 'image')} of {len(found.names)} without a mask: background"
+        found.tell("note", what, [*missing.values()], "set dataset.missing_masks=error")
+        return
     only_missing = fix is None
     if fix is None:
         fix = f"add the missing masks ({masks.expected(next(iter(missing)), number)}), or remove the images"
@@ -131,26 +139,34 @@ def _check_one_kind(found: FileLists, masks: MaskFiles, number: int) -> None:
 
 
 def _fix_for(missing: dict[str, Path], masks: MaskFiles, number: int) -> str | None:
-    """What to do about images without a mask, by the files in the folder of the masks; None where these say nothing."""
-    folder = masks.folders[number] if masks.folders else None
-    if folder is None or not folder.is_dir():
-        return None
-    (first, image), there = next(iter(missing.items())), [*folder.iterdir()]
-    stems, suffixes = {path.stem for path in there}, {path.suffix.lower() for path in there}
-    if first in stems or suffixes & {*MASK_SUFFIXES}:  # others may be masks of other images
-        suffixes = {path.suffix.lower() for path in there if path.stem == first}
-    if suffixes & {*LOSSY_SUFFIXES}:
-        return "masks must not be JPEG, which changes class values: save them as PNG"
-    if suffixes & {*OTHER_SUFFIXES}:
+    """What to do about images without a mask, by the files where masks are; None where these say nothing."""
+    if masks.pattern is not None:
+        start, end = Path(masks.pattern).stem.partition("{stem}")[::2]
+        alone = [name for name in missing if "/" not in masks.pattern and f"{start}{end}" and _within(start, name, end)]
+        return (
+            f"{few(alone)} may be masks of images that are not there: add these, or remove the masks" if alone else None
+        )
+    folder = masks.folders[number]
+    readable, others = masks.listings[number].by_name, list_folder(folder, (*LOSSY_SUFFIXES, *OTHER_SUFFIXES)).by_name
+    if odd := [path for name, paths in others.items() if name in missing or not readable for path in paths]:
+        if odd[0].suffix.lower() in LOSSY_SUFFIXES:
+            return "masks must not be JPEG, which changes class values: save them as PNG"
         return "masks of this format are not read: save them as PNG"
-    if first not in stems and first.lower() in {stem.lower() for stem in stems}:
+    first, image = next(iter(missing.items()))
+    if first.lower() in {name.lower() for name in readable}:
         return "the names differ in upper and lower case: rename the masks like their images"
+    there = [path for paths in readable.values() for path in paths]
     if classes := class_ends(missing.values(), there):
         apart = Path(os.path.relpath(folder, image.parent)).as_posix()
         return for_classes(classes, f"{apart}/{{stem}}_{{class}}.*")
-    if pattern := longer_names(masks.layout, list(missing.values()), folder):
+    if folder.is_dir() and (pattern := longer_names(masks.layout, list(missing.values()), folder)):
         return f"if the masks have longer names: {setting('dataset.masks', pattern)}"
     return None
+
+
+def _within(start: str, name: str, end: str) -> bool:
+    stem = name.rpartition("/")[2]
+    return stem.startswith(start) and stem.endswith(end)
 
 
 def _check_extra(found: FileLists, masks: MaskFiles, candidates: dict[str, Path]) -> None:
@@ -162,9 +178,11 @@ def _check_extra(found: FileLists, masks: MaskFiles, candidates: dict[str, Path]
         used = {mask for name, image in candidates.items() for mask in masks.of(name, image)}
         there = {path for parent in {p.parent for p in candidates.values()} for path in masks.like(parent)}
         extra += sorted(there - used)
+    by_folder: dict[Path, list[Path]] = {}
+    for file in extra:
+        by_folder.setdefault(file.parent, []).append(file)
     level = "error" if masks.pattern is None else "warning"  # a pattern may find masks of other images than these
-    for folder in dict.fromkeys(file.parent for file in extra):
-        files = [file for file in extra if file.parent == folder]
+    for folder, files in by_folder.items():
         what = f"{counted(len(files), 'mask')} without an image: {few([file.stem for file in files])}"
         found.add(level, what, [folder, *files], "add the missing files, or remove their partners")
 

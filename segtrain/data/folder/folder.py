@@ -221,7 +221,8 @@ class Folder(SegmentationDataset):
             hashlib.blake2b(file.read_bytes(), digest_size=16).hexdigest() if file else "-"
             for file in self.masks[index]
         )
-        return f"{content} {self.images[index].stat().st_size}"
+        size = "" if any(self.masks[index]) else f" {self.size(index)}"
+        return f"{content} {self.images[index].stat().st_size}{size}"
 
     def files(self) -> list[str]:
         masks = (file for index in range(len(self.names)) for file in self._mask_files(index))
@@ -231,7 +232,8 @@ class Folder(SegmentationDataset):
         rule = {k: v.tobytes().hex() if isinstance(v, np.ndarray) else v for k, v in vars(self.format).items()}
         resized = "" if self.resize is None else f" {list(self.size(0))} {self.resize} {self.resize_masks}"
         names = f" {self.class_names}" if isinstance(self.format, ClassFiles) else ""  # the order of its files
-        return f"{type(self.format).__name__} {rule} {self.num_annotators}{resized}{names}"
+        filled = f" {self.background}" if self.missing_masks == "background" else ""
+        return f"{type(self.format).__name__} {rule} {self.num_annotators}{resized}{names}{filled}"
 
     def _mask_files(self, index: int) -> list[Path]:
         return [file for file in self.masks[index] if file is not None]

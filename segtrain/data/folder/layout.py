@@ -1,6 +1,7 @@
 """The layout of a dataset in folders: its settings, and where the folders of images and masks are."""
 
 import functools
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -107,7 +108,8 @@ class Layout:
     def found_group(self, name: str) -> str | None:
         """What the pattern finds in the stem, or where it has a / in the path; may be empty. None when it does not fit."""
         try:
-            found = re.search(self.groups, name if "/" in self.groups else PurePosixPath(name).name)
+            of_path = "/" in re.sub(r"\[.*?\]", "", self.groups)  # not one in brackets, as in [^/]
+            found = re.search(self.groups, name if of_path else PurePosixPath(name).name)
             return found and (found.group(1) or "")
         except (re.error, IndexError) as error:
             what = f"the pattern {self.groups!r} finds no group: {error}"
@@ -215,7 +217,14 @@ class Layout:
 
 def holds_masks(folder: Path) -> bool:
     """Whether there is a file below it that may be a mask."""
-    return any(path.suffix.lower() in MASK_SUFFIXES for path in folder.rglob("*"))
+    seen: set[str] = set()
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        if any(Path(file).suffix.lower() in MASK_SUFFIXES for file in files):
+            return True
+        if (real := os.path.realpath(parent)) in seen:  # a link back up
+            folders.clear()
+        seen.add(real)
+    return False
 
 
 def filled(pattern: str, key: str, **words: str) -> str:

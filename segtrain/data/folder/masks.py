@@ -180,16 +180,16 @@ def two_values(values: np.ndarray, threshold: int | None, path: Path) -> np.ndar
 def without_alpha(values: np.ndarray, path: Path) -> np.ndarray:
     """Values [H, W, 4] as [H, W, 3]; others as they are.
 
-    Raises DataError where transparent pixels have a colour that nobody sees, or one that other pixels show.
+    Raises DataError where transparent pixels have several colours, or one that other pixels show: what is seen is not
+    what the colours hold.
     """
     if values.shape[2] != 4:
         return values
     colour, hidden = values[..., :3], values[..., 3] == 0
-    black = ~colour.any(axis=2)
-    if hidden.any() and not (hidden == black).all():
-        what = (
-            f"a mask with {int(hidden.sum())} transparent pixels: a picture shows other classes than its colours hold"
-        )
+    codes = colour.astype(np.int64) @ np.array([1, 1 << 16, 1 << 32])
+    found = np.unique(codes[hidden])
+    if len(found) > 1 or np.isin(codes[~hidden], found).any():
+        what = f"a mask with {int(hidden.sum())} transparent pixels, whose colours cannot be seen"
         raise DataError(what, str(path), "save it without transparency, each class in a colour of its own")
     return colour
 

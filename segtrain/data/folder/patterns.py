@@ -3,6 +3,7 @@
 import itertools
 import os
 import re
+import shlex
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable
@@ -80,4 +81,4 @@ def common_end(images: Iterable[Path]) -> str:
 
 def setting(key: str, value: str) -> str:
     """key=value as it is typed in a shell."""
-    return f"{key}={value}" if re.fullmatch(r"[\w./-]+", value) else f"'{key}=\"{value}\"'"
+    return f"{key}={value}" if re.fullmatch(r"[\w./-]+", value) else shlex.quote(f'{key}="{value}"')

@@ -35,6 +35,9 @@ def list_files(layout: Layout) -> FileLists:
         what = f"no split folders: {100 * layout.val_ratio:g} % of the images, chosen by a hash of the name, are for validation"
         add = found.tell if layout.split == "val" else found.add  # which is in every training
         add("note", what, folders, "set dataset.splits and dataset.val_ratio")
+    if layout.split_file != given.split_file:
+        what = f"using {layout.split_file.format(split=layout.split)}"
+        found.tell("note", what, [layout.root], "if that is wrong, set dataset.splits")
     listing, masks = list_folder(folders[0], IMAGE_SUFFIXES), MaskFiles(layout, folders)
     longer = _longer_names(masks, listing)
     if longer or not layout.is_usual(folders):
@@ -43,7 +46,8 @@ def list_files(layout: Layout) -> FileLists:
         found.tell("note", what, folders, "if that is wrong, name dataset.images and dataset.masks")
     _check_word(layout, found)
     if others := layout.other_folders(folders):
-        what = f"{few([other.name for other in others])} beside {few([folder.name for folder in folders])} is not read"
+        read = " and ".join(folder.name for folder in folders)
+        what = f"{few([other.name for other in others])} beside {read} may hold images or masks, but is not read"
         found.tell("warning", what, others, "if that is wrong, name dataset.images and dataset.masks")
     if longer:
         layout = _with_pattern(layout, longer)
@@ -76,10 +80,9 @@ def list_files(layout: Layout) -> FileLists:
 def _note_folders(layout: Layout, found: FileLists) -> None:
     """Report images in folders of several, which a split by ratio or folds tears apart unless they are groups."""
     inside = Counter(name.rpartition("/")[0] for name in found.names)
-    if layout.groups is None and layout.splits in ("ratio", "kfold") and len(inside) > 1 and max(inside.values()) > 1:
-        what = (
-            f"the images are in {len(inside)} folders, such as {max(inside)}, and each folder's are in train and in val"
-        )
+    torn = layout.groups is None and layout.splits in ("ratio", "kfold") and layout.split == "train"
+    if torn and len(inside) > 1 and max(inside.values()) > 1:
+        what = f"the images are in folders, such as {max(inside)}, and those of one folder may be in train and in val"
         fix = "if a folder is a patient or a scene, keep it together: 'dataset.groups=\"^(.*)/\"'"
         found.tell("warning", what, [], fix)
 
@@ -156,7 +159,7 @@ def with_splits(layout: Layout) -> Layout:
     for splits in ("folders", "files"):
         if any(replace(other, splits=splits).split_words for other in of_split):
             return replace(layout, splits=splits)
-    if (layout.root / VOC_SPLIT_FILE.format(split="train")).is_file():
+    if all((layout.root / VOC_SPLIT_FILE.format(split=split)).is_file() for split in ("train", "val")):
         return replace(layout, splits="files", split_file=VOC_SPLIT_FILE)
     words = {word for other in of_split for word in (other.named_split, *SPLITS[other.split])}
     named = any(
@@ -220,12 +223,19 @@ def _ends_of(name: str, images: dict[str, Path], stem_suffix: str) -> Iterator[s
                 yield known
 
 
-def _columns(line: str, images: dict[str, Path]) -> tuple[str, str]:
-    """The image in a line of a split file, and the mask where a second column names one."""
+def _columns(line: str) -> tuple[str, str]:
+    """The image in a line of a split file, and the mask where a second column names a file, too."""
     first, *others = re.split(r"[\s,;]+", line)
-    if line in images or not (Path(first).suffix.lower() in IMAGE_SUFFIXES or first in images):
-        return line, ""  # one column: there may be spaces in a name
-    return first, next((word for word in others if Path(word).suffix.lower() in MASK_SUFFIXES), "")
+    mask = next((word for word in others if Path(word).suffix.lower() in MASK_SUFFIXES), "")
+    return (first, mask) if mask and Path(first).suffix.lower() in IMAGE_SUFFIXES else (line, "")
+
+
+def _name_of(text: str, images: dict[str, Path], stem_suffix: str) -> str:
+    """The image that a path in a split file stands for; what it would be called where there is none."""
+    path = Path(text)
+    name = path.with_suffix("").as_posix() if path.suffix.lower() in IMAGE_SUFFIXES else path.as_posix()
+    name = unicodedata.normalize("NFC", name)  # as in a listing
+    return next((known for known in _ends_of(name, images, stem_suffix)), name)
 
 
 def _names_in_file(file: Path, images: dict[str, Path], stem_suffix: str, found: FileLists) -> list[str]:
@@ -237,15 +247,13 @@ def _names_in_file(file: Path, images: dict[str, Path], stem_suffix: str, found:
         raise ConfigError("the split file is not UTF-8 text", str(file), "save it as UTF-8") from error
     names: dict[str, int] = {}
     lost, outside = [], []
-    for line in filter(None, map(str.strip, text.replace("\\", "/").splitlines())):
-        image, mask = _columns(line, images)
-        path = Path(image)
-        name = path.with_suffix("").as_posix() if path.suffix.lower() in IMAGE_SUFFIXES else path.as_posix()
-        name = unicodedata.normalize("NFC", name)  # as in a listing
-        if ".." in path.parts:
+    for line in filter(None, map(str.strip, text.splitlines())):
+        image, mask = _columns(line)
+        if ".." in re.split(r"[/\\]", image):
             outside.append(line)
             continue
-        name = next((known for known in _ends_of(name, images, stem_suffix)), name)
+        spelled = [_name_of(way, images, stem_suffix) for way in (image, image.replace("\\", "/"))]  # as on Windows
+        name = next((known for known in spelled if known in images), spelled[0])
         if name in images:
             names[name] = names.get(name, 0) + 1
             found.listed_masks[name] = mask

@@ -16,8 +16,9 @@ from segtrain.data.folder.patterns import common_end, for_classes, pattern_of, s
 from segtrain.data.folder.splits import list_files, with_splits
 from segtrain.errors import SegtrainError
 
-DEPTH, FOLDERS, FILES = 4, 60, 1000  # that are looked at: levels, folders, files of a folder
+DEPTH, FOLDERS, BESIDE, FILES = 4, 60, 8, 1000  # that are looked at: levels, folders, those in one, files of one
 JUNK = ("__MACOSX", "@eaDir")  # folders that programs leave beside others
+OF_TEST = re.compile(r"(?<![a-z])test(ing)?(?![a-z])", re.IGNORECASE)
 OF_MASKS = re.compile(r"mask|label|annot|truth|seg|manual|class|gt|lbl|trimap", re.IGNORECASE)
 
 
@@ -29,7 +30,8 @@ def files_of(layout: Layout) -> FileLists:
         fix = what_would_fit(with_splits(layout), isinstance(error, NoMasks))
         raise layout.error(error.what, error.where, fix, type(error)) from error
     if found.unpaired is not None and (fix := _by_names(with_splits(layout))):
-        found.unpaired.fix = fix
+        found.unpaired.fix, before = fix, found.unpaired.fix.partition("; ")
+        found.unpaired.fix += "".join(before[1:])  # that images without a mask may show nothing
     return found
 
 
@@ -96,14 +98,15 @@ class _Pair:
 def _found_by_names(layout: Layout) -> str:
     """The settings by which most images have masks, of all folders whose names of files fit; empty where none do."""
     found: dict[tuple, tuple] = {}  # by settings, what they are worth, and for which folders
-    for pair in _pairs(dict(itertools.islice(_files_by_folder(layout.root), FOLDERS))):
+    files = dict(itertools.islice(_files_by_folder(layout.root), FOLDERS))
+    for pair in _pairs(layout.root, files):
         for changes in _settings(layout, pair):
             if (key := tuple(changes.items())) not in found:
-                number, own_splits = _number_of_images(layout, changes), changes["splits"] != "ratio"
-                found[key] = (number > 0, own_splits, number, pair.likeness), pair
-    if not any(worth[0] for worth, _ in found.values()):
+                number, own_splits = _number_of_images(layout, pair, changes), changes["splits"] != "ratio"
+                found[key] = (own_splits and number > 0, number, pair.likeness), pair
+    best = max(found, key=lambda key: found[key][0], default=None)
+    if best is None or 4 * found[best][0][1] < sum(map(len, files.values())):  # less than half of images and masks
         return ""
-    best = max(found, key=lambda key: found[key][0])
     best, chosen = dict(best), found[best][1]
     keys = [key for key in best if key != "splits" or best[key] == "ratio"]
     words = " ".join(setting(f"dataset.{key}", best[key]) for key in keys)
@@ -118,14 +121,14 @@ def _files_by_folder(root: Path) -> Iterator[tuple[Path, list[Path]]]:
     for _ in range(DEPTH):
         for folder in level:
             images = [path for path in _entries(folder) if path.suffix.lower() in IMAGE_SUFFIXES]
-            if images:
+            if images and not OF_TEST.search(os.path.relpath(folder, root)):
                 yield folder, images[:FILES]
-        level = [deeper for folder in level[:FOLDERS] for deeper in _folders(folder)]
+        level = [deeper for folder in level[:FOLDERS] for deeper in _folders(folder)[:BESIDE]]
 
 
-def _pairs(files: dict[Path, list[Path]]) -> Iterator[_Pair]:
+def _pairs(root: Path, files: dict[Path, list[Path]]) -> Iterator[_Pair]:
     """Folders of which one may hold the masks of the other, or of itself: their names differ in one part."""
-    likeness = {folder: _mask_like(folder, there) for folder, there in files.items()}
+    likeness = {folder: _mask_like(os.path.relpath(folder, root), there) for folder, there in files.items()}
     for images, masks in itertools.product(files, files):
         ours, theirs = files[images], [path for path in files[masks] if path.suffix.lower() in MASK_SUFFIXES]
         if images == masks:
@@ -147,9 +150,9 @@ def _in_one_part(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
     return len(one) != len(other) or sum(a != b for a, b in zip(one, other, strict=True)) == 1
 
 
-def _mask_like(folder: Path, files: list[Path]) -> int:
+def _mask_like(folder: str, files: list[Path]) -> int:
     """How much a folder looks like one of masks: by its name, and by whether they have one channel and lose nothing."""
-    named = bool(OF_MASKS.search(folder.name))
+    named = bool(OF_MASKS.search(folder))
     try:
         with Image.open(files[0]) as image:
             return 2 * named + (len(image.getbands()) == 1) + (image.format != "JPEG")
@@ -177,21 +180,32 @@ def _settings(layout: Layout, pair: _Pair) -> Iterator[dict[str, str]]:
         if top != by_split[0] and sibling:  # each town of a split may have such folders
             yield {"images": top, "masks": relative, "splits": "folders", **end}
     yield {"images": images, "masks": named, "splits": "ratio", **end}
+    parts = [Path(text).parts for text in (images, masks)]
+    same = sum(
+        1 for _ in itertools.takewhile(lambda ends: ends[0] == ends[1], zip(*map(reversed, parts), strict=False))
+    )
+    if same and not pair.pattern and images != masks:  # such folders below those that differ
+        above = [Path(*part[:-same]).as_posix() for part in parts]
+        yield {"images": above[0], "masks": above[1], "splits": "ratio", **end}
     if images != "." and sibling:  # each patient may have such folders
         yield {"images": ".", "masks": relative, "splits": "ratio", **end}
 
 
-def _number_of_images(layout: Layout, changes: dict[str, str]) -> int:
-    """How many images both splits have with other settings; 0 where one has none, or some lack a mask."""
-    total = 0
+def _number_of_images(layout: Layout, pair: _Pair, changes: dict[str, str]) -> int:
+    """How many images of both splits have a mask with other settings; 0 where one has few, and where masks are mistaken."""
+    total, mask_named = 0, bool(OF_MASKS.search(os.path.relpath(pair.images, layout.root)))
     for split in ("train", "val"):
         try:
             found = list_files(replace(layout, split=split, **changes))
         except SegtrainError:
             return 0
-        if not found.names or any(finding.level == "error" for finding in found.findings):
+        masks = [files[0] for files in found.masks if files[0] is not None]
+        odd = not mask_named and any(
+            OF_MASKS.search(os.path.relpath(file.parent, layout.root)) for file in found.images
+        )
+        if odd or len({*masks}) < len(masks) or 2 * len(masks) <= len(found.names):
             return 0
-        total += len(found.names)
+        total += len(masks)
     return total
 
 
@@ -218,7 +232,7 @@ def _folder_per_class(layout: Layout) -> str:
 
     def holds_masks(folder: Path) -> bool:
         masks = [path for path in _entries(folder) if path.stem in stems and path.suffix.lower() in MASK_SUFFIXES]
-        return bool(masks) and _mask_like(Path(), masks) == 2 and re.fullmatch(r"[\w-]+", folder.name) is not None
+        return bool(masks) and _mask_like("", masks) == 2 and re.fullmatch(r"[\w-]+", folder.name) is not None
 
     for parent in (layout.root, *_folders(layout.root)):
         classes = [folder.name for folder in _folders(parent) if folder != images and holds_masks(folder)]

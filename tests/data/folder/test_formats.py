@@ -730,8 +730,11 @@ def test_alpha_of_masks(tmp_path):
         file = saved(tmp_path / "mask.png", np.dstack([colours, alpha]).astype(np.uint8))
         assert (form.read(file) == values).all()
     grey = np.repeat(values[..., None], 3, axis=2)
-    for alpha in (255 * (values != 1), 255 * (np.arange(8).reshape(2, 4) > 1)):  # red erased; shown and hidden black
+    for alpha in (
+        255 * (np.arange(8).reshape(2, 4) != 1),
+        255 * (np.arange(8).reshape(2, 4) > 1),
+    ):  # of one class, of two
         for form_of, pixels in ((form, colours), (INDEX, grey), (BinaryMask(NAMES[:2], 255, True), grey)):
             file = saved(tmp_path / "mask.png", np.dstack([pixels, alpha]).astype(np.uint8))
-            with pytest.raises(DataError, match="a mask with 2 transparent pixels|a mask with 3 transparent pixels"):
+            with pytest.raises(DataError, match="a mask with [12] transparent pixel"):
                 form_of.read(file)

@@ -10,6 +10,7 @@ import yaml
 from conftest import write_folder_dataset
 from PIL import Image
 
+from segtrain.class_counts import count_classes
 from segtrain.data.folder import Folder
 from segtrain.data.folder.splits import for_validation
 from segtrain.errors import ConfigError, DataError, SegtrainError
@@ -240,7 +241,7 @@ def test_our_own_names_come_first_and_others_are_named(root, caplog):
     data = Folder(str(root), "train", 3)
     assert data.masks[0][0].parent.name == "masks"
     assert [(found.level, found.what) for found in data.findings] == [
-        ("warning", "labels beside images, masks is not read")
+        ("warning", "labels beside images and masks may hold images or masks, but is not read")
     ]
     assert data.findings[0].what in caplog.text
     assert not Folder(str(root), "train", 3, masks="masks").findings
@@ -378,15 +379,19 @@ def test_a_split_file_of_images_and_masks(root, between):
     (root / "train/train.txt").write_text("\n".join(lines))
     assert Folder(str(root / "train"), "train", 3, splits="files").names == ["train1", "train3"]
     (root / "train/train.txt").write_text(f"{lines[0]}\nimages/train3.png{between}masks/train4.png")
-    with pytest.raises(
-        DataError, match="1 image with another mask in the split file than by name, where it is train3.png"
-    ):
+    with pytest.raises(DataError, match="the split file names other masks than those of the images' names, train3.png"):
         Folder(str(root / "train"), "train", 3, splits="files")
 
 
 def test_a_split_file_with_more_columns_and_one_with_spaces_in_names(root):
-    (root / "train/train.txt").write_text("train1 1 2\ntrain3 1 2")
-    assert Folder(str(root / "train"), "train", 3, splits="files").names == ["train1", "train3"]
+    (root / "train/train.txt").write_text("train1 -1\ntrain3 1")  # of images without a class, and with it
+    with pytest.raises(DataError, match="2 names in the split file without an image"):
+        Folder(str(root / "train"), "train", 3, splits="files")
+    for name in ("train 1", "train"):
+        for folder in ("images", "masks"):
+            shutil.copy(root / f"train/{folder}/train2.png", root / f"train/{folder}/{name}.png")
+    (root / "train/train.txt").write_text("train 1.png\ntrain0.png\nimages\\train3.png")
+    assert Folder(str(root / "train"), "train", 3, splits="files").names == ["train 1", "train0", "train3"]
     for file in root.glob("train/*/train1.png"):
         file.rename(file.with_stem("train 1"))
     (root / "train/train.txt").write_text("train 1\nimages/train 1.png")
@@ -414,7 +419,7 @@ def test_images_in_folders_of_patients(root, tmp_path, caplog):
             to.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(root / "train" / kind / f"train{i}.png", to)
     torn = Folder(str(tmp_path / "other"), "train", 3, val_ratio=0.4)
-    assert "each folder's are in train and in val" in caplog.text
+    assert "those of one folder may be in train and in val" in caplog.text
     fix = torn.findings[-1].fix.split("'")[1]
     key, _, pattern = fix.partition("=")
     assert (key, pattern) == ("dataset.groups", '"^(.*)/"')
@@ -444,10 +449,27 @@ def test_images_without_a_mask_that_show_nothing(root):
     for settings in ({"background": None}, {"annotators": ["masks", "images"]}):
         with pytest.raises(ConfigError, match="dataset.missing_masks=background"):
             Folder(str(root), "train", 3, missing_masks="background", **settings)
+    counts = [count_classes(Folder(str(root), "train", 3, missing_masks="background", background=b)) for b in (0, 2)]
+    assert counts[0].pixels[2] < counts[1].pixels[2]
+    Image.new("L", (48, 40)).save(root / "train/masks/train1.jpg")
+    with pytest.raises(DataError, match="2 images without a mask") as error:  # one has a mask, which is not read
+        Folder(str(root), "train", 3, missing_masks="background")
+    assert "JPEG" in error.value.fix
+    (root / "train/masks/train1.jpg").unlink()
     for file in root.glob("train/masks/*"):
         file.rename(file.with_stem(f"other {file.stem}"))
     with pytest.raises(DataError, match="6 images without a mask"):  # none fits: their names are wrong
         Folder(str(root), "train", 3, missing_masks="background")
+
+
+def test_a_mask_of_several_images_is_a_warning(root):
+    for i in range(2):
+        (root / f"train/images/p{i}").mkdir()
+        (root / f"train/images/train{i}.png").rename(root / f"train/images/p{i}/x.png")
+        (root / f"train/masks/train{i}.png").unlink()
+    shutil.copy(root / "train/masks/train2.png", root / "train/masks/x.png")
+    found = Folder(str(root), "train", 3, masks=f"{root}/train/masks/{{stem}}.png", strict=False).findings
+    assert ("warning", "1 mask of several images each: x.png") in [(finding.level, finding.what) for finding in found]
 
 
 def test_a_pattern_finds_names_that_a_mac_spells_otherwise(root):
@@ -540,6 +562,32 @@ def test_layouts_of_other_programs_are_answered_with_settings_that_work(root, tm
     assert data["val"].mask(0).any()
     if "{split}" in image:
         assert all(Path(name).name.startswith("train") for name in data["train"].names)
+
+
+def test_no_settings_are_found_that_leave_out_most_or_train_on_the_test_split(root, tmp_path):
+    for split in ("train", "val", "test"):
+        for kind in ("images", "seg"):
+            shutil.copytree(
+                root / ("val" if split == "val" else "train") / kind.replace("seg", "masks"),
+                tmp_path / "a" / split / kind,
+            )
+    (tmp_path / "a/train/seg/train0.png").unlink()
+    with pytest.raises(ConfigError) as error:
+        Folder(str(tmp_path / "a"), "train", 3)
+    assert error.value.fix.endswith("dataset.masks=seg")
+    for i in range(6):  # patients
+        for kind in ("images", "masks"):
+            to = tmp_path / f"b/photos_{kind}/p{i}/x.png"
+            to.parent.mkdir(parents=True)
+            shutil.copy(root / "train" / kind / f"train{i}.png", to)
+    with pytest.raises(ConfigError, match="no train images") as error:
+        Folder(str(tmp_path / "b"), "train", 3)
+    assert "dataset.images=photos_images dataset.masks=photos_masks dataset.splits=ratio" in error.value.fix
+    for kind in ("img", "masks_colour", "masks_machine"):
+        shutil.copytree(root / "train" / ("images" if kind == "img" else "masks"), tmp_path / "c/ds" / kind)
+    with pytest.raises(ConfigError) as error:
+        Folder(str(tmp_path / "c"), "train", 3)
+    assert "dataset.images=ds/img dataset.masks=masks_" in error.value.fix
 
 
 def test_settings_are_found_for_a_dataset_that_an_own_split_does_not_cover(root, tmp_path):
