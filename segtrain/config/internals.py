@@ -40,7 +40,9 @@ def with_folder(words: list[str]) -> list[str]:
 
     Raises ConfigError for several folders.
     """
-    folders = [word for word in words if "=" not in word and Path(word).is_dir()]
+    # a path with = in it has a space or a / before; no key has the one, and few the other
+    named = [word for word in words if "=" not in word or {*" /"} & {*word.partition("=")[0]}]
+    folders = [word for word in named if Path(word).is_dir()]
     if len(folders) > 1:
         raise ConfigError(
             f"{len(folders)} folders are given", ", ".join(folders), "give only the folder of the dataset"

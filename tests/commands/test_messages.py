@@ -217,6 +217,13 @@ def test_a_class_of_ones_own_that_does_not_fit_is_named(segtrain, tmp_path, grou
     assert "own.Own" in done.err, done
 
 
+def test_the_folder_of_a_dataset_may_have_an_equals_sign(segtrain, tmp_path):
+    dataset(tmp_path / "my data, v=2", (0, 1))
+    done = segtrain("check", "my data, v=2")
+    assert done.code == 0, done
+    assert "taking dataset.num_classes=2" in done.out, done
+
+
 def test_images_that_a_run_did_not_validate_are_named(tmp_path, caplog):
     """Folds of an earlier version hold other images, which the network may have seen."""
     write_arrays(tmp_path / "per_image.npz", {"names": np.array(["a", "b"])})

@@ -203,6 +203,9 @@ def _one_channel(values: np.ndarray, path: Path) -> np.ndarray:
     if (colour == colour[..., :1]).all():
         return colour[..., 0]  # grey, or saved as colour
     what = f"a mask with {values.shape[2]} channels, but one channel of class indices is needed"
-    fix = "for colour-coded masks: dataset.mask_format=color with dataset.colors, which `segtrain check FOLDER` finds; "
-    fix += "for one channel per class: dataset.mask_format=channels"
+    fix = "for one channel per class: dataset.mask_format=channels"
+    if values.shape[2] == 2:
+        fix = f"for grey with transparency: save it as grey alone; {fix}"
+    else:
+        fix = f"for colour-coded masks: dataset.mask_format=color with dataset.colors, which `segtrain check` finds; {fix}"
     raise DataError(what, str(path), fix)
