@@ -40,6 +40,7 @@ def main(arguments: Namespace) -> int:
         own = [] if arguments.config_dir is None else ["--config-dir", arguments.config_dir]
         wanted = unused_levels(reports)
         words += [f"dataset.image_range=[0,{wanted[1]}]"] if wanted else []
+        words = [*{word.partition("=")[0]: word for word in words}.values()]  # of those given twice the last
         for_multilabel = ["loss=bce_dice"] if found["train"].multilabel and not given & {"loss", "experiment"} else []
         print(printable(f"\nto train: `segtrain {shlex.join([*own, *words, *for_multilabel])}`"))
     return 0

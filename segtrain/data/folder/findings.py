@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from segtrain.data.folder.images import IMAGE_SUFFIXES, LOSSY_SUFFIXES, OTHER_SUFFIXES
+from segtrain.data.folder.images import IMAGE_SUFFIXES, LOSSY_SUFFIXES, MASK_SUFFIXES, OTHER_SUFFIXES
 from segtrain.data.folder.listing import Listing, MaskFiles, list_folder
 from segtrain.data.folder.patterns import class_ends, for_classes, longer_names, setting
 from segtrain.errors import DataError, counted, few
@@ -160,7 +160,9 @@ def _fix_for(missing: dict[str, Path], masks: MaskFiles, number: int) -> str | N
         apart = Path(os.path.relpath(folder, image.parent)).as_posix()
         return for_classes(classes, f"{apart}/{{stem}}_{{class}}.*")
     if folder.is_dir() and (pattern := longer_names(masks.layout, list(missing.values()), folder)):
-        return f"if the masks have longer names: {setting('dataset.masks', pattern)}"
+        more = "; if the other images show nothing but background, also dataset.missing_masks=background"
+        few_masks = len(there) < len(missing)
+        return f"if the masks have longer names: {setting('dataset.masks', pattern)}{more * few_masks}"
     return None
 
 
@@ -178,6 +180,17 @@ def _check_extra(found: FileLists, masks: MaskFiles, candidates: dict[str, Path]
         used = {mask for name, image in candidates.items() for mask in masks.of(name, image)}
         there = {path for parent in {p.parent for p in candidates.values()} for path in masks.like(parent)}
         extra += sorted(there - used)
+        if masks.layout.missing_masks == "background":  # then no image asks for them
+            beside = {path for folder in {mask.parent for mask in used - {None}} for path in folder.iterdir()}
+            unused = sorted(beside - used - there - {*candidates.values()})
+            if unused := [path for path in unused if path.suffix.lower() in MASK_SUFFIXES]:
+                what = f"{counted(len(unused), 'file')} beside the masks that belong to no image: "
+                found.add(
+                    "warning",
+                    what + few([file.name for file in unused]),
+                    unused,
+                    "if these are masks, correct dataset.masks",
+                )
     by_folder: dict[Path, list[Path]] = {}
     for file in extra:
         by_folder.setdefault(file.parent, []).append(file)

@@ -23,8 +23,8 @@ def longer_names(layout, images: list[Path], folder: Path) -> str:
 
 
 def pattern_of(images: Iterable[Path], masks: Iterable[Path], stem_suffix: str = "") -> str:
-    """The pattern of the masks' names, by those of the images, such as {stem}_mask.png; empty where less than a third
-    have one.
+    """The pattern of the masks' names, by those of the images, such as {stem}_mask.png; empty where it is that of less than
+    a third of both.
 
     Args:
         images: files beside which the masks may lie, too.
@@ -32,9 +32,8 @@ def pattern_of(images: Iterable[Path], masks: Iterable[Path], stem_suffix: str =
     """
     names = {(_stem(path), path.suffix) for path in images if path.suffix.lower() in IMAGE_SUFFIXES}
     stems, ways = Counter(stem.removesuffix(stem_suffix) for stem, _ in names), Counter()
+    masks = [mask for mask in masks if mask.suffix.lower() in MASK_SUFFIXES]
     for mask in masks:
-        if mask.suffix.lower() not in MASK_SUFFIXES:
-            continue
         word = _stem(mask)
         ways.update(("", word[end:], mask.suffix) for end in range(1, len(word)) if word[:end] in stems)
         ways.update((word[:start], "", mask.suffix) for start in range(1, len(word)) if word[start:] in stems)
@@ -44,7 +43,7 @@ def pattern_of(images: Iterable[Path], masks: Iterable[Path], stem_suffix: str =
     suffixes = {other for *same, other in ways if same == [start, end]}
     if (start or end) and len(suffixes) > 1:
         suffix, count = ".*", sum(ways[start, end, other] for other in suffixes)
-    fits = count and 3 * count >= len(stems) and not {"{", "}"} & {*start, *end}
+    fits = count and 3 * count >= min(len(stems), len(masks)) and not {"{", "}"} & {*start, *end}
     return f"{start}{{stem}}{end}{suffix}" if fits else ""
 
 

@@ -177,17 +177,15 @@ def _settings(layout: Layout, pair: _Pair) -> Iterator[dict[str, str]]:
         by_split = [train.sub("{split}", text) for text in (images, named)]
         yield {"images": by_split[0], "masks": by_split[1], "splits": "folders", **end}
         top = by_split[0].partition("{split}")[0] + "{split}"
-        if top != by_split[0] and sibling:  # each town of a split may have such folders
+        if top != by_split[0] and sibling:  # both in each town of a split
             yield {"images": top, "masks": relative, "splits": "folders", **end}
     yield {"images": images, "masks": named, "splits": "ratio", **end}
-    parts = [Path(text).parts for text in (images, masks)]
-    same = sum(
-        1 for _ in itertools.takewhile(lambda ends: ends[0] == ends[1], zip(*map(reversed, parts), strict=False))
-    )
-    if same and not pair.pattern and images != masks:  # such folders below those that differ
-        above = [Path(*part[:-same]).as_posix() for part in parts]
-        yield {"images": above[0], "masks": above[1], "splits": "ratio", **end}
-    if images != "." and sibling:  # each patient may have such folders
+    above, above_masks = Path(images), Path(masks)
+    while above.name and above.name == above_masks.name:
+        above, above_masks = above.parent, above_masks.parent
+    if not pair.pattern and above not in (Path(images), above_masks):  # folders of patients in both
+        yield {"images": above.as_posix(), "masks": above_masks.as_posix(), "splits": "ratio", **end}
+    if images != "." and sibling:  # both in the folder of each patient
         yield {"images": ".", "masks": relative, "splits": "ratio", **end}
 
 

@@ -462,6 +462,20 @@ def test_images_without_a_mask_that_show_nothing(root):
         Folder(str(root), "train", 3, missing_masks="background")
 
 
+def test_few_masks_of_longer_names(root):
+    for i in range(6):
+        file = root / f"train/masks/train{i}.png"
+        file.rename(file.with_stem(f"train{i}_mask")) if i == 0 else file.unlink()
+    with pytest.raises(DataError) as error:
+        Folder(str(root), "train", 3)
+    assert "'dataset.masks=\"../masks/{stem}_mask.png\"'" in error.value.fix
+    assert "dataset.missing_masks=background" in error.value.fix
+    (root / "train/masks/train1_seg.png").write_bytes((root / "train/masks/train0_mask.png").read_bytes())
+    data = Folder(str(root), "train", 3, masks="../masks/{stem}_mask.png", missing_masks="background")
+    assert [bool(data.mask(i).any()) for i in range(6)] == [True] + 5 * [False]
+    assert "1 file beside the masks that belong to no image: train1_seg.png" in [f.what for f in data.findings]
+
+
 def test_a_mask_of_several_images_is_a_warning(root):
     for i in range(2):
         (root / f"train/images/p{i}").mkdir()
