@@ -42,7 +42,7 @@ def defaults_of(choices: dict[str, str], settings: dict[str, object]) -> dict[st
 def choices_of(run: Path) -> dict[str, str]:
     """The option that was chosen of each group, by environment.json, and before the run was started by what Hydra wrote.
 
-    None where it is not known: it only names a setting better.
+    Empty where they are not known: they only name settings better.
     """
     options, file = read_json(run / "environment.json").get("options"), run / ".hydra" / "hydra.yaml"
     try:
