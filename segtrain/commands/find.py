@@ -36,9 +36,8 @@ def main(arguments: Namespace) -> int:
     started = time.monotonic()
     cfg, chosen = composed(arguments.overrides, arguments)
     if cfg.trainer.epochs < 2:
-        raise ConfigError(
-            "a search needs trainings of at least two epochs", "trainer.epochs", "leave it out, or raise it"
-        )
+        what = "a search needs trainings of at least two epochs"
+        raise ConfigError(what, "trainer.epochs", "leave it out, or raise it")
     check_comparable(["loss"], cfg.trainer.monitor, "trainer.monitor", "choose by a score, such as iou/mean")
     train_set = build_dataset(cfg, "train")
     counts = count(train_set)
