@@ -146,13 +146,18 @@ def _unit(found: Comparison) -> str:
 
 
 def _gains(found: Comparison) -> str:
-    """The classes in which the best differs from the baseline; empty where there are none."""
-    better = sorted(found.class_gains.items(), key=lambda item: -abs(item[1].value))
-    gained = [f"{name} ({signed_percent(e.value)})" for name, e in better if e.value > 0][:3]
-    lost = [f"{name} ({signed_percent(e.value)})" for name, e in better if e.value < 0][:3]
-    parts = [f"the gain is in {' and '.join(gained)}"] if gained else []
-    parts += [f"the loss in {' and '.join(lost)}"] if lost else []
-    return ", ".join(parts)
+    """The classes in which the best differs from the baseline, and others that seem to gain half as much; empty where none do."""
+    real = {name: gain.value for name, gain in found.class_gains.items()}
+    change = dict(zip(found.classes, found.class_means[0] - found.class_means[found.baseline], strict=True))
+    gained = [name for name in sorted(real, key=real.get, reverse=True) if real[name] > 0][:3]
+    lost = [name for name in sorted(real, key=real.get) if real[name] < 0][:3]
+    unsure = [name for name in change if gained and name not in real and 2 * change[name] >= real[gained[-1]]]
+    parts = {"the gain is in": gained, "perhaps also in": unsure, "the loss in": lost}
+    return ", ".join(
+        f"{words} {' and '.join(f'{name} ({signed_percent(change[name])})' for name in names)}"
+        for words, names in parts.items()
+        if names
+    )
 
 
 def text(found: Comparison, value: float, signed: bool = False) -> str:

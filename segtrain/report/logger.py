@@ -71,7 +71,12 @@ class Logger:
         self._folder, self._dataset, self._epochs, self._faster = folder, dataset, epochs, faster
         self._records = {**scores.records(), LOSS.name: LOSS}
         # One tag for the best epoch of each: what a table of runs compares.
-        self._of_best = {name: f"best/{name}" for name, score in scores.records().items() if score.kind == "iou"}
+        background = None if dataset.background is None else dataset.class_names[dataset.background]
+        of_iou = [score for score in scores.records().values() if score.kind == "iou"]
+        of_iou.sort(
+            key=lambda score: background is not None and score.class_name == background
+        )  # HPARAMS shows the first ones
+        self._of_best = {score.name: f"best/{score.name}" for score in of_iou}
         self._writer = SummaryWriter
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step)
         self._started, self._shown = time.monotonic(), 0

@@ -320,7 +320,7 @@ def test_masks_beside_the_images_are_not_predicted(caplog):
 
 
 def test_what_is_no_image_is_said(tmp_path, caplog):
-    for name in ("a/x.png", "a/y.gif", "b/z.gif"):
+    for name in ("a/x.png", "a/y.tga", "b/z.tga"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.new("RGB", (4, 4)).save(tmp_path / name)
     for word in ("a", "a/*"):

@@ -269,6 +269,7 @@ def test_a_class_in_a_single_image_says_nothing_of_others(tmp_path):
     assert "interval" not in text.partition(".")[0]
     found = compare(settings)
     assert "rare" not in found.class_gains
+    assert "; the gain is in background (+2.0), perhaps also in rare (+16.0)" in answer(found)[0]
     assert "rare is in a single image: the intervals say nothing about others." in answer(found)
 
 

@@ -11,13 +11,11 @@ from segtrain.data.folder.png import check_pixels, has_exif, read_png
 from segtrain.data.folder.values import as_bytes, with_channels
 from segtrain.errors import DataError, SegtrainError
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".npy")
-MASK_SUFFIXES = (".png", ".tif", ".tiff", ".bmp", ".npy")
-OTHER_SUFFIXES = (  # of images, but not read
-    *(".gif", ".jp2", ".heic", ".heif", ".avif", ".jxl", ".exr", ".dcm", ".nii"),
-    *(".ppm", ".pgm", ".pnm", ".jfif", ".tga", ".h5"),
-)
-LOSSY_SUFFIXES = (".jpg", ".jpeg", ".webp")
+MASK_SUFFIXES = (".png", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm", ".pnm", ".npy")
+LOSSY_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".webp")
+IMAGE_SUFFIXES = (*LOSSY_SUFFIXES, *MASK_SUFFIXES)
+# Of images, but not read.
+OTHER_SUFFIXES = (".jp2", ".heic", ".heif", ".avif", ".jxl", ".exr", ".dcm", ".nii", ".tga", ".h5")
 _ORIENTATION, _BITS, _BANDS, _PLANES, _EXTRA = 0x0112, 0x0102, 0x0115, 0x011C, 0x0152  # tags of EXIF and TIFF
 _TURNS = {  # by orientation
     **{2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM},
@@ -35,7 +33,7 @@ def read_image(
     exif: bool = True,
     max_pixels: int = MAX_PIXELS,
 ) -> np.ndarray:
-    """uint8 [H, W, channels] of an image file: PNG, JPEG, TIFF, BMP, WebP or .npy.
+    """uint8 [H, W, channels] of an image file: PNG, JPEG, TIFF, BMP, WebP, GIF, PPM, PGM or .npy.
 
     Args:
         channels: 3 repeats grey and drops alpha; 1 turns colour to grey; other numbers must be the file's.
@@ -80,10 +78,14 @@ def read_values(path: Path, exif: bool = True, lossless: bool = False, max_pixel
 
 def values_of(file: Image.Image | np.ndarray) -> np.ndarray:
     """The numbers of what `decoded` gives."""
-    if isinstance(file, np.ndarray):
-        return file
-    values = np.asarray(file.convert("RGB") if file.mode in ("CMYK", "YCbCr", "LAB", "HSV") else file)
+    other = isinstance(file, Image.Image) and file.mode in ("CMYK", "YCbCr", "LAB", "HSV")
+    values = np.asarray(file.convert("RGB") if other else file)
     return values.astype(np.uint8) if values.dtype == bool else values
+
+
+def has_one_bit(file: Image.Image | np.ndarray) -> bool:
+    """Whether what `decoded` gives has one bit per pixel, which `values_of` turns to 0 and 1."""
+    return file.dtype == bool if isinstance(file, np.ndarray) else file.mode == "1"
 
 
 def decoded(path: Path, exif: bool, lossless: bool = False, max_pixels: int = MAX_PIXELS) -> Image.Image | np.ndarray:
@@ -107,6 +109,8 @@ def decoded(path: Path, exif: bool, lossless: bool = False, max_pixels: int = MA
                 if file.format == "TIFF":
                     file.filename = ""  # else Pillow maps the file, which scrambles pixels to be turned by a quarter
                 file.load()
+                if file.format == "GIF" and _is_grey(file):
+                    return file.convert("L")
                 return _deep_colours(file, data, path, exif) if deep else upright(file, exif)
     except UnidentifiedImageError:
         pass  # a TIFF of kinds that Pillow does not know
@@ -139,6 +143,11 @@ def _is_plain(file: Image.Image, path: Path) -> bool:
     planes, divided = file.tag_v2.get(_PLANES, 1) == 2, 1 in np.atleast_1d(file.tag_v2.get(_EXTRA, 0))
     whole = len(file.getbands()) == bands and (bands == 1 or (not planes and bits <= 8))
     return whole and not several and not divided
+
+
+def _is_grey(file: Image.Image) -> bool:
+    """Whether a palette has nothing but grey, whose values count: programs that write GIF sort and shorten palettes."""
+    return file.mode == "P" and not np.ptp(np.reshape(file.getpalette(), (-1, 3)), axis=1).any()
 
 
 def _pictures(file: Image.Image) -> int:
@@ -237,7 +246,7 @@ def _read_npy(path: Path, max_pixels: int = MAX_PIXELS, header_only: bool = Fals
     if not header_only:
         check_pixels(*values.shape[:2], max_pixels, path)
         values = np.array(values)
-    return values.view(np.uint8) if values.dtype == bool else values
+    return values
 
 
 def _read_tiff(path: Path, max_pixels: int = MAX_PIXELS, header_only: bool = False) -> np.ndarray:

@@ -13,8 +13,8 @@ from segtrain.errors import ConfigError
 
 # Folders of images and of masks. The first are ours; the others are those of datasets as they are downloaded.
 IMAGES = ("images", "image", "img", "imgs", "JPEGImages", "Images")
-MASKS = ("masks", "mask", "labels", "label", "annotations", "SegmentationClass", "gt", "ground_truth")
-MASKS += ("Masks", "Labels", "GT")
+MASKS = ("masks", "1st_manual", "manual1", "manual")  # of vessels, whose mask/ holds the field of view
+MASKS += ("mask", "labels", "label", "annotations", "SegmentationClass", "gt", "ground_truth", "Masks", "Labels", "GT")
 SPLIT_FILE, VOC_SPLIT_FILE = "{split}.txt", "ImageSets/Segmentation/{split}.txt"
 GENERAL = (
     "correct dataset.root, choose dataset.splits=folders|files|ratio|kfold, name dataset.images and dataset.masks, or the "

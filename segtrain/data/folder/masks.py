@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from segtrain.data.folder.images import MAX_PIXELS, read_values
+from segtrain.data.folder.images import MAX_PIXELS, decoded, has_one_bit, read_values, values_of
 from segtrain.errors import ConfigError, DataError
 
 
@@ -91,6 +91,11 @@ class BinaryMask(MaskFormat):
             what = f"a binary mask has 2 classes, but num_classes={len(class_names)}"
             raise ConfigError(what, "dataset.mask_format=binary", "set dataset.num_classes=2: background and the class")
         self.ignore_index, self.exif, self.threshold, self.ignore_values = ignore_index, exif, threshold, ignore_values
+
+    def values(self, path: Path) -> np.ndarray:
+        file = decoded(path, self.exif, lossless=True, max_pixels=self.max_pixels)
+        values = values_of(file)
+        return values * 255 if has_one_bit(file) else values  # white is above every threshold, as in 8 bits
 
     def read(self, path: Path) -> np.ndarray:
         return self.binary(_one_channel(self.values(path), path), path)

@@ -56,11 +56,14 @@ def tiff_16(path, values):
         (".png", lambda path, values: saved(path, values.astype(np.uint16))),
         (".png", lambda path, values: saved(path, np.stack([values] * 3, axis=2))),  # grey, saved as colour
         (".bmp", saved),
+        (".gif", saved),
+        (".pgm", saved),
+        (".ppm", lambda path, values: saved(path, np.stack([values] * 3, axis=2))),
         (".tif", saved),
         (".tif", tiff_16),
         (".npy", lambda path, values: np.save(path, values.astype(np.int64))),
     ],
-    ids=["png", "palette", "png16", "rgb", "bmp", "tif", "tif16", "npy"],
+    ids=["png", "palette", "png16", "rgb", "bmp", "gif", "pgm", "ppm", "tif", "tif16", "npy"],
 )
 def test_index_masks(tmp_path, suffix, write):
     path = tmp_path / f"m{suffix}"
@@ -107,6 +110,12 @@ def test_binary_masks(tmp_path):
     grey = saved(tmp_path / "g.png", np.array([[0, 100, 200, 255]], np.uint8))
     assert BinaryMask(["a", "b"], 255, True, 127).read(grey).tolist() == [[0, 0, 1, 1]]
     assert BinaryMask(["a", "b"], 254, True, 127, [100]).read(grey).tolist() == [[0, 254, 1, 1]]
+    white = VALUES[:, :1] > 0
+    Image.fromarray(white).save(tmp_path / "w.png")
+    np.save(tmp_path / "w.npy", white)
+    for path in (tmp_path / "w.png", tmp_path / "w.npy"):
+        assert BinaryMask(["a", "b"], 255, True, 127).read(path).tolist() == [[0], [1]]
+        assert INDEX.read(path).tolist() == [[0], [1]]
     with pytest.raises(DataError, match=r"2 pixels between 0 and 255 \(2 values\)") as error:
         BinaryMask(["a", "b"], 255, True, None).read(grey)
     assert "dataset.threshold=127" in error.value.fix

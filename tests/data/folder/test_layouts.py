@@ -578,6 +578,27 @@ def test_layouts_of_other_programs_are_answered_with_settings_that_work(root, tm
         assert all(Path(name).name.startswith("train") for name in data["train"].names)
 
 
+def test_vessels_whose_mask_folder_holds_the_field_of_view(root, tmp_path, caplog):
+    for file in (root / "train/images").iterdir():
+        for to in (
+            f"images/{file.stem}_training.tif",
+            f"1st_manual/{file.stem}_manual1.gif",
+            f"mask/{file.stem}_mask.gif",
+        ):
+            (tmp_path / "drive" / to).parent.mkdir(parents=True, exist_ok=True)
+            Image.open(root / "train" / ("images" if "images" in to else "masks") / file.name).save(
+                tmp_path / "drive" / to
+            )
+    with pytest.raises(SegtrainError) as error:
+        Folder(str(tmp_path / "drive"), "train", 3, splits="ratio")
+    assert (
+        "'dataset.masks=\"../1st_manual/{stem}_manual1.gif\"' dataset.splits=ratio dataset.stem_suffix=_training"
+        in (error.value.fix)
+    )
+    settings = {"masks": "../1st_manual/{stem}_manual1.gif", "stem_suffix": "_training", "splits": "ratio"}
+    assert Folder(str(tmp_path / "drive"), "val", 3, **settings).mask(0).any()
+
+
 def test_no_settings_are_found_that_leave_out_most_or_train_on_the_test_split(root, tmp_path):
     for split in ("train", "val", "test"):
         for kind in ("images", "seg"):
