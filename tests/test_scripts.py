@@ -1,10 +1,16 @@
 """The scripts that draw a dataset, and train on it as most do."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
+
+from segtrain.data.folder import Folder
+from segtrain.errors import SegtrainError
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 
@@ -31,3 +37,52 @@ def test_boats_are_drawn_and_checked(segtrain, tmp_path):
     checked = segtrain("check", tmp_path)
     assert "taking dataset.num_classes=3" in checked.out, checked
     assert "0 errors, 0 warnings" in checked.out
+
+
+OUTLINE = [[2, 3], [11, 3], [11, 7], [2, 7]]  # 10 × 5 pixels
+FLAT = [float(number) for point in OUTLINE for number in point]
+COCO = {
+    "images": [{"id": 7, "file_name": "a.jpg", "width": 20, "height": 16}],
+    "categories": [{"id": 3, "name": "car"}, {"id": 4, "name": "bus"}],
+    "annotations": [
+        {"image_id": 7, "category_id": 4, "segmentation": {"counts": [4 * 16 + 4, 2, 15 * 16 + 10]}},
+        {"image_id": 7, "category_id": 3, "segmentation": [FLAT]},
+    ],
+}
+LABELME = {
+    "imageWidth": 20,
+    "imageHeight": 16,
+    "shapes": [
+        {"label": "car", "points": OUTLINE},
+        {"label": "bus", "points": [[4, 4], [4, 5]], "shape_type": "rectangle"},
+    ],
+}
+RELATIVE = " ".join(f"{number / size}" for point in OUTLINE for number, size in zip(point, (20, 16), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("image", "file", "content"),
+    [
+        ("train/a.jpg", "train/_annotations.coco.json", json.dumps(COCO)),
+        ("train/a.jpg", "train/a.json", json.dumps(LABELME)),
+        ("images/train/a.jpg", "labels/train/a.txt", f"1 {RELATIVE}\n0 0.2 0.25 0.2 0.3 0.2 0.3125\n"),
+    ],
+    ids=["COCO", "LabelMe", "YOLO"],
+)
+def test_masks_are_drawn_of_outlines(tmp_path, image, file, content):
+    for split in ("train", "val"):
+        for path in (image, file):
+            (tmp_path / path.replace("train", split)).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (20, 16)).save(tmp_path / image.replace("train", split))
+        (tmp_path / file.replace("train", split)).write_text(content)
+    with pytest.raises(SegtrainError, match="no train images|without a mask") as error:
+        Folder(str(tmp_path), "train", 3)
+    assert f"{file} holds outlines, not a mask" in error.value.fix
+    printed = run("draw_masks.py", tmp_path)
+    assert "dataset.num_classes=3 'dataset.class_names=[background," in printed
+    mask = np.asarray(Image.open((tmp_path / file).with_name("a_mask.png")))
+    expected = np.zeros((16, 20), np.uint8)
+    car, bus = (2, 1) if "[background,bus,car]" in printed or "[background,0,1]" in printed else (1, 2)
+    expected[3:8, 2:12] = car
+    expected[4:6, 4] = bus
+    assert mask.tolist() == expected.tolist()

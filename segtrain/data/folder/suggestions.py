@@ -21,6 +21,8 @@ JUNK = ("__MACOSX", "@eaDir")  # folders that programs leave beside others
 OF_TEST = re.compile(r"(?<![a-z])test(ing)?(?![a-z])", re.IGNORECASE)
 OF_MASKS = re.compile(r"mask|label|annot|truth|seg|manual|class|gt|lbl|trimap", re.IGNORECASE)
 
+OUTLINES, OF_COCO = (".json", ".txt", ".xml"), re.compile(r"coco|instances|annotations|via_", re.IGNORECASE)
+
 
 def files_of(layout: Layout) -> FileLists:
     """The files of a split, by `list_files`; an error about files that are not there names settings that fit."""
@@ -80,8 +82,20 @@ def _deeper(layout: Layout) -> str:
 
 
 def _by_names(layout: Layout) -> str:
-    """The settings that fit the names of files, wherever they are; empty where none do."""
-    return "" if layout.kinds else _folder_per_class(layout) or _found_by_names(layout)
+    """The settings that fit the names of files, wherever they are, or what else these say; empty where that is nothing."""
+    return "" if layout.kinds else _folder_per_class(layout) or _found_by_names(layout) or _outlines(layout.root)
+
+
+def _outlines(root: Path) -> str:
+    """What to do with outlines of objects in text files, as COCO, YOLO and LabelMe have them; empty where there are none."""
+    stems = {path.stem for _, files in _files_by_folder(root) for path in files}
+    for folder in _near(root):
+        for path in _entries(folder):
+            suffix = path.suffix.lower()
+            if suffix in OUTLINES and (path.stem in stems or (suffix == ".json" and OF_COCO.search(path.stem))):
+                where = path.relative_to(root).as_posix()
+                return f"{where} holds outlines, not a mask: save masks with the program it is from, or run `python scripts/draw_masks.py {root}`"
+    return ""
 
 
 @dataclass(frozen=True)
@@ -117,12 +131,17 @@ def _found_by_names(layout: Layout) -> str:
 
 def _files_by_folder(root: Path) -> Iterator[tuple[Path, list[Path]]]:
     """Folders that hold images, with some of them, those near the root first."""
+    for folder in _near(root):
+        images = [path for path in _entries(folder) if path.suffix.lower() in IMAGE_SUFFIXES]
+        if images and not OF_TEST.search(os.path.relpath(folder, root)):
+            yield folder, images[:FILES]
+
+
+def _near(root: Path) -> Iterator[Path]:
+    """The root and folders below it, those near it first."""
     level = [root]
     for _ in range(DEPTH):
-        for folder in level:
-            images = [path for path in _entries(folder) if path.suffix.lower() in IMAGE_SUFFIXES]
-            if images and not OF_TEST.search(os.path.relpath(folder, root)):
-                yield folder, images[:FILES]
+        yield from level
         level = [deeper for folder in level[:FOLDERS] for deeper in _folders(folder)[:BESIDE]]
 
 

@@ -1,0 +1,119 @@
+"""Draw masks of the outlines in COCO, YOLO or LabelMe files, so that segtrain can train on them.
+
+    python scripts/draw_masks.py PATH
+    segtrain check PATH
+
+Below PATH are images with `annotations.json` (COCO), or with a text file (YOLO) or a JSON file (LabelMe) per image, of the
+same name: beside it, or under `labels` where the image is under `images`. Beside each such file goes NAME_mask.png of class
+numbers: 0 is the background, and the smaller of two objects is on top.
+"""
+
+import argparse
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
+
+
+@dataclass
+class Drawing:
+    """The outlines of an image: for each object its class and its polygons, [x, y, x, y, …] in pixels, or its run lengths."""
+
+    mask: Path
+    width: int
+    height: int
+    objects: list[tuple[str, list | dict]]
+
+
+def drawings(folder: Path) -> Iterator[Drawing]:
+    for file in sorted(folder.rglob("*.json")):
+        content = json.loads(file.read_text())
+        if isinstance(content, dict) and "shapes" in content:
+            yield of_labelme(content, file)
+        elif isinstance(content, dict) and {"images", "annotations", "categories"} <= content.keys():
+            yield from of_coco(content, file)
+    images = {file.with_suffix(""): file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES}
+    for file in sorted(folder.rglob("*.txt")):
+        below = file.relative_to(folder).with_suffix("").parts
+        beside = folder.joinpath(*("images" if part == "labels" else part for part in below))
+        if beside in images:
+            yield of_yolo(file, images[beside])
+
+
+def of_coco(content: dict, file: Path) -> Iterator[Drawing]:
+    names = {category["id"]: category["name"] for category in content["categories"]}
+    objects = {image["id"]: [] for image in content["images"]}
+    for one in content["annotations"]:
+        objects[one["image_id"]].append((names[one["category_id"]], one["segmentation"]))
+    for image in content["images"]:
+        yield Drawing(mask_of(file, image["file_name"]), image["width"], image["height"], objects[image["id"]])
+
+
+def of_labelme(content: dict, file: Path) -> Drawing:
+    objects = []
+    for shape in content["shapes"]:
+        points, kind = shape["points"], shape.get("shape_type", "polygon")
+        if kind == "rectangle":
+            (left, top), (right, bottom) = points
+            points = [[left, top], [right, top], [right, bottom], [left, bottom]]
+        elif kind != "polygon":
+            raise SystemExit(f"{file}: a {kind} cannot be drawn; draw it as a polygon, or remove it")
+        objects.append((shape["label"], [[number for point in points for number in point]]))
+    return Drawing(mask_of(file, file.stem), content["imageWidth"], content["imageHeight"], objects)
+
+
+def of_yolo(file: Path, image: Path) -> Drawing:
+    with Image.open(image) as opened:
+        width, height = opened.size
+    objects = []
+    for line in file.read_text().splitlines():
+        name, *numbers = line.split()
+        if len(numbers) < 6:
+            raise SystemExit(f"{file}: {line!r} is a box, not an outline: a mask cannot be drawn of it")
+        xy = np.array(numbers, float) * np.resize([width, height], len(numbers))
+        objects.append((name, [xy.tolist()]))
+    return Drawing(mask_of(file, file.stem), width, height, objects)
+
+
+def mask_of(file: Path, image: str) -> Path:
+    return file.with_name(f"{Path(image).stem}_mask.png")
+
+
+def pixels(outline: list | dict, width: int, height: int) -> np.ndarray:
+    """bool [H, W] of one object."""
+    if isinstance(outline, dict):  # run lengths, column after column
+        runs = outline["counts"]
+        if isinstance(runs, str):
+            raise SystemExit("compressed run lengths: `pip install pycocotools`, and draw them with its COCO.annToMask")
+        return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(width, height).T
+    found = Image.new("1", (width, height))
+    for polygon in outline:
+        ImageDraw.Draw(found).polygon(polygon, fill=1)
+    return np.asarray(found)
+
+
+def draw(drawing: Drawing, classes: list[str]) -> None:
+    mask = np.zeros((drawing.height, drawing.width), np.uint8)
+    drawn = [(pixels(outline, drawing.width, drawing.height), name) for name, outline in drawing.objects]
+    for inside, name in sorted(drawn, key=lambda one: -one[0].sum()):
+        mask[inside] = 1 + classes.index(name)
+    Image.fromarray(mask).save(drawing.mask)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("path", type=Path)
+    found = list(drawings(parser.parse_args().path))
+    if not found:
+        raise SystemExit("no COCO, YOLO or LabelMe files with their images: see `--help`")
+    classes = {name for drawing in found for name, _ in drawing.objects}
+    classes = sorted(classes, key=lambda name: (int(name), "") if name.isdigit() else (-1, name))
+    for drawing in found:
+        draw(drawing, classes)
+    print(f"{len(found)} masks of the classes background, {', '.join(classes)}:")
+    print(f"  dataset.num_classes={len(classes) + 1} 'dataset.class_names=[background,{','.join(classes)}]'")
