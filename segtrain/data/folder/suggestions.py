@@ -125,7 +125,11 @@ def _found_by_names(layout: Layout) -> str:
     keys = [key for key in best if key != "splits" or best[key] == "ratio"]
     words = " ".join(setting(f"dataset.{key}", best[key]) for key in keys)
     images, masks = (os.path.relpath(folder, layout.root) for folder in (chosen.images, chosen.masks))
-    where = "for masks beside their images" if images == masks else f"if {images} holds images and {masks} their masks"
+    where = (
+        "for masks beside their images"
+        if images == masks
+        else f"if {'the root' if images == '.' else images} holds images and {masks} their masks"
+    )
     return f"{where}: {words}" + (f", which {_of_all(layout)}" if best["splits"] == "ratio" else "")
 
 
@@ -186,7 +190,8 @@ def _settings(layout: Layout, pair: _Pair) -> Iterator[dict[str, str]]:
         (pair.images, root), (pair.masks, root), (pair.masks, pair.images)))  # fmt: skip
     sibling = pair.masks == pair.images or pair.masks.parent == pair.images.parent
     relative = f"{apart}/{pair.pattern or '{stem}.*'}".removeprefix("./")
-    named = relative if pair.pattern else pair.masks.name if sibling else masks
+    below = pair.images in pair.masks.parents
+    named = relative if pair.pattern or below else pair.masks.name if sibling else masks
     if not pair.pattern:
         for name in (pair.masks.name, pair.masks.parent.name):
             yield {"masks": name, "splits": layout.splits, **end}

@@ -539,6 +539,9 @@ LAYOUTS = {  # as they are exported or downloaded: where image and mask of a spl
         "'dataset.images=\"{split}\"' 'dataset.masks=\"../masks_png/{stem}.*\"'"),
     "LGG": ("brain/p{half}/{stem}.tif", "brain/p{half}/{stem}_mask.tif", "dataset.images=. 'dataset.masks=\"{stem}_mask.tif\"'"),
     "DeepGlobe": ("{stem}_sat.jpg", "{stem}_mask.png", "'dataset.masks=\"{stem}_mask.png\"' dataset.splits=ratio dataset.stem_suffix=_sat"),
+    "masks below the images": ("{stem}.png", "masks/{stem}.png", "dataset.images=. 'dataset.masks=\"masks/{stem}.*\"'"),
+    "below those of a split": (
+        "{split}/{stem}.png", "{split}/gt/{stem}.png", "'dataset.images=\"{split}\"' 'dataset.masks=\"gt/{stem}.*\"'"),
     "Oxford pets": ("images/{stem}.jpg", "annotations/trimaps/{stem}.png", "dataset.masks=annotations/trimaps"),
     "Supervisely": ("ds/img/{stem}.png", "ds/masks_machine/{stem}.png", "dataset.images=ds/img dataset.masks=masks_machine"),
     "a mask per class": (
