@@ -254,6 +254,18 @@ def test_images_of_one_group_say_nothing_of_others(sweep):
     assert "One training each: this holds for these images alone" in alone
 
 
+def test_a_class_in_two_images_is_in_every_draw(tmp_path):
+    for alpha in (0, 1):
+        run = make_run(tmp_path / f"{alpha}", {"trainer": {"alpha": alpha}}, 0.5)
+        arrays = read_arrays(run / "per_image.npz")
+        arrays["tp"][:], arrays["fp"][:], arrays["fn"][:] = [100, 0], [0, 10 * alpha], 0
+        arrays["fn"][:2, 1] = 10  # never found
+        write_arrays(run / "per_image.npz", arrays)
+    found = compare(settings_from(find_runs([tmp_path])[0]), by="iou/mean")
+    assert all((draws == 0.5).all() for draws in found.scores.draws)
+    assert found.pixels.tolist() == [100 * 40, 10 * 2]
+
+
 def test_a_class_in_a_single_image_says_nothing_of_others(tmp_path):
     for alpha, iou in ((0, 0.5), (1, 0.7)):
         run = make_run(tmp_path / f"{alpha}", {"trainer": {"alpha": alpha}}, iou)
