@@ -1,4 +1,4 @@
-"""A dataset that is drawn: its command line and its files, for make_boats.py, make_cells.py and make_cracks.py."""
+"""A dataset that is drawn: its command line and its files, for make_boats.py, make_cells.py, make_cracks.py and make_steel.py."""
 
 import argparse
 from collections.abc import Callable

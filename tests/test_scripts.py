@@ -32,8 +32,9 @@ def test_cells_are_drawn_checked_and_trained_on_by_hand(segtrain, tmp_path):
 
 
 @pytest.mark.slow
-def test_boats_are_drawn_and_checked(segtrain, tmp_path):
-    run("make_boats.py", tmp_path, "--train", 8, "--val", 4)
+@pytest.mark.parametrize(("script", "images"), [("make_boats.py", 8), ("make_steel.py", 20)])
+def test_a_dataset_is_drawn_and_checked(segtrain, tmp_path, script, images):
+    run(script, tmp_path, "--train", images, "--val", images // 2)
     checked = segtrain("check", tmp_path)
     assert "taking dataset.num_classes=3" in checked.out, checked
     assert "0 errors, 0 warnings" in checked.out

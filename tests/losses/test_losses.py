@@ -101,6 +101,7 @@ HAND_TARGET = torch.tensor([[[0, 1]]])
         (Dice(smooth=1e-9, classes=[1]), 1 - 1.2 / 1.8),
         (Dice(smooth=1e-9, class_weights=[1.0, 3.0]), ((1 - 1.6 / 2.2) + 3 * (1 - 1.2 / 1.8)) / 4),
         (Dice(smooth=1e-9, aggregate="agnostic"), 1 - 2.8 / 4),
+        (Dice(smooth=1e-9, aggregate="agnostic", classes=[1]), 1 - 1.2 / 1.8),
         (Jaccard(smooth=1e-9, log=True), -(math.log(0.8 / 1.4) + math.log(0.6 / 1.2)) / 2),
         (Jaccard(smooth=1e-9, gamma=2.0), ((1 - 0.8 / 1.4) ** 2 + (1 - 0.6 / 1.2) ** 2) / 2),
         (GeneralizedDice(smooth=1e-9), 1 - 2 * 1.4 / 4),
