@@ -126,7 +126,7 @@ def _check_one_kind(found: FileLists, masks: MaskFiles, number: int) -> None:
     fix = _fix_for(missing, masks, number)
     if some and fix is None and masks.layout.missing_masks == "background":
         what = f"{counted(len(missing), 'image')} of {len(found.names)} without a mask: background"
-        found.tell("note", what, [*missing.values()], "set dataset.missing_masks=error")
+        found.tell("note", what, [*missing.values()], "if their masks are lost: dataset.missing_masks=error")
         return
     only_missing = fix is None
     if fix is None:

@@ -34,7 +34,7 @@ def list_files(layout: Layout) -> FileLists:
     if layout.splits == "ratio" != given.splits:
         what = f"no split folders: {100 * layout.val_ratio:g} % of the images, chosen by a hash of the name, are for validation"
         add = found.tell if layout.split == "val" else found.add  # which is in every training
-        add("note", what, folders, "set dataset.splits and dataset.val_ratio")
+        add("note", what, folders, "others are chosen by dataset.splits and dataset.val_ratio")
     if layout.split_file != given.split_file:
         what = f"using {layout.split_file.format(split=layout.split)}"
         found.tell("note", what, [layout.root], "if that is wrong, set dataset.splits")
