@@ -16,8 +16,8 @@ EVIDENCE = (
     "classes sampled more often; 3 seeds each), and so is log_ratio. weighting=none is within 4 points (which may be "
     "chance), median_frequency within 5, and inverse_frequency loses 2 to 15. Classes differ more than means: on CamVid, "
     "median_frequency found bicyclists, which training without weights did not, but only half of the buildings. With "
-    "cross-entropy alone, log_ratio gained 6 points on CamVid. On shapes, no weighting helped: log_ratio lost 1 point and "
-    "inverse_sqrt 4 (which may be chance), the others 8 and more."
+    "cross-entropy alone, log_ratio gained 6 points on CamVid, while on shapes no weighting helped: log_ratio lost 1 point "
+    "and inverse_sqrt 4 (which may be chance), the others 8 and more."
 )
 
 
