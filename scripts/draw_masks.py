@@ -49,6 +49,8 @@ def of_coco(content: dict, file: Path) -> Iterator[Drawing]:
     names = {category["id"]: category["name"] for category in content["categories"]}
     objects = {image["id"]: [] for image in content["images"]}
     for one in content["annotations"]:
+        if not one.get("segmentation"):
+            raise SystemExit(f"{file}: annotation {one.get('id')} has no outline, of which a mask could be drawn")
         objects[one["image_id"]].append((names[one["category_id"]], one["segmentation"]))
     for image in content["images"]:
         yield Drawing(mask_of(file, image["file_name"]), image["width"], image["height"], objects[image["id"]])
@@ -71,7 +73,7 @@ def of_yolo(file: Path, image: Path) -> Drawing:
     with Image.open(image) as opened:
         width, height = opened.size
     objects = []
-    for line in file.read_text().splitlines():
+    for line in filter(str.strip, file.read_text().splitlines()):
         name, *numbers = line.split()
         if len(numbers) < 6:
             raise SystemExit(f"{file}: {line!r} is a box, not an outline: a mask cannot be drawn of it")
@@ -111,6 +113,8 @@ if __name__ == "__main__":
     found = list(drawings(parser.parse_args().path))
     if not found:
         raise SystemExit("no COCO, YOLO or LabelMe files with their images: see `--help`")
+    if there := [str(drawing.mask) for drawing in found if drawing.mask.exists()]:
+        raise SystemExit(f"{there[0]} is there already: delete or move it, and other masks that were drawn before")
     classes = {name for drawing in found for name, _ in drawing.objects}
     classes = sorted(classes, key=lambda name: (int(name), "") if name.isdigit() else (-1, name))
     for drawing in found:

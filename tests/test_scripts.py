@@ -87,3 +87,25 @@ def test_masks_are_drawn_of_outlines(tmp_path, image, file, content):
     expected[3:8, 2:12] = car
     expected[4:6, 4] = bus
     assert mask.tolist() == expected.tolist()
+
+
+BOXES = {**COCO, "annotations": [{"id": 5, "image_id": 7, "category_id": 3, "bbox": [2, 3, 9, 4], "segmentation": []}]}
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "what"),
+    [
+        ("coco.json", json.dumps(BOXES), "annotation 5 has no outline"),
+        ("a.txt", "0 0.5 0.5 0.2 0.1\n", "is a box, not an outline"),
+        ("a.json", json.dumps(LABELME), "a_mask.png is there already"),
+    ],
+)
+def test_no_mask_is_drawn_of_a_box_or_over_another(tmp_path, file, content, what):
+    Image.new("RGB", (20, 16)).save(tmp_path / "a.jpg")
+    (tmp_path / file).write_text(content)
+    if "already" in what:
+        Image.new("L", (20, 16), 7).save(tmp_path / "a_mask.png")
+    done = subprocess.run([sys.executable, SCRIPTS / "draw_masks.py", tmp_path], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert what in done.stderr
+    assert [path.name for path in tmp_path.glob("*.png")] == (["a_mask.png"] if "already" in what else [])

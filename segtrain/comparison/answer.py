@@ -146,12 +146,15 @@ def _unit(found: Comparison) -> str:
 
 
 def _gains(found: Comparison) -> str:
-    """The classes in which the best differs from the baseline, and others that seem to gain half as much; empty where none do."""
+    """The classes in which the best differs from the baseline, and others that seem to gain half as much or more; empty where
+    none differ."""
+    if not found.class_gains:
+        return ""
     real = {name: gain.value for name, gain in found.class_gains.items()}
     change = dict(zip(found.classes, found.class_means[0] - found.class_means[found.baseline], strict=True))
     gained = [name for name in sorted(real, key=real.get, reverse=True) if real[name] > 0][:3]
     lost = [name for name in sorted(real, key=real.get) if real[name] < 0][:3]
-    unsure = [name for name in change if gained and name not in real and 2 * change[name] >= real[gained[-1]]]
+    unsure = [name for name in change if name not in real and gained and 2 * change[name] >= real[gained[-1]]]
     parts = {"the gain is in": gained, "perhaps also in": unsure, "the loss in": lost}
     return ", ".join(
         f"{words} {' and '.join(f'{name} ({signed_percent(change[name])})' for name in names)}"

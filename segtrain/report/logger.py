@@ -73,9 +73,8 @@ class Logger:
         # One tag for the best epoch of each: what a table of runs compares.
         background = None if dataset.background is None else dataset.class_names[dataset.background]
         of_iou = [score for score in scores.records().values() if score.kind == "iou"]
-        of_iou.sort(
-            key=lambda score: background is not None and score.class_name == background
-        )  # HPARAMS shows the first ones
+        # HPARAMS shows the first ones: the background comes last.
+        of_iou.sort(key=lambda score: score.class_name is not None and score.class_name == background)
         self._of_best = {score.name: f"best/{score.name}" for score in of_iou}
         self._writer = SummaryWriter
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step)

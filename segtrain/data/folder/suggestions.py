@@ -20,7 +20,6 @@ DEPTH, FOLDERS, BESIDE, FILES = 4, 60, 8, 1000  # that are looked at: levels, fo
 JUNK = ("__MACOSX", "@eaDir")  # folders that programs leave beside others
 OF_TEST = re.compile(r"(?<![a-z])test(ing)?(?![a-z])", re.IGNORECASE)
 OF_MASKS = re.compile(r"mask|label|annot|truth|seg|manual|class|gt|lbl|trimap", re.IGNORECASE)
-
 OUTLINES, OF_COCO = (".json", ".txt", ".xml"), re.compile(r"coco|instances|annotations|via_", re.IGNORECASE)
 
 
@@ -94,7 +93,8 @@ def _outlines(root: Path) -> str:
             suffix = path.suffix.lower()
             if suffix in OUTLINES and (path.stem in stems or (suffix == ".json" and OF_COCO.search(path.stem))):
                 where = path.relative_to(root).as_posix()
-                return f"{where} holds outlines, not a mask: save masks with the program it is from, or run `python scripts/draw_masks.py {root}`"
+                what = f"{where} holds outlines, not a mask"
+                return f"{what}: save masks with the program it is from, or run `python scripts/draw_masks.py {root}`"
     return ""
 
 
@@ -125,11 +125,8 @@ def _found_by_names(layout: Layout) -> str:
     keys = [key for key in best if key != "splits" or best[key] == "ratio"]
     words = " ".join(setting(f"dataset.{key}", best[key]) for key in keys)
     images, masks = (os.path.relpath(folder, layout.root) for folder in (chosen.images, chosen.masks))
-    where = (
-        "for masks beside their images"
-        if images == masks
-        else f"if {'the root' if images == '.' else images} holds images and {masks} their masks"
-    )
+    beside, of_images = images == masks, "the root" if images == "." else images
+    where = "for masks beside their images" if beside else f"if {of_images} holds images and {masks} their masks"
     return f"{where}: {words}" + (f", which {_of_all(layout)}" if best["splits"] == "ratio" else "")
 
 
