@@ -1,4 +1,4 @@
-"""The page of a comparison in a real browser, where Chromium is installed: sorting, two settings image by image."""
+"""Pages in a real browser, where Chromium is installed: of a comparison, sorted and image by image; none too wide."""
 
 import html
 import json
@@ -7,6 +7,7 @@ import shutil
 import subprocess
 
 import pytest
+from conftest import write_folder_dataset
 from test_compare import make_run
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
@@ -34,7 +35,28 @@ document.body.append(report);
 </script></body>"""
 
 
-@pytest.mark.skipif(BROWSER is None, reason="needs Chromium")
+pytestmark = pytest.mark.skipif(BROWSER is None, reason="needs Chromium")
+
+
+def reported(page: str, width: int, folder):
+    """What a page writes into its element `report`, in a window of this width."""
+    (folder / "probed.html").write_text(page)
+    how = [*FLAGS, f"--user-data-dir={folder / 'profile'}", f"--window-size={width},900", "--dump-dom"]
+    done = subprocess.run(
+        [BROWSER, *how, f"file://{folder / 'probed.html'}"], capture_output=True, text=True, timeout=120
+    )
+    return json.loads(html.unescape(re.search('<pre id="report">(.*?)</pre>', done.stdout, re.DOTALL)[1]))
+
+
+def test_the_page_of_a_check_fits_a_narrow_window(segtrain, tmp_path):
+    write_folder_dataset(tmp_path / "data")
+    assert segtrain("check", "data", "--out", "checked").code == 0
+    page = (tmp_path / "checked/check.html").read_text()
+    probe = """<script>const report = document.createElement("pre"); report.id = "report";
+    report.textContent = document.documentElement.scrollWidth - innerWidth; document.body.append(report);</script>"""
+    assert reported(page.replace("</body>", f"{probe}</body>"), 500, tmp_path) <= 0
+
+
 @pytest.mark.parametrize("width", [500, 1600])  # Chromium opens no window of less than 500
 def test_the_page_in_a_browser(segtrain, tmp_path, width):
     for alpha in (0, 0.5, 1, 2, 10):
@@ -42,12 +64,7 @@ def test_the_page_in_a_browser(segtrain, tmp_path, width):
             make_run(tmp_path / f"sweep/{alpha}_{seed}", {"trainer": {"alpha": alpha}}, 0.5 + 0.01 * alpha, seed)
     assert segtrain("compare", "sweep", "--out", "report").code == 0
     page = (tmp_path / "report/comparison.html").read_text().replace("<head>", FIRST).replace("</body>", LAST)
-    (tmp_path / "probed.html").write_text(page)
-    how = [*FLAGS, f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width},900", "--dump-dom"]
-    done = subprocess.run(
-        [BROWSER, *how, f"file://{tmp_path / 'probed.html'}"], capture_output=True, text=True, timeout=120
-    )
-    report = json.loads(html.unescape(re.search('<pre id="report">(.*?)</pre>', done.stdout, re.DOTALL)[1]))
+    report = reported(page, width, tmp_path)
     assert report == {
         "errors": [],
         "orders": [["10", "2", "1", "0.5", "0"], ["0", "0.5", "1", "2", "10"]],
