@@ -22,8 +22,11 @@ READ_BY = (("ratio", "val_ratio", 0.2), ("kfold", "folds", 5), ("kfold", "fold",
 LISTS = (".txt", ".csv", ".tsv", ".lst", ".json")  # suffixes of files that may say which images a split has
 
 
-def list_files(layout: Layout) -> FileLists:
+def list_files(layout: Layout, check: bool = True) -> FileLists:
     """The files of a split. What is wrong with them is in `findings`.
+
+    Args:
+        check: whether images without masks, and masks without images, are looked for.
 
     Raises ConfigError when folder or split file are not there.
     """
@@ -63,7 +66,8 @@ def list_files(layout: Layout) -> FileLists:
         fix = "put the scene in brackets: '^(.*)_' takes all before the last _; null: each image is a group of its own"
         raise ConfigError(what, "dataset.groups", fix)
     _note_folders(layout, found)
-    check_names(found, masks, candidates)
+    if check:
+        check_names(found, masks, candidates)
     if not found.names and not any(f.level == "error" for f in found.findings):
         fix = {
             "folders": f"add images ({FORMATS}), or correct dataset.root",

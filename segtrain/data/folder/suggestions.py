@@ -215,7 +215,7 @@ def _number_of_images(layout: Layout, pair: _Pair, changes: dict[str, str]) -> i
     total, mask_named = 0, bool(OF_MASKS.search(os.path.relpath(pair.images, layout.root)))
     for split in ("train", "val"):
         try:
-            found = list_files(replace(layout, split=split, **changes))
+            found = list_files(replace(layout, split=split, **changes), check=False)
         except SegtrainError:
             return 0
         masks = [files[0] for files in found.masks if files[0] is not None]
