@@ -46,6 +46,21 @@ def add_parameters(optimizer: torch.optim.Optimizer, loss: nn.Module) -> None:
         optimizer.add_param_group({"params": own, "weight_decay": 0.0})
 
 
+def start_momentum(optimizer: torch.optim.Optimizer) -> None:
+    """Give fused SGD the momentum 0 where it has none yet.
+
+    Its kernel fails where some parameters have one and others do not, as after `freeze_encoder`, and leaves what it makes
+    in its first step without values when that step is skipped, as by a gradient scaler.
+    """
+    if not (isinstance(optimizer, torch.optim.SGD) and optimizer.defaults["fused"]):
+        return
+    for group in optimizer.param_groups:
+        for parameter in group["params"] if group["momentum"] and not group["dampening"] else []:
+            state = optimizer.state[parameter]
+            if state.get("momentum_buffer") is None:
+                state["momentum_buffer"] = torch.zeros_like(parameter)
+
+
 def check_encoder(model: nn.Module, setting: str, off: int) -> None:
     """Raise ConfigError for a setting of the encoder of a model that has none; `off`: its value without effect."""
     if not any(is_of_encoder(name) for name, _ in model.named_parameters()):

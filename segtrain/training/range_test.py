@@ -70,6 +70,7 @@ def range_test(trainer, parts: Parts, base_rate: float, steps: int = 100) -> Ran
         ema_decay=None,
         compiled=trainer.compile,
     )
+    step.guarded = False  # the loss is read in each step, so it is told at once when it is not finite
     step.train(frozen_encoder=False)
     rates, losses, smallest, started = [], [], math.inf, time.monotonic()
     groups = _groups(parts.train, trainer.accumulate)

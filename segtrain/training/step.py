@@ -8,7 +8,7 @@ import torch
 from segtrain.errors import batch_norm_explained
 from segtrain.losses.loss import computed_over, scaled, total
 from segtrain.losses.state import load_own_state, own_state
-from segtrain.optimizers import is_of_encoder
+from segtrain.optimizers import is_of_encoder, start_momentum
 from segtrain.ranks import ALONE, Processes
 from segtrain.training.average import Average
 from segtrain.training.device import autocast
@@ -54,6 +54,7 @@ class Step:
         self.own_loss = parts.loss  # without what the labels add to it
         self.trained = [*self.model.parameters(), *parts.loss.parameters()]
         self.optimizer, self.schedule = parts.optimizer, parts.schedule
+        start_momentum(self.optimizer)  # in the memory format of the weights
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
         self.average = Average(self.model, ema_decay) if ema_decay is not None else None
         self.skip = skip
@@ -210,6 +211,7 @@ class Step:
             raise ValueError(found)
         for name, part in self._resumed().items():
             part.load_state_dict(content[name])
+        start_momentum(self.optimizer)
         load_own_state(self.own_loss, content.get("loss", {}), self.device)
         torch.set_rng_state(content["random"].cpu())
         if content["random_cuda"] and self.device.type == "cuda":
