@@ -1,5 +1,7 @@
 """The forms in which losses are computed: what CUDA runs, run on the CPU, equals what the CPU runs."""
 
+import subprocess
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -81,19 +83,43 @@ def test_triton_is_used_where_it_runs(monkeypatch):
     class OnCuda:  # what `form` reads of logits
         device, dtype, shape = torch.device("cuda"), torch.bfloat16, (2, 19, 8, 8)
 
-    pytest.importorskip("triton")
-    for compiler, expected in ((None, "dense"), ("cc", "triton")):
-        sums._triton_runs.cache_clear()
-        monkeypatch.delenv("CC", raising=False)
-        monkeypatch.setenv("PATH", "")
-        if compiler:
-            monkeypatch.setenv("CC", compiler)
-        assert form(OnCuda) == expected
+    triton = pytest.importorskip("segtrain.losses.sums.triton")
+    sums._triton_runs.cache_clear()
+    monkeypatch.setattr(triton, "start_a_kernel", lambda device: None)
+    assert form(OnCuda) == "triton"
     OnCuda.dtype = torch.float64
     assert form(OnCuda) == "dense"
     OnCuda.dtype, OnCuda.shape = torch.float32, (2, 300, 8, 8)
     assert form(OnCuda) == "dense"
     sums._triton_runs.cache_clear()
+
+
+def test_without_what_triton_needs_the_losses_run_in_pytorch(monkeypatch, caplog):
+    triton = pytest.importorskip("segtrain.losses.sums.triton")
+
+    def fail(device: torch.device) -> None:
+        raise subprocess.CalledProcessError(1, ["gcc", "main.c"])
+
+    monkeypatch.setattr(triton, "start_a_kernel", fail)
+    sums._triton_runs.cache_clear()
+    assert [sums._triton_runs(torch.device("cuda")) for _ in range(2)] == [False, False]
+    sums._triton_runs.cache_clear()
+    (record,) = caplog.records
+    assert "CalledProcessError: Command '['gcc', 'main.c']' returned non-zero exit status 1" in record.message
+    assert "gcc, python3-dev" in record.message
+
+
+@pytest.mark.parametrize("loss", [Lovasz(), CrossEntropy(), Dice()])
+def test_deterministic_algorithms_change_no_loss(loss, monkeypatch):
+    logits, target = batch()
+    expected = value_and_gradient(loss, logits, target, "dense", monkeypatch)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        found = value_and_gradient(loss, logits, target, "dense", monkeypatch)
+        assert torch.is_deterministic_algorithms_warn_only_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
 
 def test_lovasz_of_a_class_that_is_absent_is_its_largest_error(monkeypatch):

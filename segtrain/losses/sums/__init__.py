@@ -12,7 +12,6 @@ for the device, so labels that are no class are not named there: they make Y NaN
 import logging
 import math
 import os
-import shutil
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -98,18 +97,26 @@ def form(logits: torch.Tensor) -> str:
     if logits.device.type != "cuda":
         return "tiles" if logits.device.type == "cpu" else "dense"
     has_kernels = logits.dtype != torch.float64 and logits.shape[1] <= 256
-    return "triton" if has_kernels and _triton_runs() else "dense"
+    return "triton" if has_kernels and _triton_runs(logits.device) else "dense"
 
 
 @cache
-def _triton_runs() -> bool:
-    """Whether Triton is installed, and the C compiler with which it makes what starts its kernels."""
+def _triton_runs(device: torch.device) -> bool:
+    """Whether Triton is installed and a kernel of it starts: that takes a C compiler, Python's headers, a GPU it knows."""
     if find_spec("triton") is None:
         return False
-    compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
-    if compiler is None:
-        log.warning("no C compiler for Triton: the losses run without its kernels, which is slower; install gcc")
-    return compiler is not None
+    from segtrain.losses.sums.triton import start_a_kernel
+
+    try:
+        start_a_kernel(device)
+    except Exception as error:  # of the compiler, the driver, the disk: whatever it is, PyTorch does without
+        cause = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        log.warning(
+            f"Triton cannot start its kernels: the losses run without, which is slower ({cause}). It needs a C compiler and "
+            "Python's headers (gcc, python3-dev), and a folder to write to (TRITON_CACHE_DIR)"
+        )
+        return False
+    return True
 
 
 @torch.compiler.disable

@@ -17,6 +17,14 @@ PROGRAMS = 1024  # of a forward pass, about: enough for any device, however many
 OPTIONS = {"enable_fp_fusion": True}
 
 
+def start_a_kernel(device: torch.device) -> None:
+    """Compile the smallest of the kernels and start it. Raises what Triton raises where it cannot."""
+    partial, sums = torch.zeros(1, 1, 7, 2, device=device), torch.empty(6, 1, 1, device=device)
+    present = torch.empty(1, 1, dtype=torch.bool, device=device)
+    with torch.cuda.device_of(partial):
+        add_partials[(1, 7)](partial, sums, present, 1, 1, 1, CP=2, AT_A_TIME=32, **OPTIONS)
+
+
 def block_of(classes: int, hard: bool) -> tuple[int, int, int]:
     """CP, B and warps. Of many classes a thread has eight or so, since registers are few; soft labels take more of them."""
     padded = max(2, triton.next_power_of_2(classes))
