@@ -42,14 +42,19 @@ WAITS = {
     "aten::lift_fresh",
     "aten::_assert_scalar",
 }
+# With deterministic algorithms CUDA sorts the indices first.
+SCATTERS = {"aten::scatter_", "aten::scatter_add_", "aten::index_add_", "aten::index_put_"}
 
 
 class KernelCount(TorchDispatchMode):
-    """`with KernelCount() as count: …`, then `count.kernels`, `count.waits`, and by name `count.names`, `count.waited`."""
+    """`with KernelCount() as count: …`, then `count.kernels`, `count.waits`, and by name `count.names`, `count.waited`.
+
+    `count.sorted`: operations that sort first, by name.
+    """
 
     def __init__(self):
         super().__init__()
-        self.names, self.waited = Counter(), Counter()
+        self.names, self.waited, self.sorted = Counter(), Counter(), Counter()
 
     @property
     def kernels(self) -> int:
@@ -66,6 +71,8 @@ class KernelCount(TorchDispatchMode):
         )
         if name in WAITS or indexed or to_host(name, args, kwargs):
             self.waited[name] += 1
+        if name in SCATTERS and torch.are_deterministic_algorithms_enabled():
+            self.sorted[name] += 1
         view = any(r.alias_info is not None and not r.alias_info.is_write for r in function._schema.returns)
         if not view and name not in FREE and name not in WAITS and not name.startswith("profiler::"):
             self.names[name] += 1

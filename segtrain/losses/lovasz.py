@@ -13,6 +13,7 @@ from torch.autograd.function import once_differentiable
 
 from segtrain.arguments import FractionBelowOne, Label, checked
 from segtrain.errors import ConfigError
+from segtrain.losses.any_order import in_any_order
 from segtrain.losses.loss import Loss, whole_batch
 from segtrain.losses.sums import form
 from segtrain.losses.targets import check_labels, is_hard, work_dtype
@@ -152,7 +153,8 @@ def _at_once(scores: torch.Tensor, target: torch.Tensor, settings: Lovasz) -> tu
     selected = settings.selected(total[..., 0] > 0) & rows(valid.expand(n, c, -1)).any(dim=2).any(dim=1, keepdim=True)
     share = selected.to(kept.dtype)  # of each class in the loss: of its group, and of all groups
     share = share / share.sum(dim=1, keepdim=True).clamp_min(1) / share.amax(dim=1).sum().clamp_min(1)
-    slopes = torch.zeros_like(kept).scatter_(2, order, torch.where(fg, -growth, growth) * share[..., None])
+    with in_any_order():
+        slopes = torch.zeros_like(kept).scatter_(2, order, torch.where(fg, -growth, growth) * share[..., None])
     if settings.aggregate == "batch":
         slopes = slopes.view(c, n, -1).transpose(0, 1)
     loss = (losses * share).sum().where(sound.all(), torch.nan)

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from segtrain.cpu import on_all_cores
+from segtrain.losses.any_order import in_any_order
 from segtrain.losses.sums import form
 from segtrain.losses.targets import check_labels
 
@@ -98,7 +99,9 @@ def _count_by_torch(prediction: torch.Tensor, target: torch.Tensor, num_classes:
     counts = torch.zeros(n, _LABELS * columns, _COPIES, dtype=torch.int32, device=cells.device)
     one = torch.ones(1, 1, 1, dtype=torch.int32, device=cells.device)
     cells = cells.view(n, -1, _COPIES)
-    matrix = counts.scatter_add_(1, cells, one.expand_as(cells)).sum(dim=2).view(n, _LABELS, columns)
+    with in_any_order():
+        counts.scatter_add_(1, cells, one.expand_as(cells))
+    matrix = counts.sum(dim=2).view(n, _LABELS, columns)
     if ignore_index < num_classes:
         matrix[:, ignore_index] = 0
     return matrix[:, :num_classes, :num_classes]

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from segtrain.cpu import on_all_cores
+from segtrain.losses.any_order import in_any_order
 from segtrain.losses.sums import form
 from segtrain.metrics.table import ratio
 
@@ -30,10 +31,13 @@ def class_odds(logits: torch.Tensor, ignored: torch.Tensor, multilabel: bool) ->
     if multilabel:
         return logits.exp().masked_fill_(ignored, torch.nan)
     top, which = logits.max(dim=1, keepdim=True)
-    parts = (logits - top.masked_fill_(ignored[:, None], torch.nan)).exp_().scatter_(1, which, 0)
-    others = parts.sum(dim=1, keepdim=True)  # of all but the most probable, which is 1
-    of_most_probable = (1 / others).masked_fill_(ignored[:, None], torch.nan)  # of a single class there are no others
-    return parts.div_((1 + others) - parts).scatter_(1, which, of_most_probable)
+    with in_any_order():
+        parts = (logits - top.masked_fill_(ignored[:, None], torch.nan)).exp_().scatter_(1, which, 0)
+        others = parts.sum(dim=1, keepdim=True)  # of all but the most probable, which is 1
+        of_most_probable = (1 / others).masked_fill_(
+            ignored[:, None], torch.nan
+        )  # of a single class there are no others
+        return parts.div_((1 + others) - parts).scatter_(1, which, of_most_probable)
 
 
 def count_probabilities(odds: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -77,7 +81,8 @@ def _count_at_once(codes: torch.Tensor, truth: torch.Tensor, classes: torch.Tens
     cells = codes.int().add_((truth == classes[:, None]).int(), alpha=_CODES)
     counts = _levels(count_rows(cells, 2 * _CODES).view(-1, 2, _CODES)).transpose(1, 2)
     total += counts
-    parts.index_add_(1, _part_of_level(counts.device), counts.int())
+    with in_any_order():
+        parts.index_add_(1, _part_of_level(counts.device), counts.int())
 
 
 @cache
@@ -100,7 +105,8 @@ def count_rows(cells: torch.Tensor, bins: int) -> torch.Tensor:
         row = torch.arange(len(cells), device=cells.device)[:, None] * bins
         return torch.bincount((cells + row).flatten(), minlength=len(cells) * bins).view(-1, bins)
     counts = torch.zeros(len(cells), bins, dtype=torch.int64, device=cells.device)  # bincount waits for the device
-    return counts.scatter_add_(1, cells.long(), counts.new_ones(1, 1).expand_as(cells))
+    with in_any_order():
+        return counts.scatter_add_(1, cells.long(), counts.new_ones(1, 1).expand_as(cells))
 
 
 @dataclass(frozen=True)
