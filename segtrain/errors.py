@@ -56,8 +56,10 @@ def out_of_memory_explained(describe=lambda: ("", "lower loader.batch_size, or t
         raise OutOfMemory(what, *describe()) from error
 
 
-# In the texts of: torch.OutOfMemoryError and CUDA; PyTorch on the CPU; cuBLAS, cuDNN and cuSOLVER; OpenCV.
+# In the texts of: torch.OutOfMemoryError and CUDA; PyTorch on the CPU; cuBLAS, cuDNN and cuSOLVER; OpenCV; and what
+# PyTorch says when each way of cuDNN to compute a convolution failed, mostly for want of memory.
 NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED", "Insufficient memory")
+NO_MEMORY += ("unable to find an engine",)
 
 
 @contextlib.contextmanager

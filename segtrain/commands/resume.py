@@ -163,7 +163,7 @@ def resume(
 
         with run, processes.failing_together(run.record_failure):
             if read_json(path / "environment.json"):
-                run.add_start(changed, processes.size)
+                run.add_start(changed, cfg.trainer.device, processes.size)
             else:
                 run.begin(cfg, processes.size, options=choices_of(path))
             train(cfg, run, checkpoint, processes=processes, after_epoch=after_epoch)

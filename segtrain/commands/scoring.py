@@ -48,7 +48,7 @@ def evaluate_split(trained: Trained, split: str):
     loss.start_epoch(max(trained.epoch - 1, 0))  # of phases, the one that the checkpoint was validated with
     warn_of_other_sizes(trained, dataset, cfg.inference.resize)
     predictor = predictor_of(trained, dataset)
-    batches = build(cfg, "loader").evaluation(dataset)
+    batches = build(cfg, "loader", pinned=trainer.device.type == "cuda").evaluation(dataset)
     limit = batches.num_images(trainer.val_batches)
     progress = Progress(split, limit)
     mean_loss = evaluate(predictor, batches, scores, loss, dataset.names, limit, progress.advance)

@@ -54,14 +54,14 @@ def job(cfg, run: RunFolder, processes: Processes = ALONE) -> float | None:
 
     A job that Slurm has queued again goes on from its last checkpoint.
     """
-    checkpoint = run.load_last()
-    if checkpoint is None:
-        run.begin(cfg, processes.size, options=choices_of(run.path))
-    else:
-        settings = run.settings()
-        cfg.class_weights = settings["class_weights"]
-        run.add_start(changes(settings, cfg, [*FREE]), processes.size)
     with gpu_of_its_own(cfg.trainer.device):
+        checkpoint = run.load_last()
+        if checkpoint is None:
+            run.begin(cfg, processes.size, options=choices_of(run.path))
+        else:
+            settings = run.settings()
+            cfg.class_weights = settings["class_weights"]
+            run.add_start(changes(settings, cfg, [*FREE]), cfg.trainer.device, processes.size)
         return train(cfg, run, checkpoint, processes=processes)
 
 
@@ -92,8 +92,8 @@ def prepare(cfg, run: RunFolder, checkpoint: dict | None, datasets: tuple, proce
     labels = build_labels(cfg, train_set)
     loss = build_loss(cfg, train_set, labels)  # answers mistakes before the masks are counted
     processes.check(labels.training_loss(loss), cfg.loader.batch_size)
-    loader, augment = build(cfg, "loader"), build_augment(cfg, train_set)
-    sampling, size = build_sampling(cfg), typical_size(train_set)
+    loader = build(cfg, "loader", pinned=trainer.device.type == "cuda")
+    augment, sampling, size = build_augment(cfg, train_set), build_sampling(cfg), typical_size(train_set)
     epoch = images_of_epoch(len(train_set.names), loader.min_images)
     images = min(loader.batch_size // processes.size, epoch)
     check_memory(model, trainer.device, trainer.autocast(), images, train_set.channels, augment.size or size)
@@ -221,8 +221,8 @@ def give_advice(cfg, loss, counts: ClassCounts, monitor, size, crop, device: tor
 
 def seed_everything(seed: int, deterministic: bool) -> None:
     """Seed weight initialisation and dropout. Order and augmentation have seeds of their own, from `seed` too."""
-    if deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
+    # Read once in a process, in which a deterministic training may follow another one.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)

@@ -23,7 +23,7 @@ PARTS: dict[str, set[str]] = {
     "dataset": {"split", "strict"},
     "augment": set(),
     "sampling": set(),
-    "loader": set(),
+    "loader": {"pinned"},
     "weighting": set(),
     "model": set(),
     "loss": set(),

@@ -46,6 +46,7 @@ class Loader:
             training reads repeatedly take at most 500 MB, or a tenth of the free memory, per split.
             Workers, and processes that train together on a machine, share them.
         min_images: about the least number of images per epoch: each image of a smaller dataset is drawn several times.
+        pinned: batches are put where a GPU copies them from while it computes.
     """
 
     @checked
@@ -55,8 +56,9 @@ class Loader:
         workers: NonNegativeInt | Literal["auto"] = "auto",
         cache: Literal["auto", "none", "ram"] = "auto",
         min_images: PositiveInt = 128,
+        pinned: bool = False,
     ):
-        self.batch_size, self.cache, self.min_images = batch_size, cache, min_images
+        self.batch_size, self.cache, self.min_images, self.pinned = batch_size, cache, min_images, pinned
         self.in_memory = False  # the training images, once they are read
         self.most_workers = cores() // _processes() - 1
         self.workers = max(0, self.most_workers) if workers == "auto" else workers
@@ -132,7 +134,7 @@ class Loader:
             num_workers=workers,
             collate_fn=_as_it_is,
             persistent_workers=workers > 0,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=self.pinned,
             # Its own generator: a draw from the global one, which dropout draws from, would not be repeated by a resume.
             generator=torch.Generator(),
             worker_init_fn=_leave_process_group,

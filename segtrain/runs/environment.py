@@ -120,11 +120,15 @@ def typed() -> str:
     return shlex.join(["segtrain", *sys.argv[1:]])
 
 
-def start(world_size: int = 1) -> dict:
-    """One start or resume: command, processes that train the network together, commit, versions, hardware."""
+def start(device: str, world_size: int = 1) -> dict:
+    """One start or resume: command, processes that train the network together, commit, versions, hardware.
+
+    Args:
+        device: of the config. Of several processes the first one's GPU is named.
+    """
     import torch
 
-    cuda = torch.cuda.is_available()
+    gpu = gpu_of(device)
     return {
         "command": typed(),
         "world_size": world_size,
@@ -136,10 +140,21 @@ def start(world_size: int = 1) -> dict:
             "machine": platform.machine(),
             "cores": cores(),
             "threads": torch.get_num_threads(),
-            "gpu": torch.cuda.get_device_name() if cuda else None,
-            "cuda": torch.version.cuda if cuda else None,
+            "gpu": gpu,
+            "cuda": torch.version.cuda if gpu else None,
         },
     }
+
+
+def gpu_of(device: str) -> str | None:
+    """The GPU that a device of the config means: auto and cuda the current one. None for a CPU, or a GPU that is not there."""
+    import torch
+
+    kind, _, number = device.partition(":")
+    if kind not in ("auto", "cuda") or not torch.cuda.is_available():
+        return None
+    index = int(number) if number.isdecimal() else torch.cuda.current_device()
+    return torch.cuda.get_device_name(index) if index < torch.cuda.device_count() else None
 
 
 def _version(package: str) -> str | None:

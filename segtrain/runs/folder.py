@@ -121,10 +121,10 @@ class RunFolder:
         """
         before, own = read_json(self.path / "environment.json"), signature(cfg)
         if before.get("signature") == own and before.get("seed") == cfg.seed:
-            self.add_start({}, world_size)
+            self.add_start({}, cfg.trainer.device, world_size)
         else:  # the dataset's fingerprint is known when the masks are counted
             known = {"seed": cfg.seed, "dataset_fingerprint": None, "signature": own, "resumes": []}
-            write_json(self.path / "environment.json", {**start(world_size), **known, **more})
+            write_json(self.path / "environment.json", {**start(cfg.trainer.device, world_size), **known, **more})
         self.write_config(as_text(cfg, weights_known=False))
 
     def write_config(self, text: str) -> None:
@@ -214,15 +214,15 @@ class RunFolder:
         """By dotted key: those the checkpoint was trained with, before the first one those of config.yaml."""
         return {**settings_in(self._trained_config or self._config, str(self.path / "config.yaml")), **self.changed}
 
-    def add_start(self, changed: dict[str, object], world_size: int = 1) -> None:
-        """An entry more in environment.json; metrics.csv as the checkpoint has it.
+    def add_start(self, changed: dict[str, object], device: str, world_size: int = 1) -> None:
+        """An entry more in environment.json; metrics.csv as the checkpoint has it. `device`: that of the config.
 
         The settings that were changed are added with the next checkpoint: before, nothing was trained with them.
         """
         self.changed |= changed
         self._news |= {"changed": changed} if changed else {}
         content = read_json(self.path / "environment.json")
-        content["resumes"] = [*content.get("resumes", []), start(world_size)]
+        content["resumes"] = [*content.get("resumes", []), start(device, world_size)]
         write_json(self.path / "environment.json", content)
         if self.rows:
             write_rows(self.path / "metrics.csv", self.rows)

@@ -13,7 +13,8 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from segtrain.cpu import jobs
-from segtrain.errors import ConfigError, did_you_mean
+from segtrain.errors import ConfigError, counted, did_you_mean
+from segtrain.ranks import Processes
 from segtrain.signals import leave_if_stopped
 
 log = logging.getLogger("segtrain")
@@ -33,7 +34,7 @@ def gpu_of_its_own(name: str):
     if jobs() == 1 or name not in ("auto", "cuda") or not torch.cuda.is_available():
         yield
         return
-    found = [str(torch.cuda.get_device_properties(index).uuid) for index in range(torch.cuda.device_count())]
+    found = [_uuid(index) for index in range(torch.cuda.device_count())]
     with one_of(found) as chosen:
         torch.cuda.set_device(found.index(chosen))
         log.info(f"GPU {found.index(chosen)} of {len(found)}")
@@ -67,6 +68,25 @@ def one_of(names: list[str], folder: Path | None = None) -> Iterator[str]:
         waited = True
         leave_if_stopped()
         time.sleep(WAIT)
+
+
+def gpu_of_process(processes: Processes) -> torch.device:
+    """The GPU of this one of several processes that train a network together. Every process calls this.
+
+    Raises ConfigError, in all of them, when two have the same GPU or one has none.
+    """
+    there = torch.cuda.device_count()
+    number = processes.rank.local if there > 1 else 0  # Slurm may show each process its own alone
+    found = processes.gathered(_uuid(number) if number < there else None)
+    if None in found or len({*found}) < len(found):
+        what = f"{processes.size} processes, but {counted(len({*found} - {None}), 'GPU')} for them"
+        fix = "start as many as there are GPUs (torchrun --nproc_per_node), or set trainer.device=cpu"
+        raise ConfigError(what, "trainer.device", fix)
+    return torch.device("cuda", number)
+
+
+def _uuid(number: int) -> str:
+    return str(torch.cuda.get_device_properties(number).uuid)
 
 
 def choose_device(name: str) -> torch.device:

@@ -26,6 +26,7 @@ from segtrain import signals
 from segtrain.errors import ConfigError, DataError, DiskError, NotFinite, OutOfMemory, Preempted, SegtrainError
 from segtrain.losses.loss import GlobalBatch, Loss
 from segtrain.ranks import ALONE, Processes, Rank
+from segtrain.training.device import gpu_of_process
 from segtrain.training.shared_batch import SharedBatch
 
 log = logging.getLogger("segtrain")
@@ -43,6 +44,7 @@ class SeveralProcesses(Processes):
         self.rank = rank
         self._parallel: DistributedDataParallel | None = None
         self._trainable: list[nn.Parameter] = []  # for which `_parallel` was made
+        self._device = torch.device("cpu")
         self._seed = 0
         self._record: Callable[[BaseException], None] = lambda error: None
         self._known: BaseException | None = None  # the error that ends this process, which the others know of
@@ -91,8 +93,7 @@ class SeveralProcesses(Processes):
         content, found = io.BytesIO(), [None] * self.size
         torch.save(value, content)
         dist.all_gather_object(found, content.getvalue())
-        here = torch.device("cuda") if torch.cuda.is_initialized() else "cpu"
-        return [torch.load(io.BytesIO(each), map_location=here, weights_only=False) for each in found]
+        return [torch.load(io.BytesIO(each), map_location=self._device, weights_only=False) for each in found]
 
     def device(self, name: str) -> str:
         if name not in ("auto", "cuda", "cpu"):
@@ -100,7 +101,8 @@ class SeveralProcesses(Processes):
             raise ConfigError(what, "trainer.device", "use auto: each process takes the GPU of its own number")
         if name == "cpu" or not torch.cuda.is_available():
             return name
-        return f"cuda:{self.rank.local if torch.cuda.device_count() > 1 else 0}"  # Slurm may show each its own alone
+        self._device = gpu_of_process(self)
+        return str(self._device)
 
     def check(self, loss: Loss, batch_size: int) -> None:
         if batch_size % self.size:

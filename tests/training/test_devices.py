@@ -9,7 +9,10 @@ import time
 
 import pytest
 
-from segtrain.training.device import gpu_of_its_own, one_of
+from segtrain.errors import ConfigError
+from segtrain.ranks import Rank
+from segtrain.runs.environment import gpu_of
+from segtrain.training.device import gpu_of_its_own, gpu_of_process, one_of
 
 CODE = """
 import segtrain.cpu as cpu
@@ -68,11 +71,51 @@ def test_a_failing_job_leaves_its_gpu(tmp_path):
         assert name == "first"
 
 
-def test_each_job_of_several_makes_its_gpu_the_current_one(tmp_path, monkeypatch):
-    class Gpu:
-        def __init__(self, index: int):
-            self.uuid = f"GPU-{index}"
+class Gpu:
+    def __init__(self, index: int):
+        self.uuid = f"GPU-{index}"
 
+
+class Together:
+    """This process among others, which have the GPUs `others`."""
+
+    def __init__(self, rank: Rank, *others: str | None):
+        self.rank, self.size, self.others = rank, rank.size, others
+
+    def gathered(self, own: str | None) -> list:
+        return [own, *self.others]
+
+
+def test_processes_that_train_together_have_a_gpu_each(monkeypatch):
+    monkeypatch.setattr("torch.cuda.get_device_properties", Gpu)
+    for count, local, others, expected in (
+        (2, 1, ["GPU-0"], "cuda:1"),
+        (1, 1, ["GPU-9"], "cuda:0"),  # each sees its own alone
+        (1, 1, ["GPU-0"], "2 processes, but 1 GPU for them"),
+        (2, 2, ["GPU-0", "GPU-1"], "3 processes, but 2 GPUs for them"),
+    ):
+        monkeypatch.setattr("torch.cuda.device_count", lambda count=count: count)
+        try:
+            found = str(gpu_of_process(Together(Rank(local, 1 + len(others), local), *others)))
+        except ConfigError as error:
+            found = error.what
+        assert found == expected
+
+
+def test_the_gpu_that_is_recorded_is_that_of_the_training(monkeypatch):
+    assert gpu_of("auto") is None
+    for name, answer in {
+        "is_available": lambda: True,
+        "device_count": lambda: 2,
+        "current_device": lambda: 1,
+        "get_device_name": ["A", "B"].__getitem__,
+    }.items():
+        monkeypatch.setattr(f"torch.cuda.{name}", answer)
+    names = ("auto", "cuda", "cuda:0", "cuda:1", "cuda:2", "cpu")
+    assert [gpu_of(name) for name in names] == ["B", "B", "A", "B", None, None]
+
+
+def test_each_job_of_several_makes_its_gpu_the_current_one(tmp_path, monkeypatch):
     chosen = []
     monkeypatch.setenv("SEGTRAIN_JOBS", "2")
     monkeypatch.setenv("TMPDIR", str(tmp_path))
