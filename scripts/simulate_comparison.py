@@ -10,7 +10,7 @@ import sys
 
 import numpy as np
 
-from segtrain.comparison.draws import draw_groups, pooled_score
+from segtrain.comparison.draws import draw_groups, pooled_score, without_each
 from segtrain.comparison.statistics import (
     LEVEL,
     Scores,
@@ -25,18 +25,34 @@ ONE, FOREGROUND = ["class"], np.array([True])
 
 
 def trainings(
-    rng: np.random.Generator, settings: int, seeds: int, images: int, scene: int, shift: float, spread: float = 1.0
+    rng: np.random.Generator,
+    settings: int,
+    seeds: int,
+    images: int,
+    scene: int,
+    shift: float,
+    spread: float = 1.0,
+    sizes: float = 1.0,
+    effect: float = 0.2,
+    half: bool = False,
 ):
     """For each setting and seed float [images, 4, 1]; and the scene of each image.
 
     The first setting is shifted; the seeds of the second one differ by `spread` times as much.
+
+    Args:
+        sizes: standard deviation of the logarithm of the pixels of the class.
+        effect: of a setting's effect between scenes.
+        half: one scene has half of the images, instead of `scene` of them.
     """
     scenes = np.repeat(np.arange(images // scene), scene)
-    size = np.exp(rng.normal(6, 1, images))
+    if half:
+        scenes[: images // 2] = 0
+    size = np.exp(rng.normal(6, sizes, images))
     ease = 0.5 + rng.normal(0, 0.8, images // scene)[scenes] + rng.normal(0, 0.4, images)
     found = []
     for setting in range(settings):
-        own = ease + rng.normal(0, 0.2, images // scene)[scenes] + shift * (setting == 0)
+        own = ease + rng.normal(0, effect, images // scene)[scenes] + shift * (setting == 0)
         noise = (spread if setting == 1 else 1) * rng.normal(0, 0.15, (seeds, 1)) + rng.normal(0, 0.3, (seeds, images))
         right = size / (1 + np.exp(-(own + noise)))
         counts = np.stack([right, 0.7 * (size - right), size - right, np.broadcast_to(size, right.shape)], axis=2)
@@ -52,7 +68,8 @@ def scores_of(found: list[np.ndarray], scenes: np.ndarray, draws: int, seed: int
 
     full = [score(counts.sum(axis=1)) for counts in found]
     drawn = [score(np.einsum("dn,snkc->sdkc", weights, counts)) for counts in found]
-    return Scores(full, drawn, len(np.unique(scenes)))
+    left_out = [score(np.stack([without_each(scenes, table) for table in counts])) for counts in found]
+    return Scores(full, drawn, len(np.unique(scenes)), left_out)
 
 
 def simulate(
@@ -64,9 +81,10 @@ def simulate(
     shift: float = 0.0,
     spread: float = 1.0,
     draws: int = 400,
+    **uneven: float,
 ):
     """Shares of repeats: `found`, a difference to the last setting (with a shift: of the first one) is called real;
-    `covered`, the interval of the first difference holds the true one."""
+    `covered`, the interval of the first difference holds the true one. `uneven`: sizes, effect and half of `trainings`."""
     rng, truth = np.random.default_rng(0), 0.0
     if shift:
         many, scenes = trainings(np.random.default_rng(1), 2, 30, 40_000, 1, shift)
@@ -74,7 +92,7 @@ def simulate(
         truth = first - last
     found = covered = 0
     for repeat in range(repeats):
-        scores = scores_of(*trainings(rng, settings, seeds, images, scene, shift, spread), draws, repeat)
+        scores = scores_of(*trainings(rng, settings, seeds, images, scene, shift, spread, **uneven), draws, repeat)
         noise = seed_noise(scores)
         estimates = [estimate(scores, noise, i, settings - 1) for i in range(settings - 1)]
         real = holm(np.array([one.p for one in estimates])) < LEVEL
@@ -117,6 +135,12 @@ def main() -> None:
         found = simulate(repeats, settings, seeds, images, scene, shift, spread)
         words = f"{100 * found['found']:.1f} % | {100 * found['covered']:.1f} %"
         print(f"| {settings} | {seeds} | {images} | {scene} | {shift} | ×{spread} | {words} |", flush=True)
+    print("\n| images | log of the class's pixels differs by | scenes | called real |\n|---|---|---|---|")
+    for images in (20, 100):
+        for sizes, half in ((1, False), (2, False), (3, False), (1, True)):
+            found = simulate(repeats, 2, 3, images, 1, sizes=sizes, effect=0.5, half=half)
+            scenes = "one has half of the images" if half else "one per image"
+            print(f"| {images} | {sizes} | {scenes} | {100 * found['found']:.1f} % |", flush=True)
     print("\n| settings | the best told apart from any other | from the last in any of three classes |\n|---|---|---|")
     for settings in (2, 3, 6, 12):
         found = simulate_choice(repeats, settings)

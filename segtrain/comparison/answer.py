@@ -16,7 +16,8 @@ def answer(found: Comparison) -> list[str]:
         one = found.estimates[0]
         lines = [f"One setting: {_by(found)} {text(found, one.value)}{_within(found, one)}, {_basis(found)}."]
     elif np.ptp(means) == 0:
-        lines = [f"All {len(means)} settings have the same {_by(found)}: {text(found, means[0])}, {_basis(found)}."]
+        which = "Both" if len(means) == 2 else f"All {len(means)}"
+        lines = [f"{which} settings have the same {_by(found)}: {text(found, means[0])}, {_basis(found)}."]
     elif found.baseline == 0:
         lines = [_baseline_and_next(found)]
     else:
@@ -115,8 +116,8 @@ def _limits(found: Comparison) -> list[str]:
         one = "seed" if _has_folds(found) else "training"
         lines.append(f"One {one} each: this holds for {images}, not for other trainings. Repeat it with seed=0,1,2.")
     elif once := [found.settings[i].label for i in {0, found.baseline} if len(found.scores.full[i]) == 1]:
-        whose = " and ".join(once)
-        lines.append(f"{whose} was trained once: the spread of its seeds is estimated from the other settings.")
+        whose = f"{' and '.join(once)} {'were each' if len(once) > 1 else 'was'}"
+        lines.append(f"{whose} trained once: the spread of its seeds is estimated from the other settings.")
     if found.images == 0:
         why = "There are no counts of single images"
         if all(run.counts is not None for setting in found.settings for run in setting.runs):

@@ -27,6 +27,18 @@ def draw_groups(groups: np.ndarray, draws: int = DRAWS, seed: int = 0, shown: np
     return drawn.astype(np.float32)[:, index]
 
 
+def without_each(groups: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """float32 [groups, 4, C]: the sums of counts [images, 4, C] without the images of one group.
+
+    Args:
+        groups: the group of each image. Of more than DRAWS of them some are left out together.
+    """
+    index = np.unique(groups, return_inverse=True)[1] % DRAWS
+    order = np.argsort(index, kind="stable")
+    of_group = np.add.reduceat(table[order], np.searchsorted(index[order], np.arange(index.max() + 1)))
+    return (table.sum(axis=0) - of_group).astype(np.float32)
+
+
 def pooled_score(name: str, sums: np.ndarray, class_names: list[str], foreground: np.ndarray) -> np.ndarray:
     """float […]: a score of counts […, 4, C], tp, fp, fn and valid pixels of each class; NaN where undefined.
 

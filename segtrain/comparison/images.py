@@ -2,8 +2,9 @@
 
 import numpy as np
 
+from segtrain.comparison.resampled import foreground_of
 from segtrain.comparison.settings import counts_of
-from segtrain.comparison.verdict import Comparison, foreground_of
+from segtrain.comparison.verdict import Comparison
 
 
 def image_scores(found: Comparison, first: bool = False) -> tuple[np.ndarray, np.ndarray] | None:

@@ -1,7 +1,9 @@
 """Is one setting better than another, or would other images and other seeds say otherwise?
 
 All runs score the same images, so differences are paired; images of a scene or patient are drawn together (cluster
-bootstrap; Cameron, Gelbach & Miller, 2008, https://doi.org/10.1162/rest.90.3.414). Trainings of a setting differ by
+bootstrap; Cameron, Gelbach & Miller, 2008, https://doi.org/10.1162/rest.90.3.414). Where few groups hold most of the pixels,
+draws show too little of what other images would change, and leaving one group out at a time shows more (the cluster jackknife;
+MacKinnon, Nielsen & Webb, 2023, https://doi.org/10.1002/jae.2969): the larger variance counts. Trainings of a setting differ by
 seed, and the variance of that is pooled over all settings but those whose seeds differ by clearly more. The margins, each
 with the t value of its degrees of freedom, are added as squares (MOVER; Zou & Donner, 2008, https://doi.org/10.1002/sim.3095): with two or three seeds
 Satterthwaite's common degrees of freedom call too much real. p-values of several settings against one baseline are
@@ -9,6 +11,7 @@ corrected by Holm's method.
 """
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,11 +29,13 @@ class Scores:
         full: for each setting, float [seeds].
         draws: for each setting, float [seeds, draws]; every setting and seed has the same draws.
         groups: of images that were drawn.
+        left_out: for each setting, float [seeds, groups], with one group left out; None where nothing was drawn.
     """
 
     full: list[np.ndarray]
     draws: list[np.ndarray]
     groups: int
+    left_out: list[np.ndarray] | None = None
 
     @functools.cached_property
     def means(self) -> np.ndarray:
@@ -41,6 +46,18 @@ class Scores:
         """float [settings, draws]: around the score of all images, with the spread that draws of so few groups lack."""
         means = np.stack([values.mean(axis=0) for values in self.draws])
         return self.means[:, None] + (means - means.mean(axis=1, keepdims=True)) * np.sqrt(self.correction)
+
+    def variance(self, value: Callable[[list[np.ndarray]], np.ndarray]) -> np.ndarray:
+        """Of a value, over other images: that of the draws or that of groups left out, whichever is larger.
+
+        Args:
+            value: float […, D] of the scores of each setting, float [seeds, D].
+        """
+        of_draws = value(self.draws).var(axis=-1) * self.correction
+        if self.left_out is None:
+            return of_draws
+        without = value(self.left_out)
+        return np.maximum(of_draws, without.var(axis=-1) * without.shape[-1] / self.correction)
 
     @property
     def correction(self) -> float:
@@ -90,7 +107,8 @@ class Estimate:
 def seed_noise(scores: Scores) -> SeedNoise:
     freedom = np.array([len(full) - 1 for full in scores.full])
     squares = np.array([((full - full.mean()) ** 2).sum() for full in scores.full])
-    of_images = np.array([(d - d.mean(axis=0)).var(axis=1).sum() for d in scores.draws]) * scores.correction
+    settings = range(len(scores.full))
+    of_images = np.array([scores.variance(lambda s, i=i: s[i] - s[i].mean(axis=0)).sum() for i in settings])
     own = unlike(squares, freedom)
 
     def per_degree(sums: np.ndarray) -> np.ndarray:
@@ -135,13 +153,16 @@ def estimate(scores: Scores, noise: SeedNoise, one: int, other: int | None = Non
     from scipy.optimize import brentq
     from scipy.stats import t
 
-    means, draws = scores.means, scores.mean_draws
-    value, drawn, members = means[one], draws[one], [one]
+    value, members = scores.means[one], [one]
     if other is not None:
-        value, drawn, members = value - means[other], drawn - draws[other], [one, other]
+        value, members = value - scores.means[other], [one, other]
+
+    def of(scores: list[np.ndarray]) -> np.ndarray:
+        return scores[one].mean(axis=0) - (0.0 if other is None else scores[other].mean(axis=0))
+
     shares = np.array([1 / len(scores.full[member]) for member in members])
     # seeds and images interact: what seeds differ by on these images is in both variances, and counts once
-    images = max(drawn.var(ddof=1) - (noise.of_images[members] * shares).sum(), 0.0)
+    images = max(float(scores.variance(of)) - (noise.of_images[members] * shares).sum(), 0.0)
     of_seeds, pooled = noise.variance[members] * shares, ~noise.own[members]
     parts = [(images, max(scores.groups - 1, 1))]
     parts += [(of_seeds[pooled].sum(), noise.freedom[members][pooled].max(initial=1))]

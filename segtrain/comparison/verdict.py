@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from segtrain.comparison.baseline import choose_baseline
-from segtrain.comparison.draws import DRAWS, Counted, counted_for, counts_images, draw_groups, pooled_score
+from segtrain.comparison.draws import DRAWS, counted_for, counts_images
+from segtrain.comparison.resampled import ResampledCounts, foreground_of
 from segtrain.comparison.settings import Setting, counts_of
 from segtrain.comparison.statistics import (
     LEVEL,
@@ -16,7 +17,6 @@ from segtrain.comparison.statistics import (
     Scores,
     SeedNoise,
     apart_from_best,
-    classes_apart,
     estimate,
     holm,
     ranks,
@@ -132,77 +132,6 @@ def check_comparable(keys: Iterable[str], by: str, where: str, fix: str) -> None
         raise ConfigError(what, where, fix)
 
 
-class ResampledCounts:
-    """Counts of each setting and seed, over all images and over bootstrap draws of them.
-
-    Args:
-        counted: of each setting, with a table for each seed.
-        groups: of the images.
-    """
-
-    def __init__(self, counted: list[Counted], groups: np.ndarray):
-        self.groups, self.name = groups, counted[0].name
-        self.classes, self.foreground = counted[0].classes, counted[0].foreground
-        tables = [one.tables for one in counted]
-        present = tables[0][0][:, 0] + tables[0][0][:, 2] > 0
-        absent = ~present.any(axis=0)  # such a class counts where a setting predicts it
-        wrong = [table[:, 1, absent] > 0 for repeats in tables for table in repeats]
-        weights = draw_groups(groups, shown=np.concatenate([present, *wrong], axis=1))
-        shown = (len(np.unique(groups[there])) for there in present.T)
-        self.groups_with = dict(zip(self.classes, shown, strict=True))
-        self.sums = [[table.sum(axis=0) for table in repeats] for repeats in tables]
-        self.draws = [[np.tensordot(weights, table.astype(np.float32), 1) for table in repeats] for repeats in tables]
-        self.pixels = self.sums[0][0][0] + self.sums[0][0][2]
-
-    @classmethod
-    def of(cls, settings: list[Setting], by: str) -> "ResampledCounts | None":
-        """Counts for a score; None when a run has none."""
-        tables = [[counts_of(repeat) for repeat in setting.repeats] for setting in settings]
-        if any(table is None for repeats in tables for table in repeats):
-            return None
-        classes, foreground = settings[0].runs[0].classes, foreground_of(settings[0])
-        areas = {setting.min_area for setting in settings}
-        least = areas.pop() if len(areas) == 1 else None
-        counted = [counted_for(by, [t[2] for t in repeats], classes, foreground, least) for repeats in tables]
-        groups = min((table[1] for repeats in tables for table in repeats), key=lambda groups: len(np.unique(groups)))
-        return cls(counted, groups)
-
-    def knows(self, name: str) -> bool:
-        try:
-            self._score(name, self.sums[0][0])
-        except KeyError:
-            return False
-        return True
-
-    def scores(self, name: str) -> Scores:
-        """A draw in which the score is not defined says nothing: the score of all images stands for it.
-
-        What the score of a class would be on others is known from the groups that show it: no others count.
-        """
-        full = [np.array([self._score(name, sums) for sums in repeats]) for repeats in self.sums]
-        draws = [np.stack([self._score(name, sums) for sums in repeats]) for repeats in self.draws]
-        filled = [np.where(np.isnan(d), f[:, None], d) for d, f in zip(draws, full, strict=True)]
-        groups = self.groups_with.get(name.partition("/")[2]) or len(np.unique(self.groups))
-        return Scores(full, filled, groups)
-
-    def by_class(self, baseline: int) -> tuple[np.ndarray, dict[str, Estimate]]:
-        """IoU [settings, C], and of the classes in which the first setting differs from the baseline, by how much."""
-        means, known = [], {}
-        for name in self.classes:  # one after another: the draws of all would take more memory than all else
-            found = self.scores(f"iou/{name}")
-            means.append(found.means)
-            gain = estimate(found, seed_noise(found), 0, baseline)
-            known |= {name: gain} if np.isfinite(gain.value) and self.groups_with[name] > 1 else {}
-        means = np.stack(means, axis=1)
-        if baseline == 0:
-            return means, {}
-        apart = classes_apart(np.array([gain.p for gain in known.values()]), len(means))
-        return means, {name: gain for (name, gain), real in zip(known.items(), apart, strict=True) if real}
-
-    def _score(self, name: str, sums: np.ndarray) -> np.ndarray:
-        return pooled_score(name, sums, self.classes, self.foreground)
-
-
 def fixed_scores(settings: list[Setting], name: str) -> Scores:
     """Of a score of which only the value on all images is known."""
     full = [own_scores(setting, name) for setting in settings]
@@ -264,9 +193,3 @@ def direction_and_unit(by: str, settings: list[Setting]) -> tuple[bool, str]:
         return monitored[0].lower_is_better, monitored[0].unit
     lower = by == "loss" or any(by in result.lower for result in results)
     return lower, results[0].units.get(by, "" if by == "loss" else "%")
-
-
-def foreground_of(setting: Setting) -> np.ndarray:
-    run = setting.runs[0]
-    background = run.settings.get("dataset.background")
-    return np.arange(len(run.classes)) != (background if isinstance(background, int) else -1)

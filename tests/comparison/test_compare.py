@@ -728,8 +728,8 @@ def test_the_best_of_many_is_told_apart_at_a_level_shared_by_all_pairs(monkeypat
 
     def compared(p: float):
         found = statistics.Estimate(0.01, 0.001, 0.02, p, 1e-6, 0.0)
-        monkeypatch.setattr("segtrain.comparison.verdict.estimate", lambda *_: found)
-        monkeypatch.setattr("segtrain.comparison.statistics.estimate", lambda *_: found)
+        for module in ("verdict", "resampled", "statistics"):
+            monkeypatch.setattr(f"segtrain.comparison.{module}.estimate", lambda *_: found)
         return compare(settings_from(find_runs([tmp_path])[0]))
 
     assert not compared(0.0034).against_best.any()  # of 15 pairs

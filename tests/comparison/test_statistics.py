@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from segtrain.comparison.draws import draw_groups, pooled_score
+from segtrain.comparison.draws import Counted, draw_groups, pooled_score, without_each
+from segtrain.comparison.resampled import ResampledCounts
 from segtrain.comparison.statistics import (
     Estimate,
     Scores,
@@ -47,6 +48,43 @@ def test_groups_are_drawn_whole():
     assert np.array_equal(weights[:, 0], weights[:, 2])
     assert np.allclose(weights[:, 0] + weights[:, 1] + weights[:, 3], 3)
     assert weights.mean(axis=0) == pytest.approx(1, abs=0.15)
+
+
+def test_sums_without_each_group(monkeypatch):
+    table, groups = np.arange(5 * 4 * 2).reshape(5, 4, 2), np.array(["b", "a", "b", "c", "a"])
+    expected = np.stack([table[groups != name].sum(axis=0) for name in "abc"])
+    assert np.array_equal(without_each(groups, table), expected)
+    monkeypatch.setattr("segtrain.comparison.draws.DRAWS", 2)  # a and c together
+    assert np.array_equal(without_each(groups, table), np.stack([table[[0, 2]].sum(axis=0), expected[1]]))
+
+
+def test_a_group_with_most_of_the_pixels_is_not_hidden_by_draws_of_it():
+    """0.9 of the pixels are in one of 11 groups, which two of three draws have and hardly differ from."""
+    x, pixels = np.array([0.3, *[0.8, 0.6] * 5]), np.array([900, *[10] * 10])
+    right = (x * pixels).astype(int)
+    table = np.stack([right, 0 * right, pixels - right, pixels], axis=1)[..., None]
+    scores = ResampledCounts([Counted([table], "iou/a", ["a"], np.array([True]))], np.arange(11)).scores("iou/a")
+    theta = right.sum() / pixels.sum()
+    without = [(right.sum() - r) / (pixels.sum() - p) for r, p in zip(right, pixels, strict=True)]
+    jackknife = 10 / 11 * np.square(without - np.mean(without)).sum()
+    assert scores.variance(lambda s: s[0][0]) == pytest.approx(jackknife)
+    assert jackknife == pytest.approx((0.7 - theta) ** 2, rel=0.2), "what the others say of the large one"
+    assert scores.draws[0][0].var() * 11 / 10 < jackknife
+    found = estimate(scores, seed_noise(scores), 0)
+    assert found.high - theta == pytest.approx(stats.t.isf(0.025, 10) * np.sqrt(jackknife))
+
+
+@pytest.mark.parametrize("in_truth", [True, False])
+def test_a_class_that_one_group_alone_shows_is_not_left_out(in_truth):
+    table = np.zeros((4, 4, 3), int)
+    table[:, 0, :2], table[:, 2, :2], table[:, 3] = 50, [[10, 20], [30, 5], [0, 9], [7, 7]], 200
+    table[2, :3, 2] = [5, 5, 5] if in_truth else [0, 5, 0]
+    counted = Counted([table], "iou/mean", ["a", "b", "rare"], np.array([False, True, True]))
+    resampled = ResampledCounts([counted], np.arange(4))
+    classes = [resampled.scores(f"iou/{name}").left_out[0][0] for name in ("a", "b", "rare")]
+    assert np.array_equal(classes[2], np.full(4, 1 / 3 if in_truth else 0.0))
+    assert resampled.scores("iou/mean").left_out[0][0] == pytest.approx(np.mean(classes, axis=0))
+    assert len(np.unique(resampled.scores("accuracy").left_out[0][0])) > 1
 
 
 def test_the_error_of_a_mean_over_images_is_that_of_scipy():
