@@ -142,7 +142,7 @@ def test_a_folder_without_a_mask_of_any_image_says_so(tmp_path):
         file.rename(file.with_suffix(".jpg"))
     with pytest.raises(DataError, match="images without a mask") as error:
         run_command("check", [str(root)])
-    assert "masks must not be JPEG" in error.value.fix
+    assert "the masks are JPEG" in error.value.fix
 
 
 @pytest.mark.parametrize(

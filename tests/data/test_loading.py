@@ -89,7 +89,7 @@ def test_jpeg_masks_are_explained(tmp_path):
     mask = root / "train/masks/train0.png"
     Image.open(mask).save(mask.with_suffix(".jpg"))
     mask.unlink()
-    with pytest.raises(DataError, match="masks must not be JPEG"):
+    with pytest.raises(DataError, match="the masks are JPEG, which changes class values"):
         Folder(str(root), "train", num_classes=3)
 
 

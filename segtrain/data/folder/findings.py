@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from segtrain.data.folder.images import IMAGE_SUFFIXES, LOSSY_SUFFIXES, MASK_SUFFIXES, OTHER_SUFFIXES
+from segtrain.data.folder.images import IMAGE_SUFFIXES, IN_JPEG, LOSSY_SUFFIXES, OTHER_SUFFIXES
 from segtrain.data.folder.listing import Listing, MaskFiles, list_folder
 from segtrain.data.folder.patterns import class_ends, for_classes, longer_names, setting
 from segtrain.errors import DataError, counted, few
@@ -82,10 +82,10 @@ def check_names(found: FileLists, masks: MaskFiles, candidates: dict[str, Path])
     else:
         for number in range(len(found.masks[0]) if found.masks else 0):
             _check_one_kind(found, masks, number)
-    lossy = [f for files in found.masks for f in files if f is not None and f.suffix.lower() in LOSSY_SUFFIXES]
-    if lossy:
+    there = [file for files in found.masks for file in files if file is not None]
+    if lossy := [file for file in there if file.suffix.lower() not in masks.layout.mask_suffixes]:
         what = f"{counted(len(lossy), 'mask')} in JPEG, which changes class values"
-        found.add("error", what, lossy, "save them as PNG")
+        found.add("error", what, lossy, IN_JPEG)
     pairs = zip(found.names, found.masks, strict=True)
     if apart := [
         files[0] for name, files in pairs if files[0] and not _is_listed(found.listed_masks.get(name), files[0])
@@ -150,7 +150,7 @@ def _fix_for(missing: dict[str, Path], masks: MaskFiles, number: int) -> str | N
     readable, others = masks.listings[number].by_name, list_folder(folder, (*LOSSY_SUFFIXES, *OTHER_SUFFIXES)).by_name
     if odd := [path for name, paths in others.items() if name in missing or not readable for path in paths]:
         if odd[0].suffix.lower() in LOSSY_SUFFIXES:
-            return "masks must not be JPEG, which changes class values: save them as PNG"
+            return f"the masks are JPEG, which changes class values: {IN_JPEG}"
         return "masks of this format are not read: save them as PNG"
     first, image = next(iter(missing.items()))
     if first.lower() in {name.lower() for name in readable}:
@@ -183,7 +183,7 @@ def _check_extra(found: FileLists, masks: MaskFiles, candidates: dict[str, Path]
         if masks.layout.missing_masks == "background":  # then no image asks for them
             beside = {path for folder in {mask.parent for mask in used - {None}} for path in folder.iterdir()}
             unused = sorted(beside - used - there - {*candidates.values()})
-            if unused := [path for path in unused if path.suffix.lower() in MASK_SUFFIXES]:
+            if unused := [path for path in unused if path.suffix.lower() in masks.layout.mask_suffixes]:
                 what = f"{counted(len(unused), 'file')} beside the masks that belong to no image: "
                 found.add(
                     "warning",

@@ -148,7 +148,7 @@ class Folder(SegmentationDataset):
         kinds, kind = (self.class_names, "class") if mask_format == "files" else (annotators, "annotator")
         where = (Path(root).expanduser(), split, splits, images, masks, kinds, kind, stem_suffix, split_file)
         words = {name: str(word) for name, word in (split_names or {}).items()}
-        layout = Layout(*where, words, val_ratio, folds, fold, prepare, groups, missing_masks)
+        layout = Layout(*where, words, val_ratio, folds, fold, prepare, groups, missing_masks, threshold is not None)
         files, self.group_of = files_of(layout), layout.group_of
         for finding in files.told:
             log.log(logging.INFO if finding.level == "note" else logging.WARNING, finding.what)

@@ -22,6 +22,11 @@ _TURNS = {  # by orientation
     **{5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE},
     8: Image.Transpose.ROTATE_90,
 }
+# What to do about masks of which the values are not those that were drawn.
+IN_JPEG = (
+    "for a background and one class, dataset.num_classes=2 dataset.mask_format=binary dataset.threshold=127; save others as PNG "
+    "again, from the source"
+)
 MAX_PIXELS = 200_000_000  # of an image, unless a dataset takes more: 0.6 GB of colour
 Image.MAX_IMAGE_PIXELS = None  # the limit here is that of the dataset, and holds for every library
 
@@ -122,9 +127,7 @@ def _check_lossless(file: Image.Image, path: Path) -> None:
     jpeg = file.info.get("compression") in ("jpeg", "tiff_jpeg")
     if jpeg or file.format in ("JPEG", "MPO", "JPEG2000", "WEBP", "AVIF"):
         kind = "JPEG" if jpeg or file.format == "MPO" else file.format
-        raise DataError(
-            f"a mask in {kind}, which changes class values", str(path), "save masks as PNG again, from the source"
-        )
+        raise DataError(f"a mask in {kind}, which changes class values", str(path), IN_JPEG)
 
 
 def _is_plain(file: Image.Image, path: Path) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path, PurePosixPath
 
-from segtrain.data.folder.images import IMAGE_SUFFIXES, MASK_SUFFIXES
+from segtrain.data.folder.images import IMAGE_SUFFIXES, LOSSY_SUFFIXES, MASK_SUFFIXES
 from segtrain.errors import ConfigError
 
 # Folders of images and of masks. The first are ours; the others are those of datasets as they are downloaded.
@@ -51,6 +51,7 @@ class Layout:
     prepare: str | None
     groups: str | None
     missing_masks: str
+    lossy_masks: bool  # masks are compared with a threshold, so that JPEG does them no harm
 
     def __post_init__(self):
         self.group_of("")  # a mistake in the pattern is answered at once
@@ -89,6 +90,11 @@ class Layout:
         if self.splits == "files":
             return (self.root / filled(self.split_file, "dataset.split_file", split=word)).is_file()
         return self.splits == "folders" and any(map(self._is_there, self.possible(word)))
+
+    @property
+    def mask_suffixes(self) -> tuple[str, ...]:
+        """Of the formats that masks are read from."""
+        return MASK_SUFFIXES + LOSSY_SUFFIXES * self.lossy_masks
 
     @property
     def mask_folder(self) -> str | None:

@@ -6,7 +6,7 @@ import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from segtrain.data.folder.images import MASK_SUFFIXES, OTHER_SUFFIXES
+from segtrain.data.folder.images import OTHER_SUFFIXES
 from segtrain.data.folder.layout import Layout, filled
 from segtrain.errors import DataError
 
@@ -72,7 +72,8 @@ class MaskFiles:
 
     def __init__(self, layout: Layout, folders: list[Path]):
         self.layout, self.pattern, self.folders = layout, layout.pattern, folders[1:]
-        self.listings = [list_folder(folder, MASK_SUFFIXES) for folder in self.folders] if self.pattern is None else []
+        folders = self.folders if self.pattern is None else []
+        self.listings = [list_folder(folder, layout.mask_suffixes) for folder in folders]
 
     def of(self, name: str, image: Path) -> list[Path | None]:
         """The mask of each kind; None where there is no such file."""
@@ -99,7 +100,7 @@ class MaskFiles:
             stem, any_suffix = name.removesuffix(".*"), ".*" if name.endswith(".*") else ""
             escaped = {word: glob.escape(text) for word, text in words.items()}
             found += parent.glob(filled(glob.escape(stem), "dataset.masks", stem="*", **escaped) + any_suffix)
-        return [path for path in found if path.suffix.lower() in MASK_SUFFIXES]
+        return [path for path in found if path.suffix.lower() in self.layout.mask_suffixes]
 
     def _words(self, folder: Path, kind: str) -> dict[str, str]:
         return {"split": self.layout.split_folder, "folder": folder.name, self.layout.kind: kind}
@@ -114,7 +115,7 @@ class MaskFiles:
         text = filled(self.pattern, "dataset.masks", stem=stem, **self._words(folder, kind))
         for spelled in dict.fromkeys([text, *(unicodedata.normalize(form, text) for form in ("NFC", "NFD"))]):
             path = Path(os.path.normpath(folder / spelled))
-            suffixes = MASK_SUFFIXES if path.suffix == ".*" else (path.suffix,)
+            suffixes = self.layout.mask_suffixes if path.suffix == ".*" else (path.suffix,)
             if there := next((p for s in suffixes if os.path.lexists(p := path.with_suffix(s))), None):
                 return there
         return None

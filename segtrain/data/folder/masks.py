@@ -80,7 +80,7 @@ class IndexMask(MaskFormat):
 
 
 class BinaryMask(MaskFormat):
-    """Background and one class: 0 and any other one value; or what is above `threshold`, for masks with grey edges."""
+    """Background and one class: 0 and any other one value; or what is above `threshold`, for grey edges and JPEG."""
 
     multilabel = False
 
@@ -93,7 +93,7 @@ class BinaryMask(MaskFormat):
         self.ignore_index, self.exif, self.threshold, self.ignore_values = ignore_index, exif, threshold, ignore_values
 
     def values(self, path: Path) -> np.ndarray:
-        file = decoded(path, self.exif, lossless=True, max_pixels=self.max_pixels)
+        file = decoded(path, self.exif, lossless=self.threshold is None, max_pixels=self.max_pixels)
         values = values_of(file)
         return values * 255 if has_one_bit(file) else values  # white is above every threshold, as in 8 bits
 

@@ -5,6 +5,7 @@ import time
 import zlib
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import tifffile
@@ -222,6 +223,23 @@ def test_exif_is_applied_once(tmp_path, orientation):
 def image_and_mask(image, mask, seed=0, mask_values=VALUES):
     saved(image, np.random.default_rng(seed).integers(0, 255, (2, 4, 3), dtype=np.uint8))
     saved(mask, mask_values)
+
+
+def test_masks_in_jpeg_are_read_with_a_threshold(tmp_path):
+    disc = np.zeros((40, 48), np.uint8)
+    cv2.circle(disc, (20, 20), 9, 255, -1)
+    for name in "abc":
+        image_and_mask(tmp_path / f"images/{name}.jpg", tmp_path / f"masks/{name}.jpg", mask_values=disc)
+    with pytest.raises(DataError, match="without a mask") as error:
+        Folder(str(tmp_path), "train", 2, mask_format="binary")
+    assert "dataset.threshold=127" in error.value.fix
+    with pytest.raises(DataError, match="masks in JPEG, which changes class values"):
+        Folder(str(tmp_path), "train", 2, mask_format="binary", masks="../masks/{stem}.jpg")
+    for masks in (None, "../masks/{stem}.jpg", "../masks/{stem}.*"):
+        data = Folder(str(tmp_path), "train", 2, mask_format="binary", threshold=127, masks=masks)
+        assert np.array_equal(data.mask(0), disc > 127)
+    several = Folder(str(tmp_path), "train", 1, mask_format="channels", threshold=127, background=None)
+    assert np.array_equal(several.mask(0)[..., 0], disc > 127)
 
 
 def test_masks_by_pattern_beside_the_images(tmp_path):
@@ -486,7 +504,7 @@ def test_integers_that_would_become_black_are_refused(dtype, tmp_path):
 def test_jpeg_by_another_name_is_no_mask_and_with_previews_one_image(tmp_path):
     values = np.random.default_rng(0).integers(0, 5, (16, 16), dtype=np.uint8)
     Image.fromarray(values).save(tmp_path / "m.png", format="JPEG")
-    for read in (INDEX.read, BinaryMask(["a", "b"], 255, True, 2).read):
+    for read in (INDEX.read, BinaryMask(["a", "b"], 255, True).read):
         with pytest.raises(DataError, match="a mask in JPEG"):
             read(tmp_path / "m.png")
     Image.fromarray(values).save(
