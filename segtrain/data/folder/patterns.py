@@ -58,6 +58,37 @@ def class_ends(images: Iterable[Path], masks: Iterable[Path]) -> list[str]:
     return found if len(found) > 1 else []
 
 
+def several_each(files: dict[Path, list[Path]]) -> tuple[Path, list[str], str] | None:
+    """The folder of images that have several masks each, the words in which the masks' names differ, and their pattern.
+
+    The pattern is from that folder, with {kind} for the word.
+
+    Args:
+        files: images and masks by their folder.
+    """
+    for folder, images in files.items():
+        stems = {path.stem for path in images}
+        stems = {stem for stem in stems if not _continued(stem, stems)}
+        ways = Counter()
+        for path in itertools.chain(*files.values()):
+            if stem := _continued(path.stem, stems):
+                name = path.name.replace(stem, "{stem}", 1)
+                ways[name if path.parent == folder else f"{os.path.relpath(path.parent, folder)}/{name}"] += 1
+        common = sorted(way for way, count in ways.items() if 2 * count > len(stems))
+        columns = [*zip(*(re.split(r"([^\W_]+)", way) for way in common), strict=False)]
+        apart = {column for column in columns if len({*column}) > 1}
+        if len(apart) == 1 and len({way.count("/") for way in common}) == 1:
+            (words,) = apart
+            return folder, [*words], "".join("{kind}" if column == words else column[0] for column in columns)
+    return None
+
+
+def _continued(word: str, stems: set[str]) -> str:
+    """The stem that a word goes on from, after a sign; empty where there is none."""
+    ends = (end for end in range(len(word) - 1, 0, -1) if not word[end].isalnum())
+    return next((word[:end] for end in ends if word[:end] in stems), "")
+
+
 def for_classes(classes: list[str], pattern: str = "") -> str:
     """The settings for a mask file per class."""
     named = f"'dataset.class_names=[{','.join(classes)}]' dataset.num_classes={len(classes)} dataset.background=null"

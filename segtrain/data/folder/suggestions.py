@@ -12,9 +12,9 @@ from PIL import Image
 from segtrain.data.folder.findings import FileLists
 from segtrain.data.folder.images import IMAGE_SUFFIXES, LOSSY_SUFFIXES, MASK_SUFFIXES
 from segtrain.data.folder.layout import GENERAL, SPLITS, Layout, NoMasks, NotThere
-from segtrain.data.folder.patterns import common_end, for_classes, pattern_of, setting
+from segtrain.data.folder.patterns import common_end, for_classes, pattern_of, setting, several_each
 from segtrain.data.folder.splits import list_files, with_splits
-from segtrain.errors import SegtrainError
+from segtrain.errors import SegtrainError, few
 
 DEPTH, FOLDERS, BESIDE, FILES = 4, 60, 8, 1000  # that are looked at: levels, folders, those in one, files of one
 JUNK = ("__MACOSX", "@eaDir")  # folders that programs leave beside others
@@ -82,7 +82,21 @@ def _deeper(layout: Layout) -> str:
 
 def _by_names(layout: Layout) -> str:
     """The settings that fit the names of files, wherever they are, or what else these say; empty where that is nothing."""
-    return "" if layout.kinds else _folder_per_class(layout) or _found_by_names(layout) or _outlines(layout.root)
+    if layout.kinds:
+        return ""
+    return _folder_per_class(layout) or _found_by_names(layout) or _several_each(layout) or _outlines(layout.root)
+
+
+def _several_each(layout: Layout) -> str:
+    """The settings for several masks of each image, of annotators or of classes; empty where there are none."""
+    if (found := several_each(dict(itertools.islice(_files_by_folder(layout.root), FOLDERS)))) is None:
+        return ""
+    folder, kinds, pattern = found
+    where = f"{setting('dataset.images', os.path.relpath(folder, layout.root))} dataset.splits=ratio"
+    masks = setting("dataset.masks", pattern.replace("{kind}", "{annotator}"))
+    annotators = f"'dataset.annotators=[{','.join(kinds)}]' {masks} {where}, which {_of_all(layout)}"
+    classes = for_classes(kinds, pattern.replace("{kind}", "{class}"))
+    return f"if {few(kinds)} are annotators: {annotators}; {classes} {where}"
 
 
 def _outlines(root: Path) -> str:

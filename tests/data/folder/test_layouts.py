@@ -602,6 +602,33 @@ def test_vessels_whose_mask_folder_holds_the_field_of_view(root, tmp_path, caplo
     assert Folder(str(tmp_path / "drive"), "val", 3, **settings).mask(0).any()
 
 
+@pytest.mark.parametrize(
+    ("mask", "words", "pattern"),
+    [
+        ("{}_{}.png", ["1stHO", "2ndHO"], "{stem}_{annotator}.png"),  # CHASE_DB1
+        ("labels-{1}/{0}.{1}.ppm", ["ah", "vk"], "labels-{annotator}/{stem}.{annotator}.ppm"),  # STARE
+    ],
+)
+def test_masks_of_several_annotators_or_classes_are_found(root, tmp_path, mask, words, pattern):
+    for file in (root / "train/images").iterdir():
+        for to in (f"{file.stem}.png", *(mask.format(file.stem, word) for word in words)):
+            (tmp_path / "eyes" / to).parent.mkdir(parents=True, exist_ok=True)
+            kind = "images" if to == file.name else "masks"
+            Image.open(root / "train" / kind / file.name).save(tmp_path / "eyes" / to)
+    with pytest.raises(SegtrainError) as error:
+        Folder(str(tmp_path / "eyes"), "train", 3)
+    named = ",".join(words)
+    assert error.value.fix.startswith(
+        f"if {', '.join(words)} are annotators: 'dataset.annotators=[{named}]' 'dataset.masks=\"{pattern}\"' "
+        "dataset.images=. dataset.splits=ratio, "
+    )
+    assert f"are classes, each with masks of its own: dataset.mask_format=files 'dataset.class_names=[{named}]'" in (
+        error.value.fix
+    )
+    data = Folder(str(tmp_path / "eyes"), "val", 3, annotators=words, masks=pattern, images=".", splits="ratio")
+    assert data.annotated_mask(0).any(axis=(0, 1)).all()
+
+
 def test_no_settings_are_found_that_leave_out_most_or_train_on_the_test_split(root, tmp_path):
     for split in ("train", "val", "test"):
         for kind in ("images", "seg"):
