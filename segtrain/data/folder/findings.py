@@ -83,7 +83,8 @@ def check_names(found: FileLists, masks: MaskFiles, candidates: dict[str, Path])
         for number in range(len(found.masks[0]) if found.masks else 0):
             _check_one_kind(found, masks, number)
     there = [file for files in found.masks for file in files if file is not None]
-    if lossy := [file for file in there if file.suffix.lower() not in masks.layout.mask_suffixes]:
+    unread = () if masks.layout.lossy_masks else LOSSY_SUFFIXES
+    if lossy := [file for file in there if file.suffix.lower() in unread]:
         what = f"{counted(len(lossy), 'mask')} in JPEG, which changes class values"
         found.add("error", what, lossy, IN_JPEG)
     pairs = zip(found.names, found.masks, strict=True)
