@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import json
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from segtrain.data.sampling import Uniform
 from segtrain.errors import DataError, OutOfMemory, out_of_memory_explained
 from segtrain.inference import Inference, Predictor
 from segtrain.losses import BinaryCrossEntropy, CrossEntropy, Dice, Focal, Lovasz, PixelRegion, Tversky
+from segtrain.losses.sums import form
 from segtrain.training import Trainer
 from segtrain.training.step import LOOK_EVERY, Step
 
@@ -116,9 +118,18 @@ def test_out_of_memory():
         torch.empty(1 << 50, device="cuda")
 
 
+def test_kernels_of_triton_start(monkeypatch):
+    pytest.importorskip("triton")
+    monkeypatch.delenv("SEGTRAIN_SUMS", raising=False)
+    assert form(torch.zeros(1, 2, 1, 1, device="cuda")) == "triton"
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
 @pytest.mark.parametrize("multilabel", [False, True])
-def test_scores_equal_the_cpu(multilabel):
+def test_scores_equal_the_cpu(multilabel, deterministic):
     from segtrain.metrics import SegmentationScores, predict
+
+    seed_everything(0, deterministic)
 
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(3, 5, 40, 52, generator=generator)
@@ -132,15 +143,18 @@ def test_scores_equal_the_cpu(multilabel):
         scores = SegmentationScores(5, background=None if multilabel else 0, multilabel=multilabel, groups=groups)
         scores.update(predict(z, multilabel), y, logits=z)
         found.append(scores.compute())
+    torch.use_deterministic_algorithms(False)
     assert found[0] == pytest.approx(found[1], rel=1e-4, abs=1e-4, nan_ok=True)
 
 
 @pytest.mark.parametrize("more", [[], ["trainer.compile=true"], ["trainer.precision=float16", "trainer.ema_decay=0.9"]])
-def test_a_training(segtrain, more):
+def test_a_training(segtrain, more, tmp_path):
     from conftest import TINY
 
-    trained = segtrain(*[w for w in TINY if "device" not in w], "trainer.device=cuda", *more)
+    trained = segtrain(*[w for w in TINY if "device" not in w], "trainer.device=cuda", "hydra.run.dir=run", *more)
     assert trained.code == 0, trained
+    environment = json.loads((tmp_path / "run/environment.json").read_text())
+    assert environment["hardware"]["gpu"] == torch.cuda.get_device_name()
 
 
 @pytest.mark.parametrize("size", [(40, 52), (700, 900)])  # the second goes strip by strip
