@@ -89,6 +89,67 @@ def test_masks_are_drawn_of_outlines(tmp_path, image, file, content):
     assert mask.tolist() == expected.tolist()
 
 
+# Columns of 16: of rows 3 to 7 in columns 2 to 11, and of rows 4 and 5 in column 4; counted from 1.
+CAR, BUS = " ".join(f"{16 * column + 4} 5" for column in range(2, 12)), f"{16 * 4 + 5} 2"
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        f"ImageId,ClassId,EncodedPixels\na.jpg,1,{CAR}\na.jpg,2,{BUS}\n",  # Severstal steel
+        f"ImageId_ClassId,EncodedPixels\na.jpg_1,{CAR}\na.jpg_2,{BUS}\na.jpg_3,\nb.jpg_1,\n",
+        f"Image_Label,EncodedPixels\na.jpg_1,{CAR}\na.jpg_2,{BUS}\nb.jpg_1,-1\n",
+        f"id,class,rle\na,1,{CAR}\na,2,{BUS}\nb,1,nan\n",
+    ],
+)
+def test_masks_are_drawn_of_run_lengths(tmp_path, table):
+    for name in "abcdefgh":
+        (tmp_path / "train_images").mkdir(exist_ok=True)
+        Image.new("RGB", (20, 16)).save(tmp_path / f"train_images/{name}.jpg")
+    (tmp_path / "train.csv").write_text(table)
+    with pytest.raises(SegtrainError, match="no train images") as error:
+        Folder(str(tmp_path), "train", 3)
+    assert "train.csv holds run lengths, not a mask" in error.value.fix
+    printed = run("draw_masks.py", tmp_path)
+    assert "8 masks of the classes background, 1, 2" in printed
+    expected = np.zeros((16, 20), np.uint8)
+    expected[3:8, 2:12], expected[4:6, 4] = 1, 2
+    with pytest.raises(SegtrainError, match="no train images") as error:
+        Folder(str(tmp_path), "train", 3)
+    assert "dataset.images=train_images 'dataset.masks=\"{stem}_mask.png\"'" in error.value.fix
+    splits = [
+        Folder(str(tmp_path), split, 3, images="train_images", masks="{stem}_mask.png", splits="ratio")
+        for split in ("train", "val")
+    ]
+    masks = {name: data.mask(i) for data in splits for i, name in enumerate(data.names)}
+    assert masks["a"].tolist() == expected.tolist()
+    assert not any(mask.any() for name, mask in masks.items() if name != "a")
+
+
+def test_of_run_lengths_in_a_text(tmp_path):
+    """As pycocotools 2.0.10 packs them: of mask[5:30, 10:40], without [12:20, 15:22], and with each fifth pixel turned."""
+    text = (
+        "016000000000n40RK000000000n40PK1M400000K404h0600000KXOJ1M21M30L50K4046O37MI37MI37MI32GJ1M21M30L50K4046O37?0000KXOJ1M400000"
+        "K404h0600000KXOJ1M400000K404h0600000KXOJ1M400000K404h0600000KXOL000000000n40RK000000000^2"
+    )
+    coco = {**COCO, "images": [{"id": 7, "file_name": "a.jpg", "width": 48, "height": 40}]}
+    coco["annotations"] = [{"image_id": 7, "category_id": 3, "segmentation": {"size": [40, 48], "counts": text}}]
+    (tmp_path / "coco.json").write_text(json.dumps(coco))
+    run("draw_masks.py", tmp_path)
+    expected = np.zeros((40, 48), np.uint8)
+    expected[5:30, 10:40], expected[12:20, 15:22] = 1, 0
+    expected[::7, ::5] ^= 1
+    assert np.asarray(Image.open(tmp_path / "a_mask.png")).tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("names", ["[bus, car]", "{0: bus, 1: car}"])
+def test_classes_of_yolo_are_named(tmp_path, names):
+    Image.new("RGB", (20, 16)).save(tmp_path / "a.jpg")
+    (tmp_path / "a.txt").write_text(f"1 {RELATIVE}\n0 0.2 0.25 0.2 0.3 0.2 0.3125\n")
+    (tmp_path / "data.yaml").write_text(f"path: .\nnames: {names}\n")
+    assert "'dataset.class_names=[background,bus,car]'" in run("draw_masks.py", tmp_path)
+
+
 BOXES = {**COCO, "annotations": [{"id": 5, "image_id": 7, "category_id": 3, "bbox": [2, 3, 9, 4], "segmentation": []}]}
 
 

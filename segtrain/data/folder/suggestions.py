@@ -21,6 +21,7 @@ JUNK = ("__MACOSX", "@eaDir")  # folders that programs leave beside others
 OF_TEST = re.compile(r"(?<![a-z])test(ing)?(?![a-z])", re.IGNORECASE)
 OF_MASKS = re.compile(r"mask|label|annot|truth|seg|manual|class|gt|lbl|trimap", re.IGNORECASE)
 OUTLINES, OF_COCO = (".json", ".txt", ".xml"), re.compile(r"coco|instances|annotations|via_", re.IGNORECASE)
+OF_RUNS = re.compile(r"\b(encodedpixels|rle(_mask)?|encoding)\b", re.IGNORECASE)  # columns
 
 
 def files_of(layout: Layout) -> FileLists:
@@ -100,16 +101,27 @@ def _several_each(layout: Layout) -> str:
 
 
 def _outlines(root: Path) -> str:
-    """What to do with outlines of objects in text files, as COCO, YOLO and LabelMe have them; empty where there are none."""
+    """What to do with outlines or run lengths of objects in text files, as COCO, YOLO, LabelMe and Kaggle have them; empty
+    where there are none."""
     stems = {path.stem for _, files in _files_by_folder(root) for path in files}
     for folder in _near(root):
         for path in _entries(folder):
-            suffix = path.suffix.lower()
-            if suffix in OUTLINES and (path.stem in stems or (suffix == ".json" and OF_COCO.search(path.stem))):
+            suffix, table = path.suffix.lower(), _holds_runs(path)
+            if table or (
+                suffix in OUTLINES and (path.stem in stems or (suffix == ".json" and OF_COCO.search(path.stem)))
+            ):
                 where = path.relative_to(root).as_posix()
-                what = f"{where} holds outlines, not a mask"
+                what = f"{where} holds {'run lengths' if table else 'outlines'}, not a mask"
                 return f"{what}: save masks with the program it is from, or run `python scripts/draw_masks.py {root}`"
     return ""
+
+
+def _holds_runs(path: Path) -> bool:
+    """Whether a file is a table of masks as run lengths."""
+    if path.suffix.lower() != ".csv" or not path.is_file():
+        return False
+    with path.open(errors="replace") as stream:
+        return OF_RUNS.search(stream.readline(1000)) is not None
 
 
 @dataclass(frozen=True)
