@@ -110,9 +110,10 @@ def _outlines(root: Path) -> str:
             if table or (
                 suffix in OUTLINES and (path.stem in stems or (suffix == ".json" and OF_COCO.search(path.stem)))
             ):
-                where = path.relative_to(root).as_posix()
-                what = f"{where} holds {'run lengths' if table else 'outlines'}, not a mask"
-                return f"{what}: save masks with the program it is from, or run `python scripts/draw_masks.py {root}`"
+                what = (
+                    "run lengths, not a mask: " if table else "outlines, not a mask: save masks with its program, or "
+                )
+                return f"{path.relative_to(root).as_posix()} holds {what}run `python scripts/draw_masks.py {root}`"
     return ""
 
 
