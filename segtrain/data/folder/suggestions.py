@@ -1,5 +1,6 @@
 """Which settings would fit the files of a dataset, where those that were given do not."""
 
+import contextlib
 import itertools
 import os
 import re
@@ -101,28 +102,24 @@ def _several_each(layout: Layout) -> str:
 
 
 def _outlines(root: Path) -> str:
-    """What to do with outlines or run lengths of objects in text files, as COCO, YOLO, LabelMe and Kaggle have them; empty
-    where there are none."""
+    """What to do with outlines or run lengths of objects in text files; empty where there are none."""
     stems = {path.stem for _, files in _files_by_folder(root) for path in files}
-    for folder in _near(root):
-        for path in _entries(folder):
-            suffix, table = path.suffix.lower(), _holds_runs(path)
-            if table or (
-                suffix in OUTLINES and (path.stem in stems or (suffix == ".json" and OF_COCO.search(path.stem)))
-            ):
-                what = (
-                    "run lengths, not a mask: " if table else "outlines, not a mask: save masks with its program, or "
-                )
-                return f"{path.relative_to(root).as_posix()} holds {what}run `python scripts/draw_masks.py {root}`"
+    for path in itertools.chain.from_iterable(map(_entries, _near(root))):
+        if what := _described(path, stems):
+            where = path.relative_to(root).as_posix()
+            return f"{where} holds {what}, not a mask: draw masks by `python scripts/draw_masks.py {root}`"
     return ""
 
 
-def _holds_runs(path: Path) -> bool:
-    """Whether a file is a table of masks as run lengths."""
-    if path.suffix.lower() != ".csv" or not path.is_file():
-        return False
-    with path.open(errors="replace") as stream:
-        return OF_RUNS.search(stream.readline(1000)) is not None
+def _described(path: Path, stems: set[str]) -> str:
+    """What a file has of objects, as those of COCO, YOLO, LabelMe and Kaggle; empty where it has nothing."""
+    suffix = path.suffix.lower()
+    if suffix in OUTLINES and (path.stem in stems or (suffix == ".json" and OF_COCO.search(path.stem))):
+        return "outlines"
+    if suffix == ".csv" and path.is_file():
+        with contextlib.suppress(OSError), path.open(errors="replace") as stream:
+            return "run lengths" if OF_RUNS.search(stream.readline(1000)) else ""
+    return ""
 
 
 @dataclass(frozen=True)
