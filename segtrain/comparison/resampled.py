@@ -70,14 +70,16 @@ class ResampledCounts:
 
     def _without(self, name: str, left: np.ndarray, full: np.ndarray) -> np.ndarray:
         """float [groups]: a score with each group left out; a class that it alone shows stays as it is."""
-        absent, part = full[0] + full[2] == 0, name.partition("/")[2]
+        part = name.partition("/")[2]
+        columns = [self.classes.index(part)] if part in self.classes else slice(None)
+        absent = full[0, columns] + full[2, columns] == 0
 
         def shown(sums: np.ndarray) -> np.ndarray:
-            return sums[..., 0, :] + sums[..., 2, :] + sums[..., 1, :] * absent
+            tp, fp, fn = (sums[..., k, columns] for k in range(3))
+            return tp + fn + fp * absent
 
         gone = (shown(left) == 0) & (shown(full) > 0)
-        columns = [self.classes.index(part)] if part in self.classes else slice(None)
-        if name != "accuracy" and gone[:, columns].any():
+        if name != "accuracy" and gone.any():
             left = np.where(gone[:, None], full, left)
         return self._score(name, left)
 

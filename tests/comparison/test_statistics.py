@@ -77,14 +77,27 @@ def test_a_group_with_most_of_the_pixels_is_not_hidden_by_draws_of_it():
 @pytest.mark.parametrize("in_truth", [True, False])
 def test_a_class_that_one_group_alone_shows_is_not_left_out(in_truth):
     table = np.zeros((4, 4, 3), int)
-    table[:, 0, :2], table[:, 2, :2], table[:, 3] = 50, [[10, 20], [30, 5], [0, 9], [7, 7]], 200
+    table[:, 0, :2], table[:, 2, :2] = 50, [[10, 20], [30, 5], [0, 9], [7, 7]]
     table[2, :3, 2] = [5, 5, 5] if in_truth else [0, 5, 0]
-    counted = Counted([table], "iou/mean", ["a", "b", "rare"], np.array([False, True, True]))
-    resampled = ResampledCounts([counted], np.arange(4))
+    table[0, 1, 2] = 3 * in_truth  # predicted where it is not
+    table[:, 3] = 200
+    resampled = ResampledCounts([counted(table, "rare")], np.arange(4))
     classes = [resampled.scores(f"iou/{name}").left_out[0][0] for name in ("a", "b", "rare")]
-    assert np.array_equal(classes[2], np.full(4, 1 / 3 if in_truth else 0.0))
+    assert classes[2] == pytest.approx([5 / 15, *[5 / 18] * 3] if in_truth else [0] * 4)
     assert resampled.scores("iou/mean").left_out[0][0] == pytest.approx(np.mean(classes, axis=0))
-    assert len(np.unique(resampled.scores("accuracy").left_out[0][0])) > 1
+
+
+def test_accuracy_without_a_group_that_alone_shows_a_class():
+    table = np.zeros((3, 4, 3), int)  # 100 pixels an image, of a class each
+    table[:, 0], table[:, 2, 0], table[:, 1, 1] = [[50, 30, 0], [60, 35, 0], [40, 25, 20]], [20, 5, 15], [20, 5, 15]
+    table[:, 3] = 100
+    left_out = ResampledCounts([counted(table, "c")], np.arange(3)).scores("accuracy").left_out[0][0]
+    assert left_out == pytest.approx([180 / 200, 165 / 200, 175 / 200])
+
+
+def counted(table: np.ndarray, last: str) -> Counted:
+    """Counts of one run of three classes, the first of which is the background."""
+    return Counted([table], "iou/mean", ["a", "b", last], np.array([False, True, True]))
 
 
 def test_the_error_of_a_mean_over_images_is_that_of_scipy():
