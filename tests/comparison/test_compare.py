@@ -14,6 +14,7 @@ import yaml
 
 from segtrain.comparison import statistics
 from segtrain.comparison.answer import answer
+from segtrain.comparison.resampled import foreground_of
 from segtrain.comparison.runs import find_runs, without_copies
 from segtrain.comparison.settings import settings_from, varied_keys, without_parts
 from segtrain.comparison.verdict import compare, direction_and_unit
@@ -252,6 +253,20 @@ def test_images_of_one_group_say_nothing_of_others(sweep):
     assert alone.startswith("Cannot tell alpha=1 from alpha=0")
     assert "interval" not in alone
     assert "One training each: this holds for these images alone" in alone
+
+
+def test_groups_that_only_some_runs_know_count_for_all(tmp_path):
+    runs = [make_run(tmp_path / f"{alpha}", {"trainer": {"alpha": alpha}}, 0.5 + alpha / 10) for alpha in (0, 1)]
+    file = runs[1] / "per_image.npz"
+    write_arrays(file, {**read_arrays(file), "groups": np.repeat([*"abcdefgh"], 5)})
+    found = compare(settings_from(find_runs([tmp_path])[0]))
+    assert (found.images, found.groups) == (40, 8)
+
+
+def test_without_a_background_every_class_is_foreground(tmp_path):
+    make_run(tmp_path / "0", {"dataset": {"background": None, "palette": None}}, 0.5)
+    (setting,) = settings_from(find_runs([tmp_path])[0])
+    assert foreground_of(setting).tolist() == [True, True]
 
 
 def test_a_class_in_two_images_is_in_every_draw(tmp_path):
