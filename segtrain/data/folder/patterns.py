@@ -69,12 +69,14 @@ def several_each(files: dict[Path, list[Path]]) -> tuple[Path, list[str], str] |
     for folder, images in files.items():
         stems = {path.stem for path in images}
         stems = {stem for stem in stems if not _continued(stem, stems)}
-        ways = Counter()
+        ways, own = Counter(), {masks for masks in files if masks.name in stems}  # folders of the masks of an image
         for path in itertools.chain(*files.values()):
-            if stem := _continued(path.stem, stems):
+            if path.parent in own:
+                ways[f"{os.path.relpath(path.parent.parent, folder)}/{{stem}}/{path.name}"] += 1
+            elif stem := _continued(path.stem, stems):
                 name = path.name.replace(stem, "{stem}", 1)
                 ways[name if path.parent == folder else f"{os.path.relpath(path.parent, folder)}/{name}"] += 1
-        common = sorted(way for way, count in ways.items() if 2 * count > len(stems))
+        common = sorted(way for way, count in ways.items() if 2 * count > len(own or stems))
         columns = [*zip(*(re.split(r"([^\W_]+)", way) for way in common), strict=False)]
         apart = {column for column in columns if len({*column}) > 1}
         if len(apart) == 1 and len({way.count("/") for way in common}) == 1:

@@ -606,26 +606,28 @@ def test_vessels_whose_mask_folder_holds_the_field_of_view(root, tmp_path, caplo
     ("mask", "words", "pattern"),
     [
         ("{}_{}.png", ["1stHO", "2ndHO"], "{stem}_{annotator}.png"),  # CHASE_DB1
+        ("../masks/{}/{}.png", ["car", "road"], "../masks/{stem}/{annotator}.png"),
         ("labels-{1}/{0}.{1}.ppm", ["ah", "vk"], "labels-{annotator}/{stem}.{annotator}.ppm"),  # STARE
     ],
 )
 def test_masks_of_several_annotators_or_classes_are_found(root, tmp_path, mask, words, pattern):
+    photos = tmp_path / "eyes/photos" if ".." in mask else tmp_path / "eyes"
     for file in (root / "train/images").iterdir():
         for to in (f"{file.stem}.png", *(mask.format(file.stem, word) for word in words)):
-            (tmp_path / "eyes" / to).parent.mkdir(parents=True, exist_ok=True)
+            (photos / to).parent.mkdir(parents=True, exist_ok=True)
             kind = "images" if to == file.name else "masks"
-            Image.open(root / "train" / kind / file.name).save(tmp_path / "eyes" / to)
+            Image.open(root / "train" / kind / file.name).save(photos / to)
     with pytest.raises(SegtrainError) as error:
         Folder(str(tmp_path / "eyes"), "train", 3)
-    named = ",".join(words)
+    named, images = ",".join(words), "photos" if ".." in mask else "."
     assert error.value.fix.startswith(
         f"if {', '.join(words)} are annotators: 'dataset.annotators=[{named}]' 'dataset.masks=\"{pattern}\"' "
-        "dataset.images=. dataset.splits=ratio, "
+        f"dataset.images={images} dataset.splits=ratio, "
     )
     assert f"are classes, each with masks of its own: dataset.mask_format=files 'dataset.class_names=[{named}]'" in (
         error.value.fix
     )
-    data = Folder(str(tmp_path / "eyes"), "val", 3, annotators=words, masks=pattern, images=".", splits="ratio")
+    data = Folder(str(tmp_path / "eyes"), "val", 3, annotators=words, masks=pattern, images=images, splits="ratio")
     assert data.annotated_mask(0).any(axis=(0, 1)).all()
 
 
