@@ -13,6 +13,7 @@ from segtrain.data.folder.patterns import class_ends, for_classes, longer_names,
 from segtrain.errors import DataError, counted, few
 
 FORMATS = ", ".join(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES)
+MANY = 5  # folders that have a finding of their own each
 
 
 @dataclass
@@ -195,9 +196,12 @@ def _check_extra(found: FileLists, masks: MaskFiles, candidates: dict[str, Path]
     by_folder: dict[Path, list[Path]] = {}
     for file in extra:
         by_folder.setdefault(file.parent, []).append(file)
+    if len(by_folder) > MANY:  # one of each image, perhaps
+        by_folder = {Path(os.path.commonpath(by_folder)): extra}
     level = "error" if masks.pattern is None else "warning"  # a pattern may find masks of other images than these
     for folder, files in by_folder.items():
-        what = f"{counted(len(files), 'mask')} without an image: {few([file.stem for file in files])}"
+        names = [file.relative_to(folder).with_suffix("").as_posix() for file in files]
+        what = f"{counted(len(files), 'mask')} without an image: {few(names)}"
         found.add(level, what, [folder, *files], "add the missing files, or remove their partners")
 
 
