@@ -255,6 +255,32 @@ def test_images_of_one_group_say_nothing_of_others(sweep):
     assert "One training each: this holds for these images alone" in alone
 
 
+def test_runs_without_counts_are_compared_by_their_scores(sweep):
+    for file in sweep.glob("1.0_*/per_image.npz"):
+        file.unlink()
+    found = compare(settings_from(find_runs([sweep])[0]))
+    assert (found.images, found.class_gains) == (0, {})
+    assert found.settings[0].label == "alpha=1"
+    told = " ".join(answer(found))
+    assert "3 seeds" in told
+    assert "images" not in told.partition(".")[0]
+    assert "There are no counts of single images: this holds for these images only." in told
+
+
+def test_a_class_of_a_single_image_is_never_really_better(sweep):
+    for file in sweep.glob("*/per_image.npz"):
+        counts = read_arrays(file)
+        counts["tp"][1:, 1] = counts["fn"][1:, 1] = 0
+        write_arrays(file, counts)
+    settings = settings_from(find_runs([sweep])[0])
+    found = compare(settings, "accuracy")
+    assert "rare" not in found.class_gains
+    assert "rare is in a single image: the intervals say nothing about others." in answer(found)
+    alone = compare([setting for setting in settings if setting.label != "alpha=0.5"], "iou/rare")
+    assert alone.scores.groups == 1
+    assert "A single image decides iou/rare: this holds for these images only." in answer(alone)
+
+
 def test_groups_that_only_some_runs_know_count_for_all(tmp_path):
     runs = [make_run(tmp_path / f"{alpha}", {"trainer": {"alpha": alpha}}, 0.5 + alpha / 10) for alpha in (0, 1)]
     file = runs[1] / "per_image.npz"
