@@ -119,6 +119,11 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
+def listed(texts: list[str]) -> str:
+    """a, b and c."""
+    return " and ".join([", ".join(texts[:-1]), texts[-1]] if len(texts) > 1 else texts)
+
+
 def few(texts: list[str], count: int = 5) -> str:
     """The first of `texts`, with an ellipsis when there are more."""
     return ", ".join(texts[:count]) + (" …" if len(texts) > count else "")

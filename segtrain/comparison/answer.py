@@ -4,7 +4,7 @@ import numpy as np
 
 from segtrain.comparison.statistics import Estimate, estimate, needed
 from segtrain.comparison.verdict import Comparison
-from segtrain.errors import counted, few
+from segtrain.errors import counted, few, listed
 
 SUSPICIOUS = 1.7  # times the pooled spread between seeds, where the test does not tell it apart
 
@@ -158,7 +158,7 @@ def _gains(found: Comparison) -> str:
     unsure = [name for name in change if name not in real and gained and 2 * change[name] >= real[gained[-1]]]
     parts = {"the gain is in": gained, "perhaps also in": unsure, "the loss in": lost}
     return ", ".join(
-        f"{words} {' and '.join(f'{name} ({signed_percent(change[name])})' for name in names)}"
+        f"{words} {listed([f'{name} ({signed_percent(change[name])})' for name in names])}"
         for words, names in parts.items()
         if names
     )
