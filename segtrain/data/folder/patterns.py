@@ -76,10 +76,11 @@ def several_each(files: dict[Path, list[Path]]) -> tuple[Path, list[str], str] |
             elif stem := _continued(path.stem, stems):
                 name = path.name.replace(stem, "{stem}", 1)
                 ways[name if path.parent == folder else f"{os.path.relpath(path.parent, folder)}/{name}"] += 1
-        common = sorted(way for way, count in ways.items() if 2 * count > len(own or stems))
-        columns = [*zip(*(re.split(r"([^\W_]+)", way) for way in common), strict=False)]
-        apart = {column for column in columns if len({*column}) > 1}
-        if len(apart) == 1 and len({way.count("/") for way in common}) == 1:
+        common = [re.split(r"([^\W_]+)", way) for way, count in sorted(ways.items()) if 2 * count > len(own or stems)]
+        if len(stems) < 2 or len({*map(len, common)}) != 1:
+            continue
+        columns = [*zip(*common, strict=True)]
+        if len(apart := {column for column in columns if len({*column}) > 1}) == 1:
             (words,) = apart
             return folder, [*words], "".join("{kind}" if column == words else column[0] for column in columns)
     return None

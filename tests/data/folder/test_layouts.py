@@ -631,6 +631,15 @@ def test_masks_of_several_annotators_or_classes_are_found(root, tmp_path, mask, 
     assert data.annotated_mask(0).any(axis=(0, 1)).all()
 
 
+@pytest.mark.parametrize("names", [["a", "a-1", "a-2", "a-3"], ["a", "a_x", "a_y_z", "b", "b_x", "b_y_z"], ["a", "b"]])
+def test_numbered_images_are_no_masks_of_annotators(tmp_path, names):
+    for name in names:
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{name}.png")
+    with pytest.raises(SegtrainError) as error:
+        Folder(str(tmp_path), "train", 3)
+    assert "annotators" not in error.value.fix
+
+
 def test_no_settings_are_found_that_leave_out_most_or_train_on_the_test_split(root, tmp_path):
     for split in ("train", "val", "test"):
         for kind in ("images", "seg"):
