@@ -124,6 +124,7 @@ def test_the_config_of_a_job_that_failed_early_may_not_change(tmp_path):
 def test_a_job_that_was_started_with_other_settings_may_be_started_again(tmp_path, weights):
     """As `find` does, for fewer epochs first: it may be killed before the first checkpoint."""
     config = {"seed": 0, "class_weights": weights, "loss": {"weight": "${class_weights}"}, "epochs": 9}
+    config["trainer"] = {"device": "cpu"}
     begin_sweep(tmp_path, [Namespace(name="0", overrides=[], config=OmegaConf.create(config), choices={})])
     started = OmegaConf.create({**config, "epochs": 1})
     with RunFolder(tmp_path / "0") as run:
