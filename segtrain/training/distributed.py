@@ -44,8 +44,7 @@ class SeveralProcesses(Processes):
         self.rank = rank
         self._parallel: DistributedDataParallel | None = None
         self._trainable: list[nn.Parameter] = []  # for which `_parallel` was made
-        self._device = torch.device("cpu")
-        self._seed = 0
+        self._device, self._seed = torch.device("cpu"), 0
         self._record: Callable[[BaseException], None] = lambda error: None
         self._known: BaseException | None = None  # the error that ends this process, which the others know of
         self._failure: dict | None = None  # the first error of any process
