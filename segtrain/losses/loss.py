@@ -92,7 +92,8 @@ class Loss(nn.Module):
             return self._sums(logits, target)
         images = [(logits[i : i + 1], target[i : i + 1]) for i in range(len(logits))]
         terms = torch.stack([torch.stack(self.terms(z, y)) for z, y in images])
-        return terms, torch.as_tensor([self.amounts(y) for _, y in images], dtype=torch.float64, device=terms.device)
+        one = torch.ones((), dtype=torch.float64, device=terms.device)  # times a number: no copy from the host
+        return terms, torch.stack([torch.stack([one * amount for amount in self.amounts(y)]) for _, y in images])
 
     def of_pieces(self, pieces: list) -> torch.Tensor:
         """The loss of several batches as one: of their sums, or else the mean over images, weighed by the amounts."""

@@ -125,6 +125,9 @@ def test_no_loss_waits_none_sorts_to_scatter_and_none_counts_images(preset):
             assert not count.waited
             assert not count.sorted
             found.append(count.kernels)
+            with KernelCount() as count, torch.no_grad():
+                loss.piece(logits, target)  # of the validation
+            assert not count.waited
     assert found[0::2] == found[1::2]
 
 
