@@ -11,7 +11,7 @@ import math
 import types
 import typing
 from collections.abc import Callable, Sequence, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from numbers import Integral, Real
 from typing import Annotated, Any, Literal, Union
 
@@ -23,7 +23,7 @@ class Range:
     """A range a value must lie in, with the words for it."""
 
     text: str
-    test: Callable[[Any], bool]
+    test: Callable[[Any], bool] = field(repr=False)
 
 
 NonNegative = Annotated[float, Range("a number >= 0", lambda v: v >= 0)]
@@ -38,6 +38,10 @@ Size = Annotated[list[int], Range("[height, width], both >= 1", lambda v: len(v)
 Weights = Annotated[
     Sequence[float],
     Range("finite numbers >= 0, not all 0", lambda v: min(map(float, v), default=0) >= 0 and any(map(float, v))),
+]
+
+TrainedRun = Annotated[  # a network, or segtrain.runs.trained.Trained
+    Any, Range("a mapping with the folder of a trained run as `run`", lambda v: not isinstance(v, str | int | None))
 ]
 
 _WORDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", type(None): "null"}

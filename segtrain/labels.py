@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from segtrain.arguments import Fraction, FractionBelowOne, Label, OddInt, Positive, PositiveInt, checked
+from segtrain.arguments import Fraction, FractionBelowOne, Label, OddInt, Positive, PositiveInt, TrainedRun, checked
 from segtrain.losses import Distillation, Loss
 from segtrain.losses.targets import IGNORED
 
@@ -135,7 +135,7 @@ class Teacher(Labels):
     @checked
     def __init__(
         self,
-        teacher,
+        teacher: TrainedRun,
         ignore_index: Label = 255,
         temperature: Positive = 1.0,
         label_share: Fraction = 0.5,

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from segtrain.arguments import Fraction, checked
+from segtrain.arguments import Fraction, TrainedRun, checked
 from segtrain.data.resize import Resize
 from segtrain.data.sampling import Samples, Sampling
 from segtrain.errors import counted
@@ -27,7 +27,7 @@ class Proposals(Sampling):
     """
 
     @checked
-    def __init__(self, coarse, share: Fraction = 0.66, threshold: Fraction = 0.1, resize: Resize = None):
+    def __init__(self, coarse: TrainedRun, share: Fraction = 0.66, threshold: Fraction = 0.1, resize: Resize = None):
         self.coarse, self.foreground_share, self.threshold, self.resize = coarse, share, threshold, resize
         self.locations = np.zeros((0, LOCATIONS), int)
 

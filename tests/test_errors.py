@@ -33,6 +33,10 @@ CONFIG_ERRORS = {
     ),
     "type": (["loss.alpha=abc"], "loss.alpha='abc' must be a number >= 0"),
     "range": (["loss.alpha=-1"], "loss.alpha=-1 must be a number >= 0"),
+    "a run's folder": (
+        ["labels=teacher", "labels.teacher=outputs/a"],
+        "labels.teacher='outputs/a' must be a mapping with the folder of a trained run as `run`",
+    ),
     "choice": (["loss.region.classes=presant"], "loss.region.classes='presant' must be one of present | all"),
     "added key": (["+loss.gama=2"], "loss: segtrain.losses.PixelRegion takes no 'gama'"),
     "an experiment's key of another option": (["experiment=street_scenes", "model=fpn"], "'~model.decoder_channels'"),
