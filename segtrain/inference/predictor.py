@@ -103,8 +103,8 @@ class Predictor:
         """The prediction for an image uint8 [H,W,B] of any size.
 
         With windows, and no `scales`, rows are read and finished one window's height after another: beside the mask no
-        more is in memory than the logits of that height; but for `regions`, which look at the whole. A large image with `resize` is shrunk, and its logits enlarged,
-        strip by strip.
+        more is in memory than the logits of that height; but for `regions`, which look at the whole. A large image with
+        `resize` is shrunk, and its logits enlarged, strip by strip.
 
         Args:
             image: an array, or anything else with `shape` whose rows are `image[top:bottom]`.
@@ -194,9 +194,10 @@ class Predictor:
             for column, left in enumerate(lefts):
                 columns, of = slice(left, left + wide), slice(None)
                 if predicted is not None:
-                    of = predicted[:, row, column].to(self.device)
-                    if not of.any():
+                    found = predicted[:, row, column].nonzero()[:, 0]
+                    if not len(found):
                         continue
+                    of = found.to(self.device)
                 logits = self._forward(images[of, :, :, columns]).float()
                 if total is None:
                     total = logits.new_zeros(*logits.shape[:2], tall, width)
