@@ -1,21 +1,31 @@
-"""Draw masks of the outlines in COCO, YOLO or LabelMe files or the run lengths of Kaggle, so that segtrain can train on them.
+"""Draw masks of outlines, run lengths, or masks of single objects, so that segtrain can train on them.
 
     python scripts/draw_masks.py PATH
     segtrain check PATH
 
-Below PATH are images with `annotations.json` (COCO), or with a text file (YOLO) or a JSON file (LabelMe) per image, of the
-same name: beside it, or under `labels` where the image is under `images`. Beside each such file goes NAME_mask.png of class
-numbers: 0 is the background, and the smaller of two objects is on top. Or there is a table (CSV) with a column EncodedPixels,
-rle or encoding, one of images, and perhaps ClassId: then the masks go beside the images, also of those without a row.
+Below PATH are images, with one of these:
+
+- `annotations.json` (COCO), `annotations.xml` (CVAT for images) or `via_region_data.json` (VIA), of many images; a text file
+  (YOLO) or a JSON file (LabelMe, Supervisely) per image, of the same name, beside it, or under `labels` or `ann` where the
+  image is under `images` or `img`. Beside each such file goes NAME_mask.png of class numbers: 0 is the background, and the
+  smaller of two objects is on top.
+- A table (CSV) with a column EncodedPixels, rle or encoding, one of images, and perhaps ClassId (Kaggle): the masks go beside
+  the images, also of those without a row.
+- Folders NAME/images, with an image, and NAME/masks, with a mask of each object in it (nuclei of the Data Science Bowl): the
+  mask goes beside the image, with 1 for all objects.
 """
 
 import argparse
+import base64
 import csv
+import io
 import json
 import sys
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 from omegaconf import OmegaConf
@@ -26,9 +36,13 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 
 @dataclass
 class Drawing:
-    """The outlines of an image: for each object its class and its polygons, [x, y, x, y, …] in pixels, or its run lengths.
+    """The outlines of an image: for each object its class and its polygons, [x, y, x, y, …] in pixels, or one of
 
-    Run lengths are {"counts": […]}, of pixels outside and inside by turns, column after column.
+    {"counts": […]}: run lengths, of pixels outside and inside by turns, column after column;
+    {"rows": […], "box": [left, top, width, height]}: run lengths, row after row, of a part of the image;
+    {"polygon": […], "holes": […]}: a polygon without others in it;
+    {"bitmap": text, "origin": [left, top]}: a PNG, compressed and written in base 64;
+    {"file": path}: a mask, of which all above 0 is the object.
     """
 
     mask: Path
@@ -42,8 +56,14 @@ def drawings(folder: Path) -> Iterator[Drawing]:
         content = json.loads(file.read_text())
         if isinstance(content, dict) and "shapes" in content:
             yield of_labelme(content, file)
+        elif isinstance(content, dict) and {"size", "objects"} <= content.keys():
+            yield of_supervisely(content, file)
         elif isinstance(content, dict) and {"images", "annotations", "categories"} <= content.keys():
             yield from of_coco(content, file)
+        elif isinstance(content, dict) and content and all(is_via(image) for image in content.values()):
+            yield from of_via(content, file)
+    for file in sorted(folder.rglob("*.xml")):
+        yield from of_cvat(file)
     images = {file.with_suffix(""): file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES}
     names = yolo_names(folder)
     for file in sorted(folder.rglob("*.txt")):
@@ -53,6 +73,8 @@ def drawings(folder: Path) -> Iterator[Drawing]:
             yield of_yolo(file, images[beside], names)
     for file in sorted(folder.rglob("*.csv")):
         yield from of_table(file, list(images.values()))
+    for masks in sorted(folder.rglob("masks")):
+        yield from of_objects(masks)
 
 
 def of_coco(content: dict, file: Path) -> Iterator[Drawing]:
@@ -75,8 +97,72 @@ def of_labelme(content: dict, file: Path) -> Drawing:
             points = [[left, top], [right, top], [right, bottom], [left, bottom]]
         elif kind != "polygon":
             raise SystemExit(f"{file}: a {kind} cannot be drawn; draw it as a polygon, or remove it")
-        objects.append((shape["label"], [[number for point in points for number in point]]))
+        objects.append((shape["label"], [flat(points)]))
     return Drawing(mask_of(file, file.stem), content["imageWidth"], content["imageHeight"], objects)
+
+
+def of_supervisely(content: dict, file: Path) -> Drawing:
+    objects = []
+    for one in content["objects"]:
+        kind, points = one["geometryType"], one.get("points", {})
+        if kind == "bitmap":
+            outline = {"bitmap": one["bitmap"]["data"], "origin": one["bitmap"]["origin"]}
+        elif kind == "polygon":
+            outline = {"polygon": flat(points["exterior"]), "holes": [flat(hole) for hole in points["interior"]]}
+        elif kind == "rectangle":
+            (left, top), (right, bottom) = points["exterior"]
+            outline = [[left, top, right, top, right, bottom, left, bottom]]
+        else:
+            raise SystemExit(f"{file}: a {kind} cannot be drawn; make it a polygon or a bitmap, or remove it")
+        objects.append((one["classTitle"], outline))
+    return Drawing(mask_of(file, file.stem), content["size"]["width"], content["size"]["height"], objects)
+
+
+def is_via(content) -> bool:
+    return isinstance(content, dict) and {"filename", "regions"} <= content.keys()
+
+
+def of_via(content: dict, file: Path) -> Iterator[Drawing]:
+    for image in content.values():
+        objects, regions = [], image["regions"]
+        for region in regions.values() if isinstance(regions, dict) else regions:
+            shape, names = region["shape_attributes"], [*region["region_attributes"].values()]
+            if shape["name"] != "polygon":
+                raise SystemExit(f"{file}: a {shape['name']} cannot be drawn; draw it as a polygon, or remove it")
+            points = zip(shape["all_points_x"], shape["all_points_y"], strict=True)
+            objects.append((str(names[0]) if names else "object", [flat(points)]))
+        with Image.open(file.with_name(image["filename"])) as opened:
+            yield Drawing(mask_of(file, image["filename"]), *opened.size, objects)
+
+
+def of_cvat(file: Path) -> Iterator[Drawing]:
+    for image in ElementTree.parse(file).getroot().iter("image"):
+        objects = []
+        for shape in image:
+            if shape.tag == "polygon":
+                points = [point.split(",") for point in shape.get("points").split(";")]
+                objects.append((shape.get("label"), [flat((float(x), float(y)) for x, y in points)]))
+            elif shape.tag == "mask":
+                runs = [int(number) for number in shape.get("rle").split(",")]
+                box = [int(shape.get(side)) for side in ("left", "top", "width", "height")]
+                objects.append((shape.get("label"), {"rows": runs, "box": box}))
+            elif shape.tag != "tag":
+                raise SystemExit(f"{file}: a {shape.tag} cannot be drawn; draw it as a polygon, or remove it")
+        yield Drawing(mask_of(file, image.get("name")), int(image.get("width")), int(image.get("height")), objects)
+
+
+def of_objects(masks: Path) -> Iterator[Drawing]:
+    """Of a folder with the mask of each object, where that beside it holds the image alone."""
+    images = [file for file in masks.with_name("images").glob("*") if file.suffix.lower() in SUFFIXES]
+    if len(images) == 1:
+        with Image.open(images[0]) as opened:
+            width, height = opened.size
+        objects = [("object", {"file": file}) for file in sorted(masks.glob("*.png"))]
+        yield Drawing(mask_of(images[0], images[0].name), width, height, objects)
+
+
+def flat(points) -> list:
+    return [number for point in points for number in point]
 
 
 def yolo_names(folder: Path) -> dict[str, str]:
@@ -162,7 +248,28 @@ def mask_of(file: Path, image: str) -> Path:
 
 def pixels(outline: list | dict, width: int, height: int) -> np.ndarray:
     """bool [H, W] of one object."""
-    if isinstance(outline, dict):  # run lengths, column after column
+    inside = np.zeros((height, width), bool)
+    if "file" in outline:
+        with Image.open(outline["file"]) as image:
+            return np.asarray(image.convert("L")) > 0
+    if "polygon" in outline:
+        for hole in outline["holes"]:
+            inside |= pixels([hole], width, height)
+        return pixels([outline["polygon"]], width, height) & ~inside
+    if "bitmap" in outline:
+        with Image.open(io.BytesIO(zlib.decompress(base64.b64decode(outline["bitmap"])))) as image:
+            drawn = np.asarray(image.convert("RGBA"))[..., 3 if "A" in image.getbands() else 0] > 0
+        left, top = outline["origin"]
+        inside[top : top + len(drawn), left : left + drawn.shape[1]] = drawn[: height - top, : width - left]
+        return inside
+    if "rows" in outline:
+        left, top, across, down = outline["box"]
+        runs = outline["rows"]
+        inside[top : top + down, left : left + across] = np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(
+            down, across
+        )
+        return inside
+    if "counts" in outline:
         runs = unpacked(outline["counts"]) if isinstance(outline["counts"], str) else outline["counts"]
         return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(width, height).T
     found = Image.new("1", (width, height))
@@ -184,7 +291,7 @@ if __name__ == "__main__":
     parser.add_argument("path", type=Path)
     found = list(drawings(parser.parse_args().path))
     if not found:
-        raise SystemExit("no COCO, YOLO, LabelMe or CSV files with their images: see `--help`")
+        raise SystemExit("nothing to draw masks of: see `--help`")
     if there := [str(drawing.mask) for drawing in found if drawing.mask.exists()]:
         raise SystemExit(f"{there[0]} is there already: delete or move it, and other masks that were drawn before")
     classes = {name for drawing in found for name, _ in drawing.objects}

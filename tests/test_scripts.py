@@ -1,8 +1,11 @@
 """The scripts that draw a dataset, and train on it as most do."""
 
+import base64
+import io
 import json
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -61,14 +64,45 @@ LABELME = {
 RELATIVE = " ".join(f"{number / size}" for point in OUTLINE for number, size in zip(point, (20, 16), strict=True))
 
 
+PNG = io.BytesIO()
+Image.fromarray(np.full((2, 1), 255, np.uint8)).save(PNG, "PNG")
+BITMAP = {"data": base64.b64encode(zlib.compress(PNG.getvalue())).decode(), "origin": [4, 4]}
+SUPERVISELY = {
+    "size": {"height": 16, "width": 20},
+    "objects": [
+        {"classTitle": "car", "geometryType": "polygon", "points": {"exterior": OUTLINE, "interior": []}},
+        {"classTitle": "bus", "geometryType": "bitmap", "bitmap": BITMAP},
+    ],
+}
+REGIONS = [
+    {
+        "shape_attributes": {
+            "name": "polygon",
+            "all_points_x": [x for x, _ in points],
+            "all_points_y": [y for _, y in points],
+        },
+        "region_attributes": {"kind": kind},
+    }
+    for kind, points in (("car", OUTLINE), ("bus", [[4, 4], [4, 4], [4, 5]]))
+]
+VIA = {"a.jpg123": {"filename": "a.jpg", "regions": REGIONS}}
+CVAT = f"""<annotations><image id="0" name="a.jpg" width="20" height="16">
+<polygon label="car" points="{";".join(f"{x},{y}" for x, y in OUTLINE)}"></polygon>
+<mask label="bus" rle="1, 1, 1, 1" left="3" top="4" width="2" height="2"></mask>
+</image></annotations>"""
+
+
 @pytest.mark.parametrize(
     ("image", "file", "content"),
     [
         ("train/a.jpg", "train/_annotations.coco.json", json.dumps(COCO)),
+        ("train/img/a.jpg", "train/ann/a.jpg.json", json.dumps(SUPERVISELY)),
+        ("train/a.jpg", "train/via_region_data.json", json.dumps(VIA)),
+        ("train/a.jpg", "train/annotations.xml", CVAT),
         ("train/a.jpg", "train/a.json", json.dumps(LABELME)),
         ("images/train/a.jpg", "labels/train/a.txt", f"1 {RELATIVE}\n0 0.2 0.25 0.2 0.3 0.2 0.3125\n"),
     ],
-    ids=["COCO", "LabelMe", "YOLO"],
+    ids=["COCO", "Supervisely", "VIA", "CVAT", "LabelMe", "YOLO"],
 )
 def test_masks_are_drawn_of_outlines(tmp_path, image, file, content):
     for split in ("train", "val"):
@@ -150,6 +184,27 @@ def test_classes_of_yolo_are_named(tmp_path, names):
     assert "'dataset.class_names=[background,bus,car]'" in run("draw_masks.py", tmp_path)
 
 
+def test_holes_are_left_out_and_masks_of_objects_are_one(tmp_path):
+    holes = {"exterior": OUTLINE, "interior": [[[4, 4], [6, 4], [6, 6], [4, 6]]]}
+    content = {**SUPERVISELY, "objects": [{"classTitle": "car", "geometryType": "polygon", "points": holes}]}
+    (tmp_path / "a.png.json").write_text(json.dumps(content))
+    Image.new("RGB", (20, 16)).save(tmp_path / "a.png")
+    for name in ("first", "second", "third"):
+        for kind, number in (("images", 1), ("masks", 2)):
+            (tmp_path / name / kind).mkdir(parents=True)
+            for each in range(number):
+                drawn = np.zeros((16, 20), np.uint8)
+                drawn[4 * each + 1 : 4 * each + 3, 5:9] = 255
+                Image.fromarray(drawn).save(tmp_path / name / kind / f"{name}{each if kind == 'masks' else ''}.png")
+    assert "4 masks of the classes background, car, object" in run("draw_masks.py", tmp_path)
+    expected = np.zeros((16, 20), np.uint8)
+    expected[3:8, 2:12], expected[4:7, 4:7] = 1, 0
+    assert np.asarray(Image.open(tmp_path / "a_mask.png")).tolist() == expected.tolist()
+    expected[:] = 0
+    expected[[1, 2, 5, 6], 5:9] = 2
+    assert np.asarray(Image.open(tmp_path / "second/images/second_mask.png")).tolist() == expected.tolist()
+
+
 BOXES = {**COCO, "annotations": [{"id": 5, "image_id": 7, "category_id": 3, "bbox": [2, 3, 9, 4], "segmentation": []}]}
 
 
@@ -159,6 +214,11 @@ BOXES = {**COCO, "annotations": [{"id": 5, "image_id": 7, "category_id": 3, "bbo
         ("coco.json", json.dumps(BOXES), "annotation 5 has no outline"),
         ("a.txt", "0 0.5 0.5 0.2 0.1\n", "is a box, not an outline"),
         ("a.json", json.dumps(LABELME), "a_mask.png is there already"),
+        (
+            "a.xml",
+            '<annotations><image name="a.jpg" width="9" height="9"><box/></image></annotations>',
+            "a box cannot be",
+        ),
     ],
 )
 def test_no_mask_is_drawn_of_a_box_or_over_another(tmp_path, file, content, what):

@@ -47,8 +47,9 @@ class Folder(SegmentationDataset):
                 a file stays in its split when others are added.
             kfold: as ratio; of `folds` parts of about equal size, part number `fold` (from 0) is val. The parts
                 change when files are added.
-        images: the folder of the images below `root`, `{split}` filled in; None: those of `splits`.
-        masks: pattern of an image's mask, from the image's folder: `{stem}_mask.png`, `../masks/{stem}.png`.
+        images: the folder of the images below `root`, `{split}` filled in, or with a * those of one name, `*/image.png`,
+            or in folders of one name, `*/images`; None: those of `splits`.
+        masks: pattern of an image's mask, from the image's folder: `{stem}_mask.png`, `../masks/{stem}.png`; `mask.png`.
             Also {split}, {folder} (the name of the image's folder), {class}, {annotator}; `.*` is any suffix. Without
             {stem} a folder beside that of the images, or below `root`: `label`.
         split_file: the split files below `root`. split_names: {train: training}, other words for splits.

@@ -1,11 +1,12 @@
 """The layout of a dataset in folders: its settings, and where the folders of images and masks are."""
 
+import fnmatch
 import functools
+import itertools
 import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import product
 from pathlib import Path, PurePosixPath
 
 from segtrain.data.folder.images import IMAGE_SUFFIXES, LOSSY_SUFFIXES, MASK_SUFFIXES
@@ -62,7 +63,8 @@ class Layout:
             raise ConfigError(f"fold={self.fold} of folds={self.folds}", "dataset.fold", "count the folds from 0")
         if self.pattern is None:
             return
-        for word in ("stem", *([self.kind] if self.kinds else [])):
+        words = ["stem"] * (not self.one_per_folder) + [self.kind] * bool(self.kinds)
+        for word in words:
             if f"{{{word}}}" not in self.pattern:
                 example = "{stem}_mask.png" if word == "stem" else f"{{stem}}_{{{word}}}.png"
                 what = f"the pattern {self.pattern!r} has no {{{word}}}"
@@ -106,6 +108,24 @@ class Layout:
     def pattern(self) -> str | None:
         """`masks`, where it is a pattern for the mask of an image."""
         return self.masks if self.mask_folder is None else None
+
+    @property
+    def one_per_folder(self) -> bool:
+        """Whether `images` says with a * that each folder has an image of its own, whose mask needs no name of its own."""
+        return "*" in (self.images or "")
+
+    @functools.cached_property
+    def wanted(self) -> list[str]:
+        """The parts of `images` from the first with a * on; none without."""
+        parts = filled(self.images or "", "dataset.images", split=self.split_folder).split("/")
+        return parts[len(_fixed(parts)) :]
+
+    def is_image(self, name: str) -> bool:
+        """Whether a file below the folder of the images, by its name, or a folder it is in, is what is wanted."""
+        found, wanted = name.split("/"), [*self.wanted]
+        if wanted and Path(wanted[-1]).suffix.lower() in IMAGE_SUFFIXES:
+            wanted[-1] = Path(wanted[-1]).stem
+        return len(found) >= len(wanted) and all(map(fnmatch.fnmatchcase, found, wanted))
 
     def group_of(self, name: str) -> str:
         """What the pattern `groups` finds in a name; the name itself when it finds nothing."""
@@ -191,11 +211,11 @@ class Layout:
         if folders != [MASKS[0]]:
             return [layout for name in IMAGES for layout in self._named(split, name, *folders)]
         camvid = [[root / split, root / f"{split}annot"]] if self.splits == "folders" else []
-        return [layout for names in product(IMAGES, MASKS) for layout in self._named(split, *names)] + camvid
+        return [layout for names in itertools.product(IMAGES, MASKS) for layout in self._named(split, *names)] + camvid
 
     def _set(self, pattern: str, key: str, split: str) -> Path:
         """The folder that a setting names; with splits=folders the split's below it, unless {split} stands in it."""
-        folder = self.root / filled(pattern, key, split=split)
+        folder = self.root.joinpath(*_fixed(filled(pattern, key, split=split).split("/")))
         return folder / split if self.splits == "folders" and "{split}" not in pattern else folder
 
     def _beside(self, split: str) -> list[list[Path]]:
@@ -219,6 +239,11 @@ class Layout:
         """Whether `folders` are where this documentation puts them, or the settings name them."""
         masks = [] if self.pattern is not None else self.kinds or [MASKS[0]]
         return bool(self.images) or folders in self._named(self.split_folder, IMAGES[0], *masks)
+
+
+def _fixed(parts: list[str]) -> list[str]:
+    """Those before the first with a *."""
+    return list(itertools.takewhile(lambda part: "*" not in part, parts))
 
 
 def holds_masks(folder: Path) -> bool:

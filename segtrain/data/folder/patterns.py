@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from segtrain.data.folder.images import IMAGE_SUFFIXES, MASK_SUFFIXES
+from segtrain.data.folder.layout import SPLITS
+from segtrain.data.folder.near import OF_MASKS
 from segtrain.errors import few
 
 
@@ -61,7 +63,7 @@ def class_ends(images: Iterable[Path], masks: Iterable[Path]) -> list[str]:
 def several_each(files: dict[Path, list[Path]]) -> tuple[Path, list[str], str] | None:
     """The folder of images that have several masks each, the words in which the masks' names differ, and their pattern.
 
-    The pattern is from that folder, with {kind} for the word.
+    The pattern is from that folder, with {kind} for the word. No words: each has one mask, in a folder of its own.
 
     Args:
         files: images and masks by their folder.
@@ -79,11 +81,34 @@ def several_each(files: dict[Path, list[Path]]) -> tuple[Path, list[str], str] |
         common = [re.split(r"([^\W_]+)", way) for way, count in sorted(ways.items()) if 2 * count > len(own or stems)]
         if len(stems) < 2 or len({*map(len, common)}) != 1:
             continue
+        if own and len(common) == 1:
+            return folder, [], "".join(common[0])
         columns = [*zip(*common, strict=True)]
         if len(apart := {column for column in columns if len({*column}) > 1}) == 1:
             (words,) = apart
             return folder, [*words], "".join("{kind}" if column == words else column[0] for column in columns)
     return None
+
+
+def in_own_folders(files: dict[Path, list[Path]], root: Path) -> tuple[str, str] | None:
+    """dataset.images, with a * for what differs, and dataset.masks, where folders hold an image and its mask of the same names.
+
+    Args:
+        files: images and masks by their folder.
+    """
+    names = Counter(path.name for paths in files.values() for path in paths)
+    common = [name for name, count in names.items() if 2 * count > len(files) > 1]
+    masks = [name for name in common if OF_MASKS.search(name) and Path(name).suffix.lower() in MASK_SUFFIXES]
+    images = [name for name in common if name not in masks]
+    if not masks or len(images) != 1:
+        return None
+    mask = min(masks, key=len)  # label.png, not label_viz.png
+    folders = [folder.relative_to(root).parts for folder in files if folder / mask in files[folder]]
+    columns = [*zip(*(parts for parts in folders if len(parts) == len(folders[0])), strict=True)]
+    words = [column[0] if len({*column}) == 1 else "*" for column in columns]
+    if columns and {word.lower() for word in columns[0]} <= {word for every in SPLITS.values() for word in every}:
+        words[0] = "{split}"
+    return "/".join([*words, images[0]]), mask
 
 
 def _continued(word: str, stems: set[str]) -> str:

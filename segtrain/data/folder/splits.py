@@ -42,6 +42,11 @@ def list_files(layout: Layout, check: bool = True) -> FileLists:
         what = f"using {layout.split_file.format(split=layout.split)}"
         found.tell("note", what, [layout.root], "if that is wrong, set dataset.splits")
     listing, masks = list_folder(folders[0], IMAGE_SUFFIXES), MaskFiles(layout, folders)
+    chosen = {name: paths for name, paths in listing.by_name.items() if layout.is_image(name)}
+    if listing.by_name and not chosen:
+        what = f"no image below {folders[0]} is {'/'.join(layout.wanted)}"
+        raise ConfigError(what, "dataset.images", f"correct it: there is {next(iter(listing.by_name))}")
+    listing.by_name = chosen
     longer = _longer_names(masks, listing)
     if longer or not layout.is_usual(folders):
         masks_at = [folder / longer.rpartition("/")[2] for folder in folders[1:]]

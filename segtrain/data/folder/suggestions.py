@@ -1,6 +1,5 @@
 """Which settings would fit the files of a dataset, where those that were given do not."""
 
-import contextlib
 import itertools
 import os
 import re
@@ -11,18 +10,13 @@ from pathlib import Path
 from PIL import Image
 
 from segtrain.data.folder.findings import FileLists
-from segtrain.data.folder.images import IMAGE_SUFFIXES, LOSSY_SUFFIXES, MASK_SUFFIXES
+from segtrain.data.folder.images import LOSSY_SUFFIXES, MASK_SUFFIXES
 from segtrain.data.folder.layout import GENERAL, SPLITS, Layout, NoMasks, NotThere
-from segtrain.data.folder.patterns import common_end, for_classes, pattern_of, setting, several_each
+from segtrain.data.folder.near import OF_MASKS, entries, files_by_folder, folders_in
+from segtrain.data.folder.outlines import to_draw
+from segtrain.data.folder.patterns import common_end, for_classes, in_own_folders, pattern_of, setting, several_each
 from segtrain.data.folder.splits import list_files, with_splits
 from segtrain.errors import SegtrainError, few
-
-DEPTH, FOLDERS, BESIDE, FILES = 4, 60, 8, 1000  # that are looked at: levels, folders, those in one, files of one
-JUNK = ("__MACOSX", "@eaDir")  # folders that programs leave beside others
-OF_TEST = re.compile(r"(?<![a-z])test(ing)?(?![a-z])", re.IGNORECASE)
-OF_MASKS = re.compile(r"mask|label|annot|truth|seg|manual|class|gt|lbl|trimap", re.IGNORECASE)
-OUTLINES, OF_COCO = (".json", ".txt", ".xml"), re.compile(r"coco|instances|annotations|via_", re.IGNORECASE)
-OF_RUNS = re.compile(r"\b(encodedpixels|rle(_mask)?|encoding)\b", re.IGNORECASE)  # columns
 
 
 def files_of(layout: Layout) -> FileLists:
@@ -74,7 +68,7 @@ def _of_all(layout: Layout) -> str:
 def _deeper(layout: Layout) -> str:
     """A dataset one folder deeper, or a run in place of one; empty where there is none."""
     ratio = replace(layout, splits="ratio")
-    deeper = [folder for folder in _folders(layout.root) if layout.fits(root=folder) or ratio.fits(root=folder)]
+    deeper = [folder for folder in folders_in(layout.root) if layout.fits(root=folder) or ratio.fits(root=folder)]
     if len(deeper) == 1:
         return f"it is one folder deeper: {setting('dataset.root', str(deeper[0]))}"
     if (layout.root / "config.yaml").is_file() and (layout.root / "checkpoints").is_dir():
@@ -86,40 +80,31 @@ def _by_names(layout: Layout) -> str:
     """The settings that fit the names of files, wherever they are, or what else these say; empty where that is nothing."""
     if layout.kinds:
         return ""
-    return _folder_per_class(layout) or _found_by_names(layout) or _several_each(layout) or _outlines(layout.root)
+    by_names = _folder_per_class(layout) or _found_by_names(layout) or _in_own_folders(layout) or _several_each(layout)
+    return by_names or to_draw(layout.root)
+
+
+def _in_own_folders(layout: Layout) -> str:
+    """The settings for a folder of each image, with its mask; empty where there are none."""
+    if layout.images is not None or (found := in_own_folders(files_by_folder(layout.root), layout.root)) is None:
+        return ""
+    words = f"{setting('dataset.images', found[0])} {setting('dataset.masks', found[1])}"
+    words = f"if each image has a folder with its mask: {words}"
+    return words if "{split}" in found[0] else f"{words} dataset.splits=ratio, which {_of_all(layout)}"
 
 
 def _several_each(layout: Layout) -> str:
     """The settings for several masks of each image, of annotators or of classes; empty where there are none."""
-    if (found := several_each(dict(itertools.islice(_files_by_folder(layout.root), FOLDERS)))) is None:
+    if (found := several_each(files_by_folder(layout.root))) is None:
         return ""
     folder, kinds, pattern = found
     where = f"{setting('dataset.images', os.path.relpath(folder, layout.root))} dataset.splits=ratio"
     masks = setting("dataset.masks", pattern.replace("{kind}", "{annotator}"))
+    if not kinds:
+        return f"if each image has a folder with its mask: {masks} {where}, which {_of_all(layout)}"
     annotators = f"'dataset.annotators=[{','.join(kinds)}]' {masks} {where}, which {_of_all(layout)}"
     classes = for_classes(kinds, pattern.replace("{kind}", "{class}"))
     return f"if {few(kinds)} are annotators: {annotators}; {classes} {where}"
-
-
-def _outlines(root: Path) -> str:
-    """What to do with outlines or run lengths of objects in text files; empty where there are none."""
-    stems = {path.stem for _, files in _files_by_folder(root) for path in files}
-    for path in itertools.chain.from_iterable(map(_entries, _near(root))):
-        if what := _described(path, stems):
-            where = path.relative_to(root).as_posix()
-            return f"{where} holds {what}, not a mask: draw masks by `python scripts/draw_masks.py {root}`"
-    return ""
-
-
-def _described(path: Path, stems: set[str]) -> str:
-    """What a file has of objects, as those of COCO, YOLO, LabelMe and Kaggle; empty where it has nothing."""
-    suffix = path.suffix.lower()
-    if suffix in OUTLINES and (path.stem in stems or (suffix == ".json" and OF_COCO.search(path.stem))):
-        return "outlines"
-    if suffix == ".csv" and path.is_file():
-        with contextlib.suppress(OSError), path.open(errors="replace") as stream:
-            return "run lengths" if OF_RUNS.search(stream.readline(1000)) else ""
-    return ""
 
 
 @dataclass(frozen=True)
@@ -136,15 +121,16 @@ class _Pair:
 def _found_by_names(layout: Layout) -> str:
     """The settings by which most images have masks, of all folders whose names of files fit; empty where none do."""
     found: dict[tuple, tuple] = {}  # by settings, what they are worth, and for which folders
-    files = dict(itertools.islice(_files_by_folder(layout.root), FOLDERS))
+    files = files_by_folder(layout.root)
     for pair in _pairs(layout.root, files):
         for changes in _settings(layout, pair):
             if (key := tuple(changes.items())) not in found:
                 number, own_splits = _number_of_images(layout, pair, changes), changes["splits"] != "ratio"
                 found[key] = (own_splits and number > 0, number, pair.likeness), pair
-    best = max(found, key=lambda key: found[key][0], default=None)
-    if best is None or 4 * found[best][0][1] < sum(map(len, files.values())):  # less than half of images and masks
+    most = [key for key in found if 4 * found[key][0][1] >= sum(map(len, files.values()))]  # half of images and masks
+    if not most:
         return ""
+    best = max(most, key=lambda key: found[key][0])
     best, chosen = dict(best), found[best][1]
     keys = [key for key in best if key != "splits" or best[key] == "ratio"]
     words = " ".join(setting(f"dataset.{key}", best[key]) for key in keys)
@@ -152,22 +138,6 @@ def _found_by_names(layout: Layout) -> str:
     beside, of_images = images == masks, "the root" if images == "." else images
     where = "for masks beside their images" if beside else f"if {of_images} holds images and {masks} their masks"
     return f"{where}: {words}" + (f", which {_of_all(layout)}" if best["splits"] == "ratio" else "")
-
-
-def _files_by_folder(root: Path) -> Iterator[tuple[Path, list[Path]]]:
-    """Folders that hold images, with some of them, those near the root first."""
-    for folder in _near(root):
-        images = [path for path in _entries(folder) if path.suffix.lower() in IMAGE_SUFFIXES]
-        if images and not OF_TEST.search(os.path.relpath(folder, root)):
-            yield folder, images[:FILES]
-
-
-def _near(root: Path) -> Iterator[Path]:
-    """The root and folders below it, those near it first."""
-    level = [root]
-    for _ in range(DEPTH):
-        yield from level
-        level = [deeper for folder in level[:FOLDERS] for deeper in _folders(folder)[:BESIDE]]
 
 
 def _pairs(root: Path, files: dict[Path, list[Path]]) -> Iterator[_Pair]:
@@ -232,6 +202,8 @@ def _settings(layout: Layout, pair: _Pair) -> Iterator[dict[str, str]]:
         yield {"images": above.as_posix(), "masks": above_masks.as_posix(), "splits": "ratio", **end}
     if images != "." and sibling:  # both in the folder of each patient
         yield {"images": ".", "masks": relative, "splits": "ratio", **end}
+        below = Path(images).parent.parent / "*" / Path(images).name  # or in one of the same name there
+        yield {"images": below.as_posix(), "masks": relative, "splits": "ratio", **end}
 
 
 def _number_of_images(layout: Layout, pair: _Pair, changes: dict[str, str]) -> int:
@@ -258,7 +230,7 @@ def _words_of_splits(layout: Layout) -> list[str]:
     taken = {word for other in others for word in other.split_words}
     places = {folders[0].parent for other in others for word in other.split_words for folders in other.possible(word)}
     places |= {layout.root}
-    found = [path.name for place in sorted(places) for path in _folders(place)]
+    found = [path.name for place in sorted(places) for path in folders_in(place)]
     candidates = [name for name in dict.fromkeys(found) if name not in taken]
     fitting = [name for name in candidates if layout.fits(split_names={layout.split: name})]
     return fitting if len(fitting) == (1 if taken else 2) else []
@@ -271,28 +243,15 @@ def _folder_per_class(layout: Layout) -> str:
     images = images[0] if images else layout.root / (layout.images or "images")
     if layout.masks is not None or not images.is_dir():
         return ""
-    stems = {path.stem for path in _entries(images)}
+    stems = {path.stem for path in entries(images)}
 
     def holds_masks(folder: Path) -> bool:
-        masks = [path for path in _entries(folder) if path.stem in stems and path.suffix.lower() in MASK_SUFFIXES]
+        masks = [path for path in entries(folder) if path.stem in stems and path.suffix.lower() in MASK_SUFFIXES]
         return bool(masks) and _mask_like("", masks) == 2 and re.fullmatch(r"[\w-]+", folder.name) is not None
 
-    for parent in (layout.root, *_folders(layout.root)):
-        classes = [folder.name for folder in _folders(parent) if folder != images and holds_masks(folder)]
+    for parent in (layout.root, *folders_in(layout.root)):
+        classes = [folder.name for folder in folders_in(parent) if folder != images and holds_masks(folder)]
         if len(classes) > 1:
             apart = Path(os.path.relpath(parent, images)).as_posix()
             return for_classes(classes, "" if parent == layout.root else f"{apart}/{{class}}/{{stem}}.*")
     return ""
-
-
-def _folders(folder: Path) -> list[Path]:
-    """The folders in a folder that are neither hidden nor left by programs."""
-    return [p for p in _entries(folder) if p.is_dir() and not p.name.startswith(".") and p.name not in JUNK]
-
-
-def _entries(folder: Path) -> list[Path]:
-    """What is in a folder, by name; nothing of one that is not there or cannot be read."""
-    try:
-        return sorted(folder.iterdir())
-    except OSError:
-        return []

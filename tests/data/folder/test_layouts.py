@@ -640,6 +640,63 @@ def test_numbered_images_are_no_masks_of_annotators(tmp_path, names):
     assert "annotators" not in error.value.fix
 
 
+@pytest.mark.parametrize(
+    ("image", "mask", "more", "settings"),
+    [
+        ("case_{}/image.png", "case_{}/mask.png", None, "'dataset.images=\"*/image.png\"' dataset.masks=mask.png"),
+        (
+            "train/{}_json/img.png",
+            "train/{}_json/label.png",
+            "train/{}_json/label_viz.png",
+            "'dataset.images=\"{split}/*/img.png\"' dataset.masks=label.png",
+        ),
+        (
+            "images/{}.png",
+            "masks/{}/mask.png",
+            None,
+            "'dataset.masks=\"../masks/{stem}/mask.png\"' dataset.images=images",
+        ),
+        (
+            "first/{0}/images/{0}.png",
+            "first/{0}/images/{0}_mask.png",
+            "first/{0}/masks/1.png",
+            "'dataset.images=\"first/*/images\"' 'dataset.masks=\"{stem}_mask.png\"'",
+        ),
+    ],
+    ids=["case", "labelme_json", "a mask in a folder", "objects that are drawn"],
+)
+def test_a_folder_for_each_image(root, tmp_path, image, mask, more, settings):
+    for split in ("train", "val"):
+        for file in (root / split / "images").iterdir():
+            for to, kind in ((image, "images"), (mask, "masks"), (more, "images")):
+                if to is not None:
+                    path = tmp_path / "own" / to.format(file.stem).replace("train/", f"{split}/")
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copy(root / split / kind / file.name, path)
+    with pytest.raises(SegtrainError) as error:
+        Folder(str(tmp_path / "own"), "train", 3)
+    by_ratio = "" if "{split}" in settings else " dataset.splits=ratio, which takes 20% of the images for validation"
+    assert error.value.fix.partition(": ")[2] == settings + by_ratio
+    given = dict(word.removeprefix("dataset.").split("=", 1) for word in shlex.split(settings))
+    given = {key: value.strip('"') for key, value in given.items()}
+    data = [
+        Folder(str(tmp_path / "own"), split, 3, **given, splits="ratio" if by_ratio else "folders")
+        for split in ("train", "val")
+    ]
+    assert sum(len(each.names) for each in data) == sum(
+        len([*(root / split / "images").iterdir()]) for split in ("train", "val")
+    )
+    assert data[1].mask(0).any()
+
+
+def test_no_image_is_what_the_settings_say(root):
+    with pytest.raises(ConfigError, match=r"no image below .*images is \*/a.png") as error:
+        Folder(str(root), "train", 3, images="{split}/images/*/a.png", masks="mask.png")
+    assert error.value.where == "dataset.images"
+    with pytest.raises(ConfigError, match=r"the pattern 'mask.png' has no {stem}"):
+        Folder(str(root), "train", 3, masks="mask.png")
+
+
 def test_no_settings_are_found_that_leave_out_most_or_train_on_the_test_split(root, tmp_path):
     for split in ("train", "val", "test"):
         for kind in ("images", "seg"):
