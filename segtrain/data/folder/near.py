@@ -7,7 +7,7 @@ from pathlib import Path
 
 from segtrain.data.folder.images import IMAGE_SUFFIXES
 
-DEPTH, FOLDERS, BESIDE, FILES = 4, 60, 8, 1000  # that are looked at: levels, folders, those in one, files of one
+DEPTH, FOLDERS, BESIDE, FILES = 6, 60, 8, 1000  # that are looked at: levels, folders, those in one, files of one
 JUNK = ("__MACOSX", "@eaDir")  # folders that programs leave beside others
 OF_TEST = re.compile(r"(?<![a-z])test(ing)?(?![a-z])", re.IGNORECASE)
 OF_MASKS = re.compile(r"mask|label|annot|truth|seg|manual|class|gt|lbl|trimap", re.IGNORECASE)

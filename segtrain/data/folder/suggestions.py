@@ -12,7 +12,7 @@ from PIL import Image
 from segtrain.data.folder.findings import FileLists
 from segtrain.data.folder.images import LOSSY_SUFFIXES, MASK_SUFFIXES
 from segtrain.data.folder.layout import GENERAL, SPLITS, Layout, NoMasks, NotThere
-from segtrain.data.folder.near import OF_MASKS, entries, files_by_folder, folders_in
+from segtrain.data.folder.near import OF_MASKS, OF_TEST, entries, files_by_folder, folders_in
 from segtrain.data.folder.outlines import to_draw
 from segtrain.data.folder.patterns import common_end, for_classes, in_own_folders, pattern_of, setting, several_each
 from segtrain.data.folder.splits import list_files, with_splits
@@ -207,7 +207,9 @@ def _settings(layout: Layout, pair: _Pair) -> Iterator[dict[str, str]]:
 
 
 def _number_of_images(layout: Layout, pair: _Pair, changes: dict[str, str]) -> int:
-    """How many images of both splits have a mask with other settings; 0 where one has few, and where masks are mistaken."""
+    """How many images of both splits have a mask with other settings; 0 where one has few, and where masks or a test
+    split are mistaken.
+    """
     total, mask_named = 0, bool(OF_MASKS.search(os.path.relpath(pair.images, layout.root)))
     for split in ("train", "val"):
         try:
@@ -215,10 +217,9 @@ def _number_of_images(layout: Layout, pair: _Pair, changes: dict[str, str]) -> i
         except SegtrainError:
             return 0
         masks = [files[0] for files in found.masks if files[0] is not None]
-        odd = not mask_named and any(
-            OF_MASKS.search(os.path.relpath(file.parent, layout.root)) for file in found.images
-        )
-        if odd or len({*masks}) < len(masks) or 2 * len(masks) <= len(found.names):
+        parents = {os.path.relpath(file.parent, layout.root) for file in found.images}
+        odd = not mask_named and any(map(OF_MASKS.search, parents))
+        if odd or any(map(OF_TEST.search, parents)) or len({*masks}) < len(masks) or 2 * len(masks) <= len(found.names):
             return 0
         total += len(masks)
     return total

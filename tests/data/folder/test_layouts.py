@@ -721,6 +721,24 @@ def test_no_settings_are_found_that_leave_out_most_or_train_on_the_test_split(ro
     with pytest.raises(ConfigError) as error:
         Folder(str(tmp_path / "c"), "train", 3)
     assert "dataset.images=ds/img dataset.masks=masks_" in error.value.fix
+    for split in ("train", "test"):  # KolektorSDD2
+        for kind, end in (("images", ""), ("masks", "_GT")):
+            for file in (root / "train" / kind).iterdir():
+                (tmp_path / "d" / split).mkdir(parents=True, exist_ok=True)
+                shutil.copy(file, tmp_path / "d" / split / f"{file.stem}{end}.png")
+    with pytest.raises(ConfigError) as error:
+        Folder(str(tmp_path / "d"), "train", 3)
+    assert "dataset.images=train 'dataset.masks=\"{stem}_GT.png\"' dataset.splits=ratio" in error.value.fix
+
+
+def test_settings_are_found_for_folders_far_below(root, tmp_path):
+    for split in ("train", "val"):  # BDD100K
+        for kind, to in (("images", "images/10k"), ("masks", "labels/sem_seg/masks")):
+            shutil.copytree(root / split / kind, tmp_path / "bdd" / to / split)
+    with pytest.raises(SegtrainError) as error:
+        Folder(str(tmp_path / "bdd"), "train", 3)
+    fix = "'dataset.images=\"images/10k/{split}\"' 'dataset.masks=\"labels/sem_seg/masks/{split}\"'"
+    assert fix in error.value.fix
 
 
 def test_settings_are_found_for_a_dataset_that_an_own_split_does_not_cover(root, tmp_path):
