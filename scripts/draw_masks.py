@@ -22,6 +22,7 @@ import io
 import json
 import sys
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,8 +61,8 @@ def drawings(folder: Path) -> Iterator[Drawing]:
             yield of_supervisely(content, file)
         elif isinstance(content, dict) and {"images", "annotations", "categories"} <= content.keys():
             yield from of_coco(content, file)
-        elif isinstance(content, dict) and content and all(is_via(image) for image in content.values()):
-            yield from of_via(content, file)
+        elif isinstance(content, dict) and any(map(is_via, content.get("_via_img_metadata", content).values())):
+            yield from of_via(content.get("_via_img_metadata", content), file)
     for file in sorted(folder.rglob("*.xml")):
         yield from of_cvat(file)
     images = {file.with_suffix(""): file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES}
@@ -243,7 +244,9 @@ def unpacked(text: str) -> list[int]:
 
 
 def mask_of(file: Path, image: str) -> Path:
-    return file.with_name(f"{Path(image).stem}_mask.png")
+    """Beside the image, where its path starts at the file's folder; else beside the file."""
+    beside = file.parent / image
+    return (beside if beside.is_file() else file).with_name(f"{Path(image).stem}_mask.png")
 
 
 def pixels(outline: list | dict, width: int, height: int) -> np.ndarray:
@@ -294,6 +297,9 @@ if __name__ == "__main__":
         raise SystemExit("nothing to draw masks of: see `--help`")
     if there := [str(drawing.mask) for drawing in found if drawing.mask.exists()]:
         raise SystemExit(f"{there[0]} is there already: delete or move it, and other masks that were drawn before")
+    times = Counter(drawing.mask for drawing in found)
+    if twice := [str(mask) for mask in times if times[mask] > 1]:
+        raise SystemExit(f"{twice[0]} would be the mask of two images: give them different names")
     classes = {name for drawing in found for name, _ in drawing.objects}
     classes = sorted(classes, key=lambda name: (int(name), "") if name.isdigit() else (-1, name))
     for drawing in found:

@@ -98,11 +98,12 @@ CVAT = f"""<annotations><image id="0" name="a.jpg" width="20" height="16">
         ("train/a.jpg", "train/_annotations.coco.json", json.dumps(COCO)),
         ("train/img/a.jpg", "train/ann/a.jpg.json", json.dumps(SUPERVISELY)),
         ("train/a.jpg", "train/via_region_data.json", json.dumps(VIA)),
+        ("train/a.jpg", "train/via_project.json", json.dumps({"_via_settings": {}, "_via_img_metadata": VIA})),
         ("train/a.jpg", "train/annotations.xml", CVAT),
         ("train/a.jpg", "train/a.json", json.dumps(LABELME)),
         ("images/train/a.jpg", "labels/train/a.txt", f"1 {RELATIVE}\n0 0.2 0.25 0.2 0.3 0.2 0.3125\n"),
     ],
-    ids=["COCO", "Supervisely", "VIA", "CVAT", "LabelMe", "YOLO"],
+    ids=["COCO", "Supervisely", "VIA", "project of VIA", "CVAT", "LabelMe", "YOLO"],
 )
 def test_masks_are_drawn_of_outlines(tmp_path, image, file, content):
     for split in ("train", "val"):
@@ -182,6 +183,19 @@ def test_classes_of_yolo_are_named(tmp_path, names):
     (tmp_path / "a.txt").write_text(f"1 {RELATIVE}\n0 0.2 0.25 0.2 0.3 0.2 0.3125\n")
     (tmp_path / "data.yaml").write_text(f"path: .\nnames: {names}\n")
     assert "'dataset.class_names=[background,bus,car]'" in run("draw_masks.py", tmp_path)
+
+
+def test_images_of_one_name_in_two_folders(tmp_path):
+    images = [{"id": i, "file_name": f"{camera}/a.jpg", "width": 20, "height": 16} for i, camera in enumerate("xy")]
+    annotations = [{"image_id": 1, "category_id": 3, "segmentation": [FLAT]}]
+    (tmp_path / "coco.json").write_text(json.dumps({**COCO, "images": images, "annotations": annotations}))
+    done = subprocess.run([sys.executable, SCRIPTS / "draw_masks.py", tmp_path], capture_output=True, text=True)
+    assert (done.returncode, "a_mask.png would be the mask of two images" in done.stderr) == (1, True)
+    for camera in "xy":
+        (tmp_path / camera).mkdir()
+        Image.new("RGB", (20, 16)).save(tmp_path / camera / "a.jpg")
+    run("draw_masks.py", tmp_path)
+    assert [np.asarray(Image.open(tmp_path / camera / "a_mask.png")).any() for camera in "xy"] == [False, True]
 
 
 def test_holes_are_left_out_and_masks_of_objects_are_one(tmp_path):
