@@ -63,8 +63,9 @@ class IndexMask(MaskFormat):
         return cv2.LUT(values, self.table) if self.changes else values
 
     def _narrowed(self, values: np.ndarray, path: Path) -> np.ndarray:
-        if values.dtype.kind not in "iu":
-            raise DataError(f"a mask of {values.dtype} values", str(path), "save whole numbers, the class indices")
+        if values.dtype.kind not in "iu" and not (np.isfinite(values) & (values == np.rint(values))).all():
+            what = f"a mask of {values.dtype} values, some of which are no whole numbers"
+            raise DataError(what, str(path), "save whole numbers, the class indices")
         found, inverse = np.unique(values, return_inverse=True)
         labels = np.array([self.changes.get(int(v), int(v)) for v in found])
         wrong = (labels < 0) | (labels > 255)

@@ -14,6 +14,8 @@ from segtrain.data.folder.layout import SPLITS
 from segtrain.data.folder.near import OF_MASKS
 from segtrain.errors import few
 
+OF_IMAGES = re.compile(r"image|img|photo|picture|rgb|original|input", re.IGNORECASE)
+
 
 def longer_names(layout, images: list[Path], folder: Path) -> str:
     """The pattern of masks in a folder that end otherwise than their images, from the images' folder; empty if not so."""
@@ -90,8 +92,8 @@ def several_each(files: dict[Path, list[Path]]) -> tuple[Path, list[str], str] |
     return None
 
 
-def in_own_folders(files: dict[Path, list[Path]], root: Path) -> tuple[str, str] | None:
-    """dataset.images, with a * for what differs, and dataset.masks, where folders hold an image and its mask of the same names.
+def in_own_folders(files: dict[Path, list[Path]], root: Path) -> tuple[str, list[str]] | None:
+    """dataset.images, with a * for what differs, and the masks' names, where folders hold an image and masks of the same names.
 
     Args:
         files: images and masks by their folder.
@@ -99,16 +101,20 @@ def in_own_folders(files: dict[Path, list[Path]], root: Path) -> tuple[str, str]
     names = Counter(path.name for paths in files.values() for path in paths)
     common = [name for name, count in names.items() if 2 * count > len(files) > 1]
     masks = [name for name in common if OF_MASKS.search(name) and Path(name).suffix.lower() in MASK_SUFFIXES]
-    images = [name for name in common if name not in masks]
+    if masks:
+        masks = [min(masks, key=len)]  # label.png, not label_viz.png
+        images = [name for name in common if not OF_MASKS.search(name)]
+    else:  # of classes
+        images = [name for name in common if OF_IMAGES.fullmatch(Path(name).stem)]
+        masks = sorted(name for name in common if name not in images and Path(name).suffix.lower() in MASK_SUFFIXES)
     if not masks or len(images) != 1:
         return None
-    mask = min(masks, key=len)  # label.png, not label_viz.png
-    folders = [folder.relative_to(root).parts for folder in files if folder / mask in files[folder]]
+    folders = [folder.relative_to(root).parts for folder in files if folder / images[0] in files[folder]]
     columns = [*zip(*(parts for parts in folders if len(parts) == len(folders[0])), strict=True)]
     words = [column[0] if len({*column}) == 1 else "*" for column in columns]
     if columns and {word.lower() for word in columns[0]} <= {word for every in SPLITS.values() for word in every}:
         words[0] = "{split}"
-    return "/".join([*words, images[0]]), mask
+    return "/".join([*words, images[0]]), masks
 
 
 def _continued(word: str, stems: set[str]) -> str:

@@ -88,9 +88,11 @@ def _in_own_folders(layout: Layout) -> str:
     """The settings for a folder of each image, with its mask; empty where there are none."""
     if layout.images is not None or (found := in_own_folders(files_by_folder(layout.root), layout.root)) is None:
         return ""
-    words = f"{setting('dataset.images', found[0])} {setting('dataset.masks', found[1])}"
-    words = f"if each image has a folder with its mask: {words}"
-    return words if "{split}" in found[0] else f"{words} dataset.splits=ratio, which {_of_all(layout)}"
+    images, masks = setting("dataset.images", found[0]), found[1]
+    by_ratio = "" if "{split}" in found[0] else f" dataset.splits=ratio, which {_of_all(layout)}"
+    if len(masks) == 1:
+        return f"if each image has a folder with its mask: {images} {setting('dataset.masks', masks[0])}{by_ratio}"
+    return f"{for_classes([Path(mask).stem for mask in masks], '{class}.*')} {images}{by_ratio}"
 
 
 def _several_each(layout: Layout) -> str:

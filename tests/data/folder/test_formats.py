@@ -431,6 +431,21 @@ def test_presets_have_a_name_and_a_colour_for_each_class(preset):
     assert palette is None or len(palette) == settings.num_classes
 
 
+@pytest.mark.parametrize("suffix", ["tif", "npy"])
+def test_a_mask_of_floats_holds_whole_numbers(tmp_path, suffix):
+    file, reader = tmp_path / f"a.{suffix}", IndexMask(["a", "b"], 255, True)
+
+    def read(values) -> list:
+        values = np.array(values, np.float32)
+        np.save(file, values) if suffix == "npy" else Image.fromarray(values).save(file)
+        return reader.read(file).tolist()
+
+    assert read([[0, 1, 255]]) == [[0, 1, 255]]
+    for wrong in (0.5, np.nan, np.inf):
+        with pytest.raises(DataError, match="a mask of float32 values, some of which are no whole numbers"):
+            read([[0, wrong]])
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
 @pytest.mark.parametrize("planes", ["contig", "separate"])
 @pytest.mark.parametrize(("bands", "kind"), [(2, "minisblack"), (3, "rgb"), (4, "rgb"), (4, "minisblack"), (5, "rgb")])

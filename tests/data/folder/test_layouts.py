@@ -689,6 +689,26 @@ def test_a_folder_for_each_image(root, tmp_path, image, mask, more, settings):
     assert data[1].mask(0).any()
 
 
+def test_a_folder_for_each_image_with_a_mask_of_each_class(root, tmp_path):
+    for file in (root / "train/images").iterdir():
+        for to, kind in (("image", "images"), ("organ", "masks"), ("tumor", "masks")):
+            path = tmp_path / f"own/pat {file.stem}/{to}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(root / "train" / kind / file.name, path)
+    with pytest.raises(SegtrainError) as error:
+        Folder(str(tmp_path / "own"), "train", 3)
+    assert error.value.fix.startswith(
+        "if organ, tumor are classes, each with masks of its own: dataset.mask_format=files "
+        "'dataset.class_names=[organ,tumor]' dataset.num_classes=2 dataset.background=null "
+        "'dataset.masks=\"{class}.*\"' loss=bce_dice 'dataset.images=\"*/image.png\"' dataset.splits=ratio, which"
+    )
+    settings = {"mask_format": "files", "class_names": ["organ", "tumor"], "background": None, "threshold": 0}
+    data = Folder(
+        str(tmp_path / "own"), "train", 2, **settings, masks="{class}.*", images="*/image.png", splits="ratio"
+    )
+    assert data.mask(0).any(axis=(0, 1)).all()
+
+
 def test_no_image_is_what_the_settings_say(root):
     with pytest.raises(ConfigError, match=r"no image below .*images is \*/a.png") as error:
         Folder(str(root), "train", 3, images="{split}/images/*/a.png", masks="mask.png")
