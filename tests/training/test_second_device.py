@@ -8,7 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch.utils.backend_registration
 from PIL import Image
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not hasattr(torch.utils.backend_registration, "_setup_privateuseone_for_python_backend"),
+        reason="a version of PyTorch without devices in Python",
+    ),
+]
 
 SCRIPT = Path(__file__).parents[1] / "second_device.py"
 SMALL = ["dataset.train_images=12", "dataset.val_images=4", "loader.min_images=1", "loader.workers=0"]
@@ -58,13 +67,11 @@ for mixed in (
 """
 
 
-@pytest.mark.slow
 def test_the_device_refuses_what_is_mixed():
     done = subprocess.run([sys.executable, "-c", REFUSED], capture_output=True, text=True, cwd=SCRIPT.parent)
     assert (done.stdout.split(), done.stderr) == (["refused"] * 7, "")
 
 
-@pytest.mark.slow
 def test_a_training_is_that_of_the_cpu(tmp_path, monkeypatch):
     from segtrain.python import train
 
@@ -77,7 +84,6 @@ def test_a_training_is_that_of_the_cpu(tmp_path, monkeypatch):
     np.testing.assert_allclose(losses(tmp_path / "device"), losses(run.path), rtol=2e-3)
 
 
-@pytest.mark.slow
 def test_two_processes_train_as_one(tmp_path):
     """With synchronised batch norm, which PyTorch has for no CPU."""
     settings = [*SMALL, "trainer.precision=float32", "weighting=log_ratio", "metric=all", "trainer.clip_norm=1"]
@@ -87,13 +93,11 @@ def test_two_processes_train_as_one(tmp_path):
     np.testing.assert_allclose(losses(tmp_path / "two"), losses(tmp_path / "one"), rtol=2e-3)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", TRAININGS)
 def test_trainings(name, tmp_path):
     on_the_device(tmp_path, [*SMALL, *TRAININGS[name], f"hydra.run.dir={tmp_path / 'run'}"])
 
 
-@pytest.mark.slow
 def test_what_a_run_is_used_for(tmp_path):
     run, images = tmp_path / "run", tmp_path / "images"
     images.mkdir()
