@@ -120,12 +120,10 @@ class Layout:
         parts = filled(self.images or "", "dataset.images", split=self.split_folder).split("/")
         return parts[len(_fixed(parts)) :]
 
-    def is_image(self, name: str) -> bool:
-        """Whether a file below the folder of the images, by its name, or a folder it is in, is what is wanted."""
-        found, wanted = name.split("/"), [*self.wanted]
-        if wanted and Path(wanted[-1]).suffix.lower() in IMAGE_SUFFIXES:
-            wanted[-1] = Path(wanted[-1]).stem
-        return len(found) >= len(wanted) and all(map(fnmatch.fnmatchcase, found, wanted))
+    def is_image(self, path: Path) -> bool:
+        """Whether a path below the folder of the images, or a folder in it, is what is wanted; a suffix may be left out."""
+        ways = (path.parts, path.with_suffix("").parts)
+        return len(path.parts) >= len(self.wanted) and any(all(map(fnmatch.fnmatchcase, w, self.wanted)) for w in ways)
 
     def group_of(self, name: str) -> str:
         """What the pattern `groups` finds in a name; the name itself when it finds nothing."""

@@ -41,12 +41,7 @@ def list_files(layout: Layout, check: bool = True) -> FileLists:
     if layout.split_file != given.split_file:
         what = f"using {layout.split_file.format(split=layout.split)}"
         found.tell("note", what, [layout.root], "if that is wrong, set dataset.splits")
-    listing, masks = list_folder(folders[0], IMAGE_SUFFIXES), MaskFiles(layout, folders)
-    chosen = {name: paths for name, paths in listing.by_name.items() if layout.is_image(name)}
-    if listing.by_name and not chosen:
-        what = f"no image below {folders[0]} is {'/'.join(layout.wanted)}"
-        raise ConfigError(what, "dataset.images", f"correct it: there is {next(iter(listing.by_name))}")
-    listing.by_name = chosen
+    listing, masks = _wanted(layout, folders[0]), MaskFiles(layout, folders)
     longer = _longer_names(masks, listing)
     if longer or not layout.is_usual(folders):
         masks_at = [folder / longer.rpartition("/")[2] for folder in folders[1:]]
@@ -74,16 +69,35 @@ def list_files(layout: Layout, check: bool = True) -> FileLists:
     if check:
         check_names(found, masks, candidates)
     if not found.names and not any(f.level == "error" for f in found.findings):
-        fix = {
-            "folders": f"add images ({FORMATS}), or correct dataset.root",
-            "files": f"name images in {layout.split_file}",
-            "ratio": f"change dataset.val_ratio={layout.val_ratio}, or add images ({FORMATS})",
-            "kfold": f"lower dataset.folds={layout.folds} to at most the number of images, or of groups (dataset.groups)",
-        }[layout.splits]
-        if layout.splits == "ratio" and len(candidates) == 1:
-            fix = "a training needs two images at least, one of them for validation"
-        found.add("error", f"the {layout.split} split is empty", [folders[0]], fix)
+        found.add("error", f"the {layout.split} split is empty", [folders[0]], _fix_for_empty(layout, len(candidates)))
     return found
+
+
+def _wanted(layout: Layout, folder: Path) -> Listing:
+    """The files that may be images. Raises ConfigError where a * in dataset.images fits none."""
+    listing = list_folder(folder, IMAGE_SUFFIXES)
+    fitting = {
+        name: kept
+        for name, paths in listing.by_name.items()
+        if (kept := [path for path in paths if layout.is_image(path.relative_to(folder))])
+    }
+    if listing.by_name and not fitting:
+        what = f"no image below {folder} is {'/'.join(layout.wanted)}"
+        raise ConfigError(what, "dataset.images", f"correct it: there is {next(iter(listing.by_name))}")
+    listing.by_name = fitting
+    return listing
+
+
+def _fix_for_empty(layout: Layout, images: int) -> str:
+    """What to do about a split without images, of a dataset with so many."""
+    if layout.splits == "ratio" and images == 1:
+        return "a training needs two images at least, one of them for validation"
+    return {
+        "folders": f"add images ({FORMATS}), or correct dataset.root",
+        "files": f"name images in {layout.split_file}",
+        "ratio": f"change dataset.val_ratio={layout.val_ratio}, or add images ({FORMATS})",
+        "kfold": f"lower dataset.folds={layout.folds} to at most the number of images, or of groups (dataset.groups)",
+    }[layout.splits]
 
 
 def _note_folders(layout: Layout, found: FileLists) -> None:

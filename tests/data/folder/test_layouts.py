@@ -709,6 +709,23 @@ def test_a_folder_for_each_image_with_a_mask_of_each_class(root, tmp_path):
     assert data.mask(0).any(axis=(0, 1)).all()
 
 
+def test_images_of_one_format_of_two(root):
+    for split in ("train", "val"):
+        for file in (root / split / "images").iterdir():
+            Image.open(file).save(file.with_suffix(".jpg"))
+    with pytest.raises(DataError, match="two files with the stem"):
+        Folder(str(root), "train", 3)
+    for images in ("{split}/images/*.png", "{split}/im*es/train?.png", "{split}/images/train*"):
+        where = "../masks/{stem}.png"
+        if "." in images:
+            assert {file.suffix for file in Folder(str(root), "train", 3, images=images, masks=where).images} == {
+                ".png"
+            }
+        else:
+            with pytest.raises(DataError, match="two files with the stem"):
+                Folder(str(root), "train", 3, images=images, masks=where)
+
+
 def test_no_image_is_what_the_settings_say(root):
     with pytest.raises(ConfigError, match=r"no image below .*images is \*/a.png") as error:
         Folder(str(root), "train", 3, images="{split}/images/*/a.png", masks="mask.png")
