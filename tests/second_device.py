@@ -18,6 +18,7 @@ import types
 
 import torch
 import torch.utils.backend_registration as registration
+from torch import library
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -209,8 +210,8 @@ def module() -> types.ModuleType:
 
 
 def let_autocast_cast() -> None:
-    every, aten = torch.library.Library("_", "IMPL"), torch.library.Library("aten", "IMPL")
-    every.fallback(torch.library.fallthrough_kernel, "AutocastPrivateUse1")
+    every, aten = library.Library("_", "IMPL"), library.Library("aten", "IMPL")
+    every.fallback(library.fallthrough_kernel, "AutocastPrivateUse1")
     kept.extend([every, aten])
     for name in (*LOWER, *FULL):
         base, _, overload = name.partition(".")
